@@ -1,0 +1,87 @@
+"""The command line: the flags that `vllm serve` gains, and the settings they stand for."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from vllm_pruner import method as methods
+from vllm_pruner.config import DEFAULT_RATE, ConfigError, PruneConfig
+
+__all__ = ["add_arguments", "settings"]
+
+_FLAGS = {
+    "method": "--prune-method",
+    "rate": "--prune-rate",
+    "tokens": "--prune-tokens",
+    "options": "--prune-options",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add vtprune's flags to vLLM's parser. Values are checked later, all in one place."""
+    group = parser.add_argument_group(
+        "vtprune", "Visual-token pruning: answer about images from a fraction of their tokens."
+    )
+    group.add_argument(
+        "--plugin", choices=["vtprune"], help="Prune visual tokens. Without it nothing changes."
+    )
+    group.add_argument(
+        "--prune-method",
+        help=f"How tokens are chosen: {', '.join(methods.names())}. Default: vispruner.",
+    )
+    group.add_argument(
+        "--prune-rate",
+        metavar="R",
+        help="Fraction of each image's visual tokens removed, from 0 (off) to below 1. "
+        f"Default: 8/9 ({DEFAULT_RATE:.4f}), which keeps 64 of the 576 tokens of LLaVA-1.5.",
+    )
+    group.add_argument(
+        "--prune-tokens", metavar="K", help="Visual tokens kept per image, instead of a rate."
+    )
+    group.add_argument(
+        "--prune-options",
+        metavar="JSON",
+        help="Options of the method as a JSON object, such as '{\"important_ratio\": 0.75}'.",
+    )
+
+
+def settings(args: argparse.Namespace) -> PruneConfig | None:
+    """Return the settings that the flags stand for, or None without `--plugin vtprune`.
+
+    Raises:
+        ConfigError: one sentence that names the flag, the value and what is allowed.
+    """
+    given = {key: getattr(args, f"prune_{key}", None) for key in _FLAGS}
+    given = {key: value for key, value in given.items() if value is not None}
+    if getattr(args, "plugin", None) != "vtprune":
+        if given:
+            raise ConfigError(f"{_FLAGS[next(iter(given))]} is given without --plugin vtprune")
+        return None
+    try:
+        return PruneConfig.parse({key: _value(key, text) for key, text in given.items()})
+    except ConfigError as error:
+        raise ConfigError(_name_flags(str(error))) from None
+
+
+def _value(key: str, text: str) -> Any:
+    """Read one flag; what cannot be read is left as text, for the validation to name."""
+    try:
+        if key == "rate":
+            return float(text)
+        if key == "tokens":
+            return int(text)
+        if key == "options":
+            return json.loads(text)
+    except ValueError:
+        pass
+    return text
+
+
+def _name_flags(sentence: str) -> str:
+    """Say `--prune-rate` where the sentence begins with the key `rate`."""
+    for key, flag in _FLAGS.items():
+        if sentence.startswith((f"{key} ", f"{key}.")):
+            sentence = flag + sentence.removeprefix(key)
+    return sentence.replace(" and tokens is ", f" and {_FLAGS['tokens']} is ")

@@ -1,0 +1,157 @@
+"""Every touch of a vLLM private, in one place.
+
+Read in the source of vLLM 0.32.0 and run on its CPU build. Each function says what it relies on
+and when it may be deleted; what can be missing is looked up when the plugin or the model loads and
+fails there, with a sentence, not in the middle of a request.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import argparse
+
+    from torch import nn
+    from vllm.config import ModelConfig, VllmConfig
+    from vllm.engine.arg_utils import EngineArgs
+
+__all__ = [
+    "CHECKED_VERSION",
+    "check_version",
+    "feature_attention",
+    "patch_engine_args",
+    "profiled_images",
+    "without_settings",
+]
+
+CHECKED_VERSION = "0.32"
+"""The vLLM minor release that this file was read against."""
+
+
+def check_version() -> None:
+    """Refuse a vLLM that this file was not checked on.
+
+    pip's bound says the same, but images and forks are installed past pip.
+
+    Raises:
+        RuntimeError: the version differs.
+    """
+    import vllm
+
+    version = str(vllm.__version__)
+    if not version.startswith(f"{CHECKED_VERSION}."):
+        raise RuntimeError(
+            f"vtprune: vLLM is {version}; allowed: {CHECKED_VERSION}.x "
+            "(uninstall vtprune or set VLLM_VTPRUNE_DISABLE=1 to run this vLLM without it)"
+        )
+
+
+def patch_engine_args(
+    add_arguments: Callable[[argparse.ArgumentParser], None],
+    fold_arguments: Callable[[EngineArgs, argparse.Namespace], None],
+    configure: Callable[[EngineArgs, Any], ModelConfig],
+) -> None:
+    """Extend vLLM's engine arguments: flags, their meaning, and the model configuration.
+
+    Relies on `EngineArgs.add_cli_args`, `from_cli_args` and `create_model_config`: vLLM has no hook
+    for a plugin's own options. Safe to call again. May go when it has one.
+
+    Args:
+        add_arguments: adds flags to the parser.
+        fold_arguments: called with the engine arguments made from the parsed flags.
+        configure: called instead of `create_model_config`, with the original as second argument.
+    """
+    from vllm.engine.arg_utils import EngineArgs
+
+    if "_vtprune" in vars(EngineArgs):
+        return
+    add, parse, create = (
+        EngineArgs.add_cli_args,
+        EngineArgs.from_cli_args.__func__,  # type: ignore[attr-defined]
+        EngineArgs.create_model_config,
+    )
+
+    @functools.wraps(add)
+    def add_cli_args(parser: Any) -> Any:
+        parser = add(parser)
+        add_arguments(parser)
+        return parser
+
+    @functools.wraps(parse)
+    def from_cli_args(cls: type[EngineArgs], args: argparse.Namespace) -> EngineArgs:
+        engine_args: EngineArgs = parse(cls, args)
+        fold_arguments(engine_args, args)
+        return engine_args
+
+    @functools.wraps(create)
+    def create_model_config(self: EngineArgs) -> ModelConfig:
+        return configure(self, create)
+
+    setattr(EngineArgs, "_vtprune", True)  # noqa: B010
+    setattr(EngineArgs, "add_cli_args", staticmethod(add_cli_args))  # noqa: B010
+    setattr(EngineArgs, "from_cli_args", classmethod(from_cli_args))  # noqa: B010
+    setattr(EngineArgs, "create_model_config", create_model_config)  # noqa: B010
+
+
+def without_settings(model_config: ModelConfig, key: str) -> ModelConfig:
+    """Return a copy whose `mm_processor_kwargs` lack `key`, for what loads and calls HF processors.
+
+    vLLM merges `mm_processor_kwargs` into every such call, where a foreign key is at best warned
+    about and a nested object is not hashable. May go when vLLM has a place for a plugin's own
+    settings in the model configuration.
+    """
+    mm_config = copy.copy(model_config.get_multimodal_config())
+    kwargs = {k: v for k, v in (mm_config.mm_processor_kwargs or {}).items() if k != key}
+    mm_config.mm_processor_kwargs = kwargs or None
+    stripped = copy.copy(model_config)
+    stripped.multimodal_config = mm_config
+    return stripped
+
+
+def profiled_images(vllm_config: VllmConfig, tokens: int) -> int:
+    """Return how many images of `tokens` unpruned tokens vLLM's memory profile encodes at once.
+
+    vLLM's scheduler counts placeholders, so after pruning it admits many more images into one
+    encoder step than the tower's memory was profiled for. Follows
+    `vllm.multimodal.encoder_budget.MultiModalBudget._get_max_items`, which needs a whole processor
+    to be asked. May go when the scheduler counts the tower's input.
+    """
+    from vllm.v1.core.encoder_cache_manager import compute_mm_encoder_budget
+
+    scheduler, model = vllm_config.scheduler_config, vllm_config.model_config
+    by_encoder = min(compute_mm_encoder_budget(scheduler, {"image": tokens})) // tokens
+    limit = model.get_multimodal_config().get_limit_per_prompt("image")
+    requests = scheduler.max_num_seqs
+    if not scheduler.enable_chunked_prefill:
+        requests = min(requests, scheduler.max_num_batched_tokens // tokens)
+    by_decoder = requests * max(1, min(limit, model.max_model_len // tokens))
+    return max(1, min(by_encoder, by_decoder))
+
+
+def feature_attention(tower: nn.Module) -> nn.Module:
+    """Return the attention module of the layer that produces a tower's features.
+
+    vLLM builds its CLIP and SigLIP towers only up to the feature layer, so that is the last one.
+    Its `MMEncoderAttention` is called with query, key and value of `[images, tokens, heads * size]`
+    each, and has `num_heads` (this rank's), `scale`.
+
+    Raises:
+        RuntimeError: the tower is built in another way than in the vLLM this was read in.
+    """
+    from vllm.model_executor.layers.attention import MMEncoderAttention
+
+    try:
+        layers: Any = tower.get_submodule("vision_model.encoder.layers")
+        attention: nn.Module = layers[-1].self_attn.attn
+    except (AttributeError, IndexError):
+        attention = tower
+    if not isinstance(attention, MMEncoderAttention):
+        raise RuntimeError(
+            f"vtprune: {type(tower).__name__} has no MMEncoderAttention at "
+            f"vision_model.encoder.layers[-1].self_attn.attn as it has in vLLM {CHECKED_VERSION}"
+        )
+    return attention

@@ -1,0 +1,63 @@
+"""VisPruner: important tokens by the encoder's own attention, diverse ones by removing duplicates.
+
+Zhang et al., "Beyond Text-Visual Attention: Exploiting Visual Cues for Effective Token Pruning in
+VLMs", ICCV 2025, https://arxiv.org/abs/2412.01818 (code Apache-2.0, not used here).
+
+With importance s (attention of the layer that produced the features), features f and a budget T:
+
+    T_imp = floor(T * important_ratio)
+    order = tokens by s, descending
+    keep order[:T_imp]; of the rest, in that order, keep what iterative removal leaves:
+        split the list by alternating position into a and b; drop the `step` rows of a whose best
+        cosine similarity to b is highest; go on with the sorted rest of a, followed by b
+
+Deviations from the published code, each without effect where that code runs in exact arithmetic:
+
+- Ties go to the lower index; the code's `argsort` leaves them open, and its half-precision
+  scores tie often.
+- The removal works for lists of any length; the code raises on odd ones.
+- One Gram matrix is computed instead of a GEMM each round, in fixed point, so that the same
+  features give the same tokens in every batch and on every rank (`vtprune_kernels.cosine_gram`).
+- Kept tokens are gathered before the projector, which is a per-token MLP; the code projects all.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from pydantic import Field
+from vtprune_kernels import cosine_gram, dedup, gather_rows
+
+from vllm_pruner.method import Method, Options, VisualTokens, register
+
+__all__ = ["VISPRUNER", "VisPrunerOptions"]
+
+
+class VisPrunerOptions(Options):
+    """Options of `vispruner`."""
+
+    important_ratio: float = Field(default=0.5, ge=0.0, le=1.0)
+    """Share of the budget filled by importance alone; 1 is `attention`, 0 is pure diversity."""
+
+    step: int = Field(default=8, ge=1)
+    """Tokens removed per round. The paper's code has 8."""
+
+
+def select(tokens: VisualTokens, keep: int, options: VisPrunerOptions) -> torch.Tensor:
+    """Return `[images, keep]` indices; see `Method.select`."""
+    assert tokens.importance is not None
+    # 1. Rank by importance.
+    order = tokens.importance.argsort(dim=1, descending=True, stable=True)
+    important = math.floor(keep * options.important_ratio)
+    kept, pool = order[:, :important], order[:, important:]
+    # 2. Thin out the rest, in order of importance, down to the remaining budget.
+    if keep > important:
+        (features,) = gather_rows([tokens.features], pool)
+        diverse = dedup(cosine_gram(features), keep - important, options.step)
+        kept = torch.cat([kept, pool.gather(1, diverse)], dim=1)
+    # 3. Back to raster order.
+    return kept.sort(dim=1).values
+
+
+VISPRUNER = register(Method("vispruner", select, VisPrunerOptions))

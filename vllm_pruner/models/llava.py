@@ -1,0 +1,151 @@
+"""LLaVA-1.5 and its kin: `LlavaForConditionalGeneration` with a CLIP or SigLIP tower.
+
+Follows `vllm/model_executor/models/llava.py` of vLLM 0.32.
+"""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Any
+
+import torch
+from transformers import CLIPVisionConfig, SiglipVisionConfig
+from vllm.config import VllmConfig
+from vllm.distributed import get_tp_group
+from vllm.model_executor.models.llava import (
+    LlavaDummyInputsBuilder,
+    LlavaForConditionalGeneration,
+    LlavaMultiModalProcessor,
+    LlavaProcessingInfo,
+)
+from vllm.model_executor.models.vision import (
+    get_num_selected_vision_tokens,
+    get_vision_encoder_info,
+)
+from vllm.multimodal import MULTIMODAL_REGISTRY
+from vtprune_kernels import gather_rows
+
+from vllm_pruner import compat
+from vllm_pruner.config import KEY, ConfigError, PruneConfig
+from vllm_pruner.method import VisualTokens
+from vllm_pruner.models.attention_probe import AttentionProbe
+from vllm_pruner.models.processing import PrunedInfo, PrunedProcessor
+from vllm_pruner.models.transport import from_tensors
+
+__all__ = ["PrunedLlava", "visual_tokens"]
+
+
+def visual_tokens(hf_config: Any) -> int:
+    """Return the visual tokens of an image, unpruned.
+
+    Raises:
+        ConfigError: the vision tower is one that cannot be pruned here.
+    """
+    tower, strategy = hf_config.vision_config, hf_config.vision_feature_select_strategy
+    if not isinstance(tower, CLIPVisionConfig | SiglipVisionConfig):
+        raise ConfigError(
+            f"vision tower is {tower.model_type}; allowed: clip_vision_model, siglip_vision_model"
+        )
+    if isinstance(tower, CLIPVisionConfig) and strategy != "default":
+        raise ConfigError(
+            f"vision_feature_select_strategy is {strategy!r} with a CLIP tower, which leaves the "
+            "class token among the visual ones; allowed: 'default'"
+        )
+    size = tower.image_size
+    tokens = get_vision_encoder_info(hf_config).get_num_image_tokens(
+        image_width=size, image_height=size
+    )
+    return int(get_num_selected_vision_tokens(tokens, strategy))
+
+
+class PrunedLlavaInfo(PrunedInfo, LlavaProcessingInfo):
+    """`LlavaProcessingInfo` with settings; see `PrunedInfo` for the changes."""
+
+
+class PrunedLlavaProcessor(PrunedProcessor, LlavaMultiModalProcessor):
+    """`LlavaMultiModalProcessor` with fewer placeholders; see `PrunedProcessor`."""
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    PrunedLlavaProcessor, info=PrunedLlavaInfo, dummy_inputs=LlavaDummyInputsBuilder
+)
+class PrunedLlava(LlavaForConditionalGeneration):
+    """vLLM's LLaVA, keeping the visual tokens that matter.
+
+    Changes:
+    - `embed_multimodal` selects after the tower and projects only what is kept;
+    - the tower never encodes more images at once than vLLM's memory profile did;
+    - LoRA on the tower is told the tower's own token count.
+    Images without settings (rate 0) take the inherited path.
+    """
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        super().__init__(vllm_config=vllm_config, prefix=prefix)
+        tower = self.config.vision_config
+        self._clip = isinstance(tower, CLIPVisionConfig)
+        self._probe = AttentionProbe(self.vision_tower, tower.num_attention_heads, self._clip)
+        self._tokens = visual_tokens(self.config)
+        self._images_at_once = compat.profiled_images(vllm_config, self._tokens)
+
+    def embed_multimodal(self, **kwargs: object) -> Any:
+        settings: Any = kwargs.pop(KEY, None)
+        if settings is None:
+            return super().embed_multimodal(**kwargs)
+        image_input: Any = self._parse_and_validate_image_input(**kwargs)
+        pixels: torch.Tensor = image_input["pixel_values"]
+        configs = from_tensors(settings)
+        embeddings: list[torch.Tensor] = []
+        for start in range(0, len(configs), self._images_at_once):
+            some = slice(start, start + self._images_at_once)
+            embeddings += self._embed_pruned(pixels[some], configs[some])
+        return embeddings
+
+    def _embed_pruned(
+        self, pixels: torch.Tensor, configs: list[PruneConfig]
+    ) -> list[torch.Tensor]:
+        """Encode images together, then select and project those with equal settings together."""
+        features, importance = self._encode(pixels, configs)
+        rows: list[torch.Tensor] = []
+        counts: list[int] = []
+        for config, group in groupby(configs):
+            some = slice(len(counts), len(counts) + len(list(group)))
+            scores = None if importance is None else importance[some]
+            kept = self._select(VisualTokens(features[some], scores), config)
+            rows.append(gather_rows([features[some]], kept)[0].flatten(0, 1))
+            counts += [kept.shape[1]] * kept.shape[0]
+        projected: torch.Tensor = self.multi_modal_projector(
+            rows[0] if len(rows) == 1 else torch.cat(rows)
+        )
+        return list(projected.split(counts))
+
+    def _encode(
+        self, pixels: torch.Tensor, configs: list[PruneConfig]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return `[images, N, D]` features and, if any method asks, `[images, N]` importance."""
+        if not any(config.resolved[0].needs_importance for config in configs):
+            return self._image_pixels_to_features(self.vision_tower, pixels), None
+        with self._probe.capture() as scores:
+            features: Any = self._image_pixels_to_features(self.vision_tower, pixels)
+        (importance,) = scores
+        # A SigLIP tower with the strategy "default" drops its first patch as if it were a class.
+        importance = importance[:, importance.shape[1] - features.shape[1] :]
+        return features, self._probe.reduce(importance)
+
+    def _select(self, tokens: VisualTokens, config: PruneConfig) -> torch.Tensor:
+        """Return the kept indices `[images, keep]`, the same on every rank.
+
+        Equal features give equal indices; ranks agree on theirs because an all-reduce ends in the
+        same bits everywhere. A backend that broke this would mix the tokens of two selections, so
+        the first rank's choice is sent to the others: a few hundred bytes.
+        """
+        method, options = config.resolved
+        keep = config.keep_count(tokens.features.shape[1])
+        kept = method.select(tokens, keep, options)
+        if get_tp_group().world_size > 1:
+            kept = get_tp_group().broadcast(kept.contiguous(), src=0)
+        return kept
+
+    def get_mm_lora_token_counts(
+        self, *, modality: str, mm_kwargs: Any, num_mm_embeds: int
+    ) -> tuple[int, int | None]:
+        return self._tokens, num_mm_embeds

@@ -1,0 +1,163 @@
+"""The prompt's half of pruning: fewer placeholders, and settings beside every image.
+
+A mixin for vLLM's multimodal processors. It decides nothing about content: the count comes from
+the same `PruneConfig` that the model selects with.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from vllm.exceptions import VLLMValidationError
+from vllm.multimodal.inputs import MultiModalFieldConfig
+from vllm.multimodal.parse import ImageEmbeddingItems
+from vllm.multimodal.processing import PromptReplacement, PromptUpdate
+
+from vllm_pruner import compat
+from vllm_pruner.config import KEY, ConfigError, PruneConfig
+from vllm_pruner.models.transport import to_tensor
+
+if TYPE_CHECKING:
+    from vllm.inputs import MultiModalInput
+    from vllm.multimodal.processing import (
+        BaseMultiModalProcessor,
+        BaseProcessingInfo,
+        InputProcessingContext,
+        ProcessorInputs,
+        TimingContext,
+    )
+
+    _Info = BaseProcessingInfo
+    _Processor = BaseMultiModalProcessor[Any]
+else:
+    _Info = _Processor = object
+
+__all__ = ["PrunedInfo", "PrunedProcessor"]
+
+
+class PrunedInfo(_Info):
+    """Mixin for a `BaseProcessingInfo`: holds the server's settings.
+
+    Changes:
+    - the context that the rest of vLLM sees no longer has our key in `mm_processor_kwargs`;
+    - an image's largest token count is reported unpruned, because a request may ask for rate 0, and
+      because the tower is profiled by it.
+    """
+
+    prune_config: PruneConfig
+    get_max_image_tokens: Callable[[], int]
+
+    def __init__(self, ctx: InputProcessingContext) -> None:
+        settings = (ctx.get_mm_config().mm_processor_kwargs or {}).get(KEY, {})
+        self.prune_config = PruneConfig.parse(settings)
+        stripped = compat.without_settings(ctx.model_config, KEY)
+        super().__init__(dataclasses.replace(ctx, model_config=stripped))
+
+    def get_mm_max_tokens_per_item(
+        self, seq_len: int, mm_counts: Mapping[str, int]
+    ) -> Mapping[str, int]:
+        """vLLM's profile and encoder budget: as without pruning."""
+        return {"image": self.get_max_image_tokens()}
+
+
+class PrunedProcessor(_Processor):
+    """Mixin for a `BaseMultiModalProcessor` whose images are rows of one placeholder token.
+
+    Changes, following `vllm.multimodal.processing.processor` of vLLM 0.32:
+    - `apply` merges a request's settings into the server's and puts their canonical text into the
+      processor kwargs, from where it enters the hash of every image;
+    - the HF processor is called without that key;
+    - placeholders are cut to the kept count, and the settings go to the model as a field.
+    """
+
+    info: Any
+
+    def apply(self, inputs: ProcessorInputs, timing_ctx: TimingContext) -> MultiModalInput:
+        kwargs = dict(inputs.hf_processor_mm_kwargs)
+        config = self._resolve(kwargs.pop(KEY, None))
+        if not config.off:
+            self._refuse_embeddings(inputs)
+            kwargs[KEY] = config.canonical()
+        return super().apply(dataclasses.replace(inputs, hf_processor_mm_kwargs=kwargs), timing_ctx)
+
+    def _resolve(self, requested: object) -> PruneConfig:
+        """The server's settings, changed by the request's; a bad request is the client's error."""
+        config: PruneConfig = self.info.prune_config
+        if requested is None:
+            return config
+        try:
+            config = config.override(requested)
+        except ConfigError as error:
+            raise VLLMValidationError(f"{KEY}: {error}", parameter=KEY) from None
+        most = self.info.get_max_image_tokens()
+        if config.tokens is not None and config.tokens > most:
+            raise VLLMValidationError(
+                f"{KEY}: tokens is {config.tokens}; allowed: 1 to {most}", parameter=KEY
+            )
+        return config
+
+    def _refuse_embeddings(self, inputs: ProcessorInputs) -> None:
+        if isinstance(inputs.mm_data_items.get("image"), ImageEmbeddingItems):
+            raise VLLMValidationError(
+                "image_embeds is given, but vtprune prunes in the encoder, which it bypasses; "
+                f"allowed: an image, or {KEY} rate 0",
+                parameter="image_embeds",
+            )
+
+    def _call_hf_processor(
+        self, hf_data: Mapping[str, object], hf_kwargs: Mapping[str, object]
+    ) -> Any:
+        return super()._call_hf_processor(hf_data, _without_key(hf_kwargs))
+
+    def _postprocess_hf_mm_data(
+        self, mm_inputs: Mapping[str, object], hf_processor_mm_kwargs: Any, processed_data: Any
+    ) -> Any:
+        text = hf_processor_mm_kwargs.get(KEY)
+        data = super()._postprocess_hf_mm_data(
+            mm_inputs, _without_key(hf_processor_mm_kwargs), processed_data
+        )
+        if text is not None and "pixel_values" in data:
+            settings = to_tensor(PruneConfig.from_canonical(text))
+            data[KEY] = [settings] * len(data["pixel_values"])
+        return data
+
+    def _get_mm_fields_config(
+        self, hf_inputs: Any, hf_processor_mm_kwargs: Mapping[str, object]
+    ) -> Mapping[str, MultiModalFieldConfig]:
+        fields = super()._get_mm_fields_config(hf_inputs, _without_key(hf_processor_mm_kwargs))
+        if KEY not in hf_processor_mm_kwargs:
+            return fields
+        return {**fields, KEY: MultiModalFieldConfig.batched("image", keep_on_cpu=True)}
+
+    def _get_prompt_updates(
+        self, mm_items: Any, hf_processor_mm_kwargs: Mapping[str, object], out_mm_kwargs: Any
+    ) -> Sequence[PromptUpdate]:
+        updates = super()._get_prompt_updates(
+            mm_items=mm_items,
+            hf_processor_mm_kwargs=_without_key(hf_processor_mm_kwargs),
+            out_mm_kwargs=out_mm_kwargs,
+        )
+        text = hf_processor_mm_kwargs.get(KEY)
+        if text is None:
+            return updates
+        config = PruneConfig.from_canonical(str(text))
+        return [_shorten(update, config) for update in updates]
+
+
+def _without_key(kwargs: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in kwargs.items() if name != KEY}
+
+
+def _shorten(update: PromptUpdate, config: PruneConfig) -> PromptUpdate:
+    """The same update with as many placeholder tokens as the model will return embeddings."""
+    if not isinstance(update, PromptReplacement) or not callable(update.replacement):
+        raise RuntimeError(f"vtprune: {update} is not built as in vLLM {compat.CHECKED_VERSION}")
+    full = update.replacement
+
+    def shortened(item: int) -> Any:
+        tokens: Any = full(item)
+        return tokens[: config.keep_count(len(tokens))]
+
+    return dataclasses.replace(update, replacement=shortened)

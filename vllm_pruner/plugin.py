@@ -1,0 +1,109 @@
+"""The `vllm.general_plugins` entry point: teaches vLLM the flags, and hands a configured server the
+pruning model class.
+
+`register` runs in the API server, the engine core, every worker and the process that inspects
+models, possibly several times. What it installs is inert until a configuration holds settings
+under `mm_processor_kwargs["vtprune"]`; from there on vLLM's own configuration carries everything
+(`model_class_overrides` for the class, `mm_processor_kwargs` for the settings) to every process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from typing import TYPE_CHECKING, Any
+
+from vllm_pruner import cli, compat, envs
+from vllm_pruner.config import KEY, ConfigError, PruneConfig
+
+if TYPE_CHECKING:
+    from vllm.config import ModelConfig
+    from vllm.engine.arg_utils import EngineArgs
+
+__all__ = ["register"]
+
+logger = logging.getLogger("vllm.vtprune")
+"""Below vLLM's own logger, so that the lines appear in its format and honour its level."""
+
+_FROM_CLI = "_vtprune_from_cli"
+"""Marks engine arguments that a command line made: their errors end the process with a sentence
+instead of a traceback."""
+
+
+def register() -> None:
+    """Install the flags and the configuration hook; see the module's docstring.
+
+    Raises:
+        RuntimeError: this vLLM is not one that vtprune was checked on.
+    """
+    if not envs.disabled():
+        compat.check_version()
+    compat.patch_engine_args(cli.add_arguments, _fold_arguments, _configure)
+
+
+def _fold_arguments(engine_args: EngineArgs, args: argparse.Namespace) -> None:
+    """Put the settings of the command line where the offline interface has them too."""
+    try:
+        config = cli.settings(args)
+    except ConfigError as error:
+        raise SystemExit(f"vtprune: {error}") from None
+    if config is None:
+        return
+    if KEY in (engine_args.mm_processor_kwargs or {}):
+        raise SystemExit(f"vtprune: --mm-processor-kwargs has {KEY!r} beside --plugin vtprune")
+    engine_args.mm_processor_kwargs = {
+        **(engine_args.mm_processor_kwargs or {}),
+        KEY: config.model_dump(exclude_none=True),
+    }
+    setattr(engine_args, _FROM_CLI, True)
+
+
+def _configure(engine_args: EngineArgs, create: Any) -> ModelConfig:
+    """Build the model configuration, with the pruning class in place of the stock one."""
+    settings = (engine_args.mm_processor_kwargs or {}).get(KEY)
+    if settings is None:
+        return create(engine_args)
+    if envs.disabled():
+        logger.warning("vtprune: VLLM_VTPRUNE_DISABLE is set; images are served unpruned")
+        kwargs = {k: v for k, v in (engine_args.mm_processor_kwargs or {}).items() if k != KEY}
+        engine_args.mm_processor_kwargs = kwargs or None
+        return create(engine_args)
+    try:
+        return _create_pruned(engine_args, create, PruneConfig.parse(settings))
+    except ConfigError as error:
+        if getattr(engine_args, _FROM_CLI, False):
+            raise SystemExit(f"vtprune: {error}") from None
+        raise
+
+
+def _create_pruned(engine_args: EngineArgs, create: Any, config: PruneConfig) -> ModelConfig:
+    from vllm_pruner import models
+
+    taken = engine_args.model_class_overrides.keys() & models.CLASSES.keys()
+    if taken:
+        raise ConfigError(
+            f"model_class_overrides has {', '.join(taken)}; allowed: architectures that vtprune "
+            "does not replace itself"
+        )
+    engine_args.model_class_overrides = {**engine_args.model_class_overrides, **models.CLASSES}
+    model_config: ModelConfig = create(engine_args)
+    tokens = models.visual_tokens(model_config.hf_config, config)
+    _announce(config, model_config, tokens)
+    return model_config
+
+
+def _announce(config: PruneConfig, model_config: ModelConfig, tokens: int) -> None:
+    """Say in one line what will happen to every image."""
+    if config.off:
+        logger.info("vtprune: rate 0: all %d visual tokens of an image are kept", tokens)
+        return
+    keep = config.keep_count(tokens)
+    logger.info(
+        "vtprune: %s keeps %d of %d visual tokens per image (rate %.4f) for %s, %s",
+        config.method,
+        keep,
+        tokens,
+        1 - keep / tokens,
+        model_config.architecture,
+        model_config.model,
+    )
