@@ -38,6 +38,4 @@ def select(
     """
     from vllm_pruner import selection
 
-    return selection.select(
-        name, keep=keep, features=features, importance=importance, **options
-    )
+    return selection.select(name, keep=keep, features=features, importance=importance, **options)

@@ -1,4 +1,4 @@
-"""How many tokens an image keeps: integers only, so that it can be asked before anything is computed.
+"""How many tokens an image keeps: integers only, so that it can be asked before any computation.
 
 vLLM sizes an image's placeholders while the prompt is built, long before the encoder runs. The
 count is therefore a pure function of the number of tokens and the budget, never of the content.

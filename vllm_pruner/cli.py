@@ -53,8 +53,8 @@ def settings(args: argparse.Namespace) -> PruneConfig | None:
     Raises:
         ConfigError: one sentence that names the flag, the value and what is allowed.
     """
-    given = {key: getattr(args, f"prune_{key}", None) for key in _FLAGS}
-    given = {key: value for key, value in given.items() if value is not None}
+    flags = {key: getattr(args, f"prune_{key}", None) for key in _FLAGS}
+    given = {key: text for key, text in flags.items() if text is not None}
     if getattr(args, "plugin", None) != "vtprune":
         if given:
             raise ConfigError(f"{_FLAGS[next(iter(given))]} is given without --plugin vtprune")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
     from vllm.config import ModelConfig, VllmConfig
     from vllm.engine.arg_utils import EngineArgs
+    from vllm.model_executor.layers.attention import MMEncoderAttention
 
 __all__ = [
     "CHECKED_VERSION",
@@ -53,7 +54,7 @@ def check_version() -> None:
 def patch_engine_args(
     add_arguments: Callable[[argparse.ArgumentParser], None],
     fold_arguments: Callable[[EngineArgs, argparse.Namespace], None],
-    configure: Callable[[EngineArgs, Any], ModelConfig],
+    configure: Callable[[EngineArgs, Callable[[], ModelConfig]], ModelConfig],
 ) -> None:
     """Extend vLLM's engine arguments: flags, their meaning, and the model configuration.
 
@@ -63,7 +64,7 @@ def patch_engine_args(
     Args:
         add_arguments: adds flags to the parser.
         fold_arguments: called with the engine arguments made from the parsed flags.
-        configure: called instead of `create_model_config`, with the original as second argument.
+        configure: called instead of `create_model_config`; its second argument is the original.
     """
     from vllm.engine.arg_utils import EngineArgs
 
@@ -89,7 +90,7 @@ def patch_engine_args(
 
     @functools.wraps(create)
     def create_model_config(self: EngineArgs) -> ModelConfig:
-        return configure(self, create)
+        return configure(self, functools.partial(create, self))
 
     setattr(EngineArgs, "_vtprune", True)  # noqa: B010
     setattr(EngineArgs, "add_cli_args", staticmethod(add_cli_args))  # noqa: B010
@@ -132,7 +133,7 @@ def profiled_images(vllm_config: VllmConfig, tokens: int) -> int:
     return max(1, min(by_encoder, by_decoder))
 
 
-def feature_attention(tower: nn.Module) -> nn.Module:
+def feature_attention(tower: nn.Module) -> MMEncoderAttention:
     """Return the attention module of the layer that produces a tower's features.
 
     vLLM builds its CLIP and SigLIP towers only up to the feature layer, so that is the last one.
@@ -144,9 +145,10 @@ def feature_attention(tower: nn.Module) -> nn.Module:
     """
     from vllm.model_executor.layers.attention import MMEncoderAttention
 
+    attention: nn.Module
     try:
         layers: Any = tower.get_submodule("vision_model.encoder.layers")
-        attention: nn.Module = layers[-1].self_attn.attn
+        attention = layers[-1].self_attn.attn
     except (AttributeError, IndexError):
         attention = tower
     if not isinstance(attention, MMEncoderAttention):

@@ -55,9 +55,8 @@ class PruneConfig(BaseModel):
         if not isinstance(data, Mapping):
             raise ConfigError(f"settings are {data!r}; allowed: an object such as {{'rate': 0.9}}")
         if data.get("rate") is not None and data.get("tokens") is not None:
-            raise ConfigError(
-                f"rate is {data['rate']!r} and tokens is {data['tokens']!r}; allowed: one of the two"
-            )
+            both = f"rate is {data['rate']!r} and tokens is {data['tokens']!r}"
+            raise ConfigError(f"{both}; allowed: one of the two")
         if data.get("rate") is None and data.get("tokens") is None:
             return {**data, "rate": DEFAULT_RATE}
         return data

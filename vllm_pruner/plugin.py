@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import argparse
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vllm_pruner import cli, compat, envs
 from vllm_pruner.config import KEY, ConfigError, PruneConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vllm.config import ModelConfig
     from vllm.engine.arg_utils import EngineArgs
 
@@ -58,25 +60,27 @@ def _fold_arguments(engine_args: EngineArgs, args: argparse.Namespace) -> None:
     setattr(engine_args, _FROM_CLI, True)
 
 
-def _configure(engine_args: EngineArgs, create: Any) -> ModelConfig:
+def _configure(engine_args: EngineArgs, original: Callable[[], ModelConfig]) -> ModelConfig:
     """Build the model configuration, with the pruning class in place of the stock one."""
     settings = (engine_args.mm_processor_kwargs or {}).get(KEY)
     if settings is None:
-        return create(engine_args)
+        return original()
     if envs.disabled():
         logger.warning("vtprune: VLLM_VTPRUNE_DISABLE is set; images are served unpruned")
         kwargs = {k: v for k, v in (engine_args.mm_processor_kwargs or {}).items() if k != KEY}
         engine_args.mm_processor_kwargs = kwargs or None
-        return create(engine_args)
+        return original()
     try:
-        return _create_pruned(engine_args, create, PruneConfig.parse(settings))
+        return _create_pruned(engine_args, original, PruneConfig.parse(settings))
     except ConfigError as error:
         if getattr(engine_args, _FROM_CLI, False):
             raise SystemExit(f"vtprune: {error}") from None
         raise
 
 
-def _create_pruned(engine_args: EngineArgs, create: Any, config: PruneConfig) -> ModelConfig:
+def _create_pruned(
+    engine_args: EngineArgs, original: Callable[[], ModelConfig], config: PruneConfig
+) -> ModelConfig:
     from vllm_pruner import models
 
     taken = engine_args.model_class_overrides.keys() & models.CLASSES.keys()
@@ -86,7 +90,7 @@ def _create_pruned(engine_args: EngineArgs, create: Any, config: PruneConfig) ->
             "does not replace itself"
         )
     engine_args.model_class_overrides = {**engine_args.model_class_overrides, **models.CLASSES}
-    model_config: ModelConfig = create(engine_args)
+    model_config = original()
     tokens = models.visual_tokens(model_config.hf_config, config)
     _announce(config, model_config, tokens)
     return model_config

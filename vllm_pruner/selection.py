@@ -27,9 +27,7 @@ def select(
     parsed = parse_options(method, options)
     if features.dim() == 2:
         row = None if importance is None else importance.unsqueeze(0)
-        batched = select(
-            name, keep=keep, features=features.unsqueeze(0), importance=row, **options
-        )
+        batched = select(name, keep=keep, features=features.unsqueeze(0), importance=row, **options)
         return batched.squeeze(0)
     _check(method, keep, features, importance)
     return method.select(VisualTokens(features, importance), keep, parsed)
@@ -40,7 +38,9 @@ def _check(
 ) -> None:
     """Raise ValueError with one sentence for arguments that no method can work on."""
     if features.dim() != 3:
-        raise ValueError(f"features has shape {tuple(features.shape)}; allowed: [B, N, D] or [N, D]")
+        raise ValueError(
+            f"features has shape {tuple(features.shape)}; allowed: [B, N, D] or [N, D]"
+        )
     if not 0 <= keep <= features.shape[1]:
         raise ValueError(f"keep is {keep}; allowed: 0 to {features.shape[1]}")
     if importance is None:

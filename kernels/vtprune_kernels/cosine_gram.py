@@ -45,6 +45,7 @@ def cosine_gram(features: torch.Tensor) -> torch.Tensor:
 
 def cosine_gram_reference(features: torch.Tensor) -> torch.Tensor:
     """Plain torch: integers in float64, so that the GEMM is exact."""
+    features = features.detach()  # choosing is not differentiable
     segments, rows, width = features.shape
     gram = features.new_empty((segments, rows, rows), dtype=torch.float32)
     per_slice = max(1, _WORK_BYTES // max(1, rows * width * 8))

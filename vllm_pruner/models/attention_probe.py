@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import nn
@@ -35,7 +34,7 @@ class AttentionProbe:
         Raises:
             RuntimeError: the tower is not built as `compat` knows it.
         """
-        self._attention: Any = compat.feature_attention(tower)
+        self._attention = compat.feature_attention(tower)
         self._shards = total_heads // self._attention.num_heads
         self._score = cls_importance if has_class_token else column_importance
         if self._shards not in (1, get_tensor_model_parallel_world_size()):
@@ -49,11 +48,10 @@ class AttentionProbe:
         """Fill the yielded list with `[images, N]` float32 for each tower call in the block."""
         scores: list[torch.Tensor] = []
 
+        @torch.no_grad()
         def score(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
             query, key = args[:2]
-            scores.append(
-                self._score(query, key, self._attention.num_heads, self._attention.scale)
-            )
+            scores.append(self._score(query, key, self._attention.num_heads, self._attention.scale))
 
         handle = self._attention.register_forward_pre_hook(score)
         try:

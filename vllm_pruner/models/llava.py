@@ -100,9 +100,7 @@ class PrunedLlava(LlavaForConditionalGeneration):
             embeddings += self._embed_pruned(pixels[some], configs[some])
         return embeddings
 
-    def _embed_pruned(
-        self, pixels: torch.Tensor, configs: list[PruneConfig]
-    ) -> list[torch.Tensor]:
+    def _embed_pruned(self, pixels: torch.Tensor, configs: list[PruneConfig]) -> list[torch.Tensor]:
         """Encode images together, then select and project those with equal settings together."""
         features, importance = self._encode(pixels, configs)
         rows: list[torch.Tensor] = []
@@ -122,15 +120,18 @@ class PrunedLlava(LlavaForConditionalGeneration):
         self, pixels: torch.Tensor, configs: list[PruneConfig]
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return `[images, N, D]` features and, if any method asks, `[images, N]` importance."""
+        features: Any
         if not any(config.resolved[0].needs_importance for config in configs):
-            return self._image_pixels_to_features(self.vision_tower, pixels), None
+            features = self._image_pixels_to_features(self.vision_tower, pixels)
+            return features, None
         with self._probe.capture() as scores:
-            features: Any = self._image_pixels_to_features(self.vision_tower, pixels)
+            features = self._image_pixels_to_features(self.vision_tower, pixels)
         (importance,) = scores
         # A SigLIP tower with the strategy "default" drops its first patch as if it were a class.
         importance = importance[:, importance.shape[1] - features.shape[1] :]
         return features, self._probe.reduce(importance)
 
+    @torch.no_grad()
     def _select(self, tokens: VisualTokens, config: PruneConfig) -> torch.Tensor:
         """Return the kept indices `[images, keep]`, the same on every rank.
 

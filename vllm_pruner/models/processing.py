@@ -21,8 +21,8 @@ from vllm_pruner.models.transport import to_tensor
 
 if TYPE_CHECKING:
     from vllm.inputs import MultiModalInput
+    from vllm.model_executor.models.llava import LlavaMultiModalProcessor
     from vllm.multimodal.processing import (
-        BaseMultiModalProcessor,
         BaseProcessingInfo,
         InputProcessingContext,
         ProcessorInputs,
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     )
 
     _Info = BaseProcessingInfo
-    _Processor = BaseMultiModalProcessor[Any]
+    # Concrete for the checker: super() reaches the model's own processor, not the abstract base.
+    _Processor = LlavaMultiModalProcessor
 else:
     _Info = _Processor = object
 
