@@ -25,29 +25,29 @@ def select(
     """Choose `keep` tokens of each image; see `vllm_pruner.select`."""
     method = methods.get(name)
     parsed = parse_options(method, options)
-    if features.dim() == 2:
-        row = None if importance is None else importance.unsqueeze(0)
-        batched = select(name, keep=keep, features=features.unsqueeze(0), importance=row, **options)
-        return batched.squeeze(0)
     _check(method, keep, features, importance)
-    return method.select(VisualTokens(features, importance), keep, parsed)
+    if features.dim() == 3:
+        return method.select(VisualTokens(features, importance), keep, parsed)
+    row = None if importance is None else importance.unsqueeze(0)
+    return method.select(VisualTokens(features.unsqueeze(0), row), keep, parsed).squeeze(0)
 
 
 def _check(
     method: methods.Method, keep: int, features: torch.Tensor, importance: torch.Tensor | None
 ) -> None:
     """Raise ValueError with one sentence for arguments that no method can work on."""
-    if features.dim() != 3:
+    if features.dim() not in (2, 3):
         raise ValueError(
             f"features has shape {tuple(features.shape)}; allowed: [B, N, D] or [N, D]"
         )
-    if not 0 <= keep <= features.shape[1]:
-        raise ValueError(f"keep is {keep}; allowed: 0 to {features.shape[1]}")
+    images, tokens = features.shape[:-2], features.shape[-2]
+    if type(keep) is not int or not 0 <= keep <= tokens:
+        raise ValueError(f"keep is {keep!r}; allowed: 0 to {tokens}")
     if importance is None:
         if method.needs_importance:
             raise ValueError(f"importance is missing; method {method.name!r} ranks tokens by it")
-    elif importance.shape != features.shape[:2]:
+    elif importance.shape != (*images, tokens):
         raise ValueError(
             f"importance has shape {tuple(importance.shape)}; "
-            f"allowed: {tuple(features.shape[:2])}, one score a token"
+            f"allowed: {(*images, tokens)}, one score a token"
         )
