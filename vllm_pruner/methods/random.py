@@ -14,6 +14,7 @@ again. So every token gets a key by hashing its position together with the image
 from __future__ import annotations
 
 import torch
+from pydantic import Field
 
 from vllm_pruner.method import Method, Options, VisualTokens, register
 
@@ -34,7 +35,7 @@ _MIX_2 = _signed(0x94D049BB133111EB)
 class RandomOptions(Options):
     """Options of `random`."""
 
-    seed: int = 0
+    seed: int = Field(default=0, ge=-(1 << 63), le=(1 << 63) - 1)
     """Another seed draws other tokens of the same image."""
 
 
