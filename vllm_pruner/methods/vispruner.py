@@ -37,7 +37,7 @@ __all__ = ["VISPRUNER", "VisPrunerOptions"]
 class VisPrunerOptions(Options):
     """Options of `vispruner`."""
 
-    important_ratio: float = Field(default=0.5, ge=0.0, le=1.0)
+    important_ratio: float = Field(default=0.5, ge=0.0, le=1.0, allow_inf_nan=False)
     """Share of the budget filled by importance alone; 1 is `attention`, 0 is pure diversity."""
 
     step: int = Field(default=8, ge=1)
