@@ -46,7 +46,7 @@ def dedup(gram: torch.Tensor, keep: int, step: int = 8) -> torch.Tensor:
 def dedup_reference(gram: torch.Tensor, keep: int, step: int = 8) -> torch.Tensor:
     """Plain torch: all segments advance together, one round at a time."""
     segments, rows, _ = gram.shape
-    flat = gram.reshape(segments, -1)
+    flat = gram.flatten(1)
     alive = torch.arange(rows, device=gram.device).expand(segments, rows)
     while (length := alive.shape[1]) > keep:
         a, b = alive[:, 0::2], alive[:, 1::2]
@@ -54,7 +54,7 @@ def dedup_reference(gram: torch.Tensor, keep: int, step: int = 8) -> torch.Tenso
         if b.shape[1] == 0:  # a list of one: nothing to compare it with, and keep is 0
             return alive[:, removed:]
         pairs = (a.unsqueeze(2) * rows + b.unsqueeze(1)).flatten(1)
-        best = flat.gather(1, pairs).view(segments, a.shape[1], -1).amax(dim=2)
+        best = flat.gather(1, pairs).view(segments, a.shape[1], b.shape[1]).amax(dim=2)
         order = best.argsort(dim=1, descending=True, stable=True)[:, removed:]
         alive = torch.cat([a.gather(1, order), b], dim=1)
     return alive.sort(dim=1).values
