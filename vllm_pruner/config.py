@@ -104,9 +104,12 @@ class PruneConfig(BaseModel):
         return methods.get(self.method).keep_count(tokens, Budget(self.rate, self.tokens))
 
     def canonical(self) -> str:
-        """The same text for the same settings: what vLLM hashes and what the model reads."""
+        """The same text for the same settings: what vLLM hashes and what the model reads.
+
+        Options are written out with their defaults, so `{}` and `{"step": 8}` do not differ.
+        """
         fields = self.model_dump(exclude_none=True)
-        fields["options"] = dict(sorted(fields["options"].items()))
+        fields["options"] = dict(sorted(self.resolved[1].model_dump().items()))
         return type(self).model_construct(**fields).model_dump_json(exclude_none=True)
 
     @staticmethod
