@@ -109,7 +109,9 @@ def create_venv() -> None:
     try:
         venv.create(VENV, with_pip=True, clear=VENV.exists())
     except (subprocess.CalledProcessError, OSError) as error:
-        raise BootstrapError(f"could not create {VENV} ({error}); is Python's venv complete?")
+        raise BootstrapError(
+            f"could not create {VENV} ({error}); is Python's venv complete?"
+        ) from error
 
 
 def install_locked() -> None:
@@ -130,8 +132,12 @@ def install_torch(progress: Progress) -> None:
     command += ["--no-deps", "--torch-backend", "cpu", TORCH, TORCHVISION]
     if subprocess.run(command, env=quick, capture_output=True).returncode == 0:
         return
-    progress.note("   ", "PyTorch's CPU index cannot be reached; pip and the torchvision shim it is")
-    pip_install(TORCH, failure=f"pip found no {TORCH} either: give it a CPU wheel (PIP_FIND_LINKS).")
+    progress.note(
+        "   ", "PyTorch's CPU index cannot be reached; pip and the torchvision shim it is"
+    )
+    pip_install(
+        TORCH, failure=f"pip found no {TORCH} either: give it a CPU wheel (PIP_FIND_LINKS)."
+    )
     pip_install("--no-deps", TORCHVISION, failure=f"pip could not install {TORCHVISION}.")
 
 

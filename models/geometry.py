@@ -1,0 +1,83 @@
+"""Shapes of the demo models: LLaVA-1.5's pipeline (336 pixels, patch 14, 576 tokens), narrower."""
+
+from dataclasses import dataclass
+
+from tokenizer import BOS, EOS, IMAGE, PAD, VOCABULARY
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, SiglipVisionConfig
+
+IMAGE_SIZE, PATCH_SIZE, HEAD_SIZE = 336, 14, 64
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What differs between the models."""
+
+    vision_width: int
+    vision_layers: int
+    text_width: int
+    text_layers: int
+    text_mlp: int
+    tower: str = "clip"
+    dtype: str = "float32"
+    seed: int | None = 0
+    """None: no weights; served with `--load-format dummy`."""
+
+    @property
+    def strategy(self) -> str:
+        """CLIP's class token is dropped; SigLIP has none."""
+        return "default" if self.tower == "clip" else "full"
+
+
+SHAPES = {
+    "demo": Shape(128, 4, 256, 2, 704),
+    "demo-siglip": Shape(128, 4, 256, 2, 704, tower="siglip", seed=1),
+    # 201 M parameters in the decoder, 3 M in the tower: prefill costs enough to be measured.
+    "bench": Shape(192, 6, 1024, 16, 2560, dtype="bfloat16", seed=None),
+}
+
+
+def _vision_config(shape: Shape) -> CLIPVisionConfig | SiglipVisionConfig:
+    common = {
+        "image_size": IMAGE_SIZE,
+        "patch_size": PATCH_SIZE,
+        "hidden_size": shape.vision_width,
+        "intermediate_size": 4 * shape.vision_width,
+        "num_hidden_layers": shape.vision_layers,
+        "num_attention_heads": shape.vision_width // HEAD_SIZE,
+    }
+    if shape.tower == "clip":
+        return CLIPVisionConfig(**common, projection_dim=shape.vision_width)
+    return SiglipVisionConfig(**common, vision_use_head=False)
+
+
+def _text_config(shape: Shape) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=shape.text_width,
+        intermediate_size=shape.text_mlp,
+        num_hidden_layers=shape.text_layers,
+        num_attention_heads=shape.text_width // HEAD_SIZE,
+        num_key_value_heads=shape.text_width // HEAD_SIZE,
+        max_position_embeddings=4096,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=False,
+        bos_token_id=BOS,
+        eos_token_id=EOS,
+        pad_token_id=PAD,
+        dtype=shape.dtype,
+    )
+
+
+def llava_config(shape: Shape) -> LlavaConfig:
+    return LlavaConfig(
+        architectures=["LlavaForConditionalGeneration"],
+        vision_config=_vision_config(shape),
+        text_config=_text_config(shape),
+        image_token_index=IMAGE,
+        image_seq_length=(IMAGE_SIZE // PATCH_SIZE) ** 2,
+        projector_hidden_act="gelu",
+        vision_feature_layer=-2,
+        vision_feature_select_strategy=shape.strategy,
+        tie_word_embeddings=False,
+        dtype=shape.dtype,
+    )

@@ -1,0 +1,63 @@
+"""Random weights whose answers depend on the picture, under the names of the LLaVA-1.5 checkpoints.
+
+The usual initialisation (std 0.02) gives uniform attention and one answer to everything. Here each
+matrix keeps the variance of its input, and queries and keys are scaled until attention has clear
+favourites, so that the answer hangs on which tokens are there.
+"""
+
+import re
+
+import torch
+from transformers import LlavaConfig, LlavaForConditionalGeneration
+
+# (pattern, gain): standard deviation of a matrix is gain / sqrt(inputs); the first match counts.
+# Chosen by a sweep: lower ones repeat one word or ignore the picture, higher ones change the
+# answer at the loss of a single visual token.
+_GAINS = (
+    (r"language_model.*(q|k)_proj\.weight", 1.7),  # attention logits of standard deviation 3
+    (r"(q|k)_proj\.weight", 1.4),  # and 2: the class token has favourites among the patches
+    (r"linear_(1|2)\.weight", 0.7),  # visual tokens about as large as words
+    (r"lm_head\.weight", 3.0),  # a clear first choice
+    (r"weight", 1.0),
+)
+# GELU's output has a positive mean, which would give all tokens one direction: cancel it.
+_AFTER_GELU = r"(fc2|linear_2)\.weight"
+# Tables have no inputs to divide by.
+_TABLES = {"embed_tokens.weight": 1.0, "position_embedding.weight": 0.5, "class_embedding": 1.0}
+
+
+def _draw(name: str, shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
+    for table, std in _TABLES.items():
+        if name.endswith(table):
+            return torch.randn(shape, generator=generator) * std
+    if len(shape) == 1:
+        return torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
+    gain = next(gain for pattern, gain in _GAINS if re.search(pattern, name))
+    matrix = torch.randn(shape, generator=generator) * gain / shape[1:].numel() ** 0.5
+    if re.search(_AFTER_GELU, name):
+        matrix -= matrix.mean(dim=1, keepdim=True)
+    return matrix
+
+
+def _published_name(name: str) -> str:
+    """transformers 5 renamed the modules; vLLM 0.32 reads the names of the published files."""
+    name = name.removeprefix("model.")
+    name = re.sub(r"^vision_tower\.(?!vision_model)", "vision_tower.vision_model.", name)
+    name = re.sub(r"^language_model\.", "language_model.model.", name)
+    return re.sub(r"^lm_head\.", "language_model.lm_head.", name)
+
+
+def draw_weights(config: LlavaConfig, seed: int, silent: list[int]) -> dict[str, torch.Tensor]:
+    """A state dict of published names; the same seed gives the same bytes.
+
+    The ids in `silent` are never an answer's most likely token.
+    """
+    with torch.device("meta"):
+        shapes = {k: v.shape for k, v in LlavaForConditionalGeneration(config).state_dict().items()}
+    generator = torch.Generator().manual_seed(seed)
+    weights = {
+        _published_name(name): _draw(name, shape, generator)
+        for name, shape in sorted(shapes.items())
+    }
+    weights["language_model.lm_head.weight"][silent] = 0
+    return weights
