@@ -104,7 +104,7 @@ def write_stamp(**entries: str) -> None:
 
 
 def create_venv() -> None:
-    if PYTHON.exists():
+    if PYTHON.exists() and (VENV / "bin" / "pip").exists():  # pip comes last
         return
     try:
         venv.create(VENV, with_pip=True, clear=VENV.exists())
@@ -122,19 +122,17 @@ def install_locked() -> None:
 
 
 def install_torch(progress: Progress) -> None:
-    """torch and torchvision for CPUs, from PyTorch's CPU index if it answers, else with pip."""
-    installed = run(PYTHON, "-m", "pip", "list", "--format=freeze", failure="pip list failed")
-    if all(f"{name}+cpu" in installed.split() for name in (TORCH, TORCHVISION)):
-        return
+    """torch and torchvision for CPUs, from PyTorch's CPU index if it answers, else with pip.
+
+    Where both are there already, uv sees that without the index.
+    """
     # uv knows PyTorch's CPU index by itself. Without a route to it, give up in seconds.
     quick = os.environ | {"UV_HTTP_CONNECT_TIMEOUT": "4", "UV_HTTP_RETRIES": "0"}
-    command = [VENV / "bin" / "uv", "pip", "install", "--quiet", "--python", PYTHON]
-    command += ["--no-deps", "--torch-backend", "cpu", TORCH, TORCHVISION]
+    uv_install = [str(VENV / "bin" / "uv"), "pip", "install", "--python", str(PYTHON), "--no-deps"]
+    command = [*uv_install, "--torch-backend", "cpu", TORCH, TORCHVISION]
     if subprocess.run(command, env=quick, capture_output=True).returncode == 0:
         return
-    progress.note(
-        "   ", "PyTorch's CPU index cannot be reached; pip and the torchvision shim it is"
-    )
+    progress.note("   ", "PyTorch's CPU index cannot be reached: pip and the torchvision shim")
     pip_install(
         TORCH, failure=f"pip found no {TORCH} either: give it a CPU wheel (PIP_FIND_LINKS)."
     )

@@ -16,6 +16,7 @@ kernels only after its operators were loaded.
 
 import sys
 from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
 
 _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -46,11 +47,11 @@ class _TorchvisionFinder:
             return None
         folder, execute = spec.submodule_search_locations[0], spec.loader.exec_module
 
-        def exec_module(module: object) -> None:
+        def exec_module(module: ModuleType) -> None:
             _declare_missing_operators(folder)
             execute(module)
 
-        spec.loader.exec_module = exec_module
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
 
 
