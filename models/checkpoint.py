@@ -1,0 +1,52 @@
+"""Writes one demo model the way the published LLaVA-1.5 checkpoints are laid out."""
+
+from pathlib import Path
+
+from geometry import llava_config
+from safetensors.torch import save_file
+from shapes import IMAGE_SIZE, PATCH_SIZE, Shape
+from tokenizer import BOS, EOS, PAD, chat_template, train_tokenizer, unspoken_ids
+from transformers import (
+    CLIPImageProcessor,
+    GenerationConfig,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+    SiglipImageProcessor,
+)
+from weights import draw_weights
+
+
+def image_processor(shape: Shape) -> CLIPImageProcessor | SiglipImageProcessor:
+    square = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    if shape.tower == "siglip":
+        return SiglipImageProcessor(size=square)
+    return CLIPImageProcessor(size={"shortest_edge": IMAGE_SIZE}, crop_size=square)
+
+
+def save_processor(shape: Shape, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Tokenizer, image processor and chat template, in the files vLLM and transformers look for."""
+    images = image_processor(shape)
+    processor = LlavaProcessor(
+        image_processor=images,
+        tokenizer=tokenizer,
+        patch_size=PATCH_SIZE,
+        vision_feature_select_strategy=shape.strategy,
+        num_additional_image_tokens=1 if shape.tower == "clip" else 0,
+        image_token="<image>",
+        chat_template=chat_template(),
+    )
+    processor.save_pretrained(folder)
+    images.save_pretrained(folder)
+
+
+def write_checkpoint(shape: Shape, folder: Path) -> None:
+    config = llava_config(shape)
+    config.save_pretrained(folder)
+    GenerationConfig(bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD).save_pretrained(folder)
+    tokenizer = train_tokenizer()
+    save_processor(shape, tokenizer, folder)
+    if shape.seed is not None:
+        weights = draw_weights(config, shape.seed, unspoken_ids(tokenizer))
+        file = folder / "model.safetensors"
+        save_file(weights, file, metadata={"format": "pt"})
+        file.chmod(0o644)  # safetensors writes 0600, which a container's user cannot read
