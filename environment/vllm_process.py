@@ -1,0 +1,105 @@
+"""A real `vllm serve` of a checkpoint in `.cache/models` on this machine's CPU, for tests and
+benchmarks: it starts on entering, and ends with all its processes on leaving."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["MODELS", "VllmProcess", "command", "environment"]
+
+MODELS = Path(__file__).parents[1] / ".cache" / "models"
+
+_ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_SERVER_DEV_MODE": "1",  # opens /collective_rpc and /reset_prefix_cache
+}
+
+
+def command(model: str, arguments: Sequence[str]) -> list[str]:
+    """The command line that serves the checkpoint as the model `demo`."""
+    vllm = Path(sys.executable).with_name("vllm")
+    common = ["--served-model-name", "demo", "--max-model-len", "4096"]
+    return [str(vllm), "serve", str(MODELS / model), *common, *arguments]
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """The environment that vLLM runs in here."""
+    return {**os.environ, **_ENVIRONMENT, **extra}
+
+
+class VllmProcess:
+    """A server with a command line, a log and a port."""
+
+    def __init__(self, log: Path, model: str, *arguments: str, **env: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        port = self.url.rpartition(":")[2]
+        self._log = log
+        self._command = command(model, ["--port", port, *arguments])
+        self._environment = environment(**env)
+
+    def start(self) -> None:
+        """Start and wait until requests are answered.
+
+        Raises:
+            RuntimeError: vLLM ended, or did not come up in five minutes; with the end of its log.
+        """
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                env=self._environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            self._wait(deadline=time.monotonic() + 300)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _wait(self, deadline: float) -> None:
+        while self._process.poll() is None and time.monotonic() < deadline:
+            try:
+                urllib.request.urlopen(f"{self.url}/health", timeout=5).close()
+                return
+            except (OSError, urllib.error.URLError):
+                time.sleep(0.5)
+        raise RuntimeError(f"vLLM is not up; the end of its log:\n{self.log[-6000:]}")
+
+    def stop(self) -> None:
+        """End the server, its engine and its workers."""
+        self._process.send_signal(signal.SIGINT)
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            pass
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self._process.wait()
+
+    @property
+    def log(self) -> str:
+        """Everything that the server has printed so far."""
+        return self._log.read_text(errors="replace")
+
+    def __enter__(self) -> VllmProcess:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()

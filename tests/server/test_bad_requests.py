@@ -1,0 +1,105 @@
+"""A bad request gets a 4xx and one clear sentence; the engine lives and answers the next one."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from media import PHOTOS, data_url, encode, image_part, noise, photo_question, text_part
+from vllm_server import Server
+
+pytestmark = pytest.mark.server
+
+_PHOTO = encode(noise(64, 48), "JPEG")
+URLS = {
+    "truncated": data_url(_PHOTO[: len(_PHOTO) // 2]),
+    "empty": data_url(b""),
+    "not-base64": "data:image/png;base64,@@@ this is not base64 @@@",
+    "text-file": data_url(b"Just some text.", "text/plain"),
+    "text-file-called-png": data_url(b"Just some text.", "image/png"),
+    "pdf": data_url(b"%PDF-1.7\n%...", "application/pdf"),
+    "no-url": "a picture of a cat",
+}
+SETTINGS: dict[str, tuple[Any, str]] = {
+    "rate-negative": ({"rate": -1}, "rate is -1"),
+    "rate-1": ({"rate": 1}, "rate is 1"),
+    "rate-text": ({"rate": "0.5"}, "rate is '0.5'"),
+    "tokens-0": ({"tokens": 0}, "tokens is 0"),
+    "tokens-10000": ({"tokens": 10_000}, "tokens is 10000; allowed: 1 to 576"),
+    "rate-and-tokens": ({"rate": 0.5, "tokens": 64}, "allowed: one of the two"),
+    "unknown-method": ({"method": "fastv"}, "method is 'fastv'; allowed: attention, "),
+    "unknown-option": ({"options": {"steps": 3}}, "allowed: important_ratio, step"),
+    "bad-option": ({"options": {"important_ratio": 2.0}}, "options.important_ratio is 2.0"),
+    "unknown-key": ({"ratio": 0.5}, "ratio is 0.5 but there is no such key"),
+    "not-an-object": (0.5, "settings are 0.5"),
+}
+
+
+@pytest.fixture(autouse=True)
+def the_next_request_is_answered(pruned: Server) -> Iterator[None]:
+    yield
+    assert pruned.text(photo_question(0))
+
+
+@pytest.mark.parametrize("url", URLS.values(), ids=URLS)
+def test_what_is_no_image_is_refused(url: str, pruned: Server) -> None:
+    response = pruned.post([{"type": "image_url", "image_url": {"url": url}}, text_part("What?")])
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (400, 400)
+    assert error["message"]
+    assert "\n" not in error["message"]
+
+
+@pytest.mark.parametrize("mime", ["application/pdf", "text/plain", "image/gif"])
+def test_a_wrong_type_over_a_real_image_is_answered_as_stock_does(
+    mime: str, pruned: Server, stock: Server
+) -> None:
+    content = [image_part(PHOTOS[0].read_bytes(), mime), text_part("What is in this picture?")]
+    assert stock.post(content).status_code == 200
+    assert pruned.text(content) == pruned.text(photo_question(0))
+
+
+@pytest.mark.parametrize(("settings", "sentence"), SETTINGS.values(), ids=SETTINGS)
+def test_bad_settings_are_named(settings: Any, sentence: str, pruned: Server) -> None:
+    response = pruned.post(photo_question(0), mm_processor_kwargs={"vtprune": settings})
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (400, "vtprune")
+    assert error["message"].startswith("vtprune: ")
+    assert sentence in error["message"]
+
+
+def test_not_a_number_as_rate_is_refused(pruned: Server) -> None:
+    url = data_url(PHOTOS[0].read_bytes())
+    body = f"""{{"model": "demo", "mm_processor_kwargs": {{"vtprune": {{"rate": NaN}}}},
+        "messages": [{{"role": "user", "content": [
+            {{"type": "image_url", "image_url": {{"url": "{url}"}}}}]}}]}}"""
+    response = pruned.client.post("/v1/chat/completions", content=body)
+    assert 400 <= response.status_code < 500
+
+
+def _embeddings() -> dict[str, str]:
+    """What an encoder elsewhere would send: 576 projected tokens."""
+    file = io.BytesIO()
+    torch.save(torch.randn(576, 256, generator=torch.Generator().manual_seed(0)), file)
+    return {"type": "image_embeds", "image_embeds": base64.b64encode(file.getvalue()).decode()}
+
+
+def test_precomputed_embeddings_are_refused_unless_unpruned(pruned: Server) -> None:
+    content = [_embeddings(), text_part("What?")]
+    error = pruned.post(content).json()["error"]
+    assert error["code"] == 400
+    assert error["message"].startswith("image_embeds is given, but vtprune prunes in the encoder")
+    assert pruned.text(content, mm_processor_kwargs={"vtprune": {"rate": 0}})
+
+
+def test_settings_need_the_operators_trust(start: Callable[..., Server]) -> None:
+    """vLLM's own door stays closed: only `--trust-request-mm-kwargs` opens it."""
+    server = start("untrusting", "--plugin", "vtprune")
+    refused = server.post(photo_question(0), mm_processor_kwargs={"vtprune": {"rate": 0.5}})
+    assert refused.status_code == 400
+    assert "--trust-request-mm-kwargs" in refused.json()["error"]["message"]
+    assert server.text(photo_question(0))

@@ -1,0 +1,56 @@
+"""A configuration that cannot be served stops the server at start, with one sentence."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from vllm_process import MODELS, command, environment
+
+pytestmark = pytest.mark.server
+
+PRUNE = ["--plugin", "vtprune"]
+CASES = {
+    "rate-1": ([*PRUNE, "--prune-rate", "1"], "--prune-rate is 1.0; it should be less than 1"),
+    "rate-nan": ([*PRUNE, "--prune-rate", "nan"], "--prune-rate is nan; it should be a finite"),
+    "tokens-10000": ([*PRUNE, "--prune-tokens", "10000"], "tokens is 10000; allowed: 1 to 576"),
+    "unknown-method": (
+        [*PRUNE, "--prune-method", "fastv"],
+        "--prune-method is 'fastv'; allowed: attention, random, uniform, vispruner",
+    ),
+    "not-asked": (["--prune-rate", "0.5"], "--prune-rate is given without --plugin vtprune"),
+}
+
+
+def _refusal(model: str, arguments: list[str]) -> str:
+    """Run `vllm serve` until it gives up and return what it said last."""
+    result = subprocess.run(
+        command(model, arguments), env=environment(), capture_output=True, text=True, timeout=240
+    )
+    assert result.returncode != 0
+    assert "Traceback" not in result.stdout + result.stderr
+    return result.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), CASES.values(), ids=CASES)
+def test_bad_flags_are_named(arguments: list[str], sentence: str) -> None:
+    last = _refusal("demo", arguments)
+    assert last.startswith("vtprune: ")
+    assert sentence in last
+
+
+def test_a_model_that_cannot_be_pruned_is_refused(tmp_path: Path) -> None:
+    """The demo's own decoder served alone: a plain Llama."""
+    config = json.loads((MODELS / "demo" / "config.json").read_text())["text_config"]
+    config |= {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
+    model = tmp_path / "llama"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps(config))
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (model / file).write_bytes((MODELS / "demo" / file).read_bytes())
+    last = _refusal(str(model), [*PRUNE, "--load-format", "dummy"])
+    assert last == (
+        "vtprune: architecture is LlamaForCausalLM; allowed: LlavaForConditionalGeneration"
+    )

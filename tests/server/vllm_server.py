@@ -1,0 +1,74 @@
+"""A real server as a test sees it: chat completions, metrics, caches and what the ranks record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+from vllm_process import VllmProcess
+
+_PROBE = ["--worker-extension-cls", "worker_probe.WorkerProbe"]
+
+
+class Server(VllmProcess):
+    """A `vllm serve` with the worker probe loaded."""
+
+    def __init__(self, log: Path, *arguments: str, model: str = "demo", **env: str) -> None:
+        env = {"PYTHONPATH": str(Path(__file__).parent), **env}
+        super().__init__(log, model, *_PROBE, "--max-num-seqs", "64", *arguments, **env)
+        self.client = httpx.Client(base_url=self.url, timeout=300)
+
+    def __enter__(self) -> Server:
+        self.start()
+        return self
+
+    def post(self, content: Any, **body: Any) -> httpx.Response:
+        """Send one chat completion; `content` is the user message's."""
+        return self.client.post(
+            "/v1/chat/completions",
+            json={
+                "model": "demo",
+                "messages": [{"role": "user", "content": content}],
+                "max_tokens": 12,
+                "temperature": 0,
+                **body,
+            },
+        )
+
+    def ask(self, content: Any, **body: Any) -> dict[str, Any]:
+        """Send one chat completion that has to succeed and return its body."""
+        response = self.post(content, **body)
+        assert response.status_code == 200, response.text
+        completion: dict[str, Any] = response.json()
+        return completion
+
+    def text(self, content: Any, **body: Any) -> str:
+        """Send one chat completion and return what was answered."""
+        return str(self.ask(content, **body)["choices"][0]["message"]["content"])
+
+    def texts_at_once(self, contents: Sequence[Any], **body: Any) -> list[str]:
+        """Send all requests together and return the answers in order."""
+        with ThreadPoolExecutor(len(contents)) as pool:
+            return list(pool.map(lambda content: self.text(content, **body), contents))
+
+    def rpc(self, method: str) -> list[dict[str, Any]]:
+        """Call a method of `WorkerProbe` on every rank."""
+        response = self.client.post("/collective_rpc", json={"method": method})
+        assert response.status_code == 200, response.text
+        results: list[dict[str, Any]] = response.json()["results"]
+        return results
+
+    def forget(self) -> None:
+        """Empty vLLM's caches: KV prefixes, encoder outputs and preprocessed images."""
+        for cache in ("prefix", "mm", "encoder"):
+            assert self.client.post(f"/reset_{cache}_cache").status_code == 200, cache
+
+    def metric(self, name: str) -> float:
+        """Return the sum of a Prometheus counter over its labels."""
+        lines = self.client.get("/metrics").text.splitlines()
+        values = [line.rpartition(" ")[2] for line in lines if line.startswith(name)]
+        assert values, f"{name} is not in /metrics"
+        return sum(map(float, values))

@@ -1,0 +1,46 @@
+"""A vLLM worker extension for tests: records what the model on each rank encoded and selected.
+
+Loaded into the workers by `--worker-extension-cls`; the product knows nothing of it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+class WorkerProbe:
+    """Methods that vLLM adds to its worker; called by `/collective_rpc`."""
+
+    def start_probe(self) -> dict[str, Any]:
+        """Begin recording, from nothing."""
+        model: Any = self.get_model()  # type: ignore[attr-defined]
+        if not hasattr(model, "_probe_record"):
+            _install(model)
+        model._probe_record.update(images=[], kept=[], importance=[])
+        return {}
+
+    def read_probe(self) -> dict[str, Any]:
+        """Return images per tower call, and kept indices and importance per image."""
+        record: dict[str, Any] = self.get_model()._probe_record  # type: ignore[attr-defined]
+        return record
+
+
+def _install(model: Any) -> None:
+    record: dict[str, Any] = {}
+    model._probe_record = record
+    select = model._select
+
+    def recording(tokens: Any, config: Any) -> torch.Tensor:
+        kept: torch.Tensor = select(tokens, config)
+        record["kept"] += kept.tolist()
+        if tokens.importance is not None:
+            record["importance"] += tokens.importance.tolist()
+        return kept
+
+    def count(_module: Any, args: tuple[torch.Tensor, ...]) -> None:
+        record["images"].append(args[0].shape[0])
+
+    model._select = recording
+    model.vision_tower.register_forward_pre_hook(count)
