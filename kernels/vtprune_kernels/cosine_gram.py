@@ -5,53 +5,266 @@ kept set. A floating-point GEMM makes such changes whenever the batch size, the 
 number of threads or the device differ, because each adds the products in its own order. So the
 similarity is *defined* in fixed point:
 
-    unit[i]    = round(row[i] / |row[i]| * 2**22) / 2**22
-    gram[i, j] = float32(sum_c unit[i, c] * unit[j, c])        the sum is exact, rounded once
+    scale[i]   = float32(2**22 / |row[i]|)                 the norm in float64
+    unit[i]    = round(row[i] * scale[i]) / 2**22          integers of at most 22 bits and a sign
+    gram[i, j] = float32(sum_c unit[i, c] * unit[j, c])    the sum is exact, rounded once
 
 Every product is a multiple of 2**-44 and every partial sum is below 2, so a float64 accumulator
 (53 bits) never rounds: any order of addition, any blocking, any batch gives the same bits. The
 rounding of a coordinate is at most 2**-23, below that of float32 for coordinates over 1/4, and
 moves a cosine by about 1e-7 (measured on CLIP-like features), as a float32 GEMM does itself.
-On tensor cores the same integers are two fp16 limbs of 11 bits each.
+Rounding the scale costs another 6e-8 at most and makes it the same number on every device: float64
+sums of squares differ in their last bit between devices, which survives rounding to float32 in one
+row of 2**28.
 
-Rows of zeros have no direction; their similarity to everything, themselves included, is 0.
+On tensor cores the same integers are three int8 limbs, u = a 2**16 + b 2**8 + c. Their products add
+up in int32 accumulators, one for each power of two: exact for any number of channels below 65,536,
+with nothing to argue about the inside of a floating-point tensor core. Nine int8 products cost what
+four and a half fp16 ones do; two fp16 limbs would need four, and a promotion of their float32
+accumulators every 16 channels, which costs more than it saves. One launch normalises and splits (it
+reads a row and writes 3 bytes a channel), another multiplies: tiles above the diagonal only, each
+stored twice.
+
+Rows of zeros, and rows with an infinity or a NaN, have no direction; their similarity to
+everything, themselves included, is 0. Norms below 2**-100 count as 2**-100.
 """
+
+# Triton's bodies carry no Python types.
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
-__all__ = ["cosine_gram"]
+from vtprune_kernels._triton import capability, next_power_of_2, register_op, tl, triton, use_triton
+from vtprune_kernels.spec import EXACT, Spec, features
+
+__all__ = ["SPEC", "cosine_gram"]
 
 _FRACTION_BITS = 22
+_SMALLEST_NORM = 2.0**-100
+_MOST_CHANNELS = 65_535
 
 _WORK_BYTES = 1 << 24
 """Float64 workspace per slice of images. Above about 32 MB glibc maps fresh pages for every call,
 and faulting them in takes longer than the GEMM (8 images of 544 x 1024 on two EPYC cores: 108 ms of
 faults against 48 ms of GEMM; `benchmarks/selection.py`)."""
 
+_TILE, _WARPS = 64, 8
+"""Rows and columns of a tile. Five int32 accumulators of 64 x 64 take 80 registers of each thread
+in 8 warps; in 4 warps they spill (432 bytes a thread, sm_90). Not yet swept on a GPU."""
 
-def cosine_gram(features: torch.Tensor) -> torch.Tensor:
+_AMPERE_TILE, _AMPERE_WARPS = 32, 4
+"""Before Hopper the operands take registers too: 64 x 64 spills with any number of warps."""
+
+_TILE_CHANNELS = 64
+"""Channels per step: six 4 KB limb tiles a stage, three stages. Not yet swept on a GPU."""
+
+
+def cosine_gram(features: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
     """Return the cosine similarity of every pair of rows of each segment.
 
     Args:
         features: `[segments, N, D]`, any float dtype.
+        rows: `[segments, R]` int64, which rows and in which order; all of them by default.
 
     Returns:
-        `[segments, N, N]` float32, symmetric, the same bits for a segment in any batch.
+        `[segments, R, R]` float32, symmetric, the same bits for a segment in any batch.
     """
-    return cosine_gram_reference(features)
+    if features.shape[-1] <= _MOST_CHANNELS and use_triton(features):
+        return _cosine_gram_op(features, rows)
+    return cosine_gram_reference(features, rows)
 
 
-def cosine_gram_reference(features: torch.Tensor) -> torch.Tensor:
+def cosine_gram_reference(features: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
     """Plain torch: integers in float64, so that the GEMM is exact."""
-    features = features.detach()  # choosing is not differentiable
-    segments, rows, width = features.shape
-    gram = features.new_empty((segments, rows, rows), dtype=torch.float32)
-    per_slice = max(1, _WORK_BYTES // max(1, rows * width * 8))
+    if rows is not None:
+        features = features.take_along_dim(rows.unsqueeze(-1), dim=1)
+    segments, count, width = features.shape
+    gram = features.new_empty((segments, count, count), dtype=torch.float32)
+    per_slice = max(1, _WORK_BYTES // max(1, count * width * 8))
     for part, out in zip(features.split(per_slice), gram.split(per_slice), strict=True):
         unit = part.double()
         norm = unit.square().sum(dim=-1, keepdim=True).sqrt_()
-        unit.mul_(2.0**_FRACTION_BITS / norm.clamp_min_(torch.finfo(torch.float32).tiny)).round_()
+        scale = (2.0**_FRACTION_BITS / norm.clamp_min(_SMALLEST_NORM)).float()
+        unit.mul_(scale.double()).round_().masked_fill_(~norm.isfinite(), 0.0)
         out.copy_(torch.bmm(unit, unit.mT).mul_(2.0 ** (-2 * _FRACTION_BITS)))
     return gram
+
+
+def _cosine_gram_triton(features: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
+    """Launch the split into limbs and the product."""
+    segments, available, width = features.shape
+    count = available if rows is None else rows.shape[1]
+    gram = features.new_empty((segments, count, count), dtype=torch.float32)
+    if gram.numel() == 0:
+        return gram
+    if rows is not None:
+        rows = rows.contiguous()
+    padded = triton.cdiv(max(1, width), _TILE_CHANNELS) * _TILE_CHANNELS
+    limbs = features.new_empty((3, segments, count, padded), dtype=torch.int8)
+    _limbs_kernel[(count, segments)](
+        features,
+        limbs if rows is None else rows,
+        limbs,
+        features.stride(0),
+        features.stride(1),
+        features.stride(2),
+        limbs.stride(0),
+        count,
+        width,
+        padded,
+        HAS_ROWS=rows is not None,
+        BLOCK=min(1024, next_power_of_2(padded)),
+        num_warps=4,
+    )
+    hopper = capability(features.device) >= 90
+    tile, warps = (_TILE, _WARPS) if hopper else (_AMPERE_TILE, _AMPERE_WARPS)
+    tiles = triton.cdiv(count, tile)
+    _gram_kernel[(tiles, tiles, segments)](
+        limbs,
+        gram,
+        limbs.stride(0),
+        count,
+        padded,
+        TILE=tile,
+        CHANNELS=_TILE_CHANNELS,
+        num_warps=warps,
+        num_stages=3,
+    )
+    return gram
+
+
+def _cosine_gram_fake(features: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
+    count = features.shape[1] if rows is None else rows.shape[1]
+    return features.new_empty((features.shape[0], count, count), dtype=torch.float32)
+
+
+_cosine_gram_op = register_op(
+    "cosine_gram(Tensor features, Tensor? rows=None) -> Tensor",
+    _cosine_gram_triton,
+    cosine_gram_reference,
+    _cosine_gram_fake,
+)
+
+
+@triton.jit
+def _limbs_kernel(
+    features,
+    rows,
+    limbs,
+    features_segment,
+    features_row,
+    features_channel,
+    plane,
+    count,
+    width,
+    padded,
+    HAS_ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    i, segment = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    source = i.to(tl.int64)
+    if HAS_ROWS:
+        source = tl.load(rows + segment * count + i)
+    begin = features + segment * features_segment + source * features_row
+    squares = tl.zeros([BLOCK], dtype=tl.float64)
+    for start in range(0, padded, BLOCK):
+        channel = start + tl.arange(0, BLOCK)
+        value = tl.load(begin + channel * features_channel, mask=channel < width, other=0.0)
+        value = value.to(tl.float32).to(tl.float64)
+        squares += value * value
+    norm = tl.sqrt(tl.sum(squares, axis=0))
+    # 2**22 and 2**-100. A norm of infinity makes the scale 0, one of NaN makes it NaN.
+    norm = tl.where(norm < 7.888609052210118e-31, 7.888609052210118e-31, norm)
+    scale = (4194304.0 / norm).to(tl.float32).to(tl.float64)
+    target = limbs + (segment * count + i) * padded
+    for start in range(0, padded, BLOCK):
+        channel = start + tl.arange(0, BLOCK)
+        value = tl.load(begin + channel * features_channel, mask=channel < width, other=0.0)
+        # The product of two float32 is exact in float64, and adding 1.5 * 2**52 rounds it to an
+        # integer, half to even, as torch.round does.
+        unit = value.to(tl.float32).to(tl.float64) * scale
+        unit = (unit + 6755399441055744.0) - 6755399441055744.0
+        unit = tl.where(unit == unit, unit, 0.0).to(tl.int32)
+        low = ((unit + 128) & 255) - 128
+        rest = (unit - low) >> 8
+        middle = ((rest + 128) & 255) - 128
+        high = (rest - middle) >> 8
+        inside = channel < padded
+        tl.store(target + channel, high.to(tl.int8), mask=inside)
+        tl.store(target + plane + channel, middle.to(tl.int8), mask=inside)
+        tl.store(target + 2 * plane + channel, low.to(tl.int8), mask=inside)
+
+
+@triton.jit
+def _gram_kernel(limbs, gram, plane, count, padded, TILE: tl.constexpr, CHANNELS: tl.constexpr):
+    tile_i, tile_j, segment = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    if tile_j < tile_i:
+        return
+    row_i = tile_i * TILE + tl.arange(0, TILE)
+    row_j = tile_j * TILE + tl.arange(0, TILE)
+    channel = tl.arange(0, CHANNELS)
+    # Rows past the end repeat the last one; they are not stored.
+    offset_i = tl.minimum(row_i, count - 1)[:, None].to(tl.int64) * padded + channel[None, :]
+    offset_j = tl.minimum(row_j, count - 1)[:, None].to(tl.int64) * padded + channel[None, :]
+    pointer_i = limbs + segment * count * padded + offset_i  # [TILE, CHANNELS]
+    pointer_j = limbs + segment * count * padded + offset_j
+    sum32 = tl.zeros([TILE, TILE], dtype=tl.int32)
+    sum24 = tl.zeros([TILE, TILE], dtype=tl.int32)
+    sum16 = tl.zeros([TILE, TILE], dtype=tl.int32)
+    sum8 = tl.zeros([TILE, TILE], dtype=tl.int32)
+    sum0 = tl.zeros([TILE, TILE], dtype=tl.int32)
+    for start in range(0, padded, CHANNELS):
+        high_i = tl.load(pointer_i + start)
+        middle_i = tl.load(pointer_i + plane + start)
+        low_i = tl.load(pointer_i + 2 * plane + start)
+        high_j = tl.trans(tl.load(pointer_j + start))
+        middle_j = tl.trans(tl.load(pointer_j + plane + start))
+        low_j = tl.trans(tl.load(pointer_j + 2 * plane + start))
+        sum32 = tl.dot(high_i, high_j, sum32, out_dtype=tl.int32)
+        sum24 = tl.dot(high_i, middle_j, sum24, out_dtype=tl.int32)
+        sum24 = tl.dot(middle_i, high_j, sum24, out_dtype=tl.int32)
+        sum16 = tl.dot(high_i, low_j, sum16, out_dtype=tl.int32)
+        sum16 = tl.dot(middle_i, middle_j, sum16, out_dtype=tl.int32)
+        sum16 = tl.dot(low_i, high_j, sum16, out_dtype=tl.int32)
+        sum8 = tl.dot(middle_i, low_j, sum8, out_dtype=tl.int32)
+        sum8 = tl.dot(low_i, middle_j, sum8, out_dtype=tl.int32)
+        sum0 = tl.dot(low_i, low_j, sum0, out_dtype=tl.int32)
+    total = (sum32.to(tl.int64) << 8) + sum24
+    total = (total << 8) + sum16
+    total = (total << 8) + sum8
+    total = (total << 8) + sum0
+    cosine = total.to(tl.float32) * 5.684341886080802e-14  # 2**-44, so this product is exact
+    begin = gram + segment * count * count
+    stored = (row_i < count)[:, None] & (row_j < count)[None, :]
+    tl.store(begin + row_i[:, None].to(tl.int64) * count + row_j[None, :], cosine, mask=stored)
+    if tile_j > tile_i:
+        mirrored = tl.trans(cosine)
+        stored = (row_j < count)[:, None] & (row_i < count)[None, :]
+        tl.store(
+            begin + row_j[:, None].to(tl.int64) * count + row_i[None, :], mirrored, mask=stored
+        )
+
+
+def _make_inputs(
+    kind: str, size: int, dtype: torch.dtype, device: torch.device | str, large: bool = False
+) -> dict[str, Any]:
+    segments, width = (8, 1024) if large else (2, 56)
+    rows = features(kind, (segments, size + 1, width), dtype, device)
+    order = torch.arange(size, -1, -1, device=device)[:size].expand(segments, size)
+    return {"features": rows, "rows": order}
+
+
+SPEC = Spec(
+    name="cosine_gram",
+    op=cosine_gram,
+    reference=cosine_gram_reference,
+    launcher=_cosine_gram_triton,
+    registered=_cosine_gram_op,
+    make_inputs=_make_inputs,
+    # Integers on both sides, rounded once.
+    tolerance={torch.float32: EXACT, torch.float16: EXACT, torch.bfloat16: EXACT},
+)

@@ -1,0 +1,110 @@
+"""Triton itself, or a stand-in without it, and the rule that says when a kernel runs.
+
+`vtprune_kernels` imports on machines without Triton; the references then do all the work. vLLM's
+`vllm.triton_utils` is not used: on a CPU build it replaces `triton.jit` by something that does
+nothing even where Triton is installed, and the interpreter needs the real one.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+if TYPE_CHECKING:
+    import triton
+    import triton.language as tl
+
+    HAS_TRITON = True
+else:
+    try:
+        import triton
+        import triton.language as tl
+
+        HAS_TRITON = True
+    except ImportError:
+        from types import SimpleNamespace
+
+        HAS_TRITON = False
+        # Enough for the kernels below each launcher to be defined, never run.
+        triton = SimpleNamespace(jit=lambda function: function)
+        tl = SimpleNamespace(constexpr=Any, int32=None, int64=None, float32=None, float64=None)
+
+__all__ = [
+    "HAS_TRITON",
+    "INTERPRETED",
+    "capability",
+    "implementation",
+    "next_power_of_2",
+    "register_op",
+    "tl",
+    "triton",
+    "use_triton",
+]
+
+INTERPRETED = HAS_TRITON and os.environ.get("TRITON_INTERPRET") == "1"
+"""Kernels run in Triton's interpreter, on CPU tensors; read once, as Triton does at import."""
+
+Result = TypeVar("Result")
+
+_LIBRARY = torch.library.Library("vtprune", "FRAGMENT")
+
+
+def use_triton(*tensors: torch.Tensor) -> bool:
+    """Whether operators on these tensors run the kernel rather than the reference."""
+    return INTERPRETED or (HAS_TRITON and all(tensor.is_cuda for tensor in tensors))
+
+
+def implementation(device: torch.device) -> str:
+    """Say which implementation runs on `device` and why, for a log line at start."""
+    if INTERPRETED:
+        return "triton kernels in the interpreter, because TRITON_INTERPRET=1"
+    if device.type != "cuda":
+        return f"torch references, because the device is {device.type}"
+    if not HAS_TRITON:
+        return "torch references, because triton is not installed"
+    return "triton kernels"
+
+
+@functools.cache
+def capability(device: torch.device) -> int:
+    """Compute capability of `device` times ten; that of Hopper for the interpreter's CPU."""
+    if device.type != "cuda":
+        return 90
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
+
+
+def next_power_of_2(number: int) -> int:
+    """The smallest power of two that is at least `number` (and at least 1)."""
+    return 1 << max(0, number - 1).bit_length()
+
+
+def register_op(
+    schema: str,
+    launcher: Callable[..., Result],
+    reference: Callable[..., Result],
+    fake: Callable[..., Result],
+) -> Callable[..., Result]:
+    """Define `torch.ops.vtprune.<schema>` and return it.
+
+    Dynamo, the compilers behind it and CUDA graphs take the operator as one opaque step. Plain
+    `Library` calls rather than `torch.library.custom_op`, whose wrapper costs more host time per
+    call than some of these kernels take.
+
+    Args:
+        schema: name, arguments and results; `launcher` and `reference` take these arguments.
+        launcher: runs the kernels; CUDA tensors, and CPU tensors under the interpreter.
+        reference: plain torch, for CPU tensors.
+        fake: gives the result's shape and dtype for tensors without data.
+    """
+    name = schema.partition("(")[0]
+    _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    _LIBRARY.impl(name, launcher, "CUDA")
+    _LIBRARY.impl(name, launcher if INTERPRETED else reference, "CPU")
+    torch.library.register_fake(f"vtprune::{name}", fake, lib=_LIBRARY)
+    operator: Callable[..., Result] = getattr(torch.ops.vtprune, name).default
+    return operator

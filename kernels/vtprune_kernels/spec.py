@@ -1,0 +1,81 @@
+"""What tests and benchmarks need to know of an operator, said once beside the operator.
+
+A test or a benchmark written over `all_specs()` covers every operator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import torch
+
+__all__ = ["EXACT", "KINDS", "Spec", "all_specs", "features"]
+
+_OPERATORS = (
+    "cls_importance",
+    "top_k_sorted",
+    "gather_rows",
+    "cosine_gram",
+)
+
+EXACT = 0.0
+"""Tolerance of operators that compare, copy or count: every bit must agree."""
+
+KINDS = ("random", "clustered", "constant", "zero", "near-tie")
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One operator, its reference, and inputs on which they must agree."""
+
+    name: str
+    op: Callable[..., Any]
+    """Public function: checks its arguments, then kernel or reference."""
+
+    reference: Callable[..., Any]
+    """Plain torch with the same signature; the definition of the result."""
+
+    launcher: Callable[..., Any]
+    """Runs the kernels, same signature."""
+
+    registered: Callable[..., Any]
+    """`torch.ops.vtprune.<name>`, same arguments."""
+
+    make_inputs: Callable[..., dict[str, Any]]
+    """`make_inputs(kind, size, dtype, device)` with a kind of `KINDS`: arguments by name. `size` is
+    the number of tokens of a segment; `make_inputs(..., large=True)` has the shapes of production
+    (16 heads of 64, width 1024), otherwise narrow ones that an interpreter can afford."""
+
+    tolerance: Mapping[torch.dtype, float]
+    """Largest absolute difference allowed between kernel and reference, by dtype of the input. Each
+    operator says where its numbers come from."""
+
+
+def features(
+    kind: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str, seed: int = 0
+) -> torch.Tensor:
+    """Draw rows of one of the `KINDS`; the last axis is the channels, the one before the rows."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randn(shape, generator=generator)
+    if kind == "clustered":
+        centre = torch.randn((*shape[:-2], 5, shape[-1]), generator=generator)
+        which = torch.randint(5, (shape[-2],), generator=generator)
+        rows = centre[..., which, :] + 0.05 * rows
+    elif kind == "constant":
+        rows = torch.full(shape, 0.75)
+    elif kind == "zero":
+        rows = torch.zeros(shape)
+    elif kind == "near-tie":
+        # Every other row repeats its neighbour, up to one part in a thousand in one channel.
+        rows[..., 1::2, :] = rows[..., 0 : shape[-2] - shape[-2] % 2 : 2, :]
+        rows[..., 1::2, :1] *= 1.001
+    return rows.to(device=device, dtype=dtype)
+
+
+def all_specs() -> tuple[Spec, ...]:
+    """Return the spec of every operator, in the order of the README's table."""
+    # Not at the top: the operators' modules import this one.
+    return tuple(import_module(f"vtprune_kernels.{name}").SPEC for name in _OPERATORS)

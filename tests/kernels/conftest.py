@@ -1,0 +1,67 @@
+"""Run kernels where there is no GPU, and show what they leave unwritten."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+UNWRITTEN = -0x5A5A5A5A5A5A5A5B
+"""Fills integer results before a kernel runs: no index, in no width."""
+
+
+@pytest.fixture(scope="module")
+def interpreted() -> Iterator[None]:
+    """Replace each jitted function of Triton's library and of `vtprune_kernels` by its twin in
+    Triton's interpreter.
+
+    `TRITON_INTERPRET=1` only works when it is set before Triton is imported, since `@triton.jit`
+    reads it once. A test session imports Triton through other packages long before, and must not
+    hand the variable to the servers that other tests start. With the variable set, the functions
+    are such twins already and nothing is replaced.
+    """
+    # Imported at the first launch otherwise, when it would miss the originals.
+    import triton.experimental.gluon  # noqa: F401
+    from triton.runtime.interpreter import InterpretedFunction
+    from triton.runtime.jit import JITFunction
+
+    twins: dict[int, Any] = {}
+    replaced: list[tuple[dict[str, Any], str, Any]] = []
+    for module_name, module in list(sys.modules.items()):
+        if module_name.startswith(("vtprune_kernels", "triton.language")):
+            for name, value in list(vars(module).items()):
+                if isinstance(value, JITFunction):
+                    twin = twins.setdefault(id(value), InterpretedFunction(value.fn))
+                    replaced.append((vars(module), name, value))
+                    vars(module)[name] = twin
+    yield
+    for namespace, name, value in replaced:
+        namespace[name] = value
+
+
+@pytest.fixture
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fill what `vtprune_kernels` allocates without writing to it: NaN, or no index at all."""
+    for owner, name in (
+        (torch, "empty"),
+        (torch, "empty_like"),
+        (torch.Tensor, "new_empty"),
+    ):
+        monkeypatch.setattr(owner, name, _poisoning(getattr(owner, name)))
+
+
+def _poisoning(allocate: Any) -> Any:
+    def poisoning(*args: Any, **kwargs: Any) -> torch.Tensor:
+        tensor: torch.Tensor = allocate(*args, **kwargs)
+        caller = sys._getframe(1).f_globals.get("__name__", "")
+        if not caller.startswith("vtprune_kernels"):
+            return tensor
+        if tensor.is_floating_point():
+            return tensor.fill_(float("nan"))
+        bits = 8 * tensor.element_size()
+        return tensor.fill_(UNWRITTEN >> (64 - bits))
+
+    return poisoning
