@@ -61,11 +61,11 @@ def gather_rows(
 def gather_rows_reference(
     tensors: list[torch.Tensor], kept: torch.Tensor, out: list[torch.Tensor]
 ) -> list[torch.Tensor]:
-    """Plain torch: one flat `index_select` a tensor."""
+    """Plain torch. Indexing reads the kept rows alone, also of a tensor that is no contiguous block
+    (features behind a class token), which flattening for `index_select` would copy as a whole."""
+    segment = torch.arange(kept.shape[0], device=kept.device).unsqueeze(1)
     for tensor, buffer in zip(tensors, out, strict=True):
-        starts = torch.arange(kept.shape[0], device=kept.device).unsqueeze(1) * tensor.shape[1]
-        rows = tensor.flatten(0, 1).index_select(0, (kept + starts).flatten())
-        buffer.copy_(rows.view(buffer.shape))
+        buffer.copy_(tensor[segment, kept])
     return out
 
 

@@ -81,9 +81,10 @@ def test_keeping_all_keeps_all_in_order(name, options) -> None:
     assert kept.tolist() == [list(range(65))] * 2
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 @each_method
-def test_a_second_call_gives_the_same_and_leaves_its_arguments_alone(name, options) -> None:
-    features, importance = images(2, 100)
+def test_a_second_call_gives_the_same_and_leaves_its_arguments_alone(name, options, dtype) -> None:
+    features, importance = (tensor.to(dtype) for tensor in images(2, 100))
     before = features.clone(), importance.clone()
     first, second = (
         vllm_pruner.select(name, keep=31, features=features, importance=importance, **options)

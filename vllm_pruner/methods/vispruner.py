@@ -27,7 +27,7 @@ import math
 
 import torch
 from pydantic import Field
-from vtprune_kernels import cosine_gram, dedup, gather_rows
+from vtprune_kernels import cosine_gram, dedup
 
 from vllm_pruner.method import Method, Options, VisualTokens, register
 
@@ -53,8 +53,8 @@ def select(tokens: VisualTokens, keep: int, options: VisPrunerOptions) -> torch.
     kept, pool = order[:, :important], order[:, important:]
     # 2. Thin out the rest, in order of importance, down to the remaining budget.
     if keep > important:
-        (features,) = gather_rows([tokens.features], pool)
-        diverse = dedup(cosine_gram(features), keep - important, options.step)
+        gram = cosine_gram(tokens.features, pool)
+        diverse = dedup(gram, keep - important, options.step)
         kept = torch.cat([kept, pool.gather(1, diverse)], dim=1)
     # 3. Back to raster order.
     return kept.sort(dim=1).values
