@@ -19,6 +19,7 @@ _OPERATORS = (
     "top_k_sorted",
     "gather_rows",
     "cosine_gram",
+    "dedup",
 )
 
 EXACT = 0.0
