@@ -1,50 +1,463 @@
 """Importance of each token where there is no class token: the attention that it receives.
 
-For one image of N tokens, over the heads h,
+For one segment (image, frame, crop) of N patches, over the heads h,
 
-    importance[j] = mean_h mean_i softmax_j(scale * q[h, i] . k[h, j])
+    importance[j] = mean_h mean_i softmax_j(scale * q[h, i] . k[h, j]),   i, j = 0..N-1
 
-Used for SigLIP towers. Blocks of queries are processed at a time, so the N x N map of a head exists
-only in slices; the result is a running sum over them in ascending order.
+Used for SigLIP towers, and for those of Qwen-VL, where 2 x 2 patches in a permuted order make one
+token: a token receives what its patches receive, sum_{j: token_of_patch[j] = t} importance[j]. The
+importances of a segment's tokens then sum to 1, as those of its patches do.
 
-Source: the VisPruner authors' answer for encoders without a class token (their issue 1).
+The reference holds blocks of queries, so the N x N map of a head exists only in slices. The kernels
+have no map at all. One launch finds the log-sum-exp of each query's logits, unless the attention
+kernel of the tower saved it; one computes the logits again, keys in rows, and adds up their
+exponentials over the queries in registers; one averages the heads, and gathers the patches of a
+token through the map. Each adds in an order fixed by one segment's size, without atomics. Query and
+key are read once a block (128) of the other; what lies in between is two floats a patch and head.
+
+Source: the VisPruner authors' answer for encoders without a class token (their issue 1). They merge
+by the mean of four patches; the sum differs by that factor only.
 """
+
+# Triton's bodies carry no Python types.
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 
-__all__ = ["column_importance"]
+from vtprune_kernels._triton import (
+    capability,
+    next_power_of_2,
+    register_op,
+    tl,
+    triton,
+    use_triton,
+)
+from vtprune_kernels.spec import Spec, features
+
+__all__ = ["SPEC", "column_importance"]
 
 _QUERY_BLOCK = 128
 """Rows of the map held at once. 128 x 576 x 16 heads x 4 bytes = 4.7 MB an image stays in cache."""
 
+_HELD, _STREAMED, _WARPS = 128, 64, 8
+"""Queries (first launch) or keys (second) a program holds, and those of the other kind that it
+reads at a time. Not yet swept on a GPU."""
+
+_FLOAT32_HELD, _FLOAT32_STREAMED, _FLOAT32_WARPS = 32, 32, 4
+"""The same for float32, whose products run outside the tensor cores with operands in registers; the
+tiles above spill 400 bytes a thread."""
+
+_TOKENS = 64
+"""Tokens of one program of the third launch. Not yet swept on a GPU."""
+
 
 def column_importance(
-    query: torch.Tensor, key: torch.Tensor, num_heads: int, scale: float
+    query: torch.Tensor,
+    key: torch.Tensor,
+    num_heads: int,
+    scale: float,
+    cu_seqlens: torch.Tensor | None = None,
+    max_seqlen: int | None = None,
+    lengths: torch.Tensor | None = None,
+    lse: torch.Tensor | None = None,
+    token_of_patch: torch.Tensor | None = None,
+    patches_per_token: int = 1,
 ) -> torch.Tensor:
     """Return the attention each token receives, mean over queries and heads.
 
     Args:
-        query: `[images, N, num_heads * head_size]`, any float dtype.
+        query: `[images, N, num_heads * head_size]`, any float dtype; `[total, ...]` with segments
+            one after the other if `cu_seqlens` is given.
         key: same shape as `query`.
         num_heads: heads held here (a rank's share under tensor parallelism).
         scale: factor on the logits, usually `head_size ** -0.5`.
+        cu_seqlens: `[segments + 1]` integers, where each segment starts and the last one ends.
+        max_seqlen: upper bound of a segment's length; known on the host, it saves launching
+            programs that have nothing to do. Default: `total`.
+        lengths: `[images]` integers: patches after the first `lengths[i]` are padding, which pays
+            no attention and receives 0. Not together with `cu_seqlens`.
+        lse: log-sum-exp of each query's scaled logits over its segment, float32,
+            `[images, num_heads, N]` or `[num_heads, total]`, if the tower's attention saved it.
+        token_of_patch: `[N]` or `[total]` integers: the token that each patch goes to. Each token
+            has `patches_per_token` patches, all of one segment; tokens are numbered like `query`,
+            from 0 for each image or through all segments. Default: consecutive patches.
+        patches_per_token: 4 for a merge of 2 x 2.
 
     Returns:
-        `[images, N]` float32. Rows sum to 1.
+        `[images, N // patches_per_token]` or `[total // patches_per_token]` float32. The values of
+        a segment sum to 1.
+
+    Raises:
+        ValueError: shapes or options contradict each other.
     """
-    return column_importance_reference(query, key, num_heads, scale)
+    if query.shape != key.shape or query.ndim != (3 if cu_seqlens is None else 2):
+        raise ValueError(f"query {list(query.shape)}, key {list(key.shape)}")
+    if cu_seqlens is not None and lengths is not None:
+        raise ValueError("cu_seqlens says where segments end; lengths is for a padded batch")
+    if query.shape[-1] % num_heads or query.shape[-2] % patches_per_token:
+        raise ValueError(
+            f"{list(query.shape)} for {num_heads} heads, {patches_per_token} patches a token"
+        )
+    run = _column_importance_op if use_triton(query, key) else column_importance_reference
+    return run(
+        query,
+        key,
+        num_heads,
+        scale,
+        cu_seqlens,
+        max_seqlen,
+        lengths,
+        lse,
+        token_of_patch,
+        patches_per_token,
+    )
 
 
 def column_importance_reference(
-    query: torch.Tensor, key: torch.Tensor, num_heads: int, scale: float
+    query: torch.Tensor,
+    key: torch.Tensor,
+    num_heads: int,
+    scale: float,
+    cu_seqlens: torch.Tensor | None = None,
+    max_seqlen: int | None = None,
+    lengths: torch.Tensor | None = None,
+    lse: torch.Tensor | None = None,
+    token_of_patch: torch.Tensor | None = None,
+    patches_per_token: int = 1,
 ) -> torch.Tensor:
-    """Plain torch, one slice of queries at a time, all images and heads together."""
-    images, tokens, _ = query.shape
-    queries = query.reshape(images, tokens, num_heads, -1).transpose(1, 2).float() * scale
-    keys = key.reshape(images, tokens, num_heads, -1).permute(0, 2, 3, 1).float()
-    received = queries.new_zeros(images, tokens)
-    for block in queries.split(_QUERY_BLOCK, dim=2):
-        received += (block @ keys).softmax(dim=-1).sum(dim=(1, 2))
-    return received / (tokens * num_heads)
+    """Plain torch, one slice of queries at a time, all images and heads together. Segments are a
+    mask: wasteful, but it asks nothing of the host."""
+    packed = cu_seqlens is not None
+    if packed:
+        query, key, lse = query[None], key[None], None if lse is None else lse[None]
+    images, patches, _ = query.shape
+    queries = query.reshape(images, patches, num_heads, -1).transpose(1, 2).float() * scale
+    keys = key.reshape(images, patches, num_heads, -1).permute(0, 2, 3, 1).float()
+    # 1. Which segment each patch belongs to, how long that is; padding is in segment -1.
+    position = torch.arange(patches, device=query.device)
+    segment: torch.Tensor | None = None
+    size: torch.Tensor | int = patches
+    if cu_seqlens is not None:
+        segment = torch.bucketize(position, cu_seqlens[1:].long(), right=True)[None]
+        size = cu_seqlens.diff()[segment]
+    elif lengths is not None:
+        segment = torch.where(position < lengths[:, None], 0, -1)
+        size = lengths[:, None].clamp_min(1)
+    # 2. The map, in slices, and its column sums.
+    received = queries.new_zeros(images, patches)
+    for block in position.split(_QUERY_BLOCK):
+        logits = queries[:, :, block] @ keys
+        if segment is not None:
+            seen = (segment[:, block, None] == segment[:, None]) & (segment >= 0)[:, None]
+            logits = logits.masked_fill(~seen[:, None], -math.inf)
+        if lse is None:
+            slice_of_map = logits.softmax(dim=-1)
+        else:
+            slice_of_map = (logits - lse[:, :, block, None]).exp()
+        if lengths is not None:
+            assert segment is not None
+            slice_of_map = slice_of_map.masked_fill((segment < 0)[:, None, block, None], 0.0)
+        received += slice_of_map.sum(dim=(1, 2))
+    received = received / (size * num_heads)
+    # 3. Patches to tokens.
+    if token_of_patch is not None:
+        received = received[:, token_of_patch.argsort(stable=True)]
+    received = received.unflatten(1, (-1, patches_per_token)).sum(dim=2)
+    return received[0] if packed else received
+
+
+def _column_importance_triton(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    num_heads: int,
+    scale: float,
+    cu_seqlens: torch.Tensor | None = None,
+    max_seqlen: int | None = None,
+    lengths: torch.Tensor | None = None,
+    lse: torch.Tensor | None = None,
+    token_of_patch: torch.Tensor | None = None,
+    patches_per_token: int = 1,
+) -> torch.Tensor:
+    """Launch the two or three kernels."""
+    query = query if query.stride(-1) == 1 else query.contiguous()
+    key = key if key.stride(-1) == 1 else key.contiguous()
+    importance = _column_importance_fake(
+        query, key, num_heads, scale, patches_per_token=patches_per_token
+    )
+    if importance.numel() == 0:
+        return importance
+    if cu_seqlens is None:
+        segments, longest, _ = query.shape
+        strides = (query.stride(0), query.stride(1), key.stride(0), key.stride(1))
+    else:
+        segments = cu_seqlens.shape[0] - 1
+        longest = query.shape[0] if max_seqlen is None else max_seqlen
+        strides = (0, query.stride(0), 0, key.stride(0))
+    total = query.shape[:-1].numel()
+    # Absent tensors need a pointer all the same; the flags say that it is not read.
+    bounds = cu_seqlens if cu_seqlens is not None else lengths
+    shape = {
+        "bounds": query if bounds is None else bounds,
+        "patches": query.shape[-2],
+        "total": total,
+        "PACKED": cu_seqlens is not None,
+        "PADDED": lengths is not None,
+    }
+    head_size = query.shape[-1] // num_heads
+    wide = query.dtype == torch.float32
+    held = _FLOAT32_HELD if wide else _HELD
+    tiles = {
+        "HEAD_SIZE": head_size,
+        "BLOCK_HEAD": next_power_of_2(head_size),
+        "HELD": held,
+        "STREAMED": _FLOAT32_STREAMED if wide else _STREAMED,
+        "UPCAST": capability(query.device) == 0,
+        "num_warps": _FLOAT32_WARPS if wide else _WARPS,
+        "num_stages": 2,
+    }
+    grid = (triton.cdiv(longest, held), num_heads, segments)
+    received = query.new_empty((num_heads, total), dtype=torch.float32)
+    if lse is None:
+        lse = query.new_empty((num_heads, total), dtype=torch.float32)
+        _lse_kernel[grid](query, key, lse, *strides, scale * math.log2(math.e), **shape, **tiles)
+    elif cu_seqlens is None:
+        lse = lse.transpose(0, 1)
+    lse = lse.contiguous()
+    _received_kernel[grid](
+        query, key, lse, received, *strides, scale * math.log2(math.e), **shape, **tiles
+    )
+    order = None if token_of_patch is None else token_of_patch.argsort(stable=True)
+    _column_mean_kernel[(triton.cdiv(longest // patches_per_token, _TOKENS), segments)](
+        received,
+        received if order is None else order,
+        importance,
+        **shape,
+        HEADS=num_heads,
+        HAS_MAP=order is not None,
+        PATCHES=patches_per_token,
+        BLOCK=_TOKENS,
+        num_warps=2,
+    )
+    return importance
+
+
+def _column_importance_fake(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    num_heads: int,
+    scale: float,
+    cu_seqlens: torch.Tensor | None = None,
+    max_seqlen: int | None = None,
+    lengths: torch.Tensor | None = None,
+    lse: torch.Tensor | None = None,
+    token_of_patch: torch.Tensor | None = None,
+    patches_per_token: int = 1,
+) -> torch.Tensor:
+    *images, patches, _ = query.shape
+    return query.new_empty((*images, patches // patches_per_token), dtype=torch.float32)
+
+
+_column_importance_op = register_op(
+    "column_importance(Tensor query, Tensor key, int num_heads, float scale,"
+    " Tensor? cu_seqlens=None, SymInt? max_seqlen=None, Tensor? lengths=None, Tensor? lse=None,"
+    " Tensor? token_of_patch=None, int patches_per_token=1) -> Tensor",
+    _column_importance_triton,
+    column_importance_reference,
+    _column_importance_fake,
+)
+
+
+@triton.jit
+def _bounds_of(bounds, segment, patches, PACKED: tl.constexpr, PADDED: tl.constexpr):
+    """Where a segment starts and how long it is, padding excluded."""
+    start = 0
+    size = patches
+    if PACKED:
+        start = tl.load(bounds + segment).to(tl.int32)
+        size = tl.load(bounds + segment + 1).to(tl.int32) - start
+    elif PADDED:
+        size = tl.load(bounds + segment).to(tl.int32)
+    return start, size
+
+
+@triton.jit
+def _rows(pointer, begin, stride, row, size, HEAD_SIZE, BLOCK_HEAD, UPCAST):
+    """Load one head's channels of some patches, zeros outside: `[rows, BLOCK_HEAD]`."""
+    channel = tl.arange(0, BLOCK_HEAD)
+    value = tl.load(
+        pointer + begin + row[:, None].to(tl.int64) * stride + channel[None, :],
+        mask=(row < size)[:, None] & (channel < HEAD_SIZE)[None, :],
+        other=0.0,
+    )
+    return value.to(tl.float32) if UPCAST else value
+
+
+@triton.jit
+def _lse_kernel(
+    query,
+    key,
+    lse,
+    query_image,
+    query_patch,
+    key_image,
+    key_patch,
+    scale,
+    bounds,
+    patches,
+    total,
+    PACKED: tl.constexpr,
+    PADDED: tl.constexpr,
+    HEAD_SIZE: tl.constexpr,
+    BLOCK_HEAD: tl.constexpr,
+    HELD: tl.constexpr,
+    STREAMED: tl.constexpr,
+    UPCAST: tl.constexpr,
+):
+    block, head, segment = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    start, size = _bounds_of(bounds, segment, patches, PACKED, PADDED)
+    if block * HELD >= size:
+        return
+    row = block * HELD + tl.arange(0, HELD)
+    begin_q = segment * query_image + start.to(tl.int64) * query_patch + head * HEAD_SIZE
+    begin_k = segment * key_image + start.to(tl.int64) * key_patch + head * HEAD_SIZE
+    held = _rows(query, begin_q, query_patch, row, size, HEAD_SIZE, BLOCK_HEAD, UPCAST)
+    highest = tl.full([HELD], -float("inf"), dtype=tl.float32)
+    denominator = tl.zeros([HELD], dtype=tl.float32)
+    for first in range(0, size, STREAMED):
+        column = first + tl.arange(0, STREAMED)
+        keys = _rows(key, begin_k, key_patch, column, size, HEAD_SIZE, BLOCK_HEAD, UPCAST)
+        logit = tl.dot(held, tl.trans(keys), input_precision="ieee") * scale
+        logit = tl.where((column < size)[None, :], logit, -float("inf"))  # [HELD, STREAMED]
+        higher = tl.maximum(highest, tl.max(logit, axis=1))
+        denominator *= tl.exp2(highest - higher)
+        denominator += tl.sum(tl.exp2(logit - higher[:, None]), axis=1)
+        highest = higher
+    # 0.693... = log(2): stored in base e, as attention kernels do.
+    result = (highest + tl.log2(denominator)) * 0.6931471805599453
+    at = head.to(tl.int64) * total + start + row
+    if not PACKED:
+        at += segment * patches
+    tl.store(lse + at, result, mask=row < size)
+
+
+@triton.jit
+def _received_kernel(
+    query,
+    key,
+    lse,
+    received,
+    query_image,
+    query_patch,
+    key_image,
+    key_patch,
+    scale,
+    bounds,
+    patches,
+    total,
+    PACKED: tl.constexpr,
+    PADDED: tl.constexpr,
+    HEAD_SIZE: tl.constexpr,
+    BLOCK_HEAD: tl.constexpr,
+    HELD: tl.constexpr,
+    STREAMED: tl.constexpr,
+    UPCAST: tl.constexpr,
+):
+    block, head, segment = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    start, size = _bounds_of(bounds, segment, patches, PACKED, PADDED)
+    if block * HELD >= size:
+        return
+    column = block * HELD + tl.arange(0, HELD)
+    begin_q = segment * query_image + start.to(tl.int64) * query_patch + head * HEAD_SIZE
+    begin_k = segment * key_image + start.to(tl.int64) * key_patch + head * HEAD_SIZE
+    begin = head.to(tl.int64) * total + start
+    if not PACKED:
+        begin += segment * patches
+    held = _rows(key, begin_k, key_patch, column, size, HEAD_SIZE, BLOCK_HEAD, UPCAST)
+    total_received = tl.zeros([HELD], dtype=tl.float32)
+    for first in range(0, size, STREAMED):
+        row = first + tl.arange(0, STREAMED)
+        queries = _rows(query, begin_q, query_patch, row, size, HEAD_SIZE, BLOCK_HEAD, UPCAST)
+        # An infinite denominator takes rows past the end out.
+        denominator = tl.load(lse + begin + row, mask=row < size, other=float("inf"))
+        logit = tl.dot(held, tl.trans(queries), input_precision="ieee") * scale
+        # 1.442... = log2(e). Keys in rows, so the sum stays within a warp: [HELD, STREAMED].
+        paid = tl.exp2(logit - (denominator * 1.4426950408889634)[None, :])
+        total_received += tl.sum(paid, axis=1)
+    tl.store(received + begin + column, total_received, mask=column < size)
+
+
+@triton.jit
+def _column_mean_kernel(
+    received,
+    order,
+    importance,
+    bounds,
+    patches,
+    total,
+    PACKED: tl.constexpr,
+    PADDED: tl.constexpr,
+    HEADS: tl.constexpr,
+    HAS_MAP: tl.constexpr,
+    PATCHES: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    segment = tl.program_id(1).to(tl.int64)
+    start, size = _bounds_of(bounds, segment, patches, PACKED, PADDED)
+    token = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    if PACKED:
+        inside = token < size // PATCHES
+        begin = start.to(tl.int64)
+        first_patch = begin * 0
+    else:
+        inside = token < patches // PATCHES
+        begin = segment * patches
+        first_patch = begin
+    attention = tl.zeros([BLOCK], dtype=tl.float32)
+    for i in tl.static_range(PATCHES):
+        patch = token.to(tl.int64) * PATCHES + i
+        if HAS_MAP:
+            if PACKED:
+                patch += start
+            patch = tl.load(order + patch, mask=inside, other=0) + first_patch
+        else:
+            patch += begin
+        real = inside & (patch - begin < size)
+        for _ in range(HEADS):
+            attention += tl.load(received + patch, mask=real, other=0.0)
+            patch += total
+    target = begin // PATCHES + token
+    tl.store(importance + target, attention / (tl.maximum(size, 1) * HEADS), mask=inside)
+
+
+def _make_inputs(
+    kind: str, size: int, dtype: torch.dtype, device: torch.device | str, large: bool = False
+) -> dict[str, Any]:
+    images, heads, head_size = (8, 16, 64) if large else (2, 2, 80)
+    fused = features(kind, (images, size, 3 * heads * head_size), dtype, device)
+    query, key, _ = fused.chunk(3, dim=-1)
+    lengths = torch.arange(size, size - images, -1, device=device).clamp_min(1)
+    return {
+        "query": query,
+        "key": key,
+        "num_heads": heads,
+        "scale": head_size**-0.5,
+        "lengths": None if large else lengths,
+    }
+
+
+SPEC = Spec(
+    name="column_importance",
+    op=column_importance,
+    reference=column_importance_reference,
+    launcher=_column_importance_triton,
+    registered=_column_importance_op,
+    make_inputs=_make_inputs,
+    # Products are exact and sums float32 for every input dtype, so only the order of additions and
+    # the last bits of exp2 differ: some 1e-6 of a logit, hence of a value at most 1.
+    tolerance={torch.float32: 5e-6, torch.float16: 5e-6, torch.bfloat16: 5e-6},
+)

@@ -20,6 +20,7 @@ _OPERATORS = (
     "gather_rows",
     "cosine_gram",
     "dedup",
+    "column_importance",
 )
 
 EXACT = 0.0

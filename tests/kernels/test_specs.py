@@ -14,7 +14,11 @@ from vtprune_kernels.spec import KINDS, Spec, all_specs
 SPECS = [pytest.param(spec, id=spec.name) for spec in all_specs()]
 DTYPES = [pytest.param(dtype, id=str(dtype)[6:]) for dtype in all_specs()[0].tolerance]
 
-SIZES = {"cosine_gram": (1, 2, 63, 65), "dedup": (1, 2, 63, 150)}
+SIZES = {
+    "cosine_gram": (1, 2, 63, 65),
+    "dedup": (1, 2, 63, 150),
+    "column_importance": (1, 2, 63, 200),
+}
 """Tokens of a segment, where the interpreter takes seconds for more."""
 
 AWKWARD = [
