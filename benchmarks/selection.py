@@ -1,0 +1,173 @@
+"""What selection costs on a CPU, beside the tower that it follows and the published routine.
+
+    make bench-selection                                     1 and 8 images, float32 and bfloat16
+    make bench-selection ARGS="--images 1 --dtypes float32 --rounds 9"
+
+CLIP-L/14-336 with random weights: no contender's time depends on values. Tower, selection and the
+literal routine take turns in every round, on the tower's own query, key and features; the figures
+are medians. A result that differs from the literal routine's is refused before anything is timed.
+Rows are appended to benchmarks/results/selection-cpu.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import literal_vispruner
+import torch
+from _clip_tower import HEADS, PATCHES, WIDTH, ClipTower
+from _machine import describe
+from vtprune_kernels import cls_importance, cosine_gram, dedup, gather_rows
+
+from vllm_pruner import method as methods
+from vllm_pruner.method import VisualTokens
+
+RESULTS = Path(__file__).parent / "results" / "selection-cpu.csv"
+KEEP, IMPORTANT, STEP = 64, 32, 8
+SCALE = (WIDTH // HEADS) ** -0.5
+MOST_OF_TOWER, LEAST_SPEEDUP = 0.10, 5.0
+STEPS = ("importance", "rank", "gram", "dedup", "gather")
+
+
+class Clock:
+    """Milliseconds of named steps."""
+
+    def __init__(self) -> None:
+        self.times: dict[str, list[float]] = defaultdict(list)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.times[name].append(1e3 * (time.perf_counter() - start))
+
+    def median(self, name: str) -> float:
+        return statistics.median(self.times[name])
+
+
+def selection(features: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    """As the model class runs it, from query and key to the rows that the projector gets."""
+    method, patches = methods.get("vispruner"), features[:, 1:]
+    tokens = VisualTokens(patches, cls_importance(query, key, HEADS, SCALE))
+    return gather_rows([patches], method.select(tokens, KEEP, method.options()))[0]
+
+
+def literal(features: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    """The published routine, over the same distance."""
+    scores = literal_vispruner.importance(query, key, HEADS, SCALE)
+    kept = literal_vispruner.select(features[:, 1:], scores, KEEP)
+    return features[:, 1:][torch.arange(len(kept)).unsqueeze(1), kept]
+
+
+def profile(clock: Clock, features: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> None:
+    """The steps of `selection`, one by one."""
+    patches = features[:, 1:]
+    with clock.step("importance"):
+        scores = cls_importance(query, key, HEADS, SCALE)
+    with clock.step("rank"):
+        pool = scores.argsort(dim=1, descending=True, stable=True)[:, IMPORTANT:]
+    with clock.step("gram"):
+        gram = cosine_gram(patches, pool)
+    with clock.step("dedup"):
+        diverse = dedup(gram, KEEP - IMPORTANT, STEP)
+    with clock.step("gather"):
+        gather_rows([patches], torch.cat([pool[:, :IMPORTANT], diverse], dim=1))
+
+
+def verify() -> None:
+    """Refuse to time a wrong result: cosines of signs are exact and leave nothing to rounding."""
+    signs = torch.randint(2, (2, 1 + PATCHES, WIDTH)).mul(2).sub(1).float()
+    query, key = torch.randn(2, 2, 1 + PATCHES, WIDTH)
+    if not torch.equal(selection(signs, query, key), literal(signs, query, key)):
+        raise SystemExit("selection differs from the literal routine: nothing is timed")
+
+
+@torch.inference_mode()
+def measure(images: int, dtype: torch.dtype, rounds: int) -> Clock:
+    tower, pixels = ClipTower().to(dtype), torch.randn(images, 3, 336, 336).to(dtype)
+    clock = Clock()
+    for turn in range(rounds + 1):
+        timed = clock if turn else Clock()  # the first turn warms up
+        with timed.step("tower"):
+            outputs = tower(pixels)
+        for _ in range(3):
+            with timed.step("selection"):
+                selection(*outputs)
+            with timed.step("literal"):
+                literal(*outputs)
+            profile(timed, *outputs)
+    return clock
+
+
+def row(clock: Clock, images: int, dtype: str) -> dict[str, Any]:
+    fastest, _, _, slowest = statistics.quantiles(clock.times["selection"], n=5, method="inclusive")
+    return {
+        "images": images,
+        "dtype": dtype,
+        "kept": f"{KEEP} of {PATCHES}",
+        "selection_of_tower": round(clock.median("selection") / clock.median("tower"), 4),
+        "literal_over_selection": round(clock.median("literal") / clock.median("selection"), 2),
+        **{f"{name}_ms": round(clock.median(name), 2) for name in ("tower", "selection")},
+        "selection_q20_ms": round(fastest, 2),
+        "selection_q80_ms": round(slowest, 2),
+        **{f"{name}_ms": round(clock.median(name), 2) for name in ("literal", *STEPS)},
+    }
+
+
+def append(rows: list[dict[str, Any]]) -> None:
+    RESULTS.parent.mkdir(exist_ok=True)
+    new = not RESULTS.exists()
+    with RESULTS.open("a", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerows(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--dry-run", action="store_true", help="print, but append no row")
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    verify()
+    machine = {**describe(), "threads": torch.get_num_threads()}
+    print(", ".join(f"{key} {value}" for key, value in machine.items()), end="\n\n")
+    steps = " | ".join(STEPS)
+    print(f"| images | dtype | tower ms | selection ms | of tower | literal ms | ratio | {steps} |")
+    print("|---" * (7 + len(STEPS)) + "|")
+    rows = []
+    for dtype in arguments.dtypes:
+        for images in arguments.images:
+            clock = measure(images, getattr(torch, dtype), arguments.rounds)
+            new = row(clock, images, dtype)
+            rows.append({**machine, **new})
+            steps = " | ".join(f"{new[f'{step}_ms']:.1f}" for step in STEPS)
+            print(
+                f"| {images} | {dtype} | {new['tower_ms']:.0f} | {new['selection_ms']:.1f} "
+                f"| {new['selection_of_tower']:.2%} | {new['literal_ms']:.0f} "
+                f"| {new['literal_over_selection']:.1f} | {steps} |",
+                flush=True,
+            )
+    if not arguments.dry_run:
+        append(rows)
+    most = max(entry["selection_of_tower"] for entry in rows)
+    least = min(entry["literal_over_selection"] for entry in rows)
+    print(
+        f"\nselection is at most {most:.2%} of the tower (target {MOST_OF_TOWER:.0%}) and at least"
+    )
+    print(f"{least:.1f} times faster than the literal routine (target {LEAST_SPEEDUP:.0f})")
+
+
+if __name__ == "__main__":
+    main()
