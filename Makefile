@@ -34,7 +34,7 @@ lint: setup  ## ruff and mypy
 	$(BIN)/mypy
 
 bench-serve: models  ## measure serving with and without pruning (ARGS=its flags)
-	$(ENV) $(BIN)/python benchmarks/serve.py $(ARGS)
+	$(ENV) PYTHONPATH=environment $(BIN)/python benchmarks/serve.py $(ARGS)
 
 bench-selection: models  ## measure the selection alone (ARGS=its flags)
 	$(ENV) $(BIN)/python benchmarks/selection.py $(ARGS)

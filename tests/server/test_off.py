@@ -1,4 +1,4 @@
-"""Off means off: without `--plugin vtprune`, and at rate 0, vLLM answers as if we were not there."""
+"""Off means off: without `--plugin vtprune`, and at rate 0, vLLM answers as without us."""
 
 from __future__ import annotations
 

@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 from vllm_process import VllmProcess
 
+# vLLM would serve the float32 checkpoint in bfloat16, whose rounding hides what is compared here.
+_COMMON = ["--dtype", "float32", "--max-num-seqs", "64"]
 _PROBE = ["--worker-extension-cls", "worker_probe.WorkerProbe"]
 
 
@@ -18,7 +20,7 @@ class Server(VllmProcess):
 
     def __init__(self, log: Path, *arguments: str, model: str = "demo", **env: str) -> None:
         env = {"PYTHONPATH": str(Path(__file__).parent), **env}
-        super().__init__(log, model, *_PROBE, "--max-num-seqs", "64", *arguments, **env)
+        super().__init__(log, model, *_COMMON, *_PROBE, *arguments, **env)
         self.client = httpx.Client(base_url=self.url, timeout=300)
 
     def __enter__(self) -> Server:

@@ -1,0 +1,62 @@
+"""What the README tells a newcomer to type does what it says."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from vllm_server import Server
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def _block(beginning: str) -> str:
+    """The code block of the README that begins so."""
+    blocks = re.findall(r"```\w*\n(.*?)```", README, flags=re.DOTALL)
+    (block,) = [block for block in blocks if block.startswith(beginning)]
+    return str(block)
+
+
+@pytest.mark.server
+def test_curl_is_answered_as_shown(pruned: Server) -> None:
+    """The shell builds the body; `curl` itself is replaced by its last argument's printing."""
+    script = 'curl() { printf %s "${@: -1}"; }\n' + _block("curl ")
+    shell = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True)
+    completion = pruned.client.post("/v1/chat/completions", content=shell.stdout).json()
+    shown = json.loads(_block("{"))
+    assert completion["usage"]["prompt_tokens"] == shown["usage"]["prompt_tokens"]
+    answer = completion["choices"][0]["message"]["content"]
+    assert answer == shown["choices"][0]["message"]["content"]
+
+
+def test_make_targets_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    named = set(re.findall(r"\bmake ([a-z-]+)", README))
+    assert {"serve", "test", "bench-serve", "bench-selection"} <= named <= targets
+
+
+def test_selection_snippet_runs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 576, 32, generator=generator)
+    names = {"F": features, "A": torch.rand(2, 576, generator=generator)}
+    exec(_block("import vllm_pruner"), names)
+    assert names["kept"].shape == (2, 64)
+    assert names["kept"].dtype == torch.int64
+
+
+def test_every_flag_and_method_is_documented() -> None:
+    import argparse
+
+    from vllm_pruner import cli, method
+
+    parser = argparse.ArgumentParser()
+    cli.add_arguments(parser)
+    for action in parser._actions[1:]:
+        assert f"`{action.option_strings[0]}" in README
+    for name in method.names():
+        assert f"| `{name}` |" in README
