@@ -3,6 +3,7 @@ benchmarks: it starts on entering, and ends with all its processes on leaving.""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -82,14 +83,10 @@ class VllmProcess:
     def stop(self) -> None:
         """End the server, its engine and its workers."""
         self._process.send_signal(signal.SIGINT)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            pass
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self._process.wait()
 
     @property
