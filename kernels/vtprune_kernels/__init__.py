@@ -1,14 +1,18 @@
-"""Selection operators of vtprune: torch only, no knowledge of vLLM or of the methods built on them.
+"""Selection operators of vtprune: torch and Triton, no knowledge of vLLM or of the methods built on
+them.
 
 Each operator is one file named like its public function. The plain-torch reference beside it has
-the same signature, defines the result, and is what runs on a CPU.
+the same signature, defines the result, and is what runs on a CPU; on a GPU the kernels run.
 """
 
+from vtprune_kernels._triton import implementation
 from vtprune_kernels.cls_importance import cls_importance
 from vtprune_kernels.column_importance import column_importance
 from vtprune_kernels.cosine_gram import cosine_gram
 from vtprune_kernels.dedup import dedup
 from vtprune_kernels.gather_rows import gather_rows
+from vtprune_kernels.row_max_cosine import row_max_cosine
+from vtprune_kernels.text_relevance import text_relevance
 from vtprune_kernels.top_k_sorted import top_k_sorted
 
 __all__ = [
@@ -17,5 +21,8 @@ __all__ = [
     "cosine_gram",
     "dedup",
     "gather_rows",
+    "implementation",
+    "row_max_cosine",
+    "text_relevance",
     "top_k_sorted",
 ]

@@ -103,7 +103,9 @@ def column_importance(
         raise ValueError(
             f"{list(query.shape)} for {num_heads} heads, {patches_per_token} patches a token"
         )
-    run = _column_importance_op if use_triton(query, key) else column_importance_reference
+    run = column_importance_reference
+    if use_triton(query, key):
+        run = _column_importance_op
     return run(
         query,
         key,

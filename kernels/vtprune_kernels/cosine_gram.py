@@ -45,7 +45,7 @@ __all__ = ["SPEC", "cosine_gram"]
 
 _FRACTION_BITS = 22
 _SMALLEST_NORM = 2.0**-100
-_MOST_CHANNELS = 65_535
+MOST_CHANNELS = 65_535
 
 _WORK_BYTES = 1 << 24
 """Float64 workspace per slice of images. Above about 32 MB glibc maps fresh pages for every call,
@@ -63,7 +63,7 @@ in 8 warps; in 4 warps they spill (432 bytes a thread, sm_90). Not yet swept on 
 _AMPERE_TILE, _AMPERE_WARPS = 32, 4
 """Before Hopper the operands take registers too: 64 x 64 spills with any number of warps."""
 
-_TILE_CHANNELS = 64
+TILE_CHANNELS = 64
 """Channels per step: six 4 KB limb tiles a stage, three stages. Not yet swept on a GPU."""
 
 
@@ -77,7 +77,7 @@ def cosine_gram(features: torch.Tensor, rows: torch.Tensor | None = None) -> tor
     Returns:
         `[segments, R, R]` float32, symmetric, the same bits for a segment in any batch.
     """
-    if features.shape[-1] <= _MOST_CHANNELS and use_triton(features):
+    if features.shape[-1] <= MOST_CHANNELS and use_triton(features):
         return _cosine_gram_op(features, rows)
     return cosine_gram_reference(features, rows)
 
@@ -114,46 +114,56 @@ def _integers(rows: torch.Tensor) -> torch.Tensor:
 
 
 def _cosine_gram_triton(features: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
-    """Launch the split into limbs and the product."""
+    """Launch the split into limbs and the product of tiles."""
+    limbs = unit_limbs(features, rows)
+    _, segments, count, padded = limbs.shape
+    gram = features.new_empty((segments, count, count), dtype=torch.float32)
+    tile, warps = tile_of(features.device)
+    tiles = triton.cdiv(count, tile)
+    if gram.numel():
+        _gram_kernel[(tiles, tiles, segments)](
+            limbs,
+            gram,
+            limbs.stride(0),
+            count,
+            padded,
+            TILE=tile,
+            CHANNELS=TILE_CHANNELS,
+            num_warps=warps,
+            num_stages=3,
+        )
+    return gram
+
+
+def tile_of(device: torch.device) -> tuple[int, int]:
+    """Return the tile's rows and the number of warps for a device."""
+    return (_TILE, _WARPS) if capability(device) >= 90 else (_AMPERE_TILE, _AMPERE_WARPS)
+
+
+def unit_limbs(features: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the integers 2**22 * unit as int8 limbs `[3, segments, R, D padded]`, high one first;
+    the launch that precedes a product of tiles."""
     segments, available, width = features.shape
     count = available if rows is None else rows.shape[1]
-    gram = features.new_empty((segments, count, count), dtype=torch.float32)
-    if gram.numel() == 0:
-        return gram
-    if rows is not None:
-        rows = rows.contiguous()
-    padded = triton.cdiv(max(1, width), _TILE_CHANNELS) * _TILE_CHANNELS
+    padded = triton.cdiv(max(1, width), TILE_CHANNELS) * TILE_CHANNELS
     limbs = features.new_empty((3, segments, count, padded), dtype=torch.int8)
-    _limbs_kernel[(count, segments)](
-        features,
-        limbs if rows is None else rows,
-        limbs,
-        features.stride(0),
-        features.stride(1),
-        features.stride(2),
-        limbs.stride(0),
-        count,
-        width,
-        padded,
-        HAS_ROWS=rows is not None,
-        BLOCK=min(1024, next_power_of_2(padded)),
-        num_warps=4,
-    )
-    hopper = capability(features.device) >= 90
-    tile, warps = (_TILE, _WARPS) if hopper else (_AMPERE_TILE, _AMPERE_WARPS)
-    tiles = triton.cdiv(count, tile)
-    _gram_kernel[(tiles, tiles, segments)](
-        limbs,
-        gram,
-        limbs.stride(0),
-        count,
-        padded,
-        TILE=tile,
-        CHANNELS=_TILE_CHANNELS,
-        num_warps=warps,
-        num_stages=3,
-    )
-    return gram
+    if limbs.numel():
+        _limbs_kernel[(count, segments)](
+            features,
+            limbs if rows is None else rows.contiguous(),
+            limbs,
+            features.stride(0),
+            features.stride(1),
+            features.stride(2),
+            limbs.stride(0),
+            count,
+            width,
+            padded,
+            HAS_ROWS=rows is not None,
+            BLOCK=min(1024, next_power_of_2(padded)),
+            num_warps=4,
+        )
+    return limbs
 
 
 def _cosine_gram_fake(features: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
@@ -219,30 +229,22 @@ def _limbs_kernel(
 
 
 @triton.jit
-def _gram_kernel(limbs, gram, plane, count, padded, TILE: tl.constexpr, CHANNELS: tl.constexpr):
-    tile_i, tile_j, segment = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
-    if tile_j < tile_i:
-        return
-    row_i = tile_i * TILE + tl.arange(0, TILE)
-    row_j = tile_j * TILE + tl.arange(0, TILE)
-    channel = tl.arange(0, CHANNELS)
-    # Rows past the end repeat the last one; they are not stored.
-    offset_i = tl.minimum(row_i, count - 1)[:, None].to(tl.int64) * padded + channel[None, :]
-    offset_j = tl.minimum(row_j, count - 1)[:, None].to(tl.int64) * padded + channel[None, :]
-    pointer_i = limbs + segment * count * padded + offset_i  # [TILE, CHANNELS]
-    pointer_j = limbs + segment * count * padded + offset_j
+def cosine_tile(
+    limbs_i, limbs_j, plane_i, plane_j, padded, TILE: tl.constexpr, CHANNELS: tl.constexpr
+):
+    """Multiply two tiles of rows, `[TILE, CHANNELS]` pointers to their first high limbs."""
     sum32 = tl.zeros([TILE, TILE], dtype=tl.int32)
     sum24 = tl.zeros([TILE, TILE], dtype=tl.int32)
     sum16 = tl.zeros([TILE, TILE], dtype=tl.int32)
     sum8 = tl.zeros([TILE, TILE], dtype=tl.int32)
     sum0 = tl.zeros([TILE, TILE], dtype=tl.int32)
     for start in range(0, padded, CHANNELS):
-        high_i = tl.load(pointer_i + start)
-        middle_i = tl.load(pointer_i + plane + start)
-        low_i = tl.load(pointer_i + 2 * plane + start)
-        high_j = tl.trans(tl.load(pointer_j + start))
-        middle_j = tl.trans(tl.load(pointer_j + plane + start))
-        low_j = tl.trans(tl.load(pointer_j + 2 * plane + start))
+        high_i = tl.load(limbs_i + start)
+        middle_i = tl.load(limbs_i + plane_i + start)
+        low_i = tl.load(limbs_i + 2 * plane_i + start)
+        high_j = tl.trans(tl.load(limbs_j + start))
+        middle_j = tl.trans(tl.load(limbs_j + plane_j + start))
+        low_j = tl.trans(tl.load(limbs_j + 2 * plane_j + start))
         sum32 = tl.dot(high_i, high_j, sum32, out_dtype=tl.int32)
         sum24 = tl.dot(high_i, middle_j, sum24, out_dtype=tl.int32)
         sum24 = tl.dot(middle_i, high_j, sum24, out_dtype=tl.int32)
@@ -256,7 +258,27 @@ def _gram_kernel(limbs, gram, plane, count, padded, TILE: tl.constexpr, CHANNELS
     total = (total << 8) + sum16
     total = (total << 8) + sum8
     total = (total << 8) + sum0
-    cosine = total.to(tl.float32) * 5.684341886080802e-14  # 2**-44, so this product is exact
+    return total.to(tl.float32) * 5.684341886080802e-14  # 2**-44, so this product is exact
+
+
+@triton.jit
+def tile_pointers(limbs, segment, row, count, padded, CHANNELS: tl.constexpr):
+    """Point to the first channels of some rows; rows past the end repeat the last one."""
+    begin = limbs + segment * count * padded
+    channel = tl.arange(0, CHANNELS)
+    return begin + tl.minimum(row, count - 1)[:, None].to(tl.int64) * padded + channel[None, :]
+
+
+@triton.jit
+def _gram_kernel(limbs, gram, plane, count, padded, TILE: tl.constexpr, CHANNELS: tl.constexpr):
+    tile_i, tile_j, segment = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    if tile_j < tile_i:
+        return
+    row_i = tile_i * TILE + tl.arange(0, TILE)
+    row_j = tile_j * TILE + tl.arange(0, TILE)
+    limbs_i = tile_pointers(limbs, segment, row_i, count, padded, CHANNELS)
+    limbs_j = tile_pointers(limbs, segment, row_j, count, padded, CHANNELS)
+    cosine = cosine_tile(limbs_i, limbs_j, plane, plane, padded, TILE, CHANNELS)
     begin = gram + segment * count * count
     stored = (row_i < count)[:, None] & (row_j < count)[None, :]
     tl.store(begin + row_i[:, None].to(tl.int64) * count + row_j[None, :], cosine, mask=stored)

@@ -21,6 +21,8 @@ _OPERATORS = (
     "cosine_gram",
     "dedup",
     "column_importance",
+    "text_relevance",
+    "row_max_cosine",
 )
 
 EXACT = 0.0
