@@ -29,6 +29,8 @@ Source: VisPruner (arXiv 2412.01818), section 3.2.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -82,19 +84,36 @@ def dedup_reference(gram: torch.Tensor, keep: int, step: int = 8) -> torch.Tenso
     are needed: that is memory in order, and several times faster than collecting the pairs.
     """
     segments, rows, _ = gram.shape
-    columns = gram.mT.contiguous().flatten(0, 1)
     starts = torch.arange(segments, device=gram.device).unsqueeze(1) * rows
     alive = torch.arange(rows, device=gram.device).expand(segments, rows)
-    while (length := alive.shape[1]) > keep:
-        a, b = alive[:, 0::2], alive[:, 1::2]
-        removed = min(step, length - keep, a.shape[1])
-        if b.shape[1] == 0:  # a list of one: nothing to compare it with, and keep is 0
-            return alive[:, removed:].contiguous()
-        of_b = columns.index_select(0, (b + starts).flatten()).view(segments, b.shape[1], rows)
-        best = of_b.amax(dim=1).gather(1, a)
-        order = best.argsort(dim=1, descending=True, stable=True)[:, removed:]
-        alive = torch.cat([a.gather(1, order), b], dim=1)
-    return alive.sort(dim=1).values
+    with _one_thread():
+        columns = gram.mT.contiguous().flatten(0, 1)
+        while (length := alive.shape[1]) > keep:
+            a, b = alive[:, 0::2], alive[:, 1::2]
+            removed = min(step, length - keep, a.shape[1])
+            if b.shape[1] == 0:  # a list of one: nothing to compare it with, and keep is 0
+                return alive[:, removed:].contiguous()
+            of_b = columns.index_select(0, (b + starts).flatten()).view(segments, b.shape[1], rows)
+            best = of_b.amax(dim=1).gather(1, a)
+            order = best.argsort(dim=1, descending=True, stable=True)[:, removed:]
+            alive = torch.cat([a.gather(1, order), b], dim=1)
+        return alive.sort(dim=1).values
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep the calling thread's torch operations on one core.
+
+    A round is tens of microseconds between two barriers. A second core gains nothing (3.2 ms with
+    one and with two, 544 rows, AMD EPYC), and one that is busy with something else, as a server's
+    cores are, makes every barrier wait for the scheduler: 1,024 ms instead of 22 for 8 segments.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _dedup_triton(gram: torch.Tensor, keep: int, step: int = 8) -> torch.Tensor:
