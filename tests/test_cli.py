@@ -70,7 +70,7 @@ def test_arguments_made_without_our_flags_mean_no_settings() -> None:
         ),
         (
             ["--prune-method=magic"],
-            "--prune-method is 'magic'; allowed: attention, random, uniform, vispruner",
+            "--prune-method is 'magic'; allowed: adafv, attention, random, uniform, vispruner",
         ),
         (
             ['--prune-options={"stride": 8}'],

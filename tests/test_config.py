@@ -40,8 +40,11 @@ NAN, INF = float("nan"), float("inf")
             {"ratio": 0.5},
             "ratio is 0.5 but there is no such key; allowed: method, rate, tokens, options",
         ),
-        ({"method": "magic"}, "method is 'magic'; allowed: attention, random, uniform, vispruner"),
-        ({"method": ""}, "method is ''; allowed: attention, random, uniform, vispruner"),
+        (
+            {"method": "magic"},
+            "method is 'magic'; allowed: adafv, attention, random, uniform, vispruner",
+        ),
+        ({"method": ""}, "method is ''; allowed: adafv, attention, random, uniform, vispruner"),
         ({"method": None}, "method is None; it should be a valid string"),
         ({"method": ["vispruner"]}, "method is ['vispruner']; it should be a valid string"),
         (

@@ -6,6 +6,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
 
 __version__ = version("vtprune")
@@ -18,15 +20,20 @@ def select(
     keep: int,
     features: torch.Tensor,
     importance: torch.Tensor | None = None,
+    projected: torch.Tensor | None = None,
+    text: Sequence[torch.Tensor] | torch.Tensor | None = None,
     **options: object,
 ) -> torch.Tensor:
     """Choose the visual tokens to keep, with any registered method, outside vLLM.
 
     Args:
-        name: `vispruner`, `attention`, `uniform`, `random`.
+        name: `vispruner`, `adafv`, `attention`, `uniform`, `random`.
         keep: tokens kept per image, 0 to N.
         features: `[B, N, D]` encoder features before projection, or `[N, D]` for one image.
         importance: `[B, N]` (or `[N]`) attention to each token; not every method needs it.
+        projected: `[B, N, W]` (or `[N, W]`) the tokens in the decoder's space, if text-aware.
+        text: for each image `[M, W]` decoder input embeddings of the question, M may be 0 and may
+            differ, if text-aware.
         options: the method's own, such as `important_ratio=0.5`.
 
     Returns:
@@ -38,4 +45,12 @@ def select(
     """
     from vllm_pruner import selection
 
-    return selection.select(name, keep=keep, features=features, importance=importance, **options)
+    return selection.select(
+        name,
+        keep=keep,
+        features=features,
+        importance=importance,
+        projected=projected,
+        text=text,
+        **options,
+    )

@@ -6,7 +6,7 @@ loose functions could disagree; one `Method` cannot.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,14 @@ class VisualTokens:
     importance: torch.Tensor | None
     """`[images, N]` float32: attention to each token; None unless the method asks for it."""
 
+    projected: torch.Tensor | None = None
+    """`[images, N, width of the decoder]`: the features as the decoder would see them; None unless
+    the method asks for text."""
+
+    text: Sequence[torch.Tensor] | None = None
+    """Per image `[tokens, width of the decoder]`: the decoder's input embeddings of the text that
+    follows the image in its message, possibly none; None unless the method asks for it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Method:
@@ -56,6 +64,9 @@ class Method:
 
     keep_count: Callable[[int, Budget], int] = keep_count
     """`keep_count(tokens, budget)`: the `keep` that `select` will be called with."""
+
+    needs_text: bool = False
+    """Whether the choice depends on the text that follows the image."""
 
 
 _METHODS: dict[str, Method] = {}

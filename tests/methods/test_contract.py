@@ -21,6 +21,18 @@ CASES = [
 each_method = pytest.mark.parametrize("name, options", CASES)
 
 
+def choose(name: str, **arguments: object) -> torch.Tensor:
+    """`vllm_pruner.select`, with a projection and a question for the methods that read one."""
+    features = arguments["features"]
+    if methods.get(name).needs_text and isinstance(features, torch.Tensor) and features.dim() > 1:
+        question = torch.linspace(-1, 1, 3 * features.shape[-1]).view(3, -1)
+        arguments.setdefault("projected", features)
+        arguments.setdefault(
+            "text", question if features.dim() == 2 else [question] * len(features)
+        )
+    return vllm_pruner.select(name, **arguments)
+
+
 def images(count: int, tokens: int, width: int = 16, seed: int = 0) -> tuple[torch.Tensor, ...]:
     """Features with near-duplicates and exact ones, and importance with ties."""
     generator = torch.Generator().manual_seed(seed)
@@ -45,9 +57,7 @@ def assert_well_formed(kept: torch.Tensor, count: int, keep: int, tokens: int) -
 def test_every_count_from_none_to_all_is_met_exactly(name, options, tokens) -> None:
     features, importance = images(3, tokens)
     for keep in range(tokens + 1):
-        kept = vllm_pruner.select(
-            name, keep=keep, features=features, importance=importance, **options
-        )
+        kept = choose(name, keep=keep, features=features, importance=importance, **options)
         assert_well_formed(kept, 3, keep, tokens)
 
 
@@ -63,14 +73,14 @@ def test_every_count_from_none_to_all_is_met_exactly(name, options, tokens) -> N
 def test_counts_are_exact_at_the_sizes_of_real_images(name, tokens, keeps) -> None:
     features, importance = images(2, tokens)
     for keep in keeps:
-        kept = vllm_pruner.select(name, keep=keep, features=features, importance=importance)
+        kept = choose(name, keep=keep, features=features, importance=importance)
         assert_well_formed(kept, 2, keep, tokens)
 
 
 @each_method
 def test_keeping_all_keeps_all_in_order(name, options) -> None:
     features, importance = images(2, 65)
-    kept = vllm_pruner.select(name, keep=65, features=features, importance=importance, **options)
+    kept = choose(name, keep=65, features=features, importance=importance, **options)
     assert kept.tolist() == [list(range(65))] * 2
 
 
@@ -80,8 +90,7 @@ def test_a_second_call_gives_the_same_and_leaves_its_arguments_alone(name, optio
     features, importance = (tensor.to(dtype) for tensor in images(2, 100))
     before = features.clone(), importance.clone()
     first, second = (
-        vllm_pruner.select(name, keep=31, features=features, importance=importance, **options)
-        for _ in range(2)
+        choose(name, keep=31, features=features, importance=importance, **options) for _ in range(2)
     )
     assert torch.equal(first, second)
     assert torch.equal(features, before[0])
@@ -98,9 +107,7 @@ def test_an_image_keeps_the_same_tokens_alone_and_anywhere_in_any_batch(
     features, keep = features.to(dtype), tokens // 3
 
     def select(features, importance):
-        return vllm_pruner.select(
-            name, keep=keep, features=features, importance=importance, **options
-        )
+        return choose(name, keep=keep, features=features, importance=importance, **options)
 
     alone = [select(features[i], importance[i]) for i in range(4)]
     assert all(one.shape == (keep,) for one in alone)
@@ -117,13 +124,11 @@ def test_the_number_of_threads_and_of_images_changes_no_token_at_llava_size(thre
     features, importance = images(7, 576, 1024)
     features += torch.randn(features.shape, generator=torch.Generator().manual_seed(1))
     before = torch.get_num_threads()
-    batched = vllm_pruner.select("vispruner", keep=64, features=features, importance=importance)
+    batched = choose("vispruner", keep=64, features=features, importance=importance)
     try:
         torch.set_num_threads(threads)
         for i in (0, 3, 6):
-            alone = vllm_pruner.select(
-                "vispruner", keep=64, features=features[i], importance=importance[i]
-            )
+            alone = choose("vispruner", keep=64, features=features[i], importance=importance[i])
             assert torch.equal(batched[i], alone)
     finally:
         torch.set_num_threads(before)
@@ -136,8 +141,8 @@ def test_a_view_selects_like_its_copy(name, options) -> None:
     wide = torch.stack([importance, importance], dim=2)[:, :, 0]
     assert not strided.is_contiguous() and not wide.is_contiguous()
     assert torch.equal(
-        vllm_pruner.select(name, keep=20, features=strided, importance=wide, **options),
-        vllm_pruner.select(name, keep=20, features=features, importance=importance, **options),
+        choose(name, keep=20, features=strided, importance=wide, **options),
+        choose(name, keep=20, features=features, importance=importance, **options),
     )
 
 
@@ -147,15 +152,15 @@ def test_half_precision_is_read_at_its_value(name, dtype) -> None:
     features, importance = images(3, 100, 32)
     features, importance = features.to(dtype), importance.to(dtype)
     assert torch.equal(
-        vllm_pruner.select(name, keep=33, features=features, importance=importance),
-        vllm_pruner.select(name, keep=33, features=features.float(), importance=importance.float()),
+        choose(name, keep=33, features=features, importance=importance),
+        choose(name, keep=33, features=features.float(), importance=importance.float()),
     )
 
 
 @each_method
 def test_no_images_and_no_tokens_are_answered_with_nothing(name, options) -> None:
     for shape, keep in (((0, 12, 8), 5), ((2, 0, 8), 0), ((2, 12, 8), 0)):
-        kept = vllm_pruner.select(
+        kept = choose(
             name, keep=keep, features=torch.ones(shape), importance=torch.ones(shape[:2]), **options
         )
         assert_well_formed(kept, shape[0], keep, shape[1])
@@ -185,9 +190,7 @@ EXTREMES = {
 def test_extreme_values_still_give_exactly_as_many_tokens(name, options, extreme) -> None:
     features, importance = EXTREMES[extreme](*images(3, 39))
     for keep in (0, 1, 2, 19, 38, 39):
-        kept = vllm_pruner.select(
-            name, keep=keep, features=features, importance=importance, **options
-        )
+        kept = choose(name, keep=keep, features=features, importance=importance, **options)
         assert_well_formed(kept, 3, keep, 39)
 
 
@@ -281,7 +284,7 @@ def test_a_bad_call_gets_one_sentence_with_key_value_and_what_is_allowed(call, s
     good = {"keep": 3, "features": torch.ones(2, 6, 4), "importance": torch.ones(2, 6)}
     call = {**good, **call}
     with pytest.raises(ValueError) as raised:
-        vllm_pruner.select(call.pop("name", "vispruner"), **call)
+        choose(call.pop("name", "vispruner"), **call)
     assert str(raised.value) == sentence
 
 
@@ -289,6 +292,6 @@ def test_a_bad_call_gets_one_sentence_with_key_value_and_what_is_allowed(call, s
 def test_a_method_that_ranks_nothing_needs_no_importance(name) -> None:
     features, importance = images(2, 20)
     assert torch.equal(
-        vllm_pruner.select(name, keep=5, features=features),
-        vllm_pruner.select(name, keep=5, features=features, importance=importance),
+        choose(name, keep=5, features=features),
+        choose(name, keep=5, features=features, importance=importance),
     )

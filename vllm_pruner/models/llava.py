@@ -26,11 +26,11 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from vtprune_kernels import gather_rows
 
 from vllm_pruner import compat
-from vllm_pruner.config import KEY, ConfigError, PruneConfig
+from vllm_pruner.config import ConfigError, PruneConfig
 from vllm_pruner.method import VisualTokens
 from vllm_pruner.models.attention_probe import AttentionProbe
+from vllm_pruner.models.plan import ImagePlan
 from vllm_pruner.models.processing import PrunedInfo, PrunedProcessor
-from vllm_pruner.models.transport import from_tensors
 
 __all__ = ["PrunedLlava", "visual_tokens"]
 
@@ -88,40 +88,59 @@ class PrunedLlava(LlavaForConditionalGeneration):
         self._images_at_once = compat.profiled_images(vllm_config, self._tokens)
 
     def embed_multimodal(self, **kwargs: object) -> Any:
-        settings: Any = kwargs.pop(KEY, None)
-        if settings is None:
+        if not (plans := ImagePlan.pop_all(kwargs)):
             return super().embed_multimodal(**kwargs)
         image_input: Any = self._parse_and_validate_image_input(**kwargs)
         pixels: torch.Tensor = image_input["pixel_values"]
-        configs = from_tensors(settings)
         embeddings: list[torch.Tensor] = []
-        for start in range(0, len(configs), self._images_at_once):
+        for start in range(0, len(plans), self._images_at_once):
             some = slice(start, start + self._images_at_once)
-            embeddings += self._embed_pruned(pixels[some], configs[some])
+            embeddings += self._embed_pruned(pixels[some], plans[some])
         return embeddings
 
-    def _embed_pruned(self, pixels: torch.Tensor, configs: list[PruneConfig]) -> list[torch.Tensor]:
+    def _embed_pruned(self, pixels: torch.Tensor, plans: list[ImagePlan]) -> list[torch.Tensor]:
         """Encode images together, then select and project those with equal settings together."""
-        features, importance = self._encode(pixels, configs)
-        rows: list[torch.Tensor] = []
-        counts: list[int] = []
-        for config, group in groupby(configs):
-            some = slice(len(counts), len(counts) + len(list(group)))
+        features, importance = self._encode(pixels, plans)
+        embeddings: list[torch.Tensor] = []
+        for config, group in groupby(plans, key=lambda plan: plan.config):
+            texts = [plan.text for plan in group]
+            some = slice(len(embeddings), len(embeddings) + len(texts))
             scores = None if importance is None else importance[some]
-            kept = self._select(VisualTokens(features[some], scores), config)
-            rows.append(gather_rows([features[some]], kept)[0].flatten(0, 1))
-            counts += [kept.shape[1]] * kept.shape[0]
-        projected: torch.Tensor = self.multi_modal_projector(
-            rows[0] if len(rows) == 1 else torch.cat(rows)
+            embeddings += self._keep(features[some], scores, texts, config)
+        return embeddings
+
+    def _keep(
+        self,
+        features: torch.Tensor,
+        importance: torch.Tensor | None,
+        texts: list[tuple[int, ...]],
+        config: PruneConfig,
+    ) -> list[torch.Tensor]:
+        """Return the kept rows of each image, projected: `[keep, width of the decoder]` each."""
+        projector = self.multi_modal_projector
+        if not config.resolved[0].needs_text:
+            kept = self._select(VisualTokens(features, importance), config)
+            return list(projector(gather_rows([features], kept)[0]))
+        # Matching a text takes all tokens in the decoder's space, so nothing is projected twice.
+        projected = projector(features)
+        tokens = VisualTokens(features, importance, projected, self._embed_texts(texts))
+        return list(gather_rows([projected], self._select(tokens, config))[0])
+
+    def _embed_texts(self, texts: list[tuple[int, ...]]) -> list[torch.Tensor]:
+        """The decoder's input embeddings `[tokens, width]` of each text, looked up together."""
+        ids = torch.tensor([token for text in texts for token in text], dtype=torch.int64)
+        decoder: Any = self.language_model
+        rows: torch.Tensor = decoder.embed_input_ids(
+            ids.to(self.vision_tower.device, non_blocking=True)
         )
-        return list(projected.split(counts))
+        return list(rows.split([len(text) for text in texts]))
 
     def _encode(
-        self, pixels: torch.Tensor, configs: list[PruneConfig]
+        self, pixels: torch.Tensor, plans: list[ImagePlan]
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return `[images, N, D]` features and, if any method asks, `[images, N]` importance."""
         features: Any
-        if not any(config.resolved[0].needs_importance for config in configs):
+        if not any(plan.config.resolved[0].needs_importance for plan in plans):
             features = self._image_pixels_to_features(self.vision_tower, pixels)
             return features, None
         with self._probe.capture() as scores:

@@ -1,4 +1,4 @@
-"""The prompt's half of pruning: fewer placeholders, and settings beside every image.
+"""The prompt's half of pruning: fewer placeholders, and a plan beside every image.
 
 A mixin for vLLM's multimodal processors. It decides nothing about content: the count comes from
 the same `PruneConfig` that the model selects with.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from vllm.exceptions import VLLMValidationError
@@ -17,7 +18,8 @@ from vllm.multimodal.processing import PromptReplacement, PromptUpdate
 
 from vllm_pruner import compat
 from vllm_pruner.config import KEY, ConfigError, PruneConfig
-from vllm_pruner.models.transport import to_tensor
+from vllm_pruner.models.message_text import MessageText
+from vllm_pruner.models.plan import FIELDS, ImagePlan
 
 if TYPE_CHECKING:
     from vllm.inputs import MultiModalInput
@@ -67,10 +69,11 @@ class PrunedProcessor(_Processor):
     """Mixin for a `BaseMultiModalProcessor` whose images are rows of one placeholder token.
 
     Changes, following `vllm.multimodal.processing.processor` of vLLM 0.32:
-    - `apply` merges a request's settings into the server's and puts their canonical text into the
-      processor kwargs, from where it enters the hash of every image;
-    - the HF processor is called without that key;
-    - placeholders are cut to the kept count, and the settings go to the model as a field.
+    - `apply` makes a plan for each image, from the server's settings, the request's and the prompt,
+      and hands it on inside the processor kwargs;
+    - an image's identity, by which vLLM caches everything about it, includes its plan;
+    - the HF processor is called without our key;
+    - placeholders are cut to the kept count, and the plan goes to the model as fields.
     """
 
     info: Any
@@ -78,9 +81,9 @@ class PrunedProcessor(_Processor):
     def apply(self, inputs: ProcessorInputs, timing_ctx: TimingContext) -> MultiModalInput:
         kwargs = dict(inputs.hf_processor_mm_kwargs)
         config = self._resolve(kwargs.pop(KEY, None))
-        if not config.off:
+        if not config.off and inputs.mm_data_items.get("image"):
             self._refuse_embeddings(inputs)
-            kwargs[KEY] = config.canonical()
+            kwargs[KEY] = self._plans(config, inputs)
         return super().apply(dataclasses.replace(inputs, hf_processor_mm_kwargs=kwargs), timing_ctx)
 
     def _resolve(self, requested: object) -> PruneConfig:
@@ -100,12 +103,44 @@ class PrunedProcessor(_Processor):
         return config
 
     def _refuse_embeddings(self, inputs: ProcessorInputs) -> None:
-        if isinstance(inputs.mm_data_items.get("image"), ImageEmbeddingItems):
+        if isinstance(inputs.mm_data_items["image"], ImageEmbeddingItems):
             raise VLLMValidationError(
                 "image_embeds is given, but vtprune prunes in the encoder, which it bypasses; "
                 f"allowed: an image, or {KEY} rate 0",
                 parameter="image_embeds",
             )
+
+    def _plans(self, config: PruneConfig, inputs: ProcessorInputs) -> list[ImagePlan]:
+        """One plan for each image of the request, in order."""
+        images = len(inputs.mm_data_items["image"])
+        if not config.resolved[0].needs_text:
+            return [ImagePlan(config)] * images
+        texts = self._message_text.of_images(inputs.prompt)
+        if len(texts) != images:  # a prompt without placeholders; vLLM says so in its own words
+            texts = [()] * images
+        return [ImagePlan(config, text) for text in texts]
+
+    @cached_property
+    def _message_text(self) -> MessageText:
+        return MessageText(self.info.get_tokenizer(), self.info.get_hf_config().image_token_index)
+
+    def _get_mm_hashes(self, inputs: ProcessorInputs) -> Any:
+        kwargs = inputs.hf_processor_mm_kwargs
+        bare = dataclasses.replace(inputs, hf_processor_mm_kwargs=_without_key(kwargs))
+        hashes = dict(super()._get_mm_hashes(bare))
+        if plans := _plans_in(kwargs):
+            pairs = zip(plans, hashes["image"], strict=True)
+            hashes["image"] = [plan.identity(image) for plan, image in pairs]
+        return hashes
+
+    def _get_cache_missing_processor_kwargs(
+        self, inputs: ProcessorInputs, mm_is_cached: dict[str, list[bool]]
+    ) -> Mapping[str, object]:
+        kwargs = super()._get_cache_missing_processor_kwargs(inputs, mm_is_cached)
+        if not (plans := _plans_in(kwargs)):
+            return kwargs
+        pairs = zip(plans, mm_is_cached["image"], strict=True)
+        return {**kwargs, KEY: [plan for plan, cached in pairs if not cached]}
 
     def _call_hf_processor(
         self, hf_data: Mapping[str, object], hf_kwargs: Mapping[str, object]
@@ -115,22 +150,20 @@ class PrunedProcessor(_Processor):
     def _postprocess_hf_mm_data(
         self, mm_inputs: Mapping[str, object], hf_processor_mm_kwargs: Any, processed_data: Any
     ) -> Any:
-        text = hf_processor_mm_kwargs.get(KEY)
         data = super()._postprocess_hf_mm_data(
             mm_inputs, _without_key(hf_processor_mm_kwargs), processed_data
         )
-        if text is not None and "pixel_values" in data:
-            settings = to_tensor(PruneConfig.from_canonical(text))
-            data[KEY] = [settings] * len(data["pixel_values"])
+        plans = [plan.fields() for plan in _plans_in(hf_processor_mm_kwargs)]
+        if plans:
+            data.update({name: [fields[name] for fields in plans] for name in FIELDS})
         return data
 
     def _get_mm_fields_config(
         self, hf_inputs: Any, hf_processor_mm_kwargs: Mapping[str, object]
     ) -> Mapping[str, MultiModalFieldConfig]:
         fields = super()._get_mm_fields_config(hf_inputs, _without_key(hf_processor_mm_kwargs))
-        if KEY not in hf_processor_mm_kwargs:
-            return fields
-        return {**fields, KEY: MultiModalFieldConfig.batched("image", keep_on_cpu=True)}
+        ours = MultiModalFieldConfig.batched("image", keep_on_cpu=True)
+        return {**fields, **{name: ours for name in FIELDS if name in hf_inputs}}
 
     def _get_prompt_updates(
         self, mm_items: Any, hf_processor_mm_kwargs: Mapping[str, object], out_mm_kwargs: Any
@@ -140,18 +173,20 @@ class PrunedProcessor(_Processor):
             hf_processor_mm_kwargs=_without_key(hf_processor_mm_kwargs),
             out_mm_kwargs=out_mm_kwargs,
         )
-        text = hf_processor_mm_kwargs.get(KEY)
-        if text is None:
-            return updates
-        config = PruneConfig.from_canonical(str(text))
-        return [_shorten(update, config) for update in updates]
+        plans = _plans_in(hf_processor_mm_kwargs)
+        return [_shorten(update, plans) for update in updates] if plans else updates
 
 
 def _without_key(kwargs: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in kwargs.items() if name != KEY}
 
 
-def _shorten(update: PromptUpdate, config: PruneConfig) -> PromptUpdate:
+def _plans_in(kwargs: Mapping[str, Any]) -> list[ImagePlan]:
+    """The plans that `apply` put into the processor kwargs: one an image, or none at all."""
+    return list(kwargs.get(KEY, ()))
+
+
+def _shorten(update: PromptUpdate, plans: list[ImagePlan]) -> PromptUpdate:
     """The same update with as many placeholder tokens as the model will return embeddings."""
     if not isinstance(update, PromptReplacement) or not callable(update.replacement):
         raise RuntimeError(f"vtprune: {update} is not built as in vLLM {compat.CHECKED_VERSION}")
@@ -159,6 +194,6 @@ def _shorten(update: PromptUpdate, config: PruneConfig) -> PromptUpdate:
 
     def shortened(item: int) -> Any:
         tokens: Any = full(item)
-        return tokens[: config.keep_count(len(tokens))]
+        return tokens[: plans[item].config.keep_count(len(tokens))]
 
     return dataclasses.replace(update, replacement=shortened)

@@ -1,0 +1,98 @@
+"""`adafv` keeps what the question asks for; vLLM's caches never mix two questions up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from media import PHOTOS, image_part, photo_question, text_part
+from vllm_server import Server
+
+pytestmark = pytest.mark.server
+
+ADAFV = {"mm_processor_kwargs": {"vtprune": {"method": "adafv"}}}
+LONG = "Say exactly what stands where, beginning on the left and going slowly to the right. " * 3
+QUESTIONS = [f"{LONG} {word}?" for word in ("Whiskers", "Rocket", "Coffee", "Grass")]
+
+
+def _fresh(server: Server, content: Any, **body: Any) -> str:
+    server.forget()
+    return server.text(content, **ADAFV, **body)
+
+
+def _kept(server: Server) -> list[list[int]]:
+    (record,) = server.rpc("read_probe")
+    kept: list[list[int]] = record["kept"]
+    return kept
+
+
+def test_another_question_keeps_other_tokens_of_the_same_image(pruned: Server) -> None:
+    pruned.rpc("start_probe")
+    for question in QUESTIONS:
+        assert pruned.ask(photo_question(0, question), **ADAFV)["usage"]["prompt_tokens"] > 64
+    kept = _kept(pruned)
+    assert [len(set(tokens)) for tokens in kept] == [64] * len(QUESTIONS)
+    assert len(set(map(tuple, kept))) == len(QUESTIONS)
+
+
+def test_questions_about_one_image_do_not_share_cache_entries(pruned: Server) -> None:
+    expected = [_fresh(pruned, photo_question(1, question)) for question in QUESTIONS]
+    pruned.forget()
+    pruned.rpc("start_probe")
+    contents = [photo_question(1, question) for question in QUESTIONS]
+    assert [pruned.text(content, **ADAFV) for content in contents] == expected
+    assert len(_kept(pruned)) == len(QUESTIONS)
+    # Asked again, everything is there: nothing is encoded, and the answers are the same.
+    before = pruned.metric("vllm:prefix_cache_hits_total")
+    assert pruned.texts_at_once(contents, **ADAFV) == expected
+    assert len(_kept(pruned)) == len(QUESTIONS)
+    assert pruned.metric("vllm:prefix_cache_hits_total") > before
+
+
+def test_methods_do_not_share_cache_entries(pruned: Server) -> None:
+    content = photo_question(2, LONG)
+    expected = _fresh(pruned, content)
+    pruned.forget()
+    pruned.rpc("start_probe")
+    pruned.text(content)
+    assert pruned.text(content, **ADAFV) == expected
+    assert len(_kept(pruned)) == 2
+
+
+def _turns(count: int) -> list[dict[str, Any]]:
+    messages: list[dict[str, Any]] = [{"role": "user", "content": photo_question(3, QUESTIONS[0])}]
+    for turn in range(1, count):
+        messages.append({"role": "assistant", "content": f"Answer {turn}. {LONG}"})
+        messages.append({"role": "user", "content": f"And what else, number {turn}? {LONG}"})
+    return messages
+
+
+def test_later_turns_find_the_same_image_tokens_in_the_prefix_cache(pruned: Server) -> None:
+    pruned.forget()
+    pruned.rpc("start_probe")
+    known = 0
+    for count in range(1, 6):
+        before = pruned.metric("vllm:prefix_cache_hits_total")
+        usage = pruned.ask("", messages=_turns(count), max_tokens=1, **ADAFV)["usage"]
+        hits = pruned.metric("vllm:prefix_cache_hits_total") - before
+        assert hits >= known - 128  # whole blocks of what the previous turn computed
+        known = usage["prompt_tokens"]
+    assert len(_kept(pruned)) == 1
+
+
+def test_two_images_in_one_message_and_none_after_the_last(pruned: Server) -> None:
+    a, b = (image_part(PHOTOS[index].read_bytes()) for index in (4, 5))
+    contents = [
+        [a, text_part("Which of them is older?"), b, text_part("Say why.")],
+        [text_part("Look at this:"), a],
+    ]
+    for content in contents:
+        expected = _fresh(pruned, content)
+        assert pruned.text(content, **ADAFV) == expected
+
+
+def test_questions_at_once_are_answered_as_alone(pruned: Server) -> None:
+    contents = [photo_question(i, question) for question in QUESTIONS for i in range(4)]
+    expected = [_fresh(pruned, content) for content in contents]
+    pruned.forget()
+    assert pruned.texts_at_once(contents, **ADAFV) == expected

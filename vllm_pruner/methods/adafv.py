@@ -1,0 +1,115 @@
+"""AdaFV: what the encoder looks at and what the question asks for, in a mixture that adapts itself.
+
+Han et al., "AdaFV: Rethinking of Visual-Language alignment for VLM acceleration",
+https://arxiv.org/abs/2501.09532 (ACL Findings 2025 as "AdaV"; code without a licence, not used
+here). With the projected tokens v, the decoder's own input embeddings e of the question, the
+encoder's attention c and a budget K:
+
+    t_j = max over m of softmax_j(cos(e_m, v_j) / temperature)        softmax over visual tokens
+    q   = floor(reserve * K)
+    keep the q highest of t and the q highest of c
+    of the remaining ones, the k1 highest of t and the k2 highest of c, with k1 + k2 = K - 2q
+        chosen to maximise (sum of those k1 of t) * (sum of those k2 of c)
+
+The split is found by looking at all K - 2q + 1 of them; scaling either list changes nothing. A list
+that is concentrated saturates early and gets few tokens.
+
+Deviations from the published code:
+
+- A token that both lists choose counts once. The places that this frees go to the tokens with the
+  highest share of either total, so that exactly K different ones are kept; the code feeds such a
+  token to the decoder twice.
+- No text after the image: saliency alone decides (the code assumes that there is some).
+- Any K; the code rounds it down to an even number. Nothing is asked of the host.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from pydantic import Field
+from vtprune_kernels import text_relevance, top_k_sorted
+
+from vllm_pruner.method import Method, Options, VisualTokens, register
+
+__all__ = ["ADAFV", "AdaFVOptions"]
+
+
+class AdaFVOptions(Options):
+    """Options of `adafv`."""
+
+    reserve: float = Field(default=0.25, ge=0.0, le=0.5, allow_inf_nan=False)
+    """Share of the budget that each of the two lists gets before they compete."""
+
+    temperature: float = Field(default=0.01, gt=0.0, allow_inf_nan=False)
+    """Of the softmax over visual tokens: lower is more selective. The paper's code has 0.01."""
+
+
+def select(tokens: VisualTokens, keep: int, options: AdaFVOptions) -> torch.Tensor:
+    """Return `[images, keep]` indices; see `Method.select`."""
+    assert tokens.importance is not None
+    assert tokens.text is not None
+    saliency = _shares(tokens.importance.double())
+    relevance = _shares(_relevance(tokens, options.temperature).double())
+    # 1. Without text there is no relevance; saliency in its place makes both lists the same.
+    if any(len(text) == 0 for text in tokens.text):
+        spoken = torch.tensor([[len(text) > 0] for text in tokens.text])
+        relevance = relevance.where(spoken.to(saliency.device, non_blocking=True), saliency)
+    # 2. Each list keeps what is reserved for it and what it wins.
+    reserved = math.floor(options.reserve * keep)
+    won = _best_split(relevance, saliency, reserved, keep - 2 * reserved)
+    chosen = _rank(relevance) < reserved + won
+    chosen |= _rank(saliency) < keep - reserved - won
+    # 3. Fill up with the highest share of either total.
+    best = torch.maximum(relevance, saliency)
+    return top_k_sorted(best.masked_fill(chosen, math.inf), keep)
+
+
+def _relevance(tokens: VisualTokens, temperature: float) -> torch.Tensor:
+    """Return t as `[images, N]`."""
+    assert tokens.projected is not None
+    assert tokens.text is not None
+    images, total, _ = tokens.projected.shape
+    device = tokens.projected.device
+    ends = [0]
+    for text in tokens.text:
+        ends.append(ends[-1] + len(text))
+    flat = text_relevance(
+        tokens.projected.flatten(0, 1),
+        torch.cat([tokens.projected.flatten(0, 1)[:0], *tokens.text]).to(tokens.projected.dtype),
+        torch.arange(images + 1, device=device) * total,
+        torch.tensor(ends).to(device, non_blocking=True),
+        max_visual=total,
+        max_text=max((len(text) for text in tokens.text), default=0),
+        temperature=1.0 / temperature,
+    )
+    return flat.view(images, total)
+
+
+def _shares(scores: torch.Tensor) -> torch.Tensor:
+    """Each row as shares of its total; rows of zeros stay zeros."""
+    return scores / scores.sum(dim=1, keepdim=True).clamp_min(torch.finfo(scores.dtype).tiny)
+
+
+def _rank(scores: torch.Tensor) -> torch.Tensor:
+    """The place of each token in its row, highest score first, ties to the lower index."""
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    place = torch.arange(scores.shape[1], device=scores.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, place)
+
+
+def _best_split(
+    relevance: torch.Tensor, saliency: torch.Tensor, reserved: int, free: int
+) -> torch.Tensor:
+    """Return `[images, 1]`: how many of the free places go to relevance."""
+
+    def mass(scores: torch.Tensor) -> torch.Tensor:
+        """Sum of the k highest scores after the reserved ones, for k = 0..free."""
+        ordered = scores.sort(dim=1, descending=True).values[:, reserved : reserved + free]
+        return torch.nn.functional.pad(ordered.cumsum(dim=1), (1, 0))
+
+    return (mass(relevance) * mass(saliency).flip(1)).argmax(dim=1, keepdim=True)
+
+
+ADAFV = register(Method("adafv", select, AdaFVOptions, needs_text=True))

@@ -1,0 +1,63 @@
+"""Which text asks about an image: from the image to the end of the message that carries it.
+
+The system prompt and later turns are excluded, so that an image keeps the same tokens in every turn
+of a conversation and the prefix cache goes on hitting. The processor sees one list of token ids;
+where a user's message ends is read off the chat template once, by rendering a conversation of known
+words and looking at what stands between the user's and the assistant's.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["MessageText"]
+
+_USER, _ASSISTANT = "vtpruneuser", "vtpruneassistant"
+
+
+class MessageText:
+    """Finds the text of every image in a prompt."""
+
+    def __init__(self, tokenizer: Any, image_token: int) -> None:
+        self._tokenizer = tokenizer
+        self._image_token = image_token
+        self._end = _end_of_message(tokenizer)
+
+    def of_images(self, prompt: Sequence[int]) -> list[tuple[int, ...]]:
+        """Return for each image token of the prompt the ids that follow it in its message, without
+        other images. Without a chat template a message ends with the prompt."""
+        places = [place for place, token in enumerate(prompt) if token == self._image_token]
+        texts: list[tuple[int, ...]] = []
+        for place in places:
+            after = [token for token in prompt[place + 1 :] if token != self._image_token]
+            texts.append(tuple(after[: self._length(after)]))
+        return texts
+
+    def _length(self, ids: Sequence[int]) -> int:
+        """How many of `ids` come before the end of the message."""
+        if not self._end:
+            return len(ids)
+        place = self._tokenizer.decode(ids).find(self._end)
+        if place < 0:
+            return len(ids)
+        return (
+            bisect_right(
+                range(len(ids) + 1), place, key=lambda n: len(self._tokenizer.decode(ids[:n]))
+            )
+            - 1
+        )
+
+
+def _end_of_message(tokenizer: Any) -> str:
+    """What the chat template writes between a user's words and the assistant's, or nothing."""
+    conversation = [
+        {"role": "user", "content": _USER},
+        {"role": "assistant", "content": _ASSISTANT},
+        {"role": "user", "content": _USER},
+    ]
+    if not getattr(tokenizer, "chat_template", None):
+        return ""
+    rendered = str(tokenizer.apply_chat_template(conversation, tokenize=False))
+    return rendered.partition(_USER)[2].partition(_ASSISTANT)[0].strip()
