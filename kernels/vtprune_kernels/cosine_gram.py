@@ -107,7 +107,7 @@ def cosine_gram_reference(features: torch.Tensor, rows: torch.Tensor | None = No
 def _integers(rows: torch.Tensor) -> torch.Tensor:
     """Return the rows as float64 integers of norm `2**22`, without direction as zeros."""
     unit = rows.to(torch.float64, copy=True)
-    norm = unit.square().sum(dim=-1, keepdim=True).sqrt_()
+    norm = torch.linalg.vector_norm(unit, dim=-1, keepdim=True)
     scale = (2.0**_FRACTION_BITS / norm.clamp_min(_SMALLEST_NORM)).float().double()
     # Zero times infinity is NaN, and so is zero times NaN.
     return unit.mul_(scale.where(norm.isfinite(), 0.0)).nan_to_num_(0.0).round_()
