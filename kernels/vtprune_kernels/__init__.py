@@ -11,6 +11,7 @@ from vtprune_kernels.column_importance import column_importance
 from vtprune_kernels.cosine_gram import cosine_gram
 from vtprune_kernels.dedup import dedup
 from vtprune_kernels.gather_rows import gather_rows
+from vtprune_kernels.greedy_select import greedy_select
 from vtprune_kernels.row_max_cosine import row_max_cosine
 from vtprune_kernels.text_relevance import text_relevance
 from vtprune_kernels.top_k_sorted import top_k_sorted
@@ -21,6 +22,7 @@ __all__ = [
     "cosine_gram",
     "dedup",
     "gather_rows",
+    "greedy_select",
     "implementation",
     "row_max_cosine",
     "text_relevance",

@@ -25,6 +25,7 @@ by the mean of four patches; the sum differs by that factor only.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -103,7 +104,7 @@ def column_importance(
         raise ValueError(
             f"{list(query.shape)} for {num_heads} heads, {patches_per_token} patches a token"
         )
-    run = column_importance_reference
+    run: Callable[..., torch.Tensor] = column_importance_reference
     if use_triton(query, key):
         run = _column_importance_op
     return run(
@@ -151,7 +152,7 @@ def column_importance_reference(
         segment = torch.where(position < lengths[:, None], 0, -1)
         size = lengths[:, None].clamp_min(1)
     # 2. The map, in slices, and its column sums.
-    received = queries.new_zeros(images, patches)
+    received: torch.Tensor = queries.new_zeros(images, patches)
     for block in position.split(_QUERY_BLOCK):
         logits = queries[:, :, block] @ keys
         if segment is not None:

@@ -23,6 +23,7 @@ _OPERATORS = (
     "column_importance",
     "text_relevance",
     "row_max_cosine",
+    "greedy_select",
 )
 
 EXACT = 0.0

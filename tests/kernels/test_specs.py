@@ -18,6 +18,8 @@ SIZES = {
     "cosine_gram": (1, 2, 63, 65),
     "dedup": (1, 2, 63, 150),
     "column_importance": (1, 2, 63, 200),
+    "row_max_cosine": (1, 2, 63, 65),
+    "greedy_select": (1, 2, 3, 63, 64, 65),  # each third one has the same objective
 }
 """Tokens of a segment, where the interpreter takes seconds for more."""
 

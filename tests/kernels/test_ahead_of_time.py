@@ -1,0 +1,136 @@
+"""Compile the kernels exactly as their launchers would, for GPUs that are not there.
+
+A driver that only names a target stands in for CUDA's, so Triton specialises a launch on its
+arguments and compiles it to machine code as usual, and stops short of loading it. `pytest -s`
+prints the table of `kernels/README.md`.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from vtprune_kernels.spec import Spec, all_specs
+
+triton = pytest.importorskip("triton")
+
+TARGETS = (80, 90, 100)
+"""Compute capabilities: Ampere (A100), Hopper (H100, H200), Blackwell (B200)."""
+
+SHARED_PER_BLOCK = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
+"""Bytes of shared memory that one program may have, from CUDA's table of compute capabilities."""
+
+VARIANTS = [
+    pytest.param(spec, dtype, id=f"{spec.name}-{str(dtype)[6:]}")
+    for spec in all_specs()
+    for dtype in (torch.bfloat16, torch.float32)
+]
+"""float16 makes the same code as bfloat16 but for the names of instructions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """What one kernel takes on one target."""
+
+    kernel: str
+    target: int
+    warps: int
+    registers: int
+    """Per thread."""
+    spilled: int
+    """Bytes of local memory per thread: spilled registers, and arrays that did not fit."""
+    shared: int
+    """Bytes of shared memory per program."""
+
+    def __str__(self) -> str:
+        return (
+            f"| `{self.kernel}` | sm_{self.target} | {self.warps} | {self.registers} "
+            f"| {self.spilled} | {self.shared} |"
+        )
+
+
+class _Driver:
+    """Answers the questions that a launch asks before it compiles."""
+
+    def __init__(self, capability: int) -> None:
+        self._capability = capability
+
+    def get_current_device(self) -> int:
+        return self._capability  # Triton keeps one cache of kernels a device: here, a target
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_current_target(self) -> Any:
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget("cuda", self._capability, 32)
+
+
+@pytest.fixture(params=TARGETS, ids=lambda capability: f"sm_{capability}")
+def launches(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[list[Any]]:
+    """Collect the kernels that launches compile; nothing runs, results are garbage."""
+    from triton.runtime.driver import driver
+    from triton.runtime.jit import JITFunction
+
+    kernels: list[Any] = []
+    run = JITFunction.run
+
+    def warm_up(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
+        kernel = run(self, *args, grid=grid, warmup=True, **kwargs)
+        kernels.append((kernel, request.param))
+
+    monkeypatch.setattr(JITFunction, "run", warm_up)
+    for name, module in list(sys.modules.items()):
+        if name.startswith("vtprune_kernels.") and hasattr(module, "capability"):
+            monkeypatch.setattr(module, "capability", lambda device: request.param)
+    active = driver._active
+    driver.set_active(_Driver(request.param))
+    yield kernels
+    driver._active = active
+
+
+def _resources(kernel: Any, target: int) -> Compiled:
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(kernel.asm["cubin"])
+        file.flush()
+        output = subprocess.run(
+            [tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True
+        ).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", output)
+    assert found, output
+    registers, stack, local = map(int, found.groups())
+    metadata = kernel.metadata
+    return Compiled(
+        metadata.name, target, metadata.num_warps, registers, stack + local, metadata.shared
+    )
+
+
+@pytest.mark.parametrize(("spec", "dtype"), VARIANTS)
+@pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
+def test_kernel_compiles_without_spills(
+    spec: Spec, dtype: torch.dtype, launches: list[Any]
+) -> None:
+    options = [{}]
+    if spec.name == "greedy_select":
+        options = [{"objective": name} for name in ("max-min", "coverage", "dpp")]
+    for option in options:
+        # Inputs of production shapes, on the CPU: a launch looks at strides and dtypes only.
+        spec.launcher(**spec.make_inputs("zero", 576, dtype, "cpu", large=True, **option))
+    assert launches
+    for kernel, target in launches:
+        compiled = _resources(kernel, target)
+        print(f"\n{compiled} {str(dtype)[6:]} |")  # noqa: T201  the table
+        assert compiled.spilled == 0, compiled
+        assert compiled.shared <= SHARED_PER_BLOCK[target], compiled
