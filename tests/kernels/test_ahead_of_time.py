@@ -134,3 +134,48 @@ def test_kernel_compiles_without_spills(
         print(f"\n{compiled} {str(dtype)[6:]} |")  # noqa: T201  the table
         assert compiled.spilled == 0, compiled
         assert compiled.shared <= SHARED_PER_BLOCK[target], compiled
+
+
+def _meta(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+HEADS, SCALE, LONGEST = 16, 0.1, 16384
+EXTREMES = {
+    **{
+        f"cls_importance-head-{size}": lambda size=size: (
+            "cls_importance",
+            (_meta(2, 1 + LONGEST, HEADS * size), _meta(2, 1 + LONGEST, HEADS * size)),
+            (HEADS, SCALE),
+        )
+        for size in (72, 128)
+    },
+    **{
+        f"column_importance-head-{size}": lambda size=size: (
+            "column_importance",
+            (_meta(LONGEST, HEADS * size), _meta(LONGEST, HEADS * size)),
+            (HEADS, SCALE, _meta(257, dtype=torch.int32), LONGEST),
+        )
+        for size in (72, 80, 96, 128)
+    },
+    "cosine_gram-8192-channels": lambda: ("cosine_gram", (_meta(256, 577, 8192),), ()),
+    "top_k_sorted-4096": lambda: ("top_k_sorted", (_meta(2, 4096, dtype=torch.float32),), (64,)),
+    "dedup-4096": lambda: ("dedup", (_meta(2, 4096, 4096, dtype=torch.float32),), (320, 8)),
+    "greedy_select-4096": lambda: (
+        "greedy_select",
+        (_meta(2, 4096, 4096, dtype=torch.float32),),
+        (320, "dpp"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", EXTREMES.values(), ids=EXTREMES)
+@pytest.mark.parametrize("launches", [90], ids=["sm_90"], indirect=True)
+@pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
+def test_extreme_shapes_compile_without_spills(case: Any, launches: list[Any]) -> None:
+    name, tensors, options = case()
+    (spec,) = [spec for spec in all_specs() if spec.name == name]
+    spec.launcher(*tensors, *options)
+    assert launches
+    for kernel, target in launches:
+        assert _resources(kernel, target).spilled == 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -133,3 +135,17 @@ def test_relevance_is_the_formula_for_each_image() -> None:
 def test_operators_refuse_nonsense(call: object) -> None:
     with pytest.raises(ValueError, match="allowed"):
         call()  # type: ignore[operator]
+
+
+def test_without_triton_the_references_do_everything() -> None:
+    program = """
+import sys
+sys.modules["triton"] = None  # importing it raises ImportError
+import torch, vtprune_kernels as kernels
+assert "not installed" in kernels.implementation(torch.device("cuda"))
+print(kernels.dedup(kernels.cosine_gram(torch.eye(9)[None]), 3).tolist())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == str(DEDUP.reference(torch.eye(9)[None], 3, 8).tolist())
