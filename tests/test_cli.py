@@ -8,10 +8,10 @@ import pytest
 
 from vllm_pruner import cli
 from vllm_pruner import method as methods
-from vllm_pruner.config import ConfigError, PruneConfig
+from vllm_pruner.config import ConfigError, ServerConfig
 
 
-def settings(*flags: str) -> PruneConfig | None:
+def settings(*flags: str) -> ServerConfig | None:
     parser = argparse.ArgumentParser(exit_on_error=False)
     cli.add_arguments(parser)
     return cli.settings(parser.parse_args(flags))
@@ -39,7 +39,7 @@ def settings(*flags: str) -> PruneConfig | None:
     ids=str,
 )
 def test_the_flags_stand_for_the_settings(flags, same_as) -> None:
-    assert settings("--plugin", "vtprune", *flags) == PruneConfig.parse(same_as)
+    assert settings("--plugin", "vtprune", *flags) == ServerConfig.parse(same_as)
 
 
 def test_no_flags_mean_no_settings() -> None:
@@ -124,6 +124,7 @@ def test_the_help_explains_every_flag_and_names_every_method() -> None:
         ["--prune-rate"],
         ["--prune-tokens"],
         ["--prune-options"],
+        ["--prune-feature-cache-mb"],
     ]
     assert all(action.help and action.help.endswith(".") for action in ours)
     assert ", ".join(methods.names()) in text

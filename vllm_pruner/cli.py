@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from vllm_pruner import method as methods
-from vllm_pruner.config import DEFAULT_RATE, ConfigError, PruneConfig
+from vllm_pruner.config import DEFAULT_RATE, ConfigError, ServerConfig
 
 __all__ = ["add_arguments", "settings"]
 
@@ -16,6 +16,7 @@ _FLAGS = {
     "rate": "--prune-rate",
     "tokens": "--prune-tokens",
     "options": "--prune-options",
+    "feature_cache_mb": "--prune-feature-cache-mb",
 }
 
 
@@ -45,9 +46,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="JSON",
         help="Options of the method as a JSON object, such as '{\"important_ratio\": 0.75}'.",
     )
+    group.add_argument(
+        "--prune-feature-cache-mb",
+        metavar="MB",
+        help="Device memory for what the vision tower made of known images: another question, rate "
+        "or method about one skips the tower. 0 turns it off. Default: 256.",
+    )
 
 
-def settings(args: argparse.Namespace) -> PruneConfig | None:
+def settings(args: argparse.Namespace) -> ServerConfig | None:
     """Return the settings that the flags stand for, or None without `--plugin vtprune`.
 
     Raises:
@@ -60,7 +67,7 @@ def settings(args: argparse.Namespace) -> PruneConfig | None:
             raise ConfigError(f"{_FLAGS[next(iter(given))]} is given without --plugin vtprune")
         return None
     try:
-        return PruneConfig.parse({key: _value(key, text) for key, text in given.items()})
+        return ServerConfig.parse({key: _value(key, text) for key, text in given.items()})
     except ConfigError as error:
         raise ConfigError(_name_flags(str(error))) from None
 
@@ -70,7 +77,7 @@ def _value(key: str, text: str) -> Any:
     try:
         if key == "rate":
             return float(text)
-        if key == "tokens":
+        if key in ("tokens", "feature_cache_mb"):
             return int(text)
         if key == "options":
             return json.loads(text)

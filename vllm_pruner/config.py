@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -17,7 +17,14 @@ from vllm_pruner import method as methods
 from vllm_pruner.budget import Budget
 from vllm_pruner.method import Method, Options
 
-__all__ = ["DEFAULT_RATE", "KEY", "ConfigError", "PruneConfig", "parse_options"]
+__all__ = [
+    "DEFAULT_RATE",
+    "KEY",
+    "ConfigError",
+    "PruneConfig",
+    "ServerConfig",
+    "parse_options",
+]
 
 KEY = "vtprune"
 """Where the settings live in `mm_processor_kwargs`."""
@@ -67,7 +74,7 @@ class PruneConfig(BaseModel):
         return self
 
     @classmethod
-    def parse(cls, data: object) -> PruneConfig:
+    def parse(cls, data: object) -> Self:
         """Validate settings from outside.
 
         Raises:
@@ -78,7 +85,7 @@ class PruneConfig(BaseModel):
         except ValidationError as error:
             raise ConfigError(_sentence(error, cls)) from None
 
-    def override(self, data: object) -> PruneConfig:
+    def override(self, data: object) -> Self:
         """Return these settings changed by a request's: what it leaves out stays as it is.
 
         A rate replaces a number of tokens and the other way round; another method drops the
@@ -123,6 +130,19 @@ class PruneConfig(BaseModel):
         """The method and its validated options."""
         method = methods.get(self.method)
         return method, parse_options(method, self.options)
+
+
+class ServerConfig(PruneConfig):
+    """What the operator sets: the settings of images without their own, and what is not theirs."""
+
+    feature_cache_mb: Annotated[int, Field(ge=0)] = 256
+    """MiB on the device for features of known images, so that another question, rate or method
+    about them skips the tower; 0 keeps none."""
+
+    @property
+    def images(self) -> PruneConfig:
+        """The part that a request may change."""
+        return PruneConfig.model_validate(self.model_dump(include=set(PruneConfig.model_fields)))
 
 
 def parse_options(method: Method, options: Mapping[str, object]) -> Options:

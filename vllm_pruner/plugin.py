@@ -14,7 +14,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from vllm_pruner import cli, compat, envs
-from vllm_pruner.config import KEY, ConfigError, PruneConfig
+from vllm_pruner.config import KEY, ConfigError, PruneConfig, ServerConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +71,7 @@ def _configure(engine_args: EngineArgs, original: Callable[[], ModelConfig]) -> 
         engine_args.mm_processor_kwargs = kwargs or None
         return original()
     try:
-        return _create_pruned(engine_args, original, PruneConfig.parse(settings))
+        return _create_pruned(engine_args, original, ServerConfig.parse(settings))
     except ConfigError as error:
         if getattr(engine_args, _FROM_CLI, False):
             raise SystemExit(f"vtprune: {error}") from None

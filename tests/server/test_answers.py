@@ -20,10 +20,11 @@ def _prompt_tokens(server: Server, content: Any) -> int:
 
 
 def test_start_says_in_one_line_what_will_happen(pruned: Server) -> None:
-    lines = [line for line in pruned.log.splitlines() if "vtprune: " in line]
+    lines = [line for line in pruned.log.splitlines() if "vtprune: vispruner" in line]
     assert len(lines) == 1
     assert "vispruner keeps 64 of 576 visual tokens per image (rate 0.8889)" in lines[0]
     assert "LlavaForConditionalGeneration" in lines[0]
+    assert "selection runs on torch references, because the device is cpu" in pruned.log
 
 
 @pytest.mark.parametrize("images", [0, 1, 3])

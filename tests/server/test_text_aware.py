@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -96,3 +97,36 @@ def test_questions_at_once_are_answered_as_alone(pruned: Server) -> None:
     expected = [_fresh(pruned, content) for content in contents]
     pruned.forget()
     assert pruned.texts_at_once(contents, **ADAFV) == expected
+
+
+def test_the_tower_runs_once_for_eight_questions_about_one_image(pruned: Server) -> None:
+    pruned.forget()
+    pruned.rpc("start_probe")
+    contents = [photo_question(6, f"Question {number}?") for number in range(8)]
+    one_by_one = [pruned.text(content, **ADAFV) for content in contents]
+    for setting in ({"tokens": 20}, {"method": "uniform"}):
+        pruned.text(contents[0], mm_processor_kwargs={"vtprune": setting})
+    (record,) = pruned.rpc("read_probe")
+    assert record["images"] == [1]
+    assert len(record["kept"]) == 10
+    assert len(set(one_by_one)) > 1
+    assert [_fresh(pruned, content) for content in contents] == one_by_one
+
+
+@pytest.mark.parametrize("megabytes", [0, 1])
+def test_answers_do_not_depend_on_the_size_of_the_feature_cache(
+    megabytes: int, pruned: Server, start: Callable[..., Server]
+) -> None:
+    """1 MiB holds three of the demo's images: eight in turn always evict; 0 keeps none."""
+    contents = [photo_question(index, question) for question in QUESTIONS for index in range(8)]
+    expected = [_fresh(pruned, content) for content in contents]
+    server = start(
+        f"cache-{megabytes}",
+        *["--plugin", "vtprune", "--prune-method", "adafv"],
+        *["--prune-feature-cache-mb", str(megabytes)],
+    )
+    server.rpc("start_probe")
+    assert [server.text(content) for content in contents] == expected
+    (record,) = server.rpc("read_probe")
+    assert sum(record["images"]) == len(contents)
+    assert server.texts_at_once(contents) == expected

@@ -64,9 +64,11 @@ class Server(VllmProcess):
         return results
 
     def forget(self) -> None:
-        """Empty vLLM's caches: KV prefixes, encoder outputs and preprocessed images."""
+        """Empty all caches: KV prefixes, encoder outputs, preprocessed images, features."""
         for cache in ("prefix", "mm", "encoder"):
             assert self.client.post(f"/reset_{cache}_cache").status_code == 200, cache
+        if "--plugin" in self._command:
+            self.rpc("forget_features")
 
     def metric(self, name: str) -> float:
         """Return the sum of a Prometheus counter over its labels."""

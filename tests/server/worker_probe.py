@@ -21,6 +21,11 @@ class WorkerProbe:
         model._probe_record.update(images=[], kept=[], importance=[])
         return {}
 
+    def forget_features(self) -> dict[str, Any]:
+        """Empty the cache of the tower's features."""
+        self.get_model()._feature_cache.clear()  # type: ignore[attr-defined]
+        return {}
+
     def read_probe(self) -> dict[str, Any]:
         """Return images per tower call, and kept indices and importance per image."""
         record: dict[str, Any] = self.get_model()._probe_record  # type: ignore[attr-defined]

@@ -5,6 +5,7 @@ Follows `vllm/model_executor/models/llava.py` of vLLM 0.32.
 
 from __future__ import annotations
 
+import logging
 from itertools import groupby
 from typing import Any
 
@@ -23,16 +24,19 @@ from vllm.model_executor.models.vision import (
     get_vision_encoder_info,
 )
 from vllm.multimodal import MULTIMODAL_REGISTRY
-from vtprune_kernels import gather_rows
+from vtprune_kernels import gather_rows, implementation
 
 from vllm_pruner import compat
-from vllm_pruner.config import ConfigError, PruneConfig
+from vllm_pruner.config import KEY, ConfigError, PruneConfig, ServerConfig
 from vllm_pruner.method import VisualTokens
 from vllm_pruner.models.attention_probe import AttentionProbe
+from vllm_pruner.models.feature_cache import FeatureCache
 from vllm_pruner.models.plan import ImagePlan
 from vllm_pruner.models.processing import PrunedInfo, PrunedProcessor
 
 __all__ = ["PrunedLlava", "visual_tokens"]
+
+logger = logging.getLogger("vllm.vtprune")
 
 
 def visual_tokens(hf_config: Any) -> int:
@@ -74,7 +78,9 @@ class PrunedLlava(LlavaForConditionalGeneration):
 
     Changes:
     - `embed_multimodal` selects after the tower and projects only what is kept;
+    - a known image takes its features from a cache instead of the tower;
     - the tower never encodes more images at once than vLLM's memory profile did;
+    - new weights empty that cache;
     - LoRA on the tower is told the tower's own token count.
     Images without settings (rate 0) take the inherited path.
     """
@@ -86,6 +92,13 @@ class PrunedLlava(LlavaForConditionalGeneration):
         self._probe = AttentionProbe(self.vision_tower, tower.num_attention_heads, self._clip)
         self._tokens = visual_tokens(self.config)
         self._images_at_once = compat.profiled_images(vllm_config, self._tokens)
+        device = self.vision_tower.device
+        kwargs = vllm_config.model_config.get_multimodal_config().mm_processor_kwargs or {}
+        size = ServerConfig.parse(kwargs.get(KEY, {})).feature_cache_mb << 20
+        self._feature_cache = FeatureCache(
+            size, self._tokens, tower.hidden_size, self.vision_tower.dtype, device
+        )
+        logger.info("vtprune: selection runs on %s", implementation(device))
 
     def embed_multimodal(self, **kwargs: object) -> Any:
         if not (plans := ImagePlan.pop_all(kwargs)):
@@ -100,19 +113,18 @@ class PrunedLlava(LlavaForConditionalGeneration):
 
     def _embed_pruned(self, pixels: torch.Tensor, plans: list[ImagePlan]) -> list[torch.Tensor]:
         """Encode images together, then select and project those with equal settings together."""
-        features, importance = self._encode(pixels, plans)
+        features, importance = self._features(pixels, [plan.image for plan in plans])
         embeddings: list[torch.Tensor] = []
         for config, group in groupby(plans, key=lambda plan: plan.config):
             texts = [plan.text for plan in group]
             some = slice(len(embeddings), len(embeddings) + len(texts))
-            scores = None if importance is None else importance[some]
-            embeddings += self._keep(features[some], scores, texts, config)
+            embeddings += self._keep(features[some], importance[some], texts, config)
         return embeddings
 
     def _keep(
         self,
         features: torch.Tensor,
-        importance: torch.Tensor | None,
+        importance: torch.Tensor,
         texts: list[tuple[int, ...]],
         config: PruneConfig,
     ) -> list[torch.Tensor]:
@@ -135,14 +147,27 @@ class PrunedLlava(LlavaForConditionalGeneration):
         )
         return list(rows.split([len(text) for text in texts]))
 
-    def _encode(
-        self, pixels: torch.Tensor, plans: list[ImagePlan]
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return `[images, N, D]` features and, if any method asks, `[images, N]` importance."""
+    def _features(
+        self, pixels: torch.Tensor, images: list[str]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return `[images, N, D]` features and `[images, N]` importance, of known images from the
+        cache."""
+        if ImagePlan.ANONYMOUS in images:
+            return self._encode(pixels)
+
+        def encode(rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+            # Slices: an index list would be copied to the device and waited for.
+            all_rows = len(rows) == len(pixels)
+            return self._encode(
+                pixels if all_rows else torch.cat([pixels[i : i + 1] for i in rows])
+            )
+
+        return self._feature_cache.fetch(images, encode)
+
+    @torch.no_grad()
+    def _encode(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run the tower: `[images, N, D]` features and `[images, N]` importance."""
         features: Any
-        if not any(plan.config.resolved[0].needs_importance for plan in plans):
-            features = self._image_pixels_to_features(self.vision_tower, pixels)
-            return features, None
         with self._probe.capture() as scores:
             features = self._image_pixels_to_features(self.vision_tower, pixels)
         (importance,) = scores
@@ -164,6 +189,10 @@ class PrunedLlava(LlavaForConditionalGeneration):
         if get_tp_group().world_size > 1:
             kept = get_tp_group().broadcast(kept.contiguous(), src=0)
         return kept
+
+    def load_weights(self, weights: Any) -> set[str]:
+        self._feature_cache.clear()  # made with the old ones
+        return super().load_weights(weights)
 
     def get_mm_lora_token_counts(
         self, *, modality: str, mm_kwargs: Any, num_mm_embeds: int

@@ -1,4 +1,4 @@
-"""What is to happen to one image: its settings, and the text that asks about it.
+"""What is to happen to one image: its settings, which one it is, and the text that asks about it.
 
 Made in the processor, where the whole prompt is known, and carried to the model as fields of the
 image. vLLM's multimodal fields carry tensors; ours stay on the CPU (`keep_on_cpu`), so that reading
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -17,8 +17,8 @@ from vllm_pruner.config import KEY, PruneConfig
 
 __all__ = ["FIELDS", "ImagePlan"]
 
-_TEXT = f"{KEY}_text"
-FIELDS = (KEY, _TEXT)
+_IMAGE, _TEXT = f"{KEY}_image", f"{KEY}_text"
+FIELDS = (KEY, _IMAGE, _TEXT)
 """Names of the fields."""
 
 
@@ -26,23 +26,31 @@ FIELDS = (KEY, _TEXT)
 class ImagePlan:
     """The plan of one image."""
 
+    ANONYMOUS: ClassVar[str] = ""
+    """Identity of an image that is nobody's: vLLM's dummies, of which its memory profile encodes
+    many that look the same."""
+
     config: PruneConfig
+
+    image: str
+    """vLLM's identity of the bare image: of its content, or given by the client."""
 
     text: tuple[int, ...] = ()
     """Token ids that follow the image in its message; empty unless the method asks for them."""
 
-    def identity(self, image: str) -> str:
-        """vLLM's identity of the image under this plan, from that of the bare image: what its
-        encoder output and KV are cached by."""
+    @property
+    def identity(self) -> str:
+        """vLLM's identity of the image under this plan: what its encoder output and KV are cached
+        by."""
         text = ",".join(map(str, self.text))
-        plan = f"{image}\n{self.config.canonical()}\n{text}"
+        plan = f"{self.image}\n{self.config.canonical()}\n{text}"
         return hashlib.blake2b(plan.encode(), digest_size=32).hexdigest()
 
     def fields(self) -> dict[str, torch.Tensor]:
         """The plan as tensors, by field name."""
-        canonical = bytearray(self.config.canonical().encode())
         return {
-            KEY: torch.frombuffer(canonical, dtype=torch.uint8),
+            KEY: _to_tensor(self.config.canonical()),
+            _IMAGE: _to_tensor(self.image),
             _TEXT: torch.tensor(self.text, dtype=torch.int64),
         }
 
@@ -53,10 +61,16 @@ class ImagePlan:
         Returns:
             A plan for each image; empty if the images have none.
         """
-        settings, texts = (fields.pop(name, ()) for name in FIELDS)
+        columns = [fields.pop(name, ()) for name in FIELDS]
         return [
-            cls(
-                PruneConfig.from_canonical(bytes(canonical.tolist()).decode()), tuple(text.tolist())
-            )
-            for canonical, text in zip(settings, texts, strict=True)
+            cls(PruneConfig.from_canonical(_to_text(config)), _to_text(image), tuple(text.tolist()))
+            for config, image, text in zip(*columns, strict=True)
         ]
+
+
+def _to_tensor(text: str) -> torch.Tensor:
+    return torch.tensor(list(text.encode()), dtype=torch.uint8)
+
+
+def _to_text(tensor: torch.Tensor) -> str:
+    return bytes(tensor.tolist()).decode()

@@ -17,7 +17,7 @@ from vllm.multimodal.parse import ImageEmbeddingItems
 from vllm.multimodal.processing import PromptReplacement, PromptUpdate
 
 from vllm_pruner import compat
-from vllm_pruner.config import KEY, ConfigError, PruneConfig
+from vllm_pruner.config import KEY, ConfigError, PruneConfig, ServerConfig
 from vllm_pruner.models.message_text import MessageText
 from vllm_pruner.models.plan import FIELDS, ImagePlan
 
@@ -39,6 +39,9 @@ else:
 
 __all__ = ["PrunedInfo", "PrunedProcessor"]
 
+_DUMMY = f"{KEY}_dummy"
+"""Marks the images that vLLM makes up for its memory profile, on their way into `apply`."""
+
 
 class PrunedInfo(_Info):
     """Mixin for a `BaseProcessingInfo`: holds the server's settings.
@@ -54,7 +57,7 @@ class PrunedInfo(_Info):
 
     def __init__(self, ctx: InputProcessingContext) -> None:
         settings = (ctx.get_mm_config().mm_processor_kwargs or {}).get(KEY, {})
-        self.prune_config = PruneConfig.parse(settings)
+        self.prune_config = ServerConfig.parse(settings).images
         stripped = compat.without_settings(ctx.model_config, KEY)
         super().__init__(dataclasses.replace(ctx, model_config=stripped))
 
@@ -80,11 +83,18 @@ class PrunedProcessor(_Processor):
 
     def apply(self, inputs: ProcessorInputs, timing_ctx: TimingContext) -> MultiModalInput:
         kwargs = dict(inputs.hf_processor_mm_kwargs)
+        anonymous = bool(kwargs.pop(_DUMMY, False))
         config = self._resolve(kwargs.pop(KEY, None))
         if not config.off and inputs.mm_data_items.get("image"):
             self._refuse_embeddings(inputs)
-            kwargs[KEY] = self._plans(config, inputs)
+            bare = dataclasses.replace(inputs, hf_processor_mm_kwargs=dict(kwargs))
+            kwargs[KEY] = self._plans(config, bare, anonymous)
         return super().apply(dataclasses.replace(inputs, hf_processor_mm_kwargs=kwargs), timing_ctx)
+
+    def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> ProcessorInputs:
+        inputs = super().get_dummy_inputs(*args, **kwargs)
+        marked = {**inputs.hf_processor_mm_kwargs, _DUMMY: True}
+        return dataclasses.replace(inputs, hf_processor_mm_kwargs=marked)
 
     def _resolve(self, requested: object) -> PruneConfig:
         """The server's settings, changed by the request's; a bad request is the client's error."""
@@ -110,28 +120,29 @@ class PrunedProcessor(_Processor):
                 parameter="image_embeds",
             )
 
-    def _plans(self, config: PruneConfig, inputs: ProcessorInputs) -> list[ImagePlan]:
+    def _plans(
+        self, config: PruneConfig, inputs: ProcessorInputs, anonymous: bool
+    ) -> list[ImagePlan]:
         """One plan for each image of the request, in order."""
-        images = len(inputs.mm_data_items["image"])
-        if not config.resolved[0].needs_text:
-            return [ImagePlan(config)] * images
-        texts = self._message_text.of_images(inputs.prompt)
-        if len(texts) != images:  # a prompt without placeholders; vLLM says so in its own words
-            texts = [()] * images
-        return [ImagePlan(config, text) for text in texts]
+        images = super()._get_mm_hashes(inputs)["image"]
+        if anonymous:
+            images = [ImagePlan.ANONYMOUS] * len(images)
+        texts: list[tuple[int, ...]] = [()] * len(images)
+        if config.resolved[0].needs_text:
+            found = self._message_text.of_images(inputs.prompt)
+            # A prompt without placeholders is refused by vLLM, in its own words.
+            texts = found if len(found) == len(images) else texts
+        return [ImagePlan(config, *pair) for pair in zip(images, texts, strict=True)]
 
     @cached_property
     def _message_text(self) -> MessageText:
         return MessageText(self.info.get_tokenizer(), self.info.get_hf_config().image_token_index)
 
     def _get_mm_hashes(self, inputs: ProcessorInputs) -> Any:
-        kwargs = inputs.hf_processor_mm_kwargs
-        bare = dataclasses.replace(inputs, hf_processor_mm_kwargs=_without_key(kwargs))
-        hashes = dict(super()._get_mm_hashes(bare))
-        if plans := _plans_in(kwargs):
-            pairs = zip(plans, hashes["image"], strict=True)
-            hashes["image"] = [plan.identity(image) for plan, image in pairs]
-        return hashes
+        plans = _plans_in(inputs.hf_processor_mm_kwargs)
+        if not plans:
+            return super()._get_mm_hashes(inputs)
+        return {"image": [plan.identity for plan in plans]}
 
     def _get_cache_missing_processor_kwargs(
         self, inputs: ProcessorInputs, mm_is_cached: dict[str, list[bool]]

@@ -1,0 +1,94 @@
+"""The cache of the tower's features: bounded, least recently used goes first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+
+from vllm_pruner.models.feature_cache import FeatureCache
+
+TOKENS, WIDTH = 4, 3
+IMAGE_BYTES = TOKENS * (WIDTH * 2 + 4)
+
+
+@dataclass
+class Asker:
+    """Asks for images, each a letter, and notes which ones the tower had to encode."""
+
+    cache: FeatureCache
+    encoded: list[str] = field(default_factory=list)
+
+    def __call__(self, images: str) -> list[str]:
+        """Fetch, check what comes back, and return which images were encoded for it."""
+        calls: list[str] = []
+
+        def encode(places: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+            calls.append("".join(images[place] for place in places))
+            values = torch.tensor([float(ord(images[place])) for place in places])
+            features = values.view(-1, 1, 1).expand(-1, TOKENS, WIDTH).bfloat16()
+            return features, values.view(-1, 1).expand(-1, TOKENS) + 0.001
+
+        features, importance = self.cache.fetch(list(images), encode)
+        values = torch.tensor([float(ord(image)) for image in images])
+        assert features.dtype == torch.bfloat16
+        assert features[:, 0, 0].tolist() == values.tolist()
+        assert torch.equal(importance[:, 1], values + 0.001), "importance stays in float32"
+        assert len(calls) <= 1
+        return calls
+
+
+def _asker(images: float) -> Asker:
+    size = int(images * IMAGE_BYTES)
+    return Asker(FeatureCache(size, TOKENS, WIDTH, torch.bfloat16, torch.device("cpu")))
+
+
+def test_a_known_image_is_not_encoded_again() -> None:
+    ask = _asker(4)
+    assert ask("ab") == ["ab"]
+    assert ask("b") == []
+    assert ask("cabc") == ["c"]
+    assert (ask.cache.hits, ask.cache.misses, len(ask.cache)) == (4, 3, 3)
+
+
+def test_the_one_unused_longest_goes_first() -> None:
+    ask = _asker(2.9)
+    assert [ask(image) for image in "aba"] == [["a"], ["b"], []]
+    assert ask("c") == ["c"]
+    assert ask("a") == []
+    assert ask("b") == ["b"]
+
+
+def test_a_new_image_may_push_out_one_of_the_same_request() -> None:
+    ask = _asker(1)
+    assert ask("a") == ["a"]
+    assert ask("abc") == ["bc"]
+    assert ask("c") == []
+
+
+@pytest.mark.parametrize("size", [0, 0.99])
+def test_without_room_for_one_image_it_keeps_none(size: float) -> None:
+    ask = _asker(size)
+    assert ask("aa") == ["a"]
+    assert ask("a") == ["a"]
+    assert len(ask.cache) == 0
+
+
+def test_cleared_it_knows_nothing_and_goes_on() -> None:
+    ask = _asker(1)
+    ask("a")
+    ask.cache.clear()
+    assert ask("a") == ["a"]
+    assert ask("a") == []
+
+
+def test_its_memory_takes_the_types_it_is_told_under_any_default() -> None:
+    """vLLM builds a model with the model's own type as torch's default."""
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        ask = _asker(1)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    ask("a")
+    assert ask("a") == []
