@@ -10,7 +10,7 @@ BIN := .venv/bin
 ENV := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 VLLM_CPU_KVCACHE_SPACE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models serve test lint bench-serve bench-selection wheel clean
+.PHONY: help setup models serve test lint bench-serve bench-selection bench-kernels wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ bench-serve: models  ## measure serving with and without pruning (ARGS=its flags
 
 bench-selection: models  ## measure the selection alone (ARGS=its flags)
 	$(ENV) $(BIN)/python benchmarks/selection.py $(ARGS)
+
+bench-kernels: setup  ## measure the kernels on a GPU; a dry run without one
+	$(BIN)/python benchmarks/kernels.py $(ARGS)
 
 wheel: setup  ## build the wheel into dist
 	$(BIN)/python -m build --wheel --no-isolation

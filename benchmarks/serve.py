@@ -58,12 +58,17 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--keep", type=int, default=64)
     parser.add_argument("--output-tokens", type=int, default=16)
+    parser.add_argument(
+        "--step-tokens", type=int, help="vLLM's --max-num-batched-tokens, for all contenders"
+    )
     return parser.parse_args()
 
 
 def _server(stack: ExitStack, logs: Path, name: str, arguments: argparse.Namespace) -> VllmProcess:
     print(f"starting {name} ...", flush=True)
     flags = ["--load-format", "dummy", "--max-num-seqs", "64"]
+    if arguments.step_tokens:
+        flags += ["--max-num-batched-tokens", str(arguments.step_tokens)]
     if name == "vtprune":
         flags += ["--plugin", "vtprune", "--prune-tokens", str(arguments.keep)]
         flags += ["--worker-extension-cls", "worker_timer.WorkerTimer"]

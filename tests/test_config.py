@@ -138,6 +138,8 @@ SERVER = {"rate": 0.5, "options": {"step": 32}}
             {"rate": 0.5, "options": {"important_ratio": 1}},
         ),
         (SERVER, {"options": {}}, {"rate": 0.5}),
+        (SERVER, {"rate": None, "tokens": None, "method": None, "options": None}, SERVER),
+        (SERVER, {"rate": None, "tokens": 64}, {"tokens": 64, "options": {"step": 32}}),
     ],
     ids=str,
 )

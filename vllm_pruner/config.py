@@ -88,11 +88,12 @@ class PruneConfig(BaseModel):
     def override(self, data: object) -> Self:
         """Return these settings changed by a request's: what it leaves out stays as it is.
 
-        A rate replaces a number of tokens and the other way round; another method drops the
-        options of the first.
+        A key with null is left out. A rate replaces a number of tokens and the other way round;
+        options replace all options; another method drops those of the first.
         """
         if not isinstance(data, Mapping):
             return self.parse(data)
+        data = {key: value for key, value in data.items() if value is not None}
         merged = self.model_dump(exclude_none=True)
         if "rate" in data or "tokens" in data:
             merged.pop("rate", None)
