@@ -34,6 +34,7 @@ everything, themselves included, is 0. Norms below 2**-100 count as 2**-100.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -101,16 +102,16 @@ def cosine_gram_reference(features: torch.Tensor, rows: torch.Tensor | None = No
             end = min(begin + _BLOCK_ROWS, count)
             out[:, begin:end, :end] = torch.bmm(unit[:, begin:end], unit[:, :end].mT)
             out[:, :begin, begin:end] = out[:, begin:end, :begin].mT
-    return gram.mul_(2.0 ** (-2 * _FRACTION_BITS))
+    # A row without direction has left NaN in its row and column, and nowhere else.
+    return gram.mul_(2.0 ** (-2 * _FRACTION_BITS)).nan_to_num_(0.0)
 
 
 def _integers(rows: torch.Tensor) -> torch.Tensor:
-    """Return the rows as float64 integers of norm `2**22`, without direction as zeros."""
+    """Return the rows as float64 integers of norm `2**22`; NaN where a row has no direction."""
     unit = rows.to(torch.float64, copy=True)
     norm = torch.linalg.vector_norm(unit, dim=-1, keepdim=True)
     scale = (2.0**_FRACTION_BITS / norm.clamp_min(_SMALLEST_NORM)).float().double()
-    # Zero times infinity is NaN, and so is zero times NaN.
-    return unit.mul_(scale.where(norm.isfinite(), 0.0)).nan_to_num_(0.0).round_()
+    return unit.mul_(scale.where(norm.isfinite(), math.nan)).round_()
 
 
 def _cosine_gram_triton(features: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:

@@ -77,8 +77,10 @@ def test_not_a_number_as_rate_is_refused(pruned: Server) -> None:
     body = f"""{{"model": "demo", "mm_processor_kwargs": {{"vtprune": {{"rate": NaN}}}},
         "messages": [{{"role": "user", "content": [
             {{"type": "image_url", "image_url": {{"url": "{url}"}}}}]}}]}}"""
-    response = pruned.client.post("/v1/chat/completions", content=body)
-    assert 400 <= response.status_code < 500
+    headers = {"Content-Type": "application/json"}
+    response = pruned.client.post("/v1/chat/completions", content=body, headers=headers)
+    assert response.status_code == 400
+    assert "rate is nan; it should be a finite number" in response.json()["error"]["message"]
 
 
 def _embeddings() -> dict[str, str]:

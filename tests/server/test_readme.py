@@ -27,7 +27,9 @@ def test_curl_is_answered_as_shown(pruned: Server) -> None:
     """The shell builds the body; `curl` itself is replaced by its last argument's printing."""
     script = 'curl() { printf %s "${@: -1}"; }\n' + _block("curl ")
     shell = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True)
-    completion = pruned.client.post("/v1/chat/completions", content=shell.stdout).json()
+    headers = {"Content-Type": "application/json"}
+    response = pruned.client.post("/v1/chat/completions", content=shell.stdout, headers=headers)
+    completion = response.json()
     shown = json.loads(_block("{"))
     assert completion["usage"]["prompt_tokens"] == shown["usage"]["prompt_tokens"]
     answer = completion["choices"][0]["message"]["content"]
@@ -36,7 +38,7 @@ def test_curl_is_answered_as_shown(pruned: Server) -> None:
 
 def test_make_targets_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    named = set(re.findall(r"\bmake ([a-z-]+)", README))
+    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", README, flags=re.MULTILINE))
     assert {"serve", "test", "bench-serve", "bench-selection"} <= named <= targets
 
 
