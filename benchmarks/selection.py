@@ -12,7 +12,6 @@ Rows are appended to benchmarks/results/selection-cpu.csv.
 from __future__ import annotations
 
 import argparse
-import csv
 import statistics
 import time
 from collections import defaultdict
@@ -25,6 +24,7 @@ import literal_vispruner
 import torch
 from _clip_tower import HEADS, PATCHES, WIDTH, ClipTower
 from _machine import describe
+from _record import append
 from vtprune_kernels import cls_importance, cosine_gram, dedup, gather_rows
 
 from vllm_pruner import method as methods
@@ -122,16 +122,6 @@ def row(clock: Clock, images: int, dtype: str) -> dict[str, Any]:
     }
 
 
-def append(rows: list[dict[str, Any]]) -> None:
-    RESULTS.parent.mkdir(exist_ok=True)
-    new = not RESULTS.exists()
-    with RESULTS.open("a", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerows(rows)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, nargs="+", default=[1, 8])
@@ -160,7 +150,7 @@ def main() -> None:
                 flush=True,
             )
     if not arguments.dry_run:
-        append(rows)
+        append(RESULTS, rows)
     most = max(entry["selection_of_tower"] for entry in rows)
     least = min(entry["literal_over_selection"] for entry in rows)
     print(

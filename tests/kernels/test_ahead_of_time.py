@@ -18,9 +18,8 @@ from typing import Any
 
 import pytest
 import torch
+import triton
 from vtprune_kernels.spec import Spec, all_specs
-
-triton = pytest.importorskip("triton")
 
 TARGETS = (80, 90, 100)
 """Compute capabilities: Ampere (A100), Hopper (H100, H200), Blackwell (B200)."""
