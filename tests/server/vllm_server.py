@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +20,9 @@ class Server(VllmProcess):
     """A `vllm serve` with the worker probe loaded."""
 
     def __init__(self, log: Path, *arguments: str, model: str = "demo", **env: str) -> None:
-        env = {"PYTHONPATH": str(Path(__file__).parent), **env}
+        inherited = [path for path in [os.environ.get("PYTHONPATH")] if path]
+        path = os.pathsep.join([str(Path(__file__).parent), *inherited])
+        env = {"PYTHONPATH": path, **env}
         super().__init__(log, model, *_COMMON, *_PROBE, *arguments, **env)
         self.client = httpx.Client(base_url=self.url, timeout=300)
 
