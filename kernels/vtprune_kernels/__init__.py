@@ -1,8 +1,9 @@
 """Selection operators of vtprune: torch and Triton, no knowledge of vLLM or of the methods built on
 them.
 
-Each operator is one file named like its public function. The plain-torch reference beside it has
-the same signature, defines the result, and is what runs on a CPU; on a GPU the kernels run.
+Each operator is one file named like its public function. The plain-torch reference in it has the
+same signature, defines the result, and is what runs on a CPU; on a GPU the kernels run, which are
+in the file of the same name with `_triton`.
 """
 
 from vtprune_kernels._triton import implementation

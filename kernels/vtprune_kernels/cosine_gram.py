@@ -17,20 +17,9 @@ Rounding the scale costs another 6e-8 at most and makes it the same number on ev
 sums of squares differ in their last bit between devices, which survives rounding to float32 in one
 row of 2**28.
 
-On tensor cores the same integers are three int8 limbs, u = a 2**16 + b 2**8 + c. Their products add
-up in int32 accumulators, one for each power of two: exact for any number of channels below 65,536,
-with nothing to argue about the inside of a floating-point tensor core. Nine int8 products cost what
-four and a half fp16 ones do; two fp16 limbs would need four, and a promotion of their float32
-accumulators every 16 channels, which costs more than it saves. One launch normalises and splits (it
-reads a row and writes 3 bytes a channel), another multiplies: tiles above the diagonal only, each
-stored twice.
-
 Rows of zeros, and rows with an infinity or a NaN, have no direction; their similarity to
 everything, themselves included, is 0. Norms below 2**-100 count as 2**-100.
 """
-
-# Triton's bodies carry no Python types.
-# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
 from __future__ import annotations
 
@@ -39,7 +28,8 @@ from typing import Any
 
 import torch
 
-from vtprune_kernels._triton import capability, next_power_of_2, register_op, tl, triton, use_triton
+from vtprune_kernels._triton import register_op, use_triton
+from vtprune_kernels.cosine_gram_triton import cosine_gram_triton
 from vtprune_kernels.spec import EXACT, Spec, features
 
 __all__ = ["SPEC", "cosine_gram"]
@@ -56,16 +46,6 @@ faults against 48 ms of GEMM; `benchmarks/selection.py`)."""
 _BLOCK_ROWS = 96
 """Rows of the reference's blocks. 544 rows of 1024 on one EPYC core: 11.6 ms as one product, 7.3 ms
 in blocks of 96, 7.8 ms in blocks of 128."""
-
-_TILE, _WARPS = 64, 8
-"""Rows and columns of a tile. Five int32 accumulators of 64 x 64 take 80 registers of each thread
-in 8 warps; in 4 warps they spill (432 bytes a thread, sm_90). Not yet swept on a GPU."""
-
-_AMPERE_TILE, _AMPERE_WARPS = 32, 4
-"""Before Hopper the operands take registers too: 64 x 64 spills with any number of warps."""
-
-TILE_CHANNELS = 64
-"""Channels per step: six 4 KB limb tiles a stage, three stages. Not yet swept on a GPU."""
 
 
 def cosine_gram(features: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
@@ -114,59 +94,6 @@ def _integers(rows: torch.Tensor) -> torch.Tensor:
     return unit.mul_(scale.where(norm.isfinite(), math.nan)).round_()
 
 
-def _cosine_gram_triton(features: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
-    """Launch the split into limbs and the product of tiles."""
-    limbs = unit_limbs(features, rows)
-    _, segments, count, padded = limbs.shape
-    gram = features.new_empty((segments, count, count), dtype=torch.float32)
-    tile, warps = tile_of(features.device)
-    tiles = triton.cdiv(count, tile)
-    if gram.numel():
-        _gram_kernel[(tiles, tiles, segments)](
-            limbs,
-            gram,
-            limbs.stride(0),
-            count,
-            padded,
-            TILE=tile,
-            CHANNELS=TILE_CHANNELS,
-            num_warps=warps,
-            num_stages=3,
-        )
-    return gram
-
-
-def tile_of(device: torch.device) -> tuple[int, int]:
-    """Return the tile's rows and the number of warps for a device."""
-    return (_TILE, _WARPS) if capability(device) >= 90 else (_AMPERE_TILE, _AMPERE_WARPS)
-
-
-def unit_limbs(features: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
-    """Return the integers 2**22 * unit as int8 limbs `[3, segments, R, D padded]`, high one first;
-    the launch that precedes a product of tiles."""
-    segments, available, width = features.shape
-    count = available if rows is None else rows.shape[1]
-    padded = triton.cdiv(max(1, width), TILE_CHANNELS) * TILE_CHANNELS
-    limbs = features.new_empty((3, segments, count, padded), dtype=torch.int8)
-    if limbs.numel():
-        _limbs_kernel[(count, segments)](
-            features,
-            limbs if rows is None else rows.contiguous(),
-            limbs,
-            features.stride(0),
-            features.stride(1),
-            features.stride(2),
-            limbs.stride(0),
-            count,
-            width,
-            padded,
-            HAS_ROWS=rows is not None,
-            BLOCK=min(1024, next_power_of_2(padded)),
-            num_warps=4,
-        )
-    return limbs
-
-
 def _cosine_gram_fake(features: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
     count = features.shape[1] if rows is None else rows.shape[1]
     return features.new_empty((features.shape[0], count, count), dtype=torch.float32)
@@ -174,121 +101,10 @@ def _cosine_gram_fake(features: torch.Tensor, rows: torch.Tensor | None = None) 
 
 _cosine_gram_op = register_op(
     "cosine_gram(Tensor features, Tensor? rows=None) -> Tensor",
-    _cosine_gram_triton,
+    cosine_gram_triton,
     cosine_gram_reference,
     _cosine_gram_fake,
 )
-
-
-@triton.jit
-def _limbs_kernel(
-    features,
-    rows,
-    limbs,
-    features_segment,
-    features_row,
-    features_channel,
-    plane,
-    count,
-    width,
-    padded,
-    HAS_ROWS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    i, segment = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    source = i.to(tl.int64)
-    if HAS_ROWS:
-        source = tl.load(rows + segment * count + i)
-    begin = features + segment * features_segment + source * features_row
-    squares = tl.zeros([BLOCK], dtype=tl.float64)
-    for start in range(0, padded, BLOCK):
-        channel = start + tl.arange(0, BLOCK)
-        value = tl.load(begin + channel * features_channel, mask=channel < width, other=0.0)
-        value = value.to(tl.float32).to(tl.float64)
-        squares += value * value
-    norm = tl.sqrt(tl.sum(squares, axis=0))
-    # 2**22 and 2**-100. A norm of infinity makes the scale 0, one of NaN makes it NaN.
-    norm = tl.where(norm < 7.888609052210118e-31, 7.888609052210118e-31, norm)
-    scale = (4194304.0 / norm).to(tl.float32).to(tl.float64)
-    target = limbs + (segment * count + i) * padded
-    for start in range(0, padded, BLOCK):
-        channel = start + tl.arange(0, BLOCK)
-        value = tl.load(begin + channel * features_channel, mask=channel < width, other=0.0)
-        # The product of two float32 is exact in float64, and adding 1.5 * 2**52 rounds it to an
-        # integer, half to even, as torch.round does.
-        unit = value.to(tl.float32).to(tl.float64) * scale
-        unit = (unit + 6755399441055744.0) - 6755399441055744.0
-        unit = tl.where(unit == unit, unit, 0.0).to(tl.int32)
-        low = ((unit + 128) & 255) - 128
-        rest = (unit - low) >> 8
-        middle = ((rest + 128) & 255) - 128
-        high = (rest - middle) >> 8
-        inside = channel < padded
-        tl.store(target + channel, high.to(tl.int8), mask=inside)
-        tl.store(target + plane + channel, middle.to(tl.int8), mask=inside)
-        tl.store(target + 2 * plane + channel, low.to(tl.int8), mask=inside)
-
-
-@triton.jit
-def cosine_tile(
-    limbs_i, limbs_j, plane_i, plane_j, padded, TILE: tl.constexpr, CHANNELS: tl.constexpr
-):
-    """Multiply two tiles of rows, `[TILE, CHANNELS]` pointers to their first high limbs."""
-    sum32 = tl.zeros([TILE, TILE], dtype=tl.int32)
-    sum24 = tl.zeros([TILE, TILE], dtype=tl.int32)
-    sum16 = tl.zeros([TILE, TILE], dtype=tl.int32)
-    sum8 = tl.zeros([TILE, TILE], dtype=tl.int32)
-    sum0 = tl.zeros([TILE, TILE], dtype=tl.int32)
-    for start in range(0, padded, CHANNELS):
-        high_i = tl.load(limbs_i + start)
-        middle_i = tl.load(limbs_i + plane_i + start)
-        low_i = tl.load(limbs_i + 2 * plane_i + start)
-        high_j = tl.trans(tl.load(limbs_j + start))
-        middle_j = tl.trans(tl.load(limbs_j + plane_j + start))
-        low_j = tl.trans(tl.load(limbs_j + 2 * plane_j + start))
-        sum32 = tl.dot(high_i, high_j, sum32, out_dtype=tl.int32)
-        sum24 = tl.dot(high_i, middle_j, sum24, out_dtype=tl.int32)
-        sum24 = tl.dot(middle_i, high_j, sum24, out_dtype=tl.int32)
-        sum16 = tl.dot(high_i, low_j, sum16, out_dtype=tl.int32)
-        sum16 = tl.dot(middle_i, middle_j, sum16, out_dtype=tl.int32)
-        sum16 = tl.dot(low_i, high_j, sum16, out_dtype=tl.int32)
-        sum8 = tl.dot(middle_i, low_j, sum8, out_dtype=tl.int32)
-        sum8 = tl.dot(low_i, middle_j, sum8, out_dtype=tl.int32)
-        sum0 = tl.dot(low_i, low_j, sum0, out_dtype=tl.int32)
-    total = (sum32.to(tl.int64) << 8) + sum24
-    total = (total << 8) + sum16
-    total = (total << 8) + sum8
-    total = (total << 8) + sum0
-    return total.to(tl.float32) * 5.684341886080802e-14  # 2**-44, so this product is exact
-
-
-@triton.jit
-def tile_pointers(limbs, segment, row, count, padded, CHANNELS: tl.constexpr):
-    """Point to the first channels of some rows; rows past the end repeat the last one."""
-    begin = limbs + segment * count * padded
-    channel = tl.arange(0, CHANNELS)
-    return begin + tl.minimum(row, count - 1)[:, None].to(tl.int64) * padded + channel[None, :]
-
-
-@triton.jit
-def _gram_kernel(limbs, gram, plane, count, padded, TILE: tl.constexpr, CHANNELS: tl.constexpr):
-    tile_i, tile_j, segment = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
-    if tile_j < tile_i:
-        return
-    row_i = tile_i * TILE + tl.arange(0, TILE)
-    row_j = tile_j * TILE + tl.arange(0, TILE)
-    limbs_i = tile_pointers(limbs, segment, row_i, count, padded, CHANNELS)
-    limbs_j = tile_pointers(limbs, segment, row_j, count, padded, CHANNELS)
-    cosine = cosine_tile(limbs_i, limbs_j, plane, plane, padded, TILE, CHANNELS)
-    begin = gram + segment * count * count
-    stored = (row_i < count)[:, None] & (row_j < count)[None, :]
-    tl.store(begin + row_i[:, None].to(tl.int64) * count + row_j[None, :], cosine, mask=stored)
-    if tile_j > tile_i:
-        mirrored = tl.trans(cosine)
-        stored = (row_j < count)[:, None] & (row_i < count)[None, :]
-        tl.store(
-            begin + row_j[:, None].to(tl.int64) * count + row_i[None, :], mirrored, mask=stored
-        )
 
 
 def _make_inputs(
@@ -304,7 +120,7 @@ SPEC = Spec(
     name="cosine_gram",
     op=cosine_gram,
     reference=cosine_gram_reference,
-    launcher=_cosine_gram_triton,
+    launcher=cosine_gram_triton,
     registered=_cosine_gram_op,
     make_inputs=_make_inputs,
     # Integers on both sides, rounded once.

@@ -12,20 +12,8 @@ A list starts as 0..R-1. While it is longer than `keep`, one round
 and raises otherwise; wherever that routine runs, this one agrees with it. The number of rounds
 depends on sizes alone, so there is nothing to ask the device.
 
-All rounds of all segments are one launch, one program a segment, which keeps its list, the side (a
-or b) of each row and a round's keys in 16 bytes a row of scratch memory that stay in the L1 cache.
-Reading every `gram[a, b]` would pull 20 MB through that one multiprocessor (R = 544, keep = 32),
-180 us at 64 bytes a cycle. So a launch before it lists the 32 rows most similar to each row, all
-multiprocessors at once. The best match in b is the best one of that list that is in b; only where
-none is, and that takes a neighbourhood already thinned out, the row of the Gram is read: the same
-values, so the same result to the bit. The sort is by counting: a row's new position is the number
-of keys below its own, with the old position in the key's low bits.
-
 Source: VisPruner (arXiv 2412.01818), section 3.2.
 """
-
-# Triton's bodies carry no Python types.
-# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
 from __future__ import annotations
 
@@ -35,22 +23,15 @@ from typing import Any
 
 import torch
 
-from vtprune_kernels._triton import next_power_of_2, register_op, tl, triton, use_triton
+from vtprune_kernels._triton import register_op, use_triton
 from vtprune_kernels.cosine_gram import cosine_gram_reference
+from vtprune_kernels.dedup_triton import dedup_triton
 from vtprune_kernels.spec import EXACT, Spec, features
-from vtprune_kernels.top_k_sorted import is_in_top_k, ordered_bits
 
 __all__ = ["SPEC", "dedup"]
 
 _MOST_ROWS = 16384
 """Longest list for the kernel: an index has 16 bits in its key and its list of neighbours."""
-
-_NEAREST = 32
-"""Neighbours listed for each row. Half of those alive are in b, so the chance that none of 32 is in
-b is small until most of them are gone. Not yet swept on a GPU."""
-
-_BLOCK_ROWS = 128
-"""Rows of a handled together: 8 neighbours for each of 512 threads. Not yet swept on a GPU."""
 
 
 def dedup(gram: torch.Tensor, keep: int, step: int = 8) -> torch.Tensor:
@@ -118,204 +99,16 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _dedup_triton(gram: torch.Tensor, keep: int, step: int = 8) -> torch.Tensor:
-    """Launch the search for neighbours and the removal."""
-    gram = gram.contiguous()
-    segments, rows, _ = gram.shape
-    kept = gram.new_empty((segments, keep), dtype=torch.int64)
-    if kept.numel() == 0:
-        return kept
-    nearest = min(_NEAREST, rows)
-    near_row = gram.new_empty((segments, rows, nearest), dtype=torch.int16)
-    near_value = gram.new_empty((segments, rows, nearest), dtype=torch.float32)
-    block = next_power_of_2(rows)
-    rows_at_once = max(1, 4096 // block)
-    _nearest_kernel[(triton.cdiv(rows, rows_at_once), segments)](
-        gram,
-        near_row,
-        near_value,
-        rows,
-        nearest,
-        ROWS=rows_at_once,
-        BLOCK=block,
-        num_warps=4 if block <= 4096 else 16,
-    )
-    lists = gram.new_empty((segments, 2, rows), dtype=torch.int32)
-    side = gram.new_empty((segments, rows), dtype=torch.int8)
-    keys = gram.new_empty((segments, triton.cdiv(rows, 2)), dtype=torch.int64)
-    queue = gram.new_empty((segments, triton.cdiv(rows, 2)), dtype=torch.int32)
-    _dedup_kernel[(segments,)](
-        gram,
-        near_row,
-        near_value,
-        lists,
-        side,
-        keys,
-        queue,
-        kept,
-        rows,
-        nearest,
-        keep,
-        step,
-        NEAREST=_NEAREST,
-        BLOCK_ROWS=_BLOCK_ROWS,
-        num_warps=16,
-        num_stages=1,
-    )
-    return kept
-
-
 def _dedup_fake(gram: torch.Tensor, keep: int, step: int = 8) -> torch.Tensor:
     return gram.new_empty((gram.shape[0], keep), dtype=torch.int64)
 
 
 _dedup_op = register_op(
     "dedup(Tensor gram, int keep, int step=8) -> Tensor",
-    _dedup_triton,
+    dedup_triton,
     dedup_reference,
     _dedup_fake,
 )
-
-
-@triton.jit
-def _nearest_kernel(
-    gram, near_row, near_value, rows, nearest, ROWS: tl.constexpr, BLOCK: tl.constexpr
-):
-    segment = tl.program_id(1).to(tl.int64)
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
-    column = tl.arange(0, BLOCK)[None, :]
-    inside = (row < rows) & (column < rows)
-    value = tl.load(
-        gram + (segment * rows + row) * rows + column, mask=inside, other=0.0
-    )  # [ROWS, BLOCK]
-    near = is_in_top_k(tl.where(inside, ordered_bits(value), 0), nearest, 32, 1) & inside
-    place = (segment * rows + row) * nearest + tl.cumsum(near.to(tl.int32), axis=1) - 1
-    tl.store(near_row + place, (column + tl.zeros_like(row)).to(tl.int16), mask=near)
-    tl.store(near_value + place, value, mask=near)
-
-
-@triton.jit
-def _key(best, i):
-    """Lower for a better match, then for an earlier position."""
-    return ((~ordered_bits(best)).to(tl.int64) << 16) | i
-
-
-@triton.jit
-def _dedup_kernel(
-    gram,
-    near_row,
-    near_value,
-    lists,
-    side,
-    keys,
-    queue,
-    kept,
-    rows,
-    nearest,
-    keep,
-    step,
-    NEAREST: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr,
-):
-    segment = tl.program_id(0).to(tl.int64)
-    gram += segment * rows * rows
-    near_row += segment * rows * nearest
-    near_value += segment * rows * nearest
-    lists += segment * 2 * rows
-    side += segment * rows
-    keys += segment * tl.cdiv(rows, 2)
-    queue += segment * tl.cdiv(rows, 2)
-    lane = tl.arange(0, BLOCK_ROWS)
-    neighbour = tl.arange(0, NEAREST)
-    column = tl.arange(0, 64)
-
-    # 1. The list is 0..rows-1. A side is 1 for a, 2 for b, 0 for removed rows.
-    for start in range(0, rows, BLOCK_ROWS):
-        i = start + lane
-        tl.store(lists + i, i, mask=i < rows)
-        tl.store(side + i, (1 + (i & 1)).to(tl.int8), mask=i < rows)
-    tl.debug_barrier()
-
-    length = rows
-    current = 0
-    while length > keep:
-        count_a = (length + 1) // 2
-        count_b = length // 2
-        removed = tl.minimum(step, tl.minimum(length - keep, count_a))
-        now = lists + current * rows
-        following = lists + (1 - current) * rows
-
-        # 2. Best match of each row of a among its nearest; those without one queue up.
-        waiting = 0
-        for start in range(0, count_a, BLOCK_ROWS):
-            i = start + lane
-            row = tl.load(now + 2 * i, mask=i < count_a, other=0)
-            listed = (i < count_a)[:, None] & (neighbour < nearest)[None, :]
-            at = row[:, None].to(tl.int64) * nearest + neighbour[None, :]
-            near = tl.load(near_row + at, mask=listed, other=0).to(tl.int32)
-            in_b = listed & (tl.load(side + near, mask=listed, other=0) == 2)
-            value = tl.load(near_value + at, mask=in_b, other=-float("inf"))
-            found = tl.max(in_b.to(tl.int32), axis=1) == 1
-            tl.store(keys + i, _key(tl.max(value, axis=1), i), mask=(i < count_a) & found)
-            waits = (i < count_a) & (found == 0)
-            place = waiting + tl.cumsum(waits.to(tl.int32), axis=0) - 1
-            tl.store(queue + place, i, mask=waits)
-            waiting += tl.sum(waits.to(tl.int32), axis=0)
-        tl.debug_barrier()
-
-        # 3. The queue: its rows of the Gram against all of b.
-        for start in range(0, waiting, 32):
-            at = start + tl.arange(0, 32)
-            i = tl.load(queue + at, mask=at < waiting, other=0)
-            row = tl.load(now + 2 * i, mask=at < waiting, other=0).to(tl.int64)
-            best = tl.full([32], -float("inf"), dtype=tl.float32)
-            for start_b in range(0, count_b, 64):
-                j = start_b + column
-                other = tl.load(now + 2 * j + 1, mask=j < count_b, other=0)
-                value = tl.load(
-                    gram + row[:, None] * rows + other[None, :],
-                    mask=(at < waiting)[:, None] & (j < count_b)[None, :],
-                    other=-float("inf"),
-                )
-                best = tl.maximum(best, tl.max(value, axis=1))
-            tl.store(keys + i, _key(best, i), mask=at < waiting)
-        tl.debug_barrier()
-
-        # 4. Sort a by its keys without the first ones; b follows as it is.
-        for start in range(0, count_a, BLOCK_ROWS):
-            i = start + lane
-            key = tl.load(keys + i, mask=i < count_a, other=0)
-            rank = tl.zeros([BLOCK_ROWS], dtype=tl.int32)
-            for start_j in range(0, count_a, 64):
-                j = start_j + column
-                # 2**62 is above every key.
-                other = tl.load(keys + j, mask=j < count_a, other=4611686018427387904)
-                rank += tl.sum((other[None, :] < key[:, None]).to(tl.int32), axis=1)
-            row = tl.load(now + 2 * i, mask=i < count_a, other=0)
-            position = rank - removed
-            stays = (i < count_a) & (position >= 0)
-            tl.store(following + position, row, mask=stays)
-            tl.store(
-                side + row, tl.where(stays, 1 + (position & 1), 0).to(tl.int8), mask=i < count_a
-            )
-        for start in range(0, count_b, BLOCK_ROWS):
-            j = start + lane
-            row = tl.load(now + 2 * j + 1, mask=j < count_b, other=0)
-            position = count_a - removed + j
-            tl.store(following + position, row, mask=j < count_b)
-            tl.store(side + row, (1 + (position & 1)).to(tl.int8), mask=j < count_b)
-        tl.debug_barrier()
-        current = 1 - current
-        length -= removed
-
-    # 5. What still has a side, ascending.
-    written = 0
-    for start in range(0, rows, BLOCK_ROWS):
-        row = start + lane
-        alive = tl.load(side + row, mask=row < rows, other=0) > 0
-        place = written + tl.cumsum(alive.to(tl.int32), axis=0) - 1
-        tl.store(kept + segment * keep + place, row.to(tl.int64), mask=alive)
-        written += tl.sum(alive.to(tl.int32), axis=0)
 
 
 def _make_inputs(
@@ -333,7 +126,7 @@ SPEC = Spec(
     name="dedup",
     op=dedup,
     reference=dedup_reference,
-    launcher=_dedup_triton,
+    launcher=dedup_triton,
     registered=_dedup_op,
     make_inputs=_make_inputs,
     # Comparisons of the same stored numbers.

@@ -8,26 +8,17 @@ but share the indices: one launch copies a kept row of up to four tensors, each 
 once. Nothing is computed, so the copies are exact.
 """
 
-# Triton's bodies carry no Python types.
-# mypy: disable-error-code="no-untyped-def, untyped-decorator"
-
 from __future__ import annotations
 
 from typing import Any
 
 import torch
 
-from vtprune_kernels._triton import register_op, tl, triton, use_triton
+from vtprune_kernels._triton import register_op, use_triton
+from vtprune_kernels.gather_rows_triton import gather_rows_triton
 from vtprune_kernels.spec import EXACT, Spec, features
 
 __all__ = ["SPEC", "gather_rows"]
-
-_BLOCK_COLUMNS = 1024
-"""Elements of a row copied at a time: 16 bytes of bf16 for each of 128 threads. Not yet swept on a
-GPU."""
-
-_TENSORS_PER_LAUNCH = 4
-"""Qwen3-VL has the most: features and three DeepStack levels."""
 
 
 def gather_rows(
@@ -69,46 +60,10 @@ def gather_rows_reference(
     return out
 
 
-def _gather_rows_triton(
-    tensors: list[torch.Tensor], kept: torch.Tensor, out: list[torch.Tensor]
-) -> list[torch.Tensor]:
-    """Launch once for every four tensors."""
-    for first in range(0, len(tensors), _TENSORS_PER_LAUNCH):
-        _launch(
-            tensors[first : first + _TENSORS_PER_LAUNCH],
-            kept,
-            out[first : first + _TENSORS_PER_LAUNCH],
-        )
-    return out
-
-
-def _launch(tensors: list[torch.Tensor], kept: torch.Tensor, out: list[torch.Tensor]) -> None:
-    segments, k = kept.shape
-    slots: list[torch.Tensor | int] = []
-    for tensor, buffer in zip(tensors, out, strict=True):
-        flat = tensor.unsqueeze(-1).flatten(2)
-        if flat.stride(2) != 1:
-            flat = flat.contiguous()
-        if flat.dtype == torch.bool:
-            flat, buffer = flat.view(torch.uint8), buffer.view(torch.uint8)
-        slots += [flat, buffer, flat.stride(0), flat.stride(1), flat.shape[2]]
-    slots += slots[:5] * (_TENSORS_PER_LAUNCH - len(tensors))  # never looked at
-    if segments and k:
-        _gather_rows_kernel[(segments * k, len(tensors))](
-            kept,
-            kept.stride(0),
-            kept.stride(1),
-            k,
-            *slots,
-            BLOCK=_BLOCK_COLUMNS,
-            num_warps=4,
-        )
-
-
 def _run_registered(
     tensors: list[torch.Tensor], kept: torch.Tensor, out: list[torch.Tensor]
 ) -> None:
-    _gather_rows_triton(tensors, kept, out)
+    gather_rows_triton(tensors, kept, out)
 
 
 def _reference_registered(
@@ -131,57 +86,6 @@ _gather_rows_op = register_op(
 )
 
 
-@triton.jit
-def _copy_row(source, target, source_segment, source_row, width, segment, row, i, BLOCK):
-    begin = source + segment * source_segment + row * source_row
-    for start in range(0, width, BLOCK):
-        column = start + tl.arange(0, BLOCK)
-        value = tl.load(begin + column, mask=column < width)
-        tl.store(target + i * width + column, value, mask=column < width)
-
-
-@triton.jit
-def _gather_rows_kernel(
-    kept,
-    kept_segment,
-    kept_column,
-    k,
-    source0,
-    target0,
-    segment0,
-    row0,
-    width0,
-    source1,
-    target1,
-    segment1,
-    row1,
-    width1,
-    source2,
-    target2,
-    segment2,
-    row2,
-    width2,
-    source3,
-    target3,
-    segment3,
-    row3,
-    width3,
-    BLOCK: tl.constexpr,
-):
-    i = tl.program_id(0).to(tl.int64)
-    tensor = tl.program_id(1)
-    segment = i // k
-    row = tl.load(kept + segment * kept_segment + (i % k) * kept_column).to(tl.int64)
-    if tensor == 0:
-        _copy_row(source0, target0, segment0, row0, width0, segment, row, i, BLOCK)
-    elif tensor == 1:
-        _copy_row(source1, target1, segment1, row1, width1, segment, row, i, BLOCK)
-    elif tensor == 2:
-        _copy_row(source2, target2, segment2, row2, width2, segment, row, i, BLOCK)
-    else:
-        _copy_row(source3, target3, segment3, row3, width3, segment, row, i, BLOCK)
-
-
 def _make_inputs(
     kind: str, size: int, dtype: torch.dtype, device: torch.device | str, large: bool = False
 ) -> dict[str, Any]:
@@ -201,7 +105,7 @@ SPEC = Spec(
     name="gather_rows",
     op=gather_rows,
     reference=gather_rows_reference,
-    launcher=_gather_rows_triton,
+    launcher=gather_rows_triton,
     registered=_gather_rows_op,
     make_inputs=_make_inputs,
     # A copy.

@@ -8,15 +8,8 @@ first round of bipartite matching (`mask="opposite"`), and for assigning tokens 
 (`targets`). The cosine is that of `cosine_gram`, to the bit, so ties are ties and the lower j wins
 on every device.
 
-After the limbs of both sides (`cosine_gram.unit_limbs`), one launch: a program takes a tile of
-rows, runs over the tiles of targets and keeps the running maximum and its place in registers. It
-reads 3 bytes a channel of every target once a tile of rows and writes 12 bytes a row.
-
 Source: `methods.md` section 6 (K5).
 """
-
-# Triton's bodies carry no Python types.
-# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
 from __future__ import annotations
 
@@ -24,16 +17,9 @@ from typing import Any
 
 import torch
 
-from vtprune_kernels._triton import register_op, tl, triton, use_triton
-from vtprune_kernels.cosine_gram import (
-    MOST_CHANNELS,
-    TILE_CHANNELS,
-    cosine_gram_reference,
-    cosine_tile,
-    tile_of,
-    tile_pointers,
-    unit_limbs,
-)
+from vtprune_kernels._triton import register_op, use_triton
+from vtprune_kernels.cosine_gram import MOST_CHANNELS, cosine_gram_reference
+from vtprune_kernels.row_max_cosine_triton import row_max_cosine_triton
 from vtprune_kernels.spec import EXACT, Spec, features
 
 __all__ = ["SPEC", "row_max_cosine"]
@@ -88,35 +74,6 @@ def row_max_cosine_reference(
     return best, index.masked_fill(best.isneginf(), -1)
 
 
-def _row_max_cosine_triton(
-    features: torch.Tensor, targets: torch.Tensor | None = None, mask: str = "all"
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Launch the split into limbs, once or twice, and the search."""
-    best, index = _row_max_cosine_fake(features)
-    if best.numel() == 0:
-        return best, index
-    limbs = unit_limbs(features)
-    others = limbs if targets is None else unit_limbs(targets)
-    tile, warps = tile_of(features.device)
-    _row_max_cosine_kernel[(triton.cdiv(features.shape[1], tile), features.shape[0])](
-        limbs,
-        others,
-        best,
-        index,
-        limbs.stride(0),
-        others.stride(0),
-        features.shape[1],
-        others.shape[2],
-        limbs.shape[3],
-        MASK=_MASKS.index(mask),
-        TILE=tile,
-        CHANNELS=TILE_CHANNELS,
-        num_warps=warps,
-        num_stages=3,
-    )
-    return best, index
-
-
 def _row_max_cosine_fake(
     features: torch.Tensor, targets: torch.Tensor | None = None, mask: str = "all"
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -128,53 +85,10 @@ def _row_max_cosine_fake(
 
 _row_max_cosine_op = register_op(
     'row_max_cosine(Tensor features, Tensor? targets=None, str mask="all") -> (Tensor, Tensor)',
-    _row_max_cosine_triton,
+    row_max_cosine_triton,
     row_max_cosine_reference,
     _row_max_cosine_fake,
 )
-
-
-@triton.jit
-def _row_max_cosine_kernel(
-    limbs,
-    others,
-    best,
-    index,
-    plane_i,
-    plane_j,
-    count,
-    target_count,
-    padded,
-    MASK: tl.constexpr,
-    TILE: tl.constexpr,
-    CHANNELS: tl.constexpr,
-):
-    segment = tl.program_id(1).to(tl.int64)
-    i = tl.program_id(0) * TILE + tl.arange(0, TILE)
-    limbs_i = tile_pointers(limbs, segment, i, count, padded, CHANNELS)
-    highest = tl.full([TILE], -float("inf"), dtype=tl.float32)
-    place = tl.full([TILE], -1, dtype=tl.int32)
-    end = target_count
-    if MASK == 1:  # before: later tiles hold nothing that a row of this one looks at
-        end = tl.minimum(target_count, (tl.program_id(0) + 1) * TILE)
-    for start in range(0, end, TILE):
-        j = start + tl.arange(0, TILE)
-        limbs_j = tile_pointers(others, segment, j, target_count, padded, CHANNELS)
-        cosine = cosine_tile(limbs_i, limbs_j, plane_i, plane_j, padded, TILE, CHANNELS)
-        allowed = (j < target_count)[None, :] & (i >= 0)[:, None]
-        if MASK == 1:
-            allowed &= j[None, :] < i[:, None]
-        if MASK == 2:
-            allowed &= ((i[:, None] + j[None, :]) & 1) == 1
-        cosine = tl.where(allowed, cosine, -float("inf"))
-        value = tl.max(cosine, axis=1)
-        first = tl.min(tl.where(cosine == value[:, None], j[None, :], 2147483647), axis=1)
-        # Strictly greater: an equal value in a later tile has a higher index.
-        place = tl.where(value > highest, first, place)
-        highest = tl.maximum(highest, value)
-    at = segment * count + i
-    tl.store(best + at, highest, mask=i < count)
-    tl.store(index + at, place.to(tl.int64), mask=i < count)
 
 
 def _make_inputs(
@@ -189,7 +103,7 @@ SPEC = Spec(
     name="row_max_cosine",
     op=row_max_cosine,
     reference=row_max_cosine_reference,
-    launcher=_row_max_cosine_triton,
+    launcher=row_max_cosine_triton,
     registered=_row_max_cosine_op,
     make_inputs=_make_inputs,
     # The cosines are those of `cosine_gram`, to the bit.

@@ -1,0 +1,269 @@
+"""Kernels of `column_importance`: there is no map at all.
+
+One launch finds the log-sum-exp of each query's logits, unless the attention kernel of the tower
+saved it; one computes the logits again, keys in rows, and adds up their exponentials over the
+queries in registers; one averages the heads, and gathers the patches of a token through the map.
+Each adds in an order fixed by one segment's size, without atomics. Query and key are read once a
+block (128) of the other; what lies in between is two floats a patch and head.
+"""
+
+# Triton's bodies carry no Python types.
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from vtprune_kernels._triton import capability, next_power_of_2, tl, triton
+
+__all__ = ["column_importance_triton"]
+
+
+_HELD, _STREAMED, _WARPS = 128, 64, 8
+"""Queries (first launch) or keys (second) a program holds, and those of the other kind that it
+reads at a time. Not yet swept on a GPU."""
+
+_FLOAT32_HELD, _FLOAT32_STREAMED, _FLOAT32_WARPS = 32, 32, 4
+"""The same for float32, whose products run outside the tensor cores with operands in registers; the
+tiles above spill 400 bytes a thread."""
+
+_TOKENS = 64
+"""Tokens of one program of the third launch. Not yet swept on a GPU."""
+
+
+def column_importance_triton(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    num_heads: int,
+    scale: float,
+    cu_seqlens: torch.Tensor | None = None,
+    max_seqlen: int | None = None,
+    lengths: torch.Tensor | None = None,
+    lse: torch.Tensor | None = None,
+    token_of_patch: torch.Tensor | None = None,
+    patches_per_token: int = 1,
+) -> torch.Tensor:
+    """Launch the two or three kernels."""
+    query = query if query.stride(-1) == 1 else query.contiguous()
+    key = key if key.stride(-1) == 1 else key.contiguous()
+    *images, patches, _ = query.shape
+    importance = query.new_empty((*images, patches // patches_per_token), dtype=torch.float32)
+    if importance.numel() == 0:
+        return importance
+    if cu_seqlens is None:
+        segments, longest, _ = query.shape
+        strides = (query.stride(0), query.stride(1), key.stride(0), key.stride(1))
+    else:
+        segments = cu_seqlens.shape[0] - 1
+        longest = query.shape[0] if max_seqlen is None else max_seqlen
+        strides = (0, query.stride(0), 0, key.stride(0))
+    total = query.shape[:-1].numel()
+    # Absent tensors need a pointer all the same; the flags say that it is not read.
+    bounds = cu_seqlens if cu_seqlens is not None else lengths
+    shape = {
+        "bounds": query if bounds is None else bounds,
+        "patches": query.shape[-2],
+        "total": total,
+        "PACKED": cu_seqlens is not None,
+        "PADDED": lengths is not None,
+    }
+    head_size = query.shape[-1] // num_heads
+    wide = query.dtype == torch.float32
+    held = _FLOAT32_HELD if wide else _HELD
+    tiles = {
+        "HEAD_SIZE": head_size,
+        "BLOCK_HEAD": next_power_of_2(head_size),
+        "HELD": held,
+        "STREAMED": _FLOAT32_STREAMED if wide else _STREAMED,
+        "UPCAST": capability(query.device) == 0,
+        "num_warps": _FLOAT32_WARPS if wide else _WARPS,
+        "num_stages": 2,
+    }
+    grid = (triton.cdiv(longest, held), num_heads, segments)
+    received = query.new_empty((num_heads, total), dtype=torch.float32)
+    if lse is None:
+        lse = query.new_empty((num_heads, total), dtype=torch.float32)
+        _lse_kernel[grid](query, key, lse, *strides, scale * math.log2(math.e), **shape, **tiles)
+    elif cu_seqlens is None:
+        lse = lse.transpose(0, 1)
+    lse = lse.contiguous()
+    _received_kernel[grid](
+        query, key, lse, received, *strides, scale * math.log2(math.e), **shape, **tiles
+    )
+    order = None if token_of_patch is None else token_of_patch.argsort(stable=True)
+    _column_mean_kernel[(triton.cdiv(longest // patches_per_token, _TOKENS), segments)](
+        received,
+        received if order is None else order,
+        importance,
+        **shape,
+        HEADS=num_heads,
+        HAS_MAP=order is not None,
+        PATCHES=patches_per_token,
+        BLOCK=_TOKENS,
+        num_warps=2,
+    )
+    return importance
+
+
+@triton.jit
+def _bounds_of(bounds, segment, patches, PACKED: tl.constexpr, PADDED: tl.constexpr):
+    """Where a segment starts and how long it is, padding excluded."""
+    start = 0
+    size = patches
+    if PACKED:
+        start = tl.load(bounds + segment).to(tl.int32)
+        size = tl.load(bounds + segment + 1).to(tl.int32) - start
+    elif PADDED:
+        size = tl.load(bounds + segment).to(tl.int32)
+    return start, size
+
+
+@triton.jit
+def _rows(pointer, begin, stride, row, size, HEAD_SIZE, BLOCK_HEAD, UPCAST):
+    """Load one head's channels of some patches, zeros outside: `[rows, BLOCK_HEAD]`."""
+    channel = tl.arange(0, BLOCK_HEAD)
+    value = tl.load(
+        pointer + begin + row[:, None].to(tl.int64) * stride + channel[None, :],
+        mask=(row < size)[:, None] & (channel < HEAD_SIZE)[None, :],
+        other=0.0,
+    )
+    return value.to(tl.float32) if UPCAST else value
+
+
+@triton.jit
+def _lse_kernel(
+    query,
+    key,
+    lse,
+    query_image,
+    query_patch,
+    key_image,
+    key_patch,
+    scale,
+    bounds,
+    patches,
+    total,
+    PACKED: tl.constexpr,
+    PADDED: tl.constexpr,
+    HEAD_SIZE: tl.constexpr,
+    BLOCK_HEAD: tl.constexpr,
+    HELD: tl.constexpr,
+    STREAMED: tl.constexpr,
+    UPCAST: tl.constexpr,
+):
+    block, head, segment = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    start, size = _bounds_of(bounds, segment, patches, PACKED, PADDED)
+    if block * HELD >= size:
+        return
+    row = block * HELD + tl.arange(0, HELD)
+    begin_q = segment * query_image + start.to(tl.int64) * query_patch + head * HEAD_SIZE
+    begin_k = segment * key_image + start.to(tl.int64) * key_patch + head * HEAD_SIZE
+    held = _rows(query, begin_q, query_patch, row, size, HEAD_SIZE, BLOCK_HEAD, UPCAST)
+    highest = tl.full([HELD], -float("inf"), dtype=tl.float32)
+    denominator = tl.zeros([HELD], dtype=tl.float32)
+    for first in range(0, size, STREAMED):
+        column = first + tl.arange(0, STREAMED)
+        keys = _rows(key, begin_k, key_patch, column, size, HEAD_SIZE, BLOCK_HEAD, UPCAST)
+        logit = tl.dot(held, tl.trans(keys), input_precision="ieee") * scale
+        logit = tl.where((column < size)[None, :], logit, -float("inf"))  # [HELD, STREAMED]
+        higher = tl.maximum(highest, tl.max(logit, axis=1))
+        denominator *= tl.exp2(highest - higher)
+        denominator += tl.sum(tl.exp2(logit - higher[:, None]), axis=1)
+        highest = higher
+    # 0.693... = log(2): stored in base e, as attention kernels do.
+    result = (highest + tl.log2(denominator)) * 0.6931471805599453
+    at = head.to(tl.int64) * total + start + row
+    if not PACKED:
+        at += segment * patches
+    tl.store(lse + at, result, mask=row < size)
+
+
+@triton.jit
+def _received_kernel(
+    query,
+    key,
+    lse,
+    received,
+    query_image,
+    query_patch,
+    key_image,
+    key_patch,
+    scale,
+    bounds,
+    patches,
+    total,
+    PACKED: tl.constexpr,
+    PADDED: tl.constexpr,
+    HEAD_SIZE: tl.constexpr,
+    BLOCK_HEAD: tl.constexpr,
+    HELD: tl.constexpr,
+    STREAMED: tl.constexpr,
+    UPCAST: tl.constexpr,
+):
+    block, head, segment = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    start, size = _bounds_of(bounds, segment, patches, PACKED, PADDED)
+    if block * HELD >= size:
+        return
+    column = block * HELD + tl.arange(0, HELD)
+    begin_q = segment * query_image + start.to(tl.int64) * query_patch + head * HEAD_SIZE
+    begin_k = segment * key_image + start.to(tl.int64) * key_patch + head * HEAD_SIZE
+    begin = head.to(tl.int64) * total + start
+    if not PACKED:
+        begin += segment * patches
+    held = _rows(key, begin_k, key_patch, column, size, HEAD_SIZE, BLOCK_HEAD, UPCAST)
+    total_received = tl.zeros([HELD], dtype=tl.float32)
+    for first in range(0, size, STREAMED):
+        row = first + tl.arange(0, STREAMED)
+        queries = _rows(query, begin_q, query_patch, row, size, HEAD_SIZE, BLOCK_HEAD, UPCAST)
+        # An infinite denominator takes rows past the end out.
+        denominator = tl.load(lse + begin + row, mask=row < size, other=float("inf"))
+        logit = tl.dot(held, tl.trans(queries), input_precision="ieee") * scale
+        # 1.442... = log2(e). Keys in rows, so the sum stays within a warp: [HELD, STREAMED].
+        paid = tl.exp2(logit - (denominator * 1.4426950408889634)[None, :])
+        total_received += tl.sum(paid, axis=1)
+    tl.store(received + begin + column, total_received, mask=column < size)
+
+
+@triton.jit
+def _column_mean_kernel(
+    received,
+    order,
+    importance,
+    bounds,
+    patches,
+    total,
+    PACKED: tl.constexpr,
+    PADDED: tl.constexpr,
+    HEADS: tl.constexpr,
+    HAS_MAP: tl.constexpr,
+    PATCHES: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    segment = tl.program_id(1).to(tl.int64)
+    start, size = _bounds_of(bounds, segment, patches, PACKED, PADDED)
+    token = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    if PACKED:
+        inside = token < size // PATCHES
+        begin = start.to(tl.int64)
+        first_patch = begin * 0
+    else:
+        inside = token < patches // PATCHES
+        begin = segment * patches
+        first_patch = begin
+    attention = tl.zeros([BLOCK], dtype=tl.float32)
+    for i in tl.static_range(PATCHES):
+        patch = token.to(tl.int64) * PATCHES + i
+        if HAS_MAP:
+            if PACKED:
+                patch += start
+            patch = tl.load(order + patch, mask=inside, other=0) + first_patch
+        else:
+            patch += begin
+        real = inside & (patch - begin < size)
+        for _ in range(HEADS):
+            attention += tl.load(received + patch, mask=real, other=0.0)
+            patch += total
+    target = begin // PATCHES + token
+    tl.store(importance + target, attention / (tl.maximum(size, 1) * HEADS), mask=inside)

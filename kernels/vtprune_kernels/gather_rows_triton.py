@@ -1,0 +1,107 @@
+"""Kernel of `gather_rows`: one launch for up to four tensors, each row read and written once."""
+
+# Triton's bodies carry no Python types.
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+
+from __future__ import annotations
+
+import torch
+
+from vtprune_kernels._triton import tl, triton
+
+__all__ = ["gather_rows_triton"]
+
+
+_BLOCK_COLUMNS = 1024
+"""Elements of a row copied at a time: 16 bytes of bf16 for each of 128 threads. Not yet swept on a
+GPU."""
+
+_TENSORS_PER_LAUNCH = 4
+"""Qwen3-VL has the most: features and three DeepStack levels."""
+
+
+def gather_rows_triton(
+    tensors: list[torch.Tensor], kept: torch.Tensor, out: list[torch.Tensor]
+) -> list[torch.Tensor]:
+    """Launch once for every four tensors."""
+    for first in range(0, len(tensors), _TENSORS_PER_LAUNCH):
+        _launch(
+            tensors[first : first + _TENSORS_PER_LAUNCH],
+            kept,
+            out[first : first + _TENSORS_PER_LAUNCH],
+        )
+    return out
+
+
+def _launch(tensors: list[torch.Tensor], kept: torch.Tensor, out: list[torch.Tensor]) -> None:
+    segments, k = kept.shape
+    slots: list[torch.Tensor | int] = []
+    for tensor, buffer in zip(tensors, out, strict=True):
+        flat = tensor.unsqueeze(-1).flatten(2)
+        if flat.stride(2) != 1:
+            flat = flat.contiguous()
+        if flat.dtype == torch.bool:
+            flat, buffer = flat.view(torch.uint8), buffer.view(torch.uint8)
+        slots += [flat, buffer, flat.stride(0), flat.stride(1), flat.shape[2]]
+    slots += slots[:5] * (_TENSORS_PER_LAUNCH - len(tensors))  # never looked at
+    if segments and k:
+        _gather_rows_kernel[(segments * k, len(tensors))](
+            kept,
+            kept.stride(0),
+            kept.stride(1),
+            k,
+            *slots,
+            BLOCK=_BLOCK_COLUMNS,
+            num_warps=4,
+        )
+
+
+@triton.jit
+def _copy_row(source, target, source_segment, source_row, width, segment, row, i, BLOCK):
+    begin = source + segment * source_segment + row * source_row
+    for start in range(0, width, BLOCK):
+        column = start + tl.arange(0, BLOCK)
+        value = tl.load(begin + column, mask=column < width)
+        tl.store(target + i * width + column, value, mask=column < width)
+
+
+@triton.jit
+def _gather_rows_kernel(
+    kept,
+    kept_segment,
+    kept_column,
+    k,
+    source0,
+    target0,
+    segment0,
+    row0,
+    width0,
+    source1,
+    target1,
+    segment1,
+    row1,
+    width1,
+    source2,
+    target2,
+    segment2,
+    row2,
+    width2,
+    source3,
+    target3,
+    segment3,
+    row3,
+    width3,
+    BLOCK: tl.constexpr,
+):
+    i = tl.program_id(0).to(tl.int64)
+    tensor = tl.program_id(1)
+    segment = i // k
+    row = tl.load(kept + segment * kept_segment + (i % k) * kept_column).to(tl.int64)
+    if tensor == 0:
+        _copy_row(source0, target0, segment0, row0, width0, segment, row, i, BLOCK)
+    elif tensor == 1:
+        _copy_row(source1, target1, segment1, row1, width1, segment, row, i, BLOCK)
+    elif tensor == 2:
+        _copy_row(source2, target2, segment2, row2, width2, segment, row, i, BLOCK)
+    else:
+        _copy_row(source3, target3, segment3, row3, width3, segment, row, i, BLOCK)

@@ -1,0 +1,158 @@
+"""Kernel of `greedy_select`: one launch for all segments, one program each, all steps inside.
+
+Scores and states are registers, and only what rows exchange (cover, the c) goes through memory that
+stays in the L1 or L2 cache. A step reads one row of S for "max-min" (2.3 KB of 576), all of S for
+"coverage", every c for "dpp".
+"""
+
+# Triton's bodies carry no Python types.
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+
+from __future__ import annotations
+
+import torch
+
+from vtprune_kernels._triton import next_power_of_2, tl, triton
+
+__all__ = ["greedy_select_triton"]
+
+
+_TILE_ELEMENTS = 8192
+"""Elements of S read together: 16 for each of 512 threads. Not yet swept on a GPU."""
+
+
+def greedy_select_triton(
+    gram: torch.Tensor, keep: int, objective: str, weight: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Launch one program a segment."""
+    gram = gram.contiguous()
+    segments, rows, _ = gram.shape
+    kept = gram.new_empty((segments, keep), dtype=torch.int64)
+    if kept.numel() == 0:
+        return kept
+    block = next_power_of_2(rows)
+    cholesky_rows = keep if objective == "dpp" else 0
+    _greedy_select_kernel[(segments,)](
+        gram,
+        gram if weight is None else weight.contiguous(),
+        kept,
+        gram.new_empty((segments, rows), dtype=torch.int32),
+        gram.new_empty((segments, cholesky_rows, rows), dtype=torch.float64),
+        rows,
+        keep,
+        OBJECTIVE=objective,
+        HAS_WEIGHT=weight is not None,
+        BLOCK=block,
+        ROWS=max(1, _TILE_ELEMENTS // block),
+        num_warps=16 if block >= 512 else 4,
+        # A product that is not fused with the addition after it is the same on a CPU.
+        enable_fp_fusion=False,
+    )
+    return kept
+
+
+@triton.jit
+def _units(similarity):
+    """Count whole multiples of 2**-22, half to even: adding 1.5 * 2**23 shifts a fraction out."""
+    scaled = tl.minimum(tl.maximum(similarity, -1.0), 1.0) * 4194304.0
+    return ((scaled + 12582912.0) - 12582912.0).to(tl.int32)
+
+
+@triton.jit
+def _greedy_select_kernel(
+    gram,
+    weight,
+    kept,
+    cover,
+    cholesky,
+    rows,
+    keep,
+    OBJECTIVE: tl.constexpr,
+    HAS_WEIGHT: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    segment = tl.program_id(0).to(tl.int64)
+    gram += segment * rows * rows
+    cover += segment * rows
+    cholesky += segment * keep * rows
+    i = tl.arange(0, BLOCK)
+    inside = i < rows
+    w = tl.full([BLOCK], 1.0, dtype=tl.float32)
+    if HAS_WEIGHT:
+        w = tl.load(weight + segment * rows + i, mask=inside, other=0.0)
+    taken = i >= rows
+    score = tl.zeros([BLOCK], dtype=tl.float32)
+    covered = tl.zeros([BLOCK], dtype=tl.int32)
+
+    # 1. State and score before the first step.
+    if OBJECTIVE == "max-min":
+        score = tl.full([BLOCK], float("inf"), dtype=tl.float32)
+        for start in range(0, rows, ROWS):
+            j = start + tl.arange(0, ROWS)
+            listed = (j < rows)[:, None] & inside[None, :] & (j[:, None] != i[None, :])
+            s = tl.load(
+                gram + j[:, None].to(tl.int64) * rows + i[None, :],
+                mask=listed,
+                other=-float("inf"),
+            )
+            score = tl.minimum(score, tl.min(1.0 - s, axis=0))
+    if OBJECTIVE == "coverage":
+        tl.store(cover + i, covered, mask=inside)
+        tl.debug_barrier()
+    rest = tl.zeros([BLOCK], dtype=tl.float64)
+    if OBJECTIVE == "dpp":
+        diagonal = tl.load(gram + i.to(tl.int64) * (rows + 1), mask=inside, other=0.0)
+        rest = w.to(tl.float64) * diagonal.to(tl.float64) * w.to(tl.float64)
+    near = tl.full([BLOCK], float("inf"), dtype=tl.float32)
+
+    for step in range(keep):
+        # 2. The best row that is not taken; the first of equals.
+        if OBJECTIVE == "coverage":
+            gain = tl.zeros([BLOCK], dtype=tl.int64)
+            for start in range(0, rows, ROWS):
+                j = start + tl.arange(0, ROWS)
+                s = tl.load(
+                    gram + j[:, None].to(tl.int64) * rows + i[None, :],
+                    mask=(j < rows)[:, None] & inside[None, :],
+                    other=0.0,
+                )  # [ROWS, BLOCK]
+                has = tl.load(cover + j, mask=j < rows, other=0)
+                more = tl.maximum(_units(s) - has[:, None], 0)
+                gain += tl.sum(tl.where((j < rows)[:, None], more, 0).to(tl.int64), axis=0)
+            score = gain.to(tl.float32) * w
+        if OBJECTIVE == "dpp":
+            usable = tl.where(rest > 1e-6, rest, 0.0)
+            open_score = tl.where(taken, -1.0, usable)
+        else:
+            open_score = tl.where(taken, -float("inf"), score)
+        highest = tl.max(open_score, axis=0)
+        best = tl.min(tl.where((open_score == highest) & (taken == 0), i, BLOCK), axis=0)
+        taken = taken | (i == best)
+
+        # 3. State with that row in the set.
+        s = tl.load(gram + best.to(tl.int64) * rows + i, mask=inside, other=0.0)
+        if OBJECTIVE == "max-min":
+            near = tl.minimum(near, 1.0 - s)
+            score = near
+        if OBJECTIVE == "coverage":
+            covered = tl.maximum(covered, _units(s))
+            tl.debug_barrier()
+            tl.store(cover + i, covered, mask=inside)
+            tl.debug_barrier()
+        if OBJECTIVE == "dpp":
+            seen = tl.zeros([BLOCK], dtype=tl.float64)
+            for t in range(step):
+                c = tl.load(cholesky + t * rows + i, mask=inside, other=0.0)
+                seen += tl.load(cholesky + t * rows + best) * c
+            w_best = tl.sum(tl.where(i == best, w, 0.0), axis=0).to(tl.float64)
+            e = w_best * s.to(tl.float64) * w.to(tl.float64) - seen
+            e = tl.where(highest > 0, e / tl.sqrt(tl.maximum(highest, 1e-6)), 0.0)
+            tl.store(cholesky + step * rows + i, e, mask=inside)
+            tl.debug_barrier()
+            rest -= e * e
+
+    # 4. In raster order.
+    chosen = taken & inside
+    place = tl.cumsum(chosen.to(tl.int32), axis=0) - 1
+    tl.store(kept + segment * keep + place, i.to(tl.int64), mask=chosen)
