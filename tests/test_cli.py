@@ -35,6 +35,8 @@ def settings(*flags: str) -> ServerConfig | None:
             ["--prune-method=random", "--prune-tokens=9", '--prune-options={"seed": 5}'],
             {"method": "random", "tokens": 9, "options": {"seed": 5}},
         ),
+        (['--prune-detail={"low": 0.9}'], {"detail": {"low": 0.9}}),
+        (['--prune-limits={"max_rate": 0.95}'], {"limits": {"max_rate": 0.95}}),
     ],
     ids=str,
 )
@@ -89,6 +91,11 @@ def test_arguments_made_without_our_flags_mean_no_settings() -> None:
             "--prune-options is '{step: 8}'; it should be a valid dictionary",
         ),
         (["--prune-options=[8]"], "--prune-options is [8]; it should be a valid dictionary"),
+        (['--prune-detail={"low": 1}'], "--prune-detail.low is 1; it should be less than 1"),
+        (
+            ["--prune-rate=0.9", '--prune-limits={"max_rate": 0.5}'],
+            "--prune-rate is 0.9; allowed: rates from 0 to 0.5, by --prune-limits",
+        ),
     ],
     ids=str,
 )
@@ -125,6 +132,8 @@ def test_the_help_explains_every_flag_and_names_every_method() -> None:
         ["--prune-tokens"],
         ["--prune-options"],
         ["--prune-feature-cache-mb"],
+        ["--prune-detail"],
+        ["--prune-limits"],
     ]
     assert all(action.help and action.help.endswith(".") for action in ours)
     assert ", ".join(methods.names()) in text

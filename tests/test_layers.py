@@ -15,11 +15,19 @@ ROOT = Path(vllm_pruner.__file__).parents[1]
 
 LAYERS = [
     {"vtprune_kernels"},
-    {"vllm_pruner.budget", "vllm_pruner.config", "vllm_pruner.envs", "vllm_pruner.method"},
+    {
+        "vllm_pruner.budget",
+        "vllm_pruner.config",
+        "vllm_pruner.detail",
+        "vllm_pruner.envs",
+        "vllm_pruner.limits",
+        "vllm_pruner.method",
+        "vllm_pruner.request",
+    },
     {"vllm_pruner.methods"},
     {"vllm_pruner", "vllm_pruner.cli", "vllm_pruner.compat", "vllm_pruner.selection"},
     {"vllm_pruner.models"},
-    {"vllm_pruner.plugin"},
+    {"vllm_pruner.chat", "vllm_pruner.plugin"},
     {"vtprune_server"},
 ]
 """From the bottom up. A module belongs to the longest of these names that begins its own."""
@@ -36,8 +44,11 @@ NEVER = {
     "vtprune_kernels": {"vllm", "vllm_pruner", "vtprune_server", "transformers", "pydantic"},
     "vllm_pruner.budget": {"vllm", "torch", "pydantic"},
     "vllm_pruner.config": {"vllm", "torch"},
+    "vllm_pruner.detail": {"vllm", "torch"},
     "vllm_pruner.envs": {"vllm", "torch", "pydantic"},
+    "vllm_pruner.limits": {"vllm", "torch"},
     "vllm_pruner.method": {"vllm"},
+    "vllm_pruner.request": {"vllm", "torch"},
     "vllm_pruner.methods": {"vllm", "transformers"},
     "vllm_pruner.selection": {"vllm", "transformers"},
     "vllm_pruner.cli": {"vllm", "torch"},

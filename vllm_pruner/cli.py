@@ -17,6 +17,8 @@ _FLAGS = {
     "tokens": "--prune-tokens",
     "options": "--prune-options",
     "feature_cache_mb": "--prune-feature-cache-mb",
+    "detail": "--prune-detail",
+    "limits": "--prune-limits",
 }
 
 
@@ -52,6 +54,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Device memory for what the vision tower made of known images: another question, rate "
         "or method about one skips the tower. 0 turns it off. Default: 256.",
     )
+    group.add_argument(
+        "--prune-detail",
+        metavar="JSON",
+        help='Rates of OpenAI\'s image_url.detail. Default: \'{"low": 0.95, "high": 0.5}\'; '
+        "auto has the server's own rate.",
+    )
+    group.add_argument(
+        "--prune-limits",
+        metavar="JSON",
+        help="What a request may ask for: any of min_rate, max_rate, min_tokens (an image) and "
+        "methods (a list), as a JSON object. Default: anything.",
+    )
 
 
 def settings(args: argparse.Namespace) -> ServerConfig | None:
@@ -79,7 +93,7 @@ def _value(key: str, text: str) -> Any:
             return float(text)
         if key in ("tokens", "feature_cache_mb"):
             return int(text)
-        if key == "options":
+        if key in ("options", "detail", "limits"):
             return json.loads(text)
     except ValueError:
         pass
@@ -91,4 +105,5 @@ def _name_flags(sentence: str) -> str:
     for key, flag in _FLAGS.items():
         if sentence.startswith((f"{key} ", f"{key}.")):
             sentence = flag + sentence.removeprefix(key)
-    return sentence.replace(" and tokens is ", f" and {_FLAGS['tokens']} is ")
+    sentence = sentence.replace(" and tokens is ", f" and {_FLAGS['tokens']} is ")
+    return sentence.replace(", by limits", f", by {_FLAGS['limits']}")

@@ -24,6 +24,7 @@ __all__ = [
     "CHECKED_VERSION",
     "check_version",
     "feature_attention",
+    "patch_chat",
     "patch_engine_args",
     "profiled_images",
     "without_settings",
@@ -96,6 +97,77 @@ def patch_engine_args(
     setattr(EngineArgs, "add_cli_args", staticmethod(add_cli_args))  # noqa: B010
     setattr(EngineArgs, "from_cli_args", classmethod(from_cli_args))  # noqa: B010
     setattr(EngineArgs, "create_model_config", create_model_config)  # noqa: B010
+
+
+def patch_chat(
+    key: str,
+    requested: Callable[[ModelConfig, Any, list[Any]], dict[str, Any]],
+    take_counts: Callable[[Any, Any], None],
+    report: Callable[[Any, Any], Any],
+) -> None:
+    """Let a chat request carry settings of ours, and its answer carry counts.
+
+    Relies on `OnlineRenderer.preprocess_chat`, which makes the engine's input of every chat-like
+    request and reads `request.mm_processor_kwargs`; on its `trust_request_mm_kwargs`; and on
+    `OpenAIServingChat.create_chat_completion`. Safe to call again. May go when vLLM lets a plugin
+    add a field to its requests.
+
+    Args:
+        key: our key in `mm_processor_kwargs`.
+        requested: returns the settings of a request, given the server's model and the messages.
+        take_counts: called with the request and the engine's input made of it.
+        report: returns the answer to a chat completion, given the request and vLLM's answer.
+
+    Raises:
+        RuntimeError: this vLLM is built in another way than the one this was read in.
+    """
+    from vllm.entrypoints.generate.base.protocol import validate_request_mm_kwargs
+    from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
+    from vllm.renderers.online_renderer import OnlineRenderer
+
+    if "_vtprune" in vars(OnlineRenderer):
+        return
+    try:
+        preprocess, complete = (
+            OnlineRenderer.preprocess_chat,
+            OpenAIServingChat.create_chat_completion,
+        )
+    except AttributeError as error:
+        raise RuntimeError(f"vtprune: vLLM is not built as {CHECKED_VERSION} is: {error}") from None
+
+    @functools.wraps(preprocess)
+    async def preprocess_chat(
+        self: OnlineRenderer, request: Any, messages: list[Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        settings = requested(self.model_config, request, messages)
+        theirs = getattr(request, "mm_processor_kwargs", None)
+        if settings:
+            validate_request_mm_kwargs(
+                mm_processor_kwargs=theirs,
+                media_io_kwargs=getattr(request, "media_io_kwargs", None),
+                trust_request_mm_kwargs=self.trust_request_mm_kwargs,
+            )
+            self = copy.copy(self)  # this request alone: what the client sent has been checked
+            self.trust_request_mm_kwargs = True
+            request.mm_processor_kwargs = {**(theirs or {}), key: settings}
+        try:
+            conversation, inputs = await preprocess(self, request, messages, *args, **kwargs)
+        finally:
+            if settings:
+                request.mm_processor_kwargs = theirs
+        for engine_input in inputs:
+            take_counts(request, engine_input)
+        return conversation, inputs
+
+    @functools.wraps(complete)
+    async def create_chat_completion(
+        self: OpenAIServingChat, request: Any, raw_request: Any = None
+    ) -> Any:
+        return report(request, await complete(self, request, raw_request))
+
+    setattr(OnlineRenderer, "_vtprune", True)  # noqa: B010
+    setattr(OnlineRenderer, "preprocess_chat", preprocess_chat)  # noqa: B010
+    setattr(OpenAIServingChat, "create_chat_completion", create_chat_completion)  # noqa: B010
 
 
 def without_settings(model_config: ModelConfig, key: str) -> ModelConfig:

@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from vllm_pruner import method as methods
 from vllm_pruner.budget import Budget
+from vllm_pruner.detail import DetailRates
+from vllm_pruner.limits import Limits, Rate
 from vllm_pruner.method import Method, Options
 
 __all__ = [
@@ -46,7 +48,7 @@ class PruneConfig(BaseModel):
     method: str = "vispruner"
     """Name of a registered method."""
 
-    rate: Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)] | None = None
+    rate: Rate | None = None
     """Fraction of an image's visual tokens removed; 0 leaves the image alone."""
 
     tokens: Annotated[int, Field(ge=1)] | None = None
@@ -140,6 +142,19 @@ class ServerConfig(PruneConfig):
     """MiB on the device for features of known images, so that another question, rate or method
     about them skips the tower; 0 keeps none."""
 
+    detail: DetailRates = Field(default_factory=DetailRates)
+    """Rates of OpenAI's `image_url.detail`."""
+
+    limits: Limits = Field(default_factory=Limits)
+    """Bounds of what a request may ask for."""
+
+    @model_validator(mode="after")
+    def _within_limits(self) -> ServerConfig:
+        """The default of every request has to be one that a request could name."""
+        if fault := self.limits.fault(self):
+            raise ConfigError(f"{fault.replace(' here', '')}, by limits")
+        return self
+
     @property
     def images(self) -> PruneConfig:
         """The part that a request may change."""
@@ -165,6 +180,15 @@ def _sentence(error: ValidationError, model: type[BaseModel], prefix: str = "") 
         return str(fault["ctx"]["error"])
     key = prefix + ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        allowed = ", ".join(model.model_fields) or "none"
+        allowed = ", ".join(_model_at(model, fault["loc"]).model_fields) or "none"
         return f"{key} is {fault['input']!r} but there is no such key; allowed: {allowed}"
     return f"{key} is {fault['input']!r}; {fault['msg'].replace('Input', 'it', 1)}"
+
+
+def _model_at(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:
+    """The model, possibly one inside `model`, that lacks the last key of `path`."""
+    for key in path[:-1]:
+        inner = model.model_fields[str(key)].annotation
+        assert isinstance(inner, type) and issubclass(inner, BaseModel), path
+        model = inner
+    return model

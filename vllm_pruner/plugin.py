@@ -79,9 +79,9 @@ def _configure(engine_args: EngineArgs, original: Callable[[], ModelConfig]) -> 
 
 
 def _create_pruned(
-    engine_args: EngineArgs, original: Callable[[], ModelConfig], config: PruneConfig
+    engine_args: EngineArgs, original: Callable[[], ModelConfig], config: ServerConfig
 ) -> ModelConfig:
-    from vllm_pruner import models
+    from vllm_pruner import chat, models
 
     taken = engine_args.model_class_overrides.keys() & models.CLASSES.keys()
     if taken:
@@ -92,6 +92,9 @@ def _create_pruned(
     engine_args.model_class_overrides = {**engine_args.model_class_overrides, **models.CLASSES}
     model_config = original()
     tokens = models.visual_tokens(model_config.hf_config, config)
+    if not config.off and (fault := config.limits.fault_on(config, tokens)):
+        raise ConfigError(f"{fault}, by limits")
+    compat.patch_chat(KEY, chat.requested, chat.take_counts, chat.report)
     _announce(config, model_config, tokens)
     return model_config
 

@@ -65,6 +65,10 @@ def visual_tokens(hf_config: Any) -> int:
 class PrunedLlavaInfo(PrunedInfo, LlavaProcessingInfo):
     """`LlavaProcessingInfo` with settings; see `PrunedInfo` for the changes."""
 
+    def image_tokens(self, size: object) -> int:
+        """The same for every image."""
+        return self.get_max_image_tokens()
+
 
 class PrunedLlavaProcessor(PrunedProcessor, LlavaMultiModalProcessor):
     """`LlavaMultiModalProcessor` with fewer placeholders; see `PrunedProcessor`."""
@@ -130,6 +134,8 @@ class PrunedLlava(LlavaForConditionalGeneration):
     ) -> list[torch.Tensor]:
         """Return the kept rows of each image, projected: `[keep, width of the decoder]` each."""
         projector = self.multi_modal_projector
+        if config.off:  # beside an image of the same request that is pruned
+            return list(projector(features))
         if not config.resolved[0].needs_text:
             kept = self._select(VisualTokens(features, importance), config)
             return list(projector(gather_rows([features], kept)[0]))

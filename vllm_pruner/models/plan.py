@@ -41,7 +41,9 @@ class ImagePlan:
     @property
     def identity(self) -> str:
         """vLLM's identity of the image under this plan: what its encoder output and KV are cached
-        by."""
+        by. An image that is left alone is the bare one, whoever left it alone."""
+        if self.config.off:
+            return self.image
         text = ",".join(map(str, self.text))
         plan = f"{self.image}\n{self.config.canonical()}\n{text}"
         return hashlib.blake2b(plan.encode(), digest_size=32).hexdigest()

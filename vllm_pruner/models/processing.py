@@ -20,10 +20,12 @@ from vllm_pruner import compat
 from vllm_pruner.config import KEY, ConfigError, PruneConfig, ServerConfig
 from vllm_pruner.models.message_text import MessageText
 from vllm_pruner.models.plan import FIELDS, ImagePlan
+from vllm_pruner.request import image_configs
 
 if TYPE_CHECKING:
     from vllm.inputs import MultiModalInput
     from vllm.model_executor.models.llava import LlavaMultiModalProcessor
+    from vllm.multimodal.parse import ImageSize
     from vllm.multimodal.processing import (
         BaseProcessingInfo,
         InputProcessingContext,
@@ -52,14 +54,21 @@ class PrunedInfo(_Info):
       because the tower is profiled by it.
     """
 
-    prune_config: PruneConfig
+    prune_config: ServerConfig
     get_max_image_tokens: Callable[[], int]
+    get_num_image_tokens: Callable[..., int]
 
     def __init__(self, ctx: InputProcessingContext) -> None:
         settings = (ctx.get_mm_config().mm_processor_kwargs or {}).get(KEY, {})
-        self.prune_config = ServerConfig.parse(settings).images
+        self.prune_config = ServerConfig.parse(settings)
         stripped = compat.without_settings(ctx.model_config, KEY)
         super().__init__(dataclasses.replace(ctx, model_config=stripped))
+
+    def image_tokens(self, size: ImageSize | None) -> int | None:
+        """Visual tokens of an image, unpruned; None if its size is not known but would say."""
+        if size is None:
+            return None
+        return self.get_num_image_tokens(image_width=size.width, image_height=size.height)
 
     def get_mm_max_tokens_per_item(
         self, seq_len: int, mm_counts: Mapping[str, int]
@@ -84,36 +93,51 @@ class PrunedProcessor(_Processor):
     def apply(self, inputs: ProcessorInputs, timing_ctx: TimingContext) -> MultiModalInput:
         kwargs = dict(inputs.hf_processor_mm_kwargs)
         anonymous = bool(kwargs.pop(_DUMMY, False))
-        config = self._resolve(kwargs.pop(KEY, None))
-        if not config.off and inputs.mm_data_items.get("image"):
-            self._refuse_embeddings(inputs)
-            bare = dataclasses.replace(inputs, hf_processor_mm_kwargs=dict(kwargs))
-            kwargs[KEY] = self._plans(config, bare, anonymous)
-        return super().apply(dataclasses.replace(inputs, hf_processor_mm_kwargs=kwargs), timing_ctx)
+        requested = kwargs.pop(KEY, None)
+        if not (items := inputs.mm_data_items.get("image")):
+            bare = dataclasses.replace(inputs, hf_processor_mm_kwargs=kwargs)
+            return super().apply(bare, timing_ctx)
+        tokens = self._image_tokens(items)
+        configs = self._resolve(requested, tokens)
+        if all(config.off for config in configs):
+            bare = dataclasses.replace(inputs, hf_processor_mm_kwargs=kwargs)
+            return super().apply(bare, timing_ctx)
+        self._refuse_embeddings(items)
+        bare = dataclasses.replace(inputs, hf_processor_mm_kwargs=dict(kwargs))
+        kwargs[KEY] = self._plans(configs, bare, anonymous)
+        planned = dataclasses.replace(inputs, hf_processor_mm_kwargs=kwargs)
+        output = super().apply(planned, timing_ctx)
+        if None not in tokens:
+            output[KEY] = sum(tokens)  # type: ignore[literal-required]  # for the answer's usage
+        return output
 
     def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> ProcessorInputs:
         inputs = super().get_dummy_inputs(*args, **kwargs)
         marked = {**inputs.hf_processor_mm_kwargs, _DUMMY: True}
         return dataclasses.replace(inputs, hf_processor_mm_kwargs=marked)
 
-    def _resolve(self, requested: object) -> PruneConfig:
-        """The server's settings, changed by the request's; a bad request is the client's error."""
-        config: PruneConfig = self.info.prune_config
-        if requested is None:
-            return config
+    def _image_tokens(self, items: Any) -> list[int | None]:
+        """Visual tokens of each image, unpruned; None for one that its client sent before and now
+        only names, if its size says how many."""
+        if isinstance(items, ImageEmbeddingItems):
+            return [items.get_feature_size(item) for item in range(len(items))]
+        sizes = [
+            items.get_image_size(item) if items.get(item) is not None else None
+            for item in range(len(items))
+        ]
+        return [self.info.image_tokens(size) for size in sizes]
+
+    def _resolve(self, requested: object, tokens: list[int | None]) -> list[PruneConfig]:
+        """The settings of each image; a bad request is the client's error."""
+        most = self.info.get_max_image_tokens()
+        counts = [most if count is None else count for count in tokens]
         try:
-            config = config.override(requested)
+            return image_configs(self.info.prune_config, requested, counts, most)
         except ConfigError as error:
             raise VLLMValidationError(f"{KEY}: {error}", parameter=KEY) from None
-        most = self.info.get_max_image_tokens()
-        if config.tokens is not None and config.tokens > most:
-            raise VLLMValidationError(
-                f"{KEY}: tokens is {config.tokens}; allowed: 1 to {most}", parameter=KEY
-            )
-        return config
 
-    def _refuse_embeddings(self, inputs: ProcessorInputs) -> None:
-        if isinstance(inputs.mm_data_items["image"], ImageEmbeddingItems):
+    def _refuse_embeddings(self, items: Any) -> None:
+        if isinstance(items, ImageEmbeddingItems):
             raise VLLMValidationError(
                 "image_embeds is given, but vtprune prunes in the encoder, which it bypasses; "
                 f"allowed: an image, or {KEY} rate 0",
@@ -121,18 +145,21 @@ class PrunedProcessor(_Processor):
             )
 
     def _plans(
-        self, config: PruneConfig, inputs: ProcessorInputs, anonymous: bool
+        self, configs: list[PruneConfig], inputs: ProcessorInputs, anonymous: bool
     ) -> list[ImagePlan]:
         """One plan for each image of the request, in order."""
         images = super()._get_mm_hashes(inputs)["image"]
         if anonymous:
             images = [ImagePlan.ANONYMOUS] * len(images)
         texts: list[tuple[int, ...]] = [()] * len(images)
-        if config.resolved[0].needs_text:
+        if any(config.resolved[0].needs_text for config in configs):
             found = self._message_text.of_images(inputs.prompt)
             # A prompt without placeholders is refused by vLLM, in its own words.
             texts = found if len(found) == len(images) else texts
-        return [ImagePlan(config, *pair) for pair in zip(images, texts, strict=True)]
+        return [
+            ImagePlan(config, image, text if config.resolved[0].needs_text else ())
+            for config, image, text in zip(configs, images, texts, strict=True)
+        ]
 
     @cached_property
     def _message_text(self) -> MessageText:
