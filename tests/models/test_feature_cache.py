@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import torch
@@ -30,7 +32,8 @@ class Asker:
             features = values.view(-1, 1, 1).expand(-1, TOKENS, WIDTH).bfloat16()
             return features, values.view(-1, 1).expand(-1, TOKENS) + 0.001
 
-        features, importance = self.cache.fetch(list(images), encode)
+        crops = [1] * len(images)
+        features, importance = self.cache.fetch(list(images), crops, encode)
         values = torch.tensor([float(ord(image)) for image in images])
         assert features.dtype == torch.bfloat16
         assert features[:, 0, 0].tolist() == values.tolist()
@@ -92,3 +95,56 @@ def test_its_memory_takes_the_types_it_is_told_under_any_default() -> None:
         torch.set_default_dtype(torch.float32)
     ask("a")
     assert ask("a") == []
+
+
+def _tower(calls: list[list[int]], crops: list[int]) -> Callable[[list[int]], Any]:
+    """Every crop a number of its own: ten times the image's place, and its place in the image."""
+
+    def encode(places: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        calls.append(places)
+        values = torch.tensor(
+            [10.0 * place + crop for place in places for crop in range(crops[place])]
+        )
+        features = values.view(-1, 1, 1).expand(-1, TOKENS, WIDTH).bfloat16()
+        return features, values.view(-1, 1).expand(-1, TOKENS)
+
+    return encode
+
+
+def test_images_of_several_crops_are_kept_and_forgotten_as_a_whole() -> None:
+    cache = FeatureCache(7 * IMAGE_BYTES, TOKENS, WIDTH, torch.bfloat16, torch.device("cpu"))
+    names, crops = ["a", "b", "c"], [3, 1, 3]
+    calls: list[list[int]] = []
+    for _ in range(2):
+        features, importance = cache.fetch(names, crops, _tower(calls, crops))
+        assert features[:, 0, 0].tolist() == importance[:, 0].tolist() == [0, 1, 2, 10, 20, 21, 22]
+    assert calls == [[0, 1, 2]]
+    # Two crops of d take the place of a, asked for longest ago: e finds room beside it.
+    cache.fetch(["d"], [2], _tower(calls, [2]))
+    cache.fetch(["e"], [1], _tower(calls, [1]))
+    assert len(cache) == 4
+    calls.clear()
+    cache.fetch(["b", "c", "d", "e"], [1, 3, 2, 1], _tower(calls, [1, 3, 2, 1]))
+    assert calls == []
+    # Room for five is made of b, c and d; one slot stays free.
+    features, _ = cache.fetch(["f"], [5], _tower(calls, [5]))
+    assert features[:, 0, 0].tolist() == [0, 1, 2, 3, 4]
+    assert (calls, len(cache)) == ([[0]], 2)
+    cache.fetch(["e", "f"], [1, 5], _tower(calls, [1, 5]))
+    assert calls == [[0]]
+
+
+def test_an_image_of_more_crops_than_there_is_room_for_pushes_nothing_out() -> None:
+    cache = FeatureCache(2 * IMAGE_BYTES, TOKENS, WIDTH, torch.bfloat16, torch.device("cpu"))
+    calls: list[list[int]] = []
+    cache.fetch(["a"], [2], _tower(calls, [2]))
+    cache.fetch(["b"], [3], _tower(calls, [3]))
+    cache.fetch(["a"], [2], _tower(calls, [2]))
+    assert calls == [[0], [0]]
+
+
+def test_one_name_for_images_of_different_sizes_never_gives_rows_that_do_not_fit() -> None:
+    cache = FeatureCache(9 * IMAGE_BYTES, TOKENS, WIDTH, torch.bfloat16, torch.device("cpu"))
+    calls: list[list[int]] = []
+    assert len(cache.fetch(["a"], [2], _tower(calls, [2]))[0]) == 2
+    assert len(cache.fetch(["a"], [3], _tower(calls, [3]))[0]) == 3

@@ -23,7 +23,7 @@ class WorkerProbe:
 
     def forget_features(self) -> dict[str, Any]:
         """Empty the cache of the tower's features."""
-        self.get_model()._feature_cache.clear()  # type: ignore[attr-defined]
+        self.get_model()._encoder.cache.clear()  # type: ignore[attr-defined]
         return {}
 
     def read_probe(self) -> dict[str, Any]:
@@ -37,8 +37,8 @@ def _install(model: Any) -> None:
     model._probe_record = record
     select = model._select
 
-    def recording(tokens: Any, config: Any) -> torch.Tensor:
-        kept: torch.Tensor = select(tokens, config)
+    def recording(tokens: Any, *arguments: Any) -> torch.Tensor:
+        kept: torch.Tensor = select(tokens, *arguments)
         record["kept"] += kept.tolist()
         if tokens.importance is not None:
             record["importance"] += tokens.importance.tolist()

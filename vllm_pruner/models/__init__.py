@@ -5,7 +5,7 @@ Names only: the class is imported by vLLM where it is needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from vllm_pruner.config import ConfigError, PruneConfig
@@ -15,18 +15,8 @@ __all__ = ["CLASSES", "visual_tokens"]
 CLASSES = {
     "LlavaForConditionalGeneration": "vllm_pruner.models.llava:PrunedLlava",
 }
-"""vLLM's `model_class_overrides`: architecture to `module:Class`."""
-
-
-def _llava_tokens(hf_config: Any) -> int:
-    from vllm_pruner.models.llava import visual_tokens as llava_tokens
-
-    return llava_tokens(hf_config)
-
-
-_VISUAL_TOKENS: dict[str, Callable[[Any], int]] = {
-    "LlavaForConditionalGeneration": _llava_tokens,
-}
+"""vLLM's `model_class_overrides`: architecture to `module:Class`. The module also has
+`visual_tokens(hf_config)`: the most tokens of an image, or a ConfigError."""
 
 
 def visual_tokens(hf_config: Any, config: PruneConfig) -> int:
@@ -36,8 +26,9 @@ def visual_tokens(hf_config: Any, config: PruneConfig) -> int:
         ConfigError: the model cannot be pruned, or not with these settings.
     """
     for architecture in hf_config.architectures or []:
-        if architecture in _VISUAL_TOKENS:
-            tokens = _VISUAL_TOKENS[architecture](hf_config)
+        if architecture in CLASSES:
+            family = import_module(CLASSES[architecture].partition(":")[0])
+            tokens: int = family.visual_tokens(hf_config)
             break
     else:
         raise ConfigError(
