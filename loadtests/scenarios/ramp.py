@@ -1,0 +1,48 @@
+"""Where does the server saturate? Users double until requests per second stop rising.
+
+    locust -f loadtests/scenarios/ramp.py --headless --host http://localhost:8000
+
+Closed load. The log ends with the number of users beyond which a tenth more users brings nothing.
+"""
+
+import logging
+
+import _options  # noqa: F401
+from locust import LoadTestShape
+from single_image import SingleImage
+
+__all__ = ["Ramp", "SingleImage"]
+
+STEP = 20
+"""Seconds at every number of users; the first quarter is left out while the queue fills."""
+
+LEAST_GAIN = 1.1
+"""Doubling the users has to bring this factor, else the server is saturated."""
+
+MOST_USERS = 1024
+
+
+class Ramp(LoadTestShape):  # type: ignore[misc]
+    """1, 2, 4, ... users, each for `STEP` seconds, until saturation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._users, self._best = 1, 0.0
+        self._began, self._counted, self._from = 0.0, -1, 0.0
+
+    def tick(self) -> tuple[int, float] | None:
+        """Called every second by locust: how many users, how fast they come; None ends the run."""
+        now = self.get_run_time()
+        answered = self.runner.stats.get(SingleImage.__name__, "CHAT").num_requests
+        if self._counted < 0 and now - self._began >= STEP / 4:
+            self._counted, self._from = answered, now
+        if now - self._began < STEP:
+            return self._users, self._users
+        rate = (answered - self._counted) / (now - self._from)
+        logging.info("ramp: %d users, %.2f requests/s", self._users, rate)
+        if rate < LEAST_GAIN * self._best or self._users >= MOST_USERS:
+            logging.info("ramp: saturated at %d users", self._users // 2)
+            return None
+        self._users, self._best = 2 * self._users, rate
+        self._began, self._counted = now, -1
+        return self._users, self._users
