@@ -37,10 +37,12 @@ __all__ = [
     "HAS_TRITON",
     "INTERPRETED",
     "capability",
+    "flags",
     "implementation",
     "next_power_of_2",
     "register_op",
     "tl",
+    "traced_on_cpu",
     "triton",
     "use_triton",
 ]
@@ -56,6 +58,17 @@ _LIBRARY = torch.library.Library("vtprune", "FRAGMENT")
 def use_triton(*tensors: torch.Tensor) -> bool:
     """Whether operators on these tensors run the kernel rather than the reference."""
     return INTERPRETED or (HAS_TRITON and all(tensor.is_cuda for tensor in tensors))
+
+
+def traced_on_cpu(tensor: torch.Tensor) -> bool:
+    """Whether a compiler is tracing on a CPU: it cannot look into a reference that sets threads or
+    loops over sizes, so the operator is one step."""
+    return torch.compiler.is_compiling() and not tensor.is_cuda
+
+
+def flags(valid: torch.Tensor | None, otherwise: torch.Tensor) -> torch.Tensor:
+    """Return a mask as bytes for a kernel, or any tensor where its flag says that none is read."""
+    return otherwise if valid is None else valid.contiguous().view(torch.uint8)
 
 
 def implementation(device: torch.device) -> str:

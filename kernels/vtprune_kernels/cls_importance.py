@@ -13,6 +13,7 @@ Source: VisPruner (arXiv 2412.01818), which reads the same row from the full map
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -25,7 +26,11 @@ __all__ = ["SPEC", "cls_importance"]
 
 
 def cls_importance(
-    query: torch.Tensor, key: torch.Tensor, num_heads: int, scale: float
+    query: torch.Tensor,
+    key: torch.Tensor,
+    num_heads: int,
+    scale: float,
+    valid: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return the class token's attention to the patches, mean over heads.
 
@@ -35,6 +40,9 @@ def cls_importance(
         num_heads: heads held here. Under tensor parallelism that is a rank's share; the mean over
             ranks of the results is then the mean over all heads.
         scale: factor on the logits, usually `head_size ** -0.5`.
+        valid: `[images, N]` bool, which patches exist (see `segments`): the others are no part of
+            the softmax and get 0. Padding that the tower itself attended to, as in LLaVA-NeXT's
+            crops, is not such padding: it is left in here and masked when tokens are ranked.
 
     Returns:
         `[images, N]` float32. Rows sum to at most 1 (the class token's own share is cut off).
@@ -45,12 +53,16 @@ def cls_importance(
     if query.shape != key.shape or query.ndim != 3 or query.shape[-1] % num_heads:
         raise ValueError(f"shapes {list(query.shape)}, {list(key.shape)} with {num_heads} heads")
     if use_triton(query, key):
-        return _cls_importance_op(query, key, num_heads, scale)
-    return cls_importance_reference(query, key, num_heads, scale)
+        return _cls_importance_op(query, key, num_heads, scale, valid)
+    return cls_importance_reference(query, key, num_heads, scale, valid)
 
 
 def cls_importance_reference(
-    query: torch.Tensor, key: torch.Tensor, num_heads: int, scale: float
+    query: torch.Tensor,
+    key: torch.Tensor,
+    num_heads: int,
+    scale: float,
+    valid: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Plain torch. Multiply and sum instead of a GEMM: the sum over one head's 64 or so channels
     has one order whatever the number of images, so an image scores the same in any batch."""
@@ -58,17 +70,25 @@ def cls_importance_reference(
     cls = query[:, :1].reshape(images, 1, num_heads, -1).float()
     keys = key.reshape(images, tokens, num_heads, -1).float()
     logits = (keys * cls).sum(-1) * scale
+    if valid is not None:
+        padding = torch.nn.functional.pad(~valid, (1, 0))  # the class token exists
+        logits = logits.masked_fill(padding.unsqueeze(2), -math.inf)
     return logits.softmax(dim=1).mean(dim=2)[:, 1:].contiguous()
 
 
 def _cls_importance_fake(
-    query: torch.Tensor, key: torch.Tensor, num_heads: int, scale: float
+    query: torch.Tensor,
+    key: torch.Tensor,
+    num_heads: int,
+    scale: float,
+    valid: torch.Tensor | None = None,
 ) -> torch.Tensor:
     return key.new_empty((key.shape[0], key.shape[1] - 1), dtype=torch.float32)
 
 
 _cls_importance_op = register_op(
-    "cls_importance(Tensor query, Tensor key, int num_heads, float scale) -> Tensor",
+    "cls_importance(Tensor query, Tensor key, int num_heads, float scale,"
+    " Tensor? valid=None) -> Tensor",
     cls_importance_triton,
     cls_importance_reference,
     _cls_importance_fake,

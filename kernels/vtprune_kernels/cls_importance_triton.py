@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import torch
 
-from vtprune_kernels._triton import next_power_of_2, tl, triton
+from vtprune_kernels._triton import flags, next_power_of_2, tl, triton
 
 __all__ = ["cls_importance_triton"]
 
@@ -29,7 +29,11 @@ one image; larger blocks leave most of the GPU idle there. Not yet swept on a GP
 
 
 def cls_importance_triton(
-    query: torch.Tensor, key: torch.Tensor, num_heads: int, scale: float
+    query: torch.Tensor,
+    key: torch.Tensor,
+    num_heads: int,
+    scale: float,
+    valid: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Launch the two kernels."""
     if query.stride(-1) != 1:
@@ -48,6 +52,7 @@ def cls_importance_triton(
     _cls_logits_kernel[(blocks, num_heads, images)](
         query,
         key,
+        flags(valid, key),
         logits,
         block_max,
         block_sum,
@@ -57,6 +62,7 @@ def cls_importance_triton(
         tokens,
         blocks,
         scale,
+        HAS_VALID=valid is not None,
         HEADS=num_heads,
         HEAD_SIZE=head_size,
         BLOCK_KEYS=_BLOCK_KEYS,
@@ -82,6 +88,7 @@ def cls_importance_triton(
 def _cls_logits_kernel(
     query,
     key,
+    valid,
     logits,
     block_max,
     block_sum,
@@ -91,6 +98,7 @@ def _cls_logits_kernel(
     tokens,
     blocks,
     scale,
+    HAS_VALID: tl.constexpr,
     HEADS: tl.constexpr,
     HEAD_SIZE: tl.constexpr,
     BLOCK_KEYS: tl.constexpr,
@@ -100,6 +108,11 @@ def _cls_logits_kernel(
     token = block * BLOCK_KEYS + tl.arange(0, BLOCK_KEYS)
     channel = tl.arange(0, BLOCK_HEAD)
     inside = token < tokens
+    exists = inside
+    if HAS_VALID:
+        patch = valid + image * (tokens - 1) + token - 1
+        exists = tl.load(patch, mask=inside & (token > 0), other=1) != 0
+        exists = exists & inside
     has_channel = channel < HEAD_SIZE
     cls = tl.load(
         query + image * query_image + head * HEAD_SIZE + channel, mask=has_channel, other=0.0
@@ -109,16 +122,18 @@ def _cls_logits_kernel(
         + image * key_image
         + token[:, None].to(tl.int64) * key_token
         + (head * HEAD_SIZE + channel)[None, :],
-        mask=inside[:, None] & has_channel[None, :],
+        mask=exists[:, None] & has_channel[None, :],
         other=0.0,
     )  # [BLOCK_KEYS, BLOCK_HEAD]
     logit = tl.sum(keys.to(tl.float32) * cls.to(tl.float32)[None, :], axis=1) * scale
-    logit = tl.where(inside, logit, -float("inf"))
+    logit = tl.where(exists, logit, -float("inf"))
     highest = tl.max(logit, axis=0)
+    # A block of padding alone has no maximum; it contributes 0 * exp(-inf).
+    above = tl.where(highest == -float("inf"), 0.0, highest)
     row = image * HEADS + head
     tl.store(logits + row * tokens + token, logit, mask=inside)
     tl.store(block_max + row * blocks + block, highest)
-    tl.store(block_sum + row * blocks + block, tl.sum(tl.exp(logit - highest), axis=0))
+    tl.store(block_sum + row * blocks + block, tl.sum(tl.exp(logit - above), axis=0))
 
 
 @triton.jit
@@ -141,9 +156,12 @@ def _cls_mean_kernel(
     for head in range(HEADS):
         row = image * HEADS + head
         maxima = tl.load(block_max + row * blocks + block, mask=block < blocks, other=-float("inf"))
-        sums = tl.load(block_sum + row * blocks + block, mask=block < blocks, other=0.0)
         highest = tl.max(maxima, axis=0)
-        denominator = tl.sum(sums * tl.exp(maxima - highest), axis=0)
+        # One block after the other: the order must not depend on how much padding follows.
+        denominator = 0.0
+        for i in range(blocks):
+            part = tl.exp(tl.load(block_max + row * blocks + i) - highest)
+            denominator += tl.load(block_sum + row * blocks + i) * part
         logit = tl.load(logits + row * tokens + 1 + patch, mask=inside, other=-float("inf"))
         total += tl.exp(logit - highest) / denominator
     tl.store(importance + image * (tokens - 1) + patch, total / HEADS, mask=inside)

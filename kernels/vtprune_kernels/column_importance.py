@@ -40,7 +40,7 @@ def column_importance(
     scale: float,
     cu_seqlens: torch.Tensor | None = None,
     max_seqlen: int | None = None,
-    lengths: torch.Tensor | None = None,
+    valid: torch.Tensor | None = None,
     lse: torch.Tensor | None = None,
     token_of_patch: torch.Tensor | None = None,
     patches_per_token: int = 1,
@@ -56,8 +56,8 @@ def column_importance(
         cu_seqlens: `[segments + 1]` integers, where each segment starts and the last one ends.
         max_seqlen: upper bound of a segment's length; known on the host, it saves launching
             programs that have nothing to do. Default: `total`.
-        lengths: `[images]` integers: patches after the first `lengths[i]` are padding, which pays
-            no attention and receives 0. Not together with `cu_seqlens`.
+        valid: `[images, N]` bool, which patches exist (see `segments`): padding pays no attention
+            and receives 0. Not together with `cu_seqlens`.
         lse: log-sum-exp of each query's scaled logits over its segment, float32,
             `[images, num_heads, N]` or `[num_heads, total]`, if the tower's attention saved it.
         token_of_patch: `[N]` or `[total]` integers: the token that each patch goes to. Each token
@@ -74,8 +74,8 @@ def column_importance(
     """
     if query.shape != key.shape or query.ndim != (3 if cu_seqlens is None else 2):
         raise ValueError(f"query {list(query.shape)}, key {list(key.shape)}")
-    if cu_seqlens is not None and lengths is not None:
-        raise ValueError("cu_seqlens says where segments end; lengths is for a padded batch")
+    if cu_seqlens is not None and valid is not None:
+        raise ValueError("cu_seqlens says where segments end; valid is for a padded batch")
     if query.shape[-1] % num_heads or query.shape[-2] % patches_per_token:
         raise ValueError(
             f"{list(query.shape)} for {num_heads} heads, {patches_per_token} patches a token"
@@ -90,7 +90,7 @@ def column_importance(
         scale,
         cu_seqlens,
         max_seqlen,
-        lengths,
+        valid,
         lse,
         token_of_patch,
         patches_per_token,
@@ -104,7 +104,7 @@ def column_importance_reference(
     scale: float,
     cu_seqlens: torch.Tensor | None = None,
     max_seqlen: int | None = None,
-    lengths: torch.Tensor | None = None,
+    valid: torch.Tensor | None = None,
     lse: torch.Tensor | None = None,
     token_of_patch: torch.Tensor | None = None,
     patches_per_token: int = 1,
@@ -124,9 +124,11 @@ def column_importance_reference(
     if cu_seqlens is not None:
         segment = torch.bucketize(position, cu_seqlens[1:].long(), right=True)[None]
         size = cu_seqlens.diff()[segment]
-    elif lengths is not None:
-        segment = torch.where(position < lengths[:, None], 0, -1)
-        size = lengths[:, None].clamp_min(1)
+    elif valid is not None:
+        segment = torch.where(valid, 0, -1)
+        size = valid.sum(dim=1, keepdim=True).clamp_min(1)
+        queries = queries.masked_fill(~valid[:, None, :, None], 0.0)  # it may hold NaN
+        keys = keys.masked_fill(~valid[:, None, None, :], 0.0)
     # 2. The map, in slices, and its column sums.
     received: torch.Tensor = queries.new_zeros(images, patches)
     for block in position.split(_QUERY_BLOCK):
@@ -138,7 +140,7 @@ def column_importance_reference(
             slice_of_map = logits.softmax(dim=-1)
         else:
             slice_of_map = (logits - lse[:, :, block, None]).exp()
-        if lengths is not None:
+        if valid is not None:
             assert segment is not None
             slice_of_map = slice_of_map.masked_fill((segment < 0)[:, None, block, None], 0.0)
         received += slice_of_map.sum(dim=(1, 2))
@@ -157,7 +159,7 @@ def _column_importance_fake(
     scale: float,
     cu_seqlens: torch.Tensor | None = None,
     max_seqlen: int | None = None,
-    lengths: torch.Tensor | None = None,
+    valid: torch.Tensor | None = None,
     lse: torch.Tensor | None = None,
     token_of_patch: torch.Tensor | None = None,
     patches_per_token: int = 1,
@@ -168,7 +170,7 @@ def _column_importance_fake(
 
 _column_importance_op = register_op(
     "column_importance(Tensor query, Tensor key, int num_heads, float scale,"
-    " Tensor? cu_seqlens=None, SymInt? max_seqlen=None, Tensor? lengths=None, Tensor? lse=None,"
+    " Tensor? cu_seqlens=None, SymInt? max_seqlen=None, Tensor? valid=None, Tensor? lse=None,"
     " Tensor? token_of_patch=None, int patches_per_token=1) -> Tensor",
     column_importance_triton,
     column_importance_reference,
@@ -182,13 +184,15 @@ def _make_inputs(
     images, heads, head_size = (8, 16, 64) if large else (2, 2, 80)
     fused = features(kind, (images, size, 3 * heads * head_size), dtype, device)
     query, key, _ = fused.chunk(3, dim=-1)
-    lengths = torch.arange(size, size - images, -1, device=device).clamp_min(1)
+    # A hole in the first image; the second one ends earlier.
+    valid = torch.ones(images, size, dtype=torch.bool, device=device)
+    valid[0, size // 2 :: size], valid[1, size - size // 3 :] = size == 1, False
     return {
         "query": query,
         "key": key,
         "num_heads": heads,
         "scale": head_size**-0.5,
-        "lengths": None if large else lengths,
+        "valid": None if large else valid,
     }
 
 

@@ -16,7 +16,8 @@ import math
 
 import torch
 
-from vtprune_kernels._triton import capability, next_power_of_2, tl, triton
+from vtprune_kernels._triton import capability, flags, next_power_of_2, tl, triton
+from vtprune_kernels.segments import end_of
 
 __all__ = ["column_importance_triton"]
 
@@ -40,7 +41,7 @@ def column_importance_triton(
     scale: float,
     cu_seqlens: torch.Tensor | None = None,
     max_seqlen: int | None = None,
-    lengths: torch.Tensor | None = None,
+    valid: torch.Tensor | None = None,
     lse: torch.Tensor | None = None,
     token_of_patch: torch.Tensor | None = None,
     patches_per_token: int = 1,
@@ -61,13 +62,14 @@ def column_importance_triton(
         strides = (0, query.stride(0), 0, key.stride(0))
     total = query.shape[:-1].numel()
     # Absent tensors need a pointer all the same; the flags say that it is not read.
-    bounds = cu_seqlens if cu_seqlens is not None else lengths
+    bounds = cu_seqlens if valid is None else end_of(valid)
     shape = {
         "bounds": query if bounds is None else bounds,
+        "valid": flags(valid, query),
         "patches": query.shape[-2],
         "total": total,
         "PACKED": cu_seqlens is not None,
-        "PADDED": lengths is not None,
+        "PADDED": valid is not None,
     }
     head_size = query.shape[-1] // num_heads
     wide = query.dtype == torch.float32
@@ -96,6 +98,7 @@ def column_importance_triton(
     _column_mean_kernel[(triton.cdiv(longest // patches_per_token, _TOKENS), segments)](
         received,
         received if order is None else order,
+        query if valid is None else valid.sum(dim=1),
         importance,
         **shape,
         HEADS=num_heads,
@@ -109,7 +112,7 @@ def column_importance_triton(
 
 @triton.jit
 def _bounds_of(bounds, segment, patches, PACKED: tl.constexpr, PADDED: tl.constexpr):
-    """Where a segment starts and how long it is, padding excluded."""
+    """Where a segment starts and how long it is, padding at its end excluded."""
     start = 0
     size = patches
     if PACKED:
@@ -121,12 +124,21 @@ def _bounds_of(bounds, segment, patches, PACKED: tl.constexpr, PADDED: tl.conste
 
 
 @triton.jit
-def _rows(pointer, begin, stride, row, size, HEAD_SIZE, BLOCK_HEAD, UPCAST):
+def _exist(valid, segment, patches, row, size, PADDED: tl.constexpr):
+    """Which patches of a block are real."""
+    exists = row < size
+    if PADDED:
+        exists = tl.load(valid + segment * patches + row, mask=exists, other=0) != 0
+    return exists
+
+
+@triton.jit
+def _rows(pointer, begin, stride, row, exists, HEAD_SIZE, BLOCK_HEAD, UPCAST):
     """Load one head's channels of some patches, zeros outside: `[rows, BLOCK_HEAD]`."""
     channel = tl.arange(0, BLOCK_HEAD)
     value = tl.load(
         pointer + begin + row[:, None].to(tl.int64) * stride + channel[None, :],
-        mask=(row < size)[:, None] & (channel < HEAD_SIZE)[None, :],
+        mask=exists[:, None] & (channel < HEAD_SIZE)[None, :],
         other=0.0,
     )
     return value.to(tl.float32) if UPCAST else value
@@ -143,6 +155,7 @@ def _lse_kernel(
     key_patch,
     scale,
     bounds,
+    valid,
     patches,
     total,
     PACKED: tl.constexpr,
@@ -160,17 +173,21 @@ def _lse_kernel(
     row = block * HELD + tl.arange(0, HELD)
     begin_q = segment * query_image + start.to(tl.int64) * query_patch + head * HEAD_SIZE
     begin_k = segment * key_image + start.to(tl.int64) * key_patch + head * HEAD_SIZE
-    held = _rows(query, begin_q, query_patch, row, size, HEAD_SIZE, BLOCK_HEAD, UPCAST)
+    exists = _exist(valid, segment, patches, row, size, PADDED)
+    held = _rows(query, begin_q, query_patch, row, exists, HEAD_SIZE, BLOCK_HEAD, UPCAST)
     highest = tl.full([HELD], -float("inf"), dtype=tl.float32)
     denominator = tl.zeros([HELD], dtype=tl.float32)
     for first in range(0, size, STREAMED):
         column = first + tl.arange(0, STREAMED)
-        keys = _rows(key, begin_k, key_patch, column, size, HEAD_SIZE, BLOCK_HEAD, UPCAST)
+        real = _exist(valid, segment, patches, column, size, PADDED)
+        keys = _rows(key, begin_k, key_patch, column, real, HEAD_SIZE, BLOCK_HEAD, UPCAST)
         logit = tl.dot(held, tl.trans(keys), input_precision="ieee") * scale
-        logit = tl.where((column < size)[None, :], logit, -float("inf"))  # [HELD, STREAMED]
+        logit = tl.where(real[None, :], logit, -float("inf"))  # [HELD, STREAMED]
         higher = tl.maximum(highest, tl.max(logit, axis=1))
-        denominator *= tl.exp2(highest - higher)
-        denominator += tl.sum(tl.exp2(logit - higher[:, None]), axis=1)
+        # Padding alone, so far: nothing to add up, and no maximum to subtract.
+        above = tl.where(higher == -float("inf"), 0.0, higher)
+        denominator *= tl.exp2(highest - above)
+        denominator += tl.sum(tl.exp2(logit - above[:, None]), axis=1)
         highest = higher
     # 0.693... = log(2): stored in base e, as attention kernels do.
     result = (highest + tl.log2(denominator)) * 0.6931471805599453
@@ -192,6 +209,7 @@ def _received_kernel(
     key_patch,
     scale,
     bounds,
+    valid,
     patches,
     total,
     PACKED: tl.constexpr,
@@ -212,13 +230,15 @@ def _received_kernel(
     begin = head.to(tl.int64) * total + start
     if not PACKED:
         begin += segment * patches
-    held = _rows(key, begin_k, key_patch, column, size, HEAD_SIZE, BLOCK_HEAD, UPCAST)
+    exists = _exist(valid, segment, patches, column, size, PADDED)
+    held = _rows(key, begin_k, key_patch, column, exists, HEAD_SIZE, BLOCK_HEAD, UPCAST)
     total_received = tl.zeros([HELD], dtype=tl.float32)
     for first in range(0, size, STREAMED):
         row = first + tl.arange(0, STREAMED)
-        queries = _rows(query, begin_q, query_patch, row, size, HEAD_SIZE, BLOCK_HEAD, UPCAST)
-        # An infinite denominator takes rows past the end out.
-        denominator = tl.load(lse + begin + row, mask=row < size, other=float("inf"))
+        real = _exist(valid, segment, patches, row, size, PADDED)
+        queries = _rows(query, begin_q, query_patch, row, real, HEAD_SIZE, BLOCK_HEAD, UPCAST)
+        # An infinite denominator takes rows past the end, and padding, out.
+        denominator = tl.load(lse + begin + row, mask=real, other=float("inf"))
         logit = tl.dot(held, tl.trans(queries), input_precision="ieee") * scale
         # 1.442... = log2(e). Keys in rows, so the sum stays within a warp: [HELD, STREAMED].
         paid = tl.exp2(logit - (denominator * 1.4426950408889634)[None, :])
@@ -230,8 +250,10 @@ def _received_kernel(
 def _column_mean_kernel(
     received,
     order,
+    sizes,
     importance,
     bounds,
+    valid,
     patches,
     total,
     PACKED: tl.constexpr,
@@ -261,9 +283,11 @@ def _column_mean_kernel(
             patch = tl.load(order + patch, mask=inside, other=0) + first_patch
         else:
             patch += begin
-        real = inside & (patch - begin < size)
+        real = inside & _exist(valid, segment, patches, patch - begin, size, PADDED)
         for _ in range(HEADS):
             attention += tl.load(received + patch, mask=real, other=0.0)
             patch += total
+    if PADDED:
+        size = tl.load(sizes + segment).to(tl.int32)
     target = begin // PATCHES + token
     tl.store(importance + target, attention / (tl.maximum(size, 1) * HEADS), mask=inside)

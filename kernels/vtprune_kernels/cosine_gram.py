@@ -48,22 +48,28 @@ _BLOCK_ROWS = 96
 in blocks of 96, 7.8 ms in blocks of 128."""
 
 
-def cosine_gram(features: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
+def cosine_gram(
+    features: torch.Tensor, rows: torch.Tensor | None = None, valid: torch.Tensor | None = None
+) -> torch.Tensor:
     """Return the cosine similarity of every pair of rows of each segment.
 
     Args:
         features: `[segments, N, D]`, any float dtype.
         rows: `[segments, R]` int64, which rows and in which order; all of them by default.
+        valid: `[segments, R]` bool, which rows of the result exist (see `segments`): the similarity
+            of the others to everything is 0, and their index in `rows` may be -1.
 
     Returns:
         `[segments, R, R]` float32, symmetric, the same bits for a segment in any batch.
     """
     if features.shape[-1] <= MOST_CHANNELS and use_triton(features):
-        return _cosine_gram_op(features, rows)
-    return cosine_gram_reference(features, rows)
+        return _cosine_gram_op(features, rows, valid)
+    return cosine_gram_reference(features, rows, valid)
 
 
-def cosine_gram_reference(features: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
+def cosine_gram_reference(
+    features: torch.Tensor, rows: torch.Tensor | None = None, valid: torch.Tensor | None = None
+) -> torch.Tensor:
     """Plain torch: integers in float64, so that the GEMM is exact, and of the symmetric result only
     the blocks on and below the diagonal."""
     segments, available, width = features.shape
@@ -75,9 +81,12 @@ def cosine_gram_reference(features: torch.Tensor, rows: torch.Tensor | None = No
         part, out = features[some], gram[some]
         if rows is not None:
             starts = torch.arange(part.shape[0], device=rows.device).unsqueeze(1) * available
-            chosen = part.flatten(0, 1).index_select(0, (rows[some] + starts).flatten())
+            named = rows[some] if valid is None else rows[some].clamp_min(0)
+            chosen = part.flatten(0, 1).index_select(0, (named + starts).flatten())
             part = chosen.view(part.shape[0], count, width)
-        unit = _integers(part)
+        unit = unit_integers(part)
+        if valid is not None:
+            unit.masked_fill_(~valid[some].unsqueeze(2), math.nan)
         for begin in range(0, count, _BLOCK_ROWS):
             end = min(begin + _BLOCK_ROWS, count)
             out[:, begin:end, :end] = torch.bmm(unit[:, begin:end], unit[:, :end].mT)
@@ -86,7 +95,7 @@ def cosine_gram_reference(features: torch.Tensor, rows: torch.Tensor | None = No
     return gram.mul_(2.0 ** (-2 * _FRACTION_BITS)).nan_to_num_(0.0)
 
 
-def _integers(rows: torch.Tensor) -> torch.Tensor:
+def unit_integers(rows: torch.Tensor) -> torch.Tensor:
     """Return the rows as float64 integers of norm `2**22`; NaN where a row has no direction."""
     unit = rows.to(torch.float64, copy=True)
     norm = torch.linalg.vector_norm(unit, dim=-1, keepdim=True)
@@ -94,13 +103,15 @@ def _integers(rows: torch.Tensor) -> torch.Tensor:
     return unit.mul_(scale.where(norm.isfinite(), math.nan)).round_()
 
 
-def _cosine_gram_fake(features: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
+def _cosine_gram_fake(
+    features: torch.Tensor, rows: torch.Tensor | None = None, valid: torch.Tensor | None = None
+) -> torch.Tensor:
     count = features.shape[1] if rows is None else rows.shape[1]
     return features.new_empty((features.shape[0], count, count), dtype=torch.float32)
 
 
 _cosine_gram_op = register_op(
-    "cosine_gram(Tensor features, Tensor? rows=None) -> Tensor",
+    "cosine_gram(Tensor features, Tensor? rows=None, Tensor? valid=None) -> Tensor",
     cosine_gram_triton,
     cosine_gram_reference,
     _cosine_gram_fake,

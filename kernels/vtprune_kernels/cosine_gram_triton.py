@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import torch
 
-from vtprune_kernels._triton import capability, next_power_of_2, tl, triton
+from vtprune_kernels._triton import capability, flags, next_power_of_2, tl, triton
 
 __all__ = [
     "TILE_CHANNELS",
@@ -39,9 +39,11 @@ TILE_CHANNELS = 64
 """Channels per step: six 4 KB limb tiles a stage, three stages. Not yet swept on a GPU."""
 
 
-def cosine_gram_triton(features: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
+def cosine_gram_triton(
+    features: torch.Tensor, rows: torch.Tensor | None = None, valid: torch.Tensor | None = None
+) -> torch.Tensor:
     """Launch the split into limbs and the product of tiles."""
-    limbs = unit_limbs(features, rows)
+    limbs = unit_limbs(features, rows, valid)
     _, segments, count, padded = limbs.shape
     gram = features.new_empty((segments, count, count), dtype=torch.float32)
     tile, warps = tile_of(features.device)
@@ -50,9 +52,11 @@ def cosine_gram_triton(features: torch.Tensor, rows: torch.Tensor | None = None)
         _gram_kernel[(tiles, tiles, segments)](
             limbs,
             gram,
+            flags(valid, limbs),
             limbs.stride(0),
             count,
             padded,
+            HAS_VALID=valid is not None,
             TILE=tile,
             CHANNELS=TILE_CHANNELS,
             num_warps=warps,
@@ -66,9 +70,11 @@ def tile_of(device: torch.device) -> tuple[int, int]:
     return (_TILE, _WARPS) if capability(device) >= 90 else (_AMPERE_TILE, _AMPERE_WARPS)
 
 
-def unit_limbs(features: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
+def unit_limbs(
+    features: torch.Tensor, rows: torch.Tensor | None = None, valid: torch.Tensor | None = None
+) -> torch.Tensor:
     """Return the integers 2**22 * unit as int8 limbs `[3, segments, R, D padded]`, high one first;
-    the launch that precedes a product of tiles."""
+    the launch that precedes a product of tiles. Rows that do not exist are zeros."""
     segments, available, width = features.shape
     count = available if rows is None else rows.shape[1]
     padded = triton.cdiv(max(1, width), TILE_CHANNELS) * TILE_CHANNELS
@@ -77,6 +83,7 @@ def unit_limbs(features: torch.Tensor, rows: torch.Tensor | None = None) -> torc
         _limbs_kernel[(count, segments)](
             features,
             limbs if rows is None else rows.contiguous(),
+            flags(valid, limbs),
             limbs,
             features.stride(0),
             features.stride(1),
@@ -86,6 +93,7 @@ def unit_limbs(features: torch.Tensor, rows: torch.Tensor | None = None) -> torc
             width,
             padded,
             HAS_ROWS=rows is not None,
+            HAS_VALID=valid is not None,
             BLOCK=min(1024, next_power_of_2(padded)),
             num_warps=4,
         )
@@ -96,6 +104,7 @@ def unit_limbs(features: torch.Tensor, rows: torch.Tensor | None = None) -> torc
 def _limbs_kernel(
     features,
     rows,
+    valid,
     limbs,
     features_segment,
     features_row,
@@ -105,17 +114,22 @@ def _limbs_kernel(
     width,
     padded,
     HAS_ROWS: tl.constexpr,
+    HAS_VALID: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     i, segment = tl.program_id(0), tl.program_id(1).to(tl.int64)
     source = i.to(tl.int64)
     if HAS_ROWS:
         source = tl.load(rows + segment * count + i)
+    end = width
+    if HAS_VALID:
+        exists = tl.load(valid + segment * count + i) != 0
+        end = tl.where(exists, width, 0)  # nothing of padding is read
     begin = features + segment * features_segment + source * features_row
     squares = tl.zeros([BLOCK], dtype=tl.float64)
     for start in range(0, padded, BLOCK):
         channel = start + tl.arange(0, BLOCK)
-        value = tl.load(begin + channel * features_channel, mask=channel < width, other=0.0)
+        value = tl.load(begin + channel * features_channel, mask=channel < end, other=0.0)
         value = value.to(tl.float32).to(tl.float64)
         squares += value * value
     norm = tl.sqrt(tl.sum(squares, axis=0))
@@ -125,7 +139,7 @@ def _limbs_kernel(
     target = limbs + (segment * count + i) * padded
     for start in range(0, padded, BLOCK):
         channel = start + tl.arange(0, BLOCK)
-        value = tl.load(begin + channel * features_channel, mask=channel < width, other=0.0)
+        value = tl.load(begin + channel * features_channel, mask=channel < end, other=0.0)
         # The product of two float32 is exact in float64, and adding 1.5 * 2**52 rounds it to an
         # integer, half to even, as torch.round does.
         unit = value.to(tl.float32).to(tl.float64) * scale
@@ -183,7 +197,17 @@ def tile_pointers(limbs, segment, row, count, padded, CHANNELS: tl.constexpr):
 
 
 @triton.jit
-def _gram_kernel(limbs, gram, plane, count, padded, TILE: tl.constexpr, CHANNELS: tl.constexpr):
+def _gram_kernel(
+    limbs,
+    gram,
+    valid,
+    plane,
+    count,
+    padded,
+    HAS_VALID: tl.constexpr,
+    TILE: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
     tile_i, tile_j, segment = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     if tile_j < tile_i:
         return
@@ -191,7 +215,12 @@ def _gram_kernel(limbs, gram, plane, count, padded, TILE: tl.constexpr, CHANNELS
     row_j = tile_j * TILE + tl.arange(0, TILE)
     limbs_i = tile_pointers(limbs, segment, row_i, count, padded, CHANNELS)
     limbs_j = tile_pointers(limbs, segment, row_j, count, padded, CHANNELS)
-    cosine = cosine_tile(limbs_i, limbs_j, plane, plane, padded, TILE, CHANNELS)
+    channels = padded
+    if HAS_VALID:  # a tile of padding alone is zeros without a product
+        real_i = tl.load(valid + segment * count + row_i, mask=row_i < count, other=0)
+        real_j = tl.load(valid + segment * count + row_j, mask=row_j < count, other=0)
+        channels = tl.where(tl.minimum(tl.max(real_i), tl.max(real_j)) > 0, padded, 0)
+    cosine = cosine_tile(limbs_i, limbs_j, plane, plane, channels, TILE, CHANNELS)
     begin = gram + segment * count * count
     stored = (row_i < count)[:, None] & (row_j < count)[None, :]
     tl.store(begin + row_i[:, None].to(tl.int64) * count + row_j[None, :], cosine, mask=stored)

@@ -19,13 +19,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 
-from vtprune_kernels._triton import register_op, use_triton
+from vtprune_kernels._triton import register_op, traced_on_cpu, use_triton
 from vtprune_kernels.cosine_gram import cosine_gram_reference
 from vtprune_kernels.dedup_triton import dedup_triton
+from vtprune_kernels.segments import each_alone
 from vtprune_kernels.spec import EXACT, Spec, features
 
 __all__ = ["SPEC", "dedup"]
@@ -34,16 +36,24 @@ _MOST_ROWS = 16384
 """Longest list for the kernel: an index has 16 bits in its key and its list of neighbours."""
 
 
-def dedup(gram: torch.Tensor, keep: int, step: int = 8) -> torch.Tensor:
+def dedup(
+    gram: torch.Tensor,
+    keep: int,
+    step: int = 8,
+    valid: torch.Tensor | None = None,
+    counts: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Return which rows survive the removal.
 
     Args:
         gram: `[segments, R, R]` float32, similarity of every pair, finite.
         keep: rows to leave in each segment, 0 to R.
         step: rows removed in a round, at least 1.
+        valid: `[segments, R]` bool, which rows exist; the list starts as these (see `segments`).
+        counts: `[segments]` integers, how many of `keep` each segment keeps (see `segments`).
 
     Returns:
-        `[segments, keep]` int64, ascending.
+        `[segments, keep]` int64, ascending, with -1 at the end where a segment keeps fewer.
 
     Raises:
         ValueError: `keep` or `step` is out of range.
@@ -53,15 +63,26 @@ def dedup(gram: torch.Tensor, keep: int, step: int = 8) -> torch.Tensor:
     if step < 1:
         raise ValueError(f"step is {step}; allowed: 1 and above")
     fits = gram.shape[-1] <= _MOST_ROWS and gram.dtype == torch.float32
-    # The reference sets the number of threads, which no compiler can trace: there it is one step.
-    opaque = torch.compiler.is_compiling() and not gram.is_cuda
-    if opaque or (fits and use_triton(gram)):
-        return _dedup_op(gram, keep, step)
-    return dedup_reference(gram, keep, step)
+    if traced_on_cpu(gram) or (fits and use_triton(gram)):
+        return _dedup_op(gram, keep, step, valid, counts)
+    return dedup_reference(gram, keep, step, valid, counts)
 
 
-def dedup_reference(gram: torch.Tensor, keep: int, step: int = 8) -> torch.Tensor:
-    """Plain torch: all segments advance together, one round at a time.
+def dedup_reference(
+    gram: torch.Tensor,
+    keep: int,
+    step: int = 8,
+    valid: torch.Tensor | None = None,
+    counts: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Plain torch: segments of one length together, of unequal ones each alone."""
+    if valid is None and counts is None:
+        return _remove(gram, keep, step)
+    return each_alone(partial(_remove, step=step), gram, keep, valid, counts)
+
+
+def _remove(gram: torch.Tensor, keep: int, step: int) -> torch.Tensor:
+    """All segments advance together, one round at a time.
 
     A round copies whole columns for b and takes the maximum over all rows, although only those of a
     are needed: that is memory in order, and several times faster than collecting the pairs.
@@ -99,12 +120,18 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _dedup_fake(gram: torch.Tensor, keep: int, step: int = 8) -> torch.Tensor:
+def _dedup_fake(
+    gram: torch.Tensor,
+    keep: int,
+    step: int = 8,
+    valid: torch.Tensor | None = None,
+    counts: torch.Tensor | None = None,
+) -> torch.Tensor:
     return gram.new_empty((gram.shape[0], keep), dtype=torch.int64)
 
 
 _dedup_op = register_op(
-    "dedup(Tensor gram, int keep, int step=8) -> Tensor",
+    "dedup(Tensor gram, int keep, int step=8, Tensor? valid=None, Tensor? counts=None) -> Tensor",
     dedup_triton,
     dedup_reference,
     _dedup_fake,

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import torch
 
-from vtprune_kernels._triton import next_power_of_2, tl, triton
-from vtprune_kernels.top_k_sorted_triton import is_in_top_k, ordered_bits
+from vtprune_kernels._triton import flags, next_power_of_2, tl, triton
+from vtprune_kernels.top_k_sorted_triton import is_in_top_k, number_to_keep, ordered_bits
 
 __all__ = ["dedup_triton"]
 
@@ -31,7 +31,13 @@ _BLOCK_ROWS = 128
 """Rows of a handled together: 8 neighbours for each of 512 threads. Not yet swept on a GPU."""
 
 
-def dedup_triton(gram: torch.Tensor, keep: int, step: int = 8) -> torch.Tensor:
+def dedup_triton(
+    gram: torch.Tensor,
+    keep: int,
+    step: int = 8,
+    valid: torch.Tensor | None = None,
+    counts: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Launch the search for neighbours and the removal."""
     gram = gram.contiguous()
     segments, rows, _ = gram.shape
@@ -45,10 +51,12 @@ def dedup_triton(gram: torch.Tensor, keep: int, step: int = 8) -> torch.Tensor:
     rows_at_once = max(1, 4096 // block)
     _nearest_kernel[(triton.cdiv(rows, rows_at_once), segments)](
         gram,
+        flags(valid, gram),
         near_row,
         near_value,
         rows,
         nearest,
+        HAS_VALID=valid is not None,
         ROWS=rows_at_once,
         BLOCK=block,
         num_warps=4 if block <= 4096 else 16,
@@ -66,10 +74,14 @@ def dedup_triton(gram: torch.Tensor, keep: int, step: int = 8) -> torch.Tensor:
         keys,
         queue,
         kept,
+        flags(valid, gram),
+        gram if counts is None else counts.contiguous(),
         rows,
         nearest,
         keep,
         step,
+        HAS_VALID=valid is not None,
+        HAS_COUNTS=counts is not None,
         NEAREST=_NEAREST,
         BLOCK_ROWS=_BLOCK_ROWS,
         num_warps=16,
@@ -80,7 +92,15 @@ def dedup_triton(gram: torch.Tensor, keep: int, step: int = 8) -> torch.Tensor:
 
 @triton.jit
 def _nearest_kernel(
-    gram, near_row, near_value, rows, nearest, ROWS: tl.constexpr, BLOCK: tl.constexpr
+    gram,
+    valid,
+    near_row,
+    near_value,
+    rows,
+    nearest,
+    HAS_VALID: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     segment = tl.program_id(1).to(tl.int64)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
@@ -89,7 +109,11 @@ def _nearest_kernel(
     value = tl.load(
         gram + (segment * rows + row) * rows + column, mask=inside, other=0.0
     )  # [ROWS, BLOCK]
-    near = is_in_top_k(tl.where(inside, ordered_bits(value), 0), nearest, 32, 1) & inside
+    code = tl.where(inside, ordered_bits(value), 0)
+    if HAS_VALID:  # padding comes last, so that it takes no neighbour's place
+        exists = tl.load(valid + segment * rows + column, mask=column < rows, other=0) != 0
+        code = tl.where(exists, code, 0)
+    near = is_in_top_k(code, nearest, 32, 1) & inside
     place = (segment * rows + row) * nearest + tl.cumsum(near.to(tl.int32), axis=1) - 1
     tl.store(near_row + place, (column + tl.zeros_like(row)).to(tl.int16), mask=near)
     tl.store(near_value + place, value, mask=near)
@@ -111,10 +135,14 @@ def _dedup_kernel(
     keys,
     queue,
     kept,
+    valid,
+    counts,
     rows,
     nearest,
     keep,
     step,
+    HAS_VALID: tl.constexpr,
+    HAS_COUNTS: tl.constexpr,
     NEAREST: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
 ):
@@ -130,19 +158,25 @@ def _dedup_kernel(
     neighbour = tl.arange(0, NEAREST)
     column = tl.arange(0, 64)
 
-    # 1. The list is 0..rows-1. A side is 1 for a, 2 for b, 0 for removed rows.
+    # 1. The list is 0..rows-1, or what exists of it. A side is 1 for a, 2 for b, 0 for the removed.
+    length = 0
     for start in range(0, rows, BLOCK_ROWS):
         i = start + lane
-        tl.store(lists + i, i, mask=i < rows)
-        tl.store(side + i, (1 + (i & 1)).to(tl.int8), mask=i < rows)
+        exists = i < rows
+        if HAS_VALID:
+            exists = tl.load(valid + segment * rows + i, mask=i < rows, other=0) != 0
+        position = length + tl.cumsum(exists.to(tl.int32), axis=0) - 1
+        tl.store(lists + position, i, mask=exists)
+        tl.store(side + i, tl.where(exists, 1 + (position & 1), 0).to(tl.int8), mask=i < rows)
+        length += tl.sum(exists.to(tl.int32), axis=0)
     tl.debug_barrier()
 
-    length = rows
+    number = number_to_keep(keep, length, counts, segment, HAS_VALID, HAS_COUNTS)
     current = 0
-    while length > keep:
+    while length > number:
         count_a = (length + 1) // 2
         count_b = length // 2
-        removed = tl.minimum(step, tl.minimum(length - keep, count_a))
+        removed = tl.minimum(step, tl.minimum(length - number, count_a))
         now = lists + current * rows
         following = lists + (1 - current) * rows
 
@@ -217,3 +251,8 @@ def _dedup_kernel(
         place = written + tl.cumsum(alive.to(tl.int32), axis=0) - 1
         tl.store(kept + segment * keep + place, row.to(tl.int64), mask=alive)
         written += tl.sum(alive.to(tl.int32), axis=0)
+    if HAS_VALID or HAS_COUNTS:
+        for start in range(0, keep, BLOCK_ROWS):
+            place = start + lane
+            absent = tl.full([BLOCK_ROWS], -1, dtype=tl.int64)
+            tl.store(kept + segment * keep + place, absent, mask=(place >= number) & (place < keep))

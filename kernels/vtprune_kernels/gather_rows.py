@@ -1,6 +1,6 @@
 """Rows of each segment by index, for several tensors at once.
 
-    out[t][s, i] = tensors[t][s, kept[s, i]]
+    out[t][s, i] = tensors[t][s, kept[s, i]]          zeros where kept[s, i] is -1
 
 The projector reads the result, so it works on the kept tokens only; with `out` the rows go straight
 into the buffer that it reads. Features, positions and DeepStack levels differ in width and dtype
@@ -22,64 +22,107 @@ __all__ = ["SPEC", "gather_rows"]
 
 
 def gather_rows(
-    tensors: list[torch.Tensor], kept: torch.Tensor, out: list[torch.Tensor] | None = None
+    tensors: list[torch.Tensor],
+    kept: torch.Tensor,
+    out: list[torch.Tensor] | None = None,
+    cu_seqlens: torch.Tensor | None = None,
+    cu_kept: torch.Tensor | None = None,
 ) -> list[torch.Tensor]:
     """Return `tensor[s, kept[s]]` for every tensor and segment.
 
     Args:
-        tensors: each `[segments, N, ...]`, any dtype; trailing shapes may differ.
-        kept: `[segments, k]` int64, each in 0..N-1; not checked on a GPU.
+        tensors: each `[segments, N, ...]`, any dtype; trailing shapes may differ. `[total, ...]`
+            with `cu_seqlens`.
+        kept: `[segments, k]` int64, each in 0..N-1, or -1 for a row of zeros; not checked on a GPU.
         out: where to write, contiguous `[segments, k, ...]` for each tensor; new ones by default.
+            `[total kept, ...]` with `cu_kept`, which has to come with `out`, because the host must
+            know how much is kept.
+        cu_seqlens: `[segments + 1]` integers, where each segment starts in packed tensors.
+        cu_kept: `[segments + 1]` integers, where the kept rows of each segment start in packed
+            buffers; the difference, at most k, says how many there are.
 
     Returns:
         `out`, or one contiguous `[segments, k, ...]` for each tensor, in order.
 
     Raises:
-        ValueError: a buffer in `out` does not fit.
+        ValueError: a buffer in `out` does not fit, or is missing.
     """
+    skip = 2 if cu_seqlens is None else 1
     if out is None:
-        out = [tensor.new_empty((*kept.shape, *tensor.shape[2:])) for tensor in tensors]
+        if cu_kept is not None:
+            raise ValueError("cu_kept packs the rows into buffers that the caller gives: out")
+        out = [tensor.new_empty((*kept.shape, *tensor.shape[skip:])) for tensor in tensors]
     for tensor, buffer in zip(tensors, out, strict=True):
-        fits = buffer.shape == (*kept.shape, *tensor.shape[2:]) and buffer.dtype == tensor.dtype
+        leading = kept.shape if cu_kept is None else buffer.shape[:1]
+        fits = buffer.shape == (*leading, *tensor.shape[skip:]) and buffer.dtype == tensor.dtype
         if not fits or not buffer.is_contiguous():
             raise ValueError(f"buffer {list(buffer.shape)} for rows of {list(tensor.shape)}")
     if use_triton(kept, *tensors):
-        _gather_rows_op(tensors, kept, out)
+        _gather_rows_op(tensors, kept, out, cu_seqlens, cu_kept)
         return out
-    return gather_rows_reference(tensors, kept, out)
+    return gather_rows_reference(tensors, kept, out, cu_seqlens, cu_kept)
 
 
 def gather_rows_reference(
-    tensors: list[torch.Tensor], kept: torch.Tensor, out: list[torch.Tensor]
+    tensors: list[torch.Tensor],
+    kept: torch.Tensor,
+    out: list[torch.Tensor],
+    cu_seqlens: torch.Tensor | None = None,
+    cu_kept: torch.Tensor | None = None,
 ) -> list[torch.Tensor]:
     """Plain torch. Indexing reads the kept rows alone, also of a tensor that is no contiguous block
     (features behind a class token), which flattening for `index_select` would copy as a whole."""
-    segment = torch.arange(kept.shape[0], device=kept.device).unsqueeze(1)
+    if not out:
+        return out
+    segment, index = torch.arange(len(kept), device=kept.device).unsqueeze(1), kept
+    if cu_kept is not None:
+        place = torch.arange(len(out[0]), device=kept.device)
+        segment = torch.bucketize(place, cu_kept[1:].long(), right=True)
+        index = kept[segment, place - cu_kept[segment]]
+    real, index = index >= 0, index.clamp_min(0)
     for tensor, buffer in zip(tensors, out, strict=True):
-        buffer.copy_(tensor[segment, kept])
+        if cu_seqlens is None:
+            rows = tensor[segment, index]
+        else:
+            rows = tensor[(cu_seqlens[segment] + index).clamp_max(len(tensor) - 1)]
+        absent = ~real.view(*real.shape, *[1] * (rows.ndim - real.ndim))
+        buffer.copy_(rows.masked_fill_(absent, 0))
     return out
 
 
 def _run_registered(
-    tensors: list[torch.Tensor], kept: torch.Tensor, out: list[torch.Tensor]
+    tensors: list[torch.Tensor],
+    kept: torch.Tensor,
+    out: list[torch.Tensor],
+    cu_seqlens: torch.Tensor | None = None,
+    cu_kept: torch.Tensor | None = None,
 ) -> None:
-    gather_rows_triton(tensors, kept, out)
+    gather_rows_triton(tensors, kept, out, cu_seqlens, cu_kept)
 
 
 def _reference_registered(
-    tensors: list[torch.Tensor], kept: torch.Tensor, out: list[torch.Tensor]
+    tensors: list[torch.Tensor],
+    kept: torch.Tensor,
+    out: list[torch.Tensor],
+    cu_seqlens: torch.Tensor | None = None,
+    cu_kept: torch.Tensor | None = None,
 ) -> None:
-    gather_rows_reference(tensors, kept, out)
+    gather_rows_reference(tensors, kept, out, cu_seqlens, cu_kept)
 
 
 def _gather_rows_fake(
-    tensors: list[torch.Tensor], kept: torch.Tensor, out: list[torch.Tensor]
+    tensors: list[torch.Tensor],
+    kept: torch.Tensor,
+    out: list[torch.Tensor],
+    cu_seqlens: torch.Tensor | None = None,
+    cu_kept: torch.Tensor | None = None,
 ) -> None:
     return None
 
 
 _gather_rows_op = register_op(
-    "gather_rows(Tensor[] tensors, Tensor kept, Tensor(a!)[] out) -> ()",
+    "gather_rows(Tensor[] tensors, Tensor kept, Tensor(a!)[] out, Tensor? cu_seqlens=None,"
+    " Tensor? cu_kept=None) -> ()",
     _run_registered,
     _reference_registered,
     _gather_rows_fake,

@@ -21,23 +21,30 @@ _TENSORS_PER_LAUNCH = 4
 
 
 def gather_rows_triton(
-    tensors: list[torch.Tensor], kept: torch.Tensor, out: list[torch.Tensor]
+    tensors: list[torch.Tensor],
+    kept: torch.Tensor,
+    out: list[torch.Tensor],
+    cu_seqlens: torch.Tensor | None = None,
+    cu_kept: torch.Tensor | None = None,
 ) -> list[torch.Tensor]:
     """Launch once for every four tensors."""
     for first in range(0, len(tensors), _TENSORS_PER_LAUNCH):
-        _launch(
-            tensors[first : first + _TENSORS_PER_LAUNCH],
-            kept,
-            out[first : first + _TENSORS_PER_LAUNCH],
-        )
+        some = slice(first, first + _TENSORS_PER_LAUNCH)
+        _launch(tensors[some], kept, out[some], cu_seqlens, cu_kept)
     return out
 
 
-def _launch(tensors: list[torch.Tensor], kept: torch.Tensor, out: list[torch.Tensor]) -> None:
+def _launch(
+    tensors: list[torch.Tensor],
+    kept: torch.Tensor,
+    out: list[torch.Tensor],
+    cu_seqlens: torch.Tensor | None,
+    cu_kept: torch.Tensor | None,
+) -> None:
     segments, k = kept.shape
     slots: list[torch.Tensor | int] = []
     for tensor, buffer in zip(tensors, out, strict=True):
-        flat = tensor.unsqueeze(-1).flatten(2)
+        flat = (tensor if cu_seqlens is None else tensor.unsqueeze(0)).unsqueeze(-1).flatten(2)
         if flat.stride(2) != 1:
             flat = flat.contiguous()
         if flat.dtype == torch.bool:
@@ -47,10 +54,14 @@ def _launch(tensors: list[torch.Tensor], kept: torch.Tensor, out: list[torch.Ten
     if segments and k:
         _gather_rows_kernel[(segments * k, len(tensors))](
             kept,
+            kept if cu_seqlens is None else cu_seqlens.contiguous(),
+            kept if cu_kept is None else cu_kept.contiguous(),
             kept.stride(0),
             kept.stride(1),
             k,
             *slots,
+            PACKED=cu_seqlens is not None,
+            PACKS=cu_kept is not None,
             BLOCK=_BLOCK_COLUMNS,
             num_warps=4,
         )
@@ -59,15 +70,18 @@ def _launch(tensors: list[torch.Tensor], kept: torch.Tensor, out: list[torch.Ten
 @triton.jit
 def _copy_row(source, target, source_segment, source_row, width, segment, row, i, BLOCK):
     begin = source + segment * source_segment + row * source_row
+    end = tl.where(row >= 0, width, 0)  # of an absent row nothing is read
     for start in range(0, width, BLOCK):
         column = start + tl.arange(0, BLOCK)
-        value = tl.load(begin + column, mask=column < width)
+        value = tl.load(begin + column, mask=column < end, other=0)
         tl.store(target + i * width + column, value, mask=column < width)
 
 
 @triton.jit
 def _gather_rows_kernel(
     kept,
+    cu_seqlens,
+    cu_kept,
     kept_segment,
     kept_column,
     k,
@@ -91,12 +105,23 @@ def _gather_rows_kernel(
     segment3,
     row3,
     width3,
+    PACKED: tl.constexpr,
+    PACKS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     i = tl.program_id(0).to(tl.int64)
     tensor = tl.program_id(1)
     segment = i // k
     row = tl.load(kept + segment * kept_segment + (i % k) * kept_column).to(tl.int64)
+    if PACKS:
+        place = tl.load(cu_kept + segment).to(tl.int64) + i % k
+        if place >= tl.load(cu_kept + segment + 1).to(tl.int64):
+            return
+        i = place
+    if PACKED:
+        if row >= 0:
+            row += tl.load(cu_seqlens + segment).to(tl.int64)
+        segment = segment * 0
     if tensor == 0:
         _copy_row(source0, target0, segment0, row0, width0, segment, row, i, BLOCK)
     elif tensor == 1:

@@ -25,13 +25,15 @@ is over j != i, where DivPrune takes the second smallest distance of the column,
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 
-from vtprune_kernels._triton import register_op, use_triton
+from vtprune_kernels._triton import register_op, traced_on_cpu, use_triton
 from vtprune_kernels.cosine_gram import cosine_gram_reference
 from vtprune_kernels.greedy_select_triton import greedy_select_triton
+from vtprune_kernels.segments import each_alone
 from vtprune_kernels.spec import EXACT, Spec, features
 
 __all__ = ["SPEC", "greedy_select"]
@@ -45,7 +47,12 @@ _MOST_ROWS = 16384
 
 
 def greedy_select(
-    gram: torch.Tensor, keep: int, objective: str, weight: torch.Tensor | None = None
+    gram: torch.Tensor,
+    keep: int,
+    objective: str,
+    weight: torch.Tensor | None = None,
+    valid: torch.Tensor | None = None,
+    counts: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return which rows a greedy maximisation takes.
 
@@ -55,9 +62,12 @@ def greedy_select(
         objective: "max-min", "coverage" or "dpp".
         weight: `[segments, N]` float32, non-negative and finite; ones by default, not used by
             "max-min".
+        valid: `[segments, N]` bool, which rows exist (see `segments`): others are neither taken nor
+            counted as neighbours or as covered.
+        counts: `[segments]` integers, how many of `keep` each segment takes (see `segments`).
 
     Returns:
-        `[segments, keep]` int64, ascending.
+        `[segments, keep]` int64, ascending, with -1 at the end where a segment takes fewer.
 
     Raises:
         ValueError: an unknown objective, or `keep` is out of range.
@@ -66,15 +76,30 @@ def greedy_select(
         raise ValueError(f"objective is {objective!r}; allowed: {', '.join(_OBJECTIVES)}")
     if not 0 <= keep <= gram.shape[-1]:
         raise ValueError(f"keep is {keep}; allowed: 0 to {gram.shape[-1]}")
-    if gram.shape[-1] <= _MOST_ROWS and use_triton(gram):
-        return _greedy_select_op(gram, keep, objective, weight)
-    return greedy_select_reference(gram, keep, objective, weight)
+    if traced_on_cpu(gram) or (gram.shape[-1] <= _MOST_ROWS and use_triton(gram)):
+        return _greedy_select_op(gram, keep, objective, weight, valid, counts)
+    return greedy_select_reference(gram, keep, objective, weight, valid, counts)
 
 
 def greedy_select_reference(
-    gram: torch.Tensor, keep: int, objective: str, weight: torch.Tensor | None = None
+    gram: torch.Tensor,
+    keep: int,
+    objective: str,
+    weight: torch.Tensor | None = None,
+    valid: torch.Tensor | None = None,
+    counts: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Plain torch: all segments advance together, one row at a time."""
+    """Plain torch: segments of one length together, of unequal ones each alone."""
+    take = partial(_take, objective=objective)
+    if valid is None and counts is None:
+        return take(gram, keep, weight)
+    return each_alone(take, gram, keep, valid, counts, weight)
+
+
+def _take(
+    gram: torch.Tensor, keep: int, weight: torch.Tensor | None, objective: str
+) -> torch.Tensor:
+    """All segments advance together, one row at a time."""
     segments, rows, _ = gram.shape
     weight = gram.new_ones((segments, rows)) if weight is None else weight
     taken = torch.zeros((segments, rows), dtype=torch.bool, device=gram.device)
@@ -117,13 +142,19 @@ def greedy_select_reference(
 
 
 def _greedy_select_fake(
-    gram: torch.Tensor, keep: int, objective: str, weight: torch.Tensor | None = None
+    gram: torch.Tensor,
+    keep: int,
+    objective: str,
+    weight: torch.Tensor | None = None,
+    valid: torch.Tensor | None = None,
+    counts: torch.Tensor | None = None,
 ) -> torch.Tensor:
     return gram.new_empty((gram.shape[0], keep), dtype=torch.int64)
 
 
 _greedy_select_op = register_op(
-    "greedy_select(Tensor gram, int keep, str objective, Tensor? weight=None) -> Tensor",
+    "greedy_select(Tensor gram, int keep, str objective, Tensor? weight=None,"
+    " Tensor? valid=None, Tensor? counts=None) -> Tensor",
     greedy_select_triton,
     greedy_select_reference,
     _greedy_select_fake,

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import torch
 
-from vtprune_kernels._triton import next_power_of_2, tl, triton
+from vtprune_kernels._triton import flags, next_power_of_2, tl, triton
+from vtprune_kernels.top_k_sorted_triton import number_to_keep
 
 __all__ = ["greedy_select_triton"]
 
@@ -22,7 +23,12 @@ _TILE_ELEMENTS = 8192
 
 
 def greedy_select_triton(
-    gram: torch.Tensor, keep: int, objective: str, weight: torch.Tensor | None = None
+    gram: torch.Tensor,
+    keep: int,
+    objective: str,
+    weight: torch.Tensor | None = None,
+    valid: torch.Tensor | None = None,
+    counts: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Launch one program a segment."""
     gram = gram.contiguous()
@@ -35,6 +41,8 @@ def greedy_select_triton(
     _greedy_select_kernel[(segments,)](
         gram,
         gram if weight is None else weight.contiguous(),
+        flags(valid, gram),
+        gram if counts is None else counts.contiguous(),
         kept,
         gram.new_empty((segments, rows), dtype=torch.int32),
         gram.new_empty((segments, cholesky_rows, rows), dtype=torch.float64),
@@ -42,6 +50,8 @@ def greedy_select_triton(
         keep,
         OBJECTIVE=objective,
         HAS_WEIGHT=weight is not None,
+        HAS_VALID=valid is not None,
+        HAS_COUNTS=counts is not None,
         BLOCK=block,
         ROWS=max(1, _TILE_ELEMENTS // block),
         num_warps=16 if block >= 512 else 4,
@@ -62,6 +72,8 @@ def _units(similarity):
 def _greedy_select_kernel(
     gram,
     weight,
+    valid,
+    counts,
     kept,
     cover,
     cholesky,
@@ -69,6 +81,8 @@ def _greedy_select_kernel(
     keep,
     OBJECTIVE: tl.constexpr,
     HAS_WEIGHT: tl.constexpr,
+    HAS_VALID: tl.constexpr,
+    HAS_COUNTS: tl.constexpr,
     BLOCK: tl.constexpr,
     ROWS: tl.constexpr,
 ):
@@ -81,7 +95,13 @@ def _greedy_select_kernel(
     w = tl.full([BLOCK], 1.0, dtype=tl.float32)
     if HAS_WEIGHT:
         w = tl.load(weight + segment * rows + i, mask=inside, other=0.0)
-    taken = i >= rows
+    exists = inside
+    if HAS_VALID:
+        exists = tl.load(valid + segment * rows + i, mask=inside, other=0) != 0
+    number = number_to_keep(
+        keep, tl.sum(exists.to(tl.int32), axis=0), counts, segment, HAS_VALID, HAS_COUNTS
+    )
+    taken = exists == 0
     score = tl.zeros([BLOCK], dtype=tl.float32)
     covered = tl.zeros([BLOCK], dtype=tl.int32)
 
@@ -90,7 +110,10 @@ def _greedy_select_kernel(
         score = tl.full([BLOCK], float("inf"), dtype=tl.float32)
         for start in range(0, rows, ROWS):
             j = start + tl.arange(0, ROWS)
-            listed = (j < rows)[:, None] & inside[None, :] & (j[:, None] != i[None, :])
+            other = j < rows
+            if HAS_VALID:
+                other = tl.load(valid + segment * rows + j, mask=j < rows, other=0) != 0
+            listed = other[:, None] & inside[None, :] & (j[:, None] != i[None, :])
             s = tl.load(
                 gram + j[:, None].to(tl.int64) * rows + i[None, :],
                 mask=listed,
@@ -106,20 +129,23 @@ def _greedy_select_kernel(
         rest = w.to(tl.float64) * diagonal.to(tl.float64) * w.to(tl.float64)
     near = tl.full([BLOCK], float("inf"), dtype=tl.float32)
 
-    for step in range(keep):
+    for step in range(number):
         # 2. The best row that is not taken; the first of equals.
         if OBJECTIVE == "coverage":
             gain = tl.zeros([BLOCK], dtype=tl.int64)
             for start in range(0, rows, ROWS):
                 j = start + tl.arange(0, ROWS)
+                other = j < rows
+                if HAS_VALID:
+                    other = tl.load(valid + segment * rows + j, mask=j < rows, other=0) != 0
                 s = tl.load(
                     gram + j[:, None].to(tl.int64) * rows + i[None, :],
-                    mask=(j < rows)[:, None] & inside[None, :],
+                    mask=other[:, None] & inside[None, :],
                     other=0.0,
                 )  # [ROWS, BLOCK]
                 has = tl.load(cover + j, mask=j < rows, other=0)
                 more = tl.maximum(_units(s) - has[:, None], 0)
-                gain += tl.sum(tl.where((j < rows)[:, None], more, 0).to(tl.int64), axis=0)
+                gain += tl.sum(tl.where(other[:, None], more, 0).to(tl.int64), axis=0)
             score = gain.to(tl.float32) * w
         if OBJECTIVE == "dpp":
             usable = tl.where(rest > 1e-6, rest, 0.0)
@@ -153,6 +179,9 @@ def _greedy_select_kernel(
             rest -= e * e
 
     # 4. In raster order.
-    chosen = taken & inside
+    chosen = taken & exists
     place = tl.cumsum(chosen.to(tl.int32), axis=0) - 1
     tl.store(kept + segment * keep + place, i.to(tl.int64), mask=chosen)
+    if HAS_VALID or HAS_COUNTS:
+        absent = tl.full([BLOCK], -1, dtype=tl.int64)
+        tl.store(kept + segment * keep + i, absent, mask=(i >= number) & (i < keep))

@@ -28,7 +28,11 @@ _MASKS = ("all", "before", "opposite")
 
 
 def row_max_cosine(
-    features: torch.Tensor, targets: torch.Tensor | None = None, mask: str = "all"
+    features: torch.Tensor,
+    targets: torch.Tensor | None = None,
+    mask: str = "all",
+    valid: torch.Tensor | None = None,
+    valid_targets: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the highest cosine similarity of each row and where it is.
 
@@ -36,11 +40,13 @@ def row_max_cosine(
         features: `[segments, N, D]`, any float dtype.
         targets: `[segments, M, D]`, same dtype; `features` themselves by default.
         mask: which targets j a row i looks at: "all" (itself included, if it is a target),
-            "before" (j < i), "opposite" (i and j of different parity).
+            "before" (j < i), "opposite" (i and j of different parity); padding counts as a place.
+        valid: `[segments, N]` bool, which rows exist (see `segments`).
+        valid_targets: `[segments, M]` bool, which targets exist; `valid` if these are the rows.
 
     Returns:
-        `[segments, N]` float32 and `[segments, N]` int64; minus infinity and -1 where there is
-        nothing to look at.
+        `[segments, N]` float32 and `[segments, N]` int64; minus infinity and -1 for padding and
+        where there is nothing to look at.
 
     Raises:
         ValueError: an unknown mask, or targets that do not fit.
@@ -52,12 +58,16 @@ def row_max_cosine(
     ):
         raise ValueError(f"features {list(features.shape)}, targets {list(targets.shape)}")
     if features.shape[-1] <= MOST_CHANNELS and use_triton(features):
-        return _row_max_cosine_op(features, targets, mask)
-    return row_max_cosine_reference(features, targets, mask)
+        return _row_max_cosine_op(features, targets, mask, valid, valid_targets)
+    return row_max_cosine_reference(features, targets, mask, valid, valid_targets)
 
 
 def row_max_cosine_reference(
-    features: torch.Tensor, targets: torch.Tensor | None = None, mask: str = "all"
+    features: torch.Tensor,
+    targets: torch.Tensor | None = None,
+    mask: str = "all",
+    valid: torch.Tensor | None = None,
+    valid_targets: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Plain torch: the whole Gram of rows and targets, masked."""
     count = features.shape[1]
@@ -66,6 +76,11 @@ def row_max_cosine_reference(
     i = torch.arange(count, device=features.device).unsqueeze(1)
     j = torch.arange(cosine.shape[2], device=features.device)
     allowed = {"all": (i >= 0) & (j >= 0), "before": j < i, "opposite": (i + j) % 2 == 1}[mask]
+    if valid is not None:
+        allowed = allowed & valid.unsqueeze(2)
+    exists = valid if targets is None else valid_targets
+    if exists is not None:
+        allowed = allowed & exists.unsqueeze(1)
     cosine = cosine.masked_fill(~allowed, float("-inf"))
     if cosine.shape[2] == 0:
         return cosine.new_full(cosine.shape[:2], float("-inf")), j.new_full(cosine.shape[:2], -1)
@@ -75,7 +90,11 @@ def row_max_cosine_reference(
 
 
 def _row_max_cosine_fake(
-    features: torch.Tensor, targets: torch.Tensor | None = None, mask: str = "all"
+    features: torch.Tensor,
+    targets: torch.Tensor | None = None,
+    mask: str = "all",
+    valid: torch.Tensor | None = None,
+    valid_targets: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     shape = features.shape[:2]
     return features.new_empty(shape, dtype=torch.float32), features.new_empty(
@@ -84,7 +103,8 @@ def _row_max_cosine_fake(
 
 
 _row_max_cosine_op = register_op(
-    'row_max_cosine(Tensor features, Tensor? targets=None, str mask="all") -> (Tensor, Tensor)',
+    'row_max_cosine(Tensor features, Tensor? targets=None, str mask="all", Tensor? valid=None,'
+    " Tensor? valid_targets=None) -> (Tensor, Tensor)",
     row_max_cosine_triton,
     row_max_cosine_reference,
     _row_max_cosine_fake,

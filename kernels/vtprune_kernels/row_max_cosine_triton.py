@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import torch
 
-from vtprune_kernels._triton import tl, triton
+from vtprune_kernels._triton import flags, tl, triton
 from vtprune_kernels.cosine_gram_triton import (
     TILE_CHANNELS,
     cosine_tile,
@@ -20,12 +20,17 @@ from vtprune_kernels.cosine_gram_triton import (
     tile_pointers,
     unit_limbs,
 )
+from vtprune_kernels.segments import end_of
 
 __all__ = ["row_max_cosine_triton"]
 
 
 def row_max_cosine_triton(
-    features: torch.Tensor, targets: torch.Tensor | None = None, mask: str = "all"
+    features: torch.Tensor,
+    targets: torch.Tensor | None = None,
+    mask: str = "all",
+    valid: torch.Tensor | None = None,
+    valid_targets: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Launch the split into limbs, once or twice, and the search."""
     shape = features.shape[:2]
@@ -33,20 +38,26 @@ def row_max_cosine_triton(
     index = features.new_empty(shape, dtype=torch.int64)
     if best.numel() == 0:
         return best, index
-    limbs = unit_limbs(features)
-    others = limbs if targets is None else unit_limbs(targets)
+    exists = valid if targets is None else valid_targets
+    limbs = unit_limbs(features, valid=valid)
+    others = limbs if targets is None else unit_limbs(targets, valid=valid_targets)
     tile, warps = tile_of(features.device)
     _row_max_cosine_kernel[(triton.cdiv(features.shape[1], tile), features.shape[0])](
         limbs,
         others,
         best,
         index,
+        flags(valid, limbs),
+        flags(exists, limbs),
+        limbs if exists is None else end_of(exists),
         limbs.stride(0),
         others.stride(0),
         features.shape[1],
         others.shape[2],
         limbs.shape[3],
         MASK=mask,
+        HAS_VALID=valid is not None,
+        HAS_VALID_TARGETS=exists is not None,
         TILE=tile,
         CHANNELS=TILE_CHANNELS,
         num_warps=warps,
@@ -61,12 +72,17 @@ def _row_max_cosine_kernel(
     others,
     best,
     index,
+    valid,
+    valid_targets,
+    ends,
     plane_i,
     plane_j,
     count,
     target_count,
     padded,
     MASK: tl.constexpr,
+    HAS_VALID: tl.constexpr,
+    HAS_VALID_TARGETS: tl.constexpr,
     TILE: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
@@ -75,14 +91,23 @@ def _row_max_cosine_kernel(
     limbs_i = tile_pointers(limbs, segment, i, count, padded, CHANNELS)
     highest = tl.full([TILE], -float("inf"), dtype=tl.float32)
     place = tl.full([TILE], -1, dtype=tl.int32)
+    real_i = i < count
+    if HAS_VALID:
+        real_i = tl.load(valid + segment * count + i, mask=i < count, other=0) != 0
     end = target_count
+    if HAS_VALID_TARGETS:
+        end = tl.load(ends + segment)
     if MASK == "before":  # later tiles hold nothing that a row of this one looks at
-        end = tl.minimum(target_count, (tl.program_id(0) + 1) * TILE)
+        end = tl.minimum(end, (tl.program_id(0) + 1) * TILE)
     for start in range(0, end, TILE):
         j = start + tl.arange(0, TILE)
         limbs_j = tile_pointers(others, segment, j, target_count, padded, CHANNELS)
         cosine = cosine_tile(limbs_i, limbs_j, plane_i, plane_j, padded, TILE, CHANNELS)
-        allowed = (j < target_count)[None, :] & (i >= 0)[:, None]
+        real_j = j < target_count
+        if HAS_VALID_TARGETS:
+            at_j = valid_targets + segment * target_count + j
+            real_j = tl.load(at_j, mask=j < target_count, other=0) != 0
+        allowed = real_j[None, :] & real_i[:, None]
         if MASK == "before":
             allowed &= j[None, :] < i[:, None]
         if MASK == "opposite":

@@ -35,6 +35,7 @@ def text_relevance(
     max_visual: int | None = None,
     max_text: int | None = None,
     temperature: float = 100.0,
+    valid: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return for each visual token the highest share of a text token's attention it gets.
 
@@ -47,6 +48,8 @@ def text_relevance(
             that have nothing to do. Default: all.
         max_text: the same for a text; it also bounds the workspace.
         temperature: factor on the cosine.
+        valid: `[visual tokens of all images]` bool, which of them exist (see `segments`): the rest
+            take no part in the softmax and get 0.
 
     Returns:
         `[visual tokens of all images]` float32, 0 to 1.
@@ -59,7 +62,7 @@ def text_relevance(
     if visual_bounds.shape != text_bounds.shape:
         raise ValueError("visual_bounds and text_bounds are for different numbers of images")
     run = _text_relevance_op if use_triton(visual, text) else text_relevance_reference
-    return run(visual, text, visual_bounds, text_bounds, max_visual, max_text, temperature)
+    return run(visual, text, visual_bounds, text_bounds, max_visual, max_text, temperature, valid)
 
 
 def text_relevance_reference(
@@ -70,6 +73,7 @@ def text_relevance_reference(
     max_visual: int | None = None,
     max_text: int | None = None,
     temperature: float = 100.0,
+    valid: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Plain torch: all visual tokens by all text tokens, with those of one image as a mask."""
     if text.shape[0] == 0:
@@ -83,6 +87,8 @@ def text_relevance_reference(
         position = torch.arange(rows.shape[0], device=rows.device)
         images.append(torch.bucketize(position, bounds[1:].long(), right=True))
     together = images[0][:, None] == images[1][None, :]
+    if valid is not None:
+        together &= valid[:, None]
     logits = temperature * (units[0] @ units[1].T)
     shares = logits.masked_fill(~together, -math.inf).softmax(dim=0)
     return shares.masked_fill(~together, 0.0).amax(dim=1)
@@ -96,13 +102,15 @@ def _text_relevance_fake(
     max_visual: int | None = None,
     max_text: int | None = None,
     temperature: float = 100.0,
+    valid: torch.Tensor | None = None,
 ) -> torch.Tensor:
     return visual.new_empty(visual.shape[0], dtype=torch.float32)
 
 
 _text_relevance_op = register_op(
     "text_relevance(Tensor visual, Tensor text, Tensor visual_bounds, Tensor text_bounds,"
-    " SymInt? max_visual=None, SymInt? max_text=None, float temperature=100.0) -> Tensor",
+    " SymInt? max_visual=None, SymInt? max_text=None, float temperature=100.0,"
+    " Tensor? valid=None) -> Tensor",
     text_relevance_triton,
     text_relevance_reference,
     _text_relevance_fake,

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import torch
 
-from vtprune_kernels._triton import capability, next_power_of_2, tl, triton
+from vtprune_kernels._triton import capability, flags, next_power_of_2, tl, triton
 
 __all__ = ["text_relevance_triton"]
 
@@ -33,6 +33,7 @@ def text_relevance_triton(
     max_visual: int | None = None,
     max_text: int | None = None,
     temperature: float = 100.0,
+    valid: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Launch the two kernels."""
     visual = visual if visual.stride(1) == 1 else visual.contiguous()
@@ -52,6 +53,7 @@ def text_relevance_triton(
         text,
         visual_bounds,
         text_bounds,
+        flags(valid, visual),
         logits,
         block_max,
         block_sum,
@@ -61,6 +63,7 @@ def text_relevance_triton(
         texts,
         blocks,
         temperature,
+        HAS_VALID=valid is not None,
         VISUAL=_VISUAL,
         TEXT=_TEXT,
         CHANNELS=_CHANNELS if visual.element_size() == 2 else _CHANNELS // 2,
@@ -71,12 +74,14 @@ def text_relevance_triton(
     _text_max_kernel[(blocks, images)](
         visual_bounds,
         text_bounds,
+        flags(valid, visual),
         logits,
         block_max,
         block_sum,
         relevance,
         texts,
         blocks,
+        HAS_VALID=valid is not None,
         VISUAL=_VISUAL,
         TEXT=_TEXT,
         BLOCKS=next_power_of_2(blocks),
@@ -91,6 +96,7 @@ def _text_logits_kernel(
     text,
     visual_bounds,
     text_bounds,
+    valid,
     logits,
     block_max,
     block_sum,
@@ -100,6 +106,7 @@ def _text_logits_kernel(
     texts,
     blocks,
     temperature,
+    HAS_VALID: tl.constexpr,
     VISUAL: tl.constexpr,
     TEXT: tl.constexpr,
     CHANNELS: tl.constexpr,
@@ -111,6 +118,8 @@ def _text_logits_kernel(
     v = block * VISUAL + tl.arange(0, VISUAL)
     t = tl.program_id(1) * TEXT + tl.arange(0, TEXT)
     has_v = v < tl.load(visual_bounds + image + 1) - first_v
+    if HAS_VALID:
+        has_v = tl.load(valid + first_v + v, mask=has_v, other=0) != 0
     has_t = t < tl.load(text_bounds + image + 1) - first_t
     channel = tl.arange(0, CHANNELS)
     product = tl.zeros([TEXT, VISUAL], dtype=tl.float32)
@@ -156,12 +165,14 @@ def _text_logits_kernel(
 def _text_max_kernel(
     visual_bounds,
     text_bounds,
+    valid,
     logits,
     block_max,
     block_sum,
     relevance,
     texts,
     blocks,
+    HAS_VALID: tl.constexpr,
     VISUAL: tl.constexpr,
     TEXT: tl.constexpr,
     BLOCKS: tl.constexpr,
@@ -171,6 +182,8 @@ def _text_max_kernel(
     first_t = tl.load(text_bounds + image).to(tl.int64)
     v = tl.program_id(0) * VISUAL + tl.arange(0, VISUAL)
     has_v = v < tl.load(visual_bounds + image + 1) - first_v
+    if HAS_VALID:
+        has_v = tl.load(valid + first_v + v, mask=has_v, other=0) != 0
     count = (tl.load(text_bounds + image + 1) - first_t).to(tl.int32)
     block = tl.arange(0, BLOCKS)
     best = tl.zeros([VISUAL], dtype=tl.float32)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from vtprune_kernels._triton import register_op, use_triton
+from vtprune_kernels.segments import ABSENT, kept_of
 from vtprune_kernels.spec import EXACT, Spec, features
 from vtprune_kernels.top_k_sorted_triton import top_k_sorted_triton
 
@@ -22,15 +23,22 @@ _MOST_SCORES = 16384
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
-def top_k_sorted(scores: torch.Tensor, k: int) -> torch.Tensor:
+def top_k_sorted(
+    scores: torch.Tensor,
+    k: int,
+    valid: torch.Tensor | None = None,
+    counts: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Return the indices of the `k` highest scores of each row, ascending.
 
     Args:
-        scores: `[rows, N]`, any float dtype.
+        scores: `[segments, N]`, any float dtype.
         k: how many, 0 to N.
+        valid: `[segments, N]` bool, scores that may be chosen; see `segments`.
+        counts: `[segments]` integers, how many of the k each segment keeps; see `segments`.
 
     Returns:
-        `[rows, k]` int64, ascending within a row.
+        `[segments, k]` int64, ascending within a segment, with -1 at the end where it keeps fewer.
 
     Raises:
         ValueError: `k` is outside 0..N.
@@ -39,22 +47,41 @@ def top_k_sorted(scores: torch.Tensor, k: int) -> torch.Tensor:
         raise ValueError(f"k is {k}; allowed: 0 to {scores.shape[-1]}")
     fits = scores.shape[-1] <= _MOST_SCORES and scores.dtype in _DTYPES and scores.ndim == 2
     if fits and use_triton(scores):
-        return _top_k_sorted_op(scores, k)
-    return top_k_sorted_reference(scores, k)
+        return _top_k_sorted_op(scores, k, valid, counts)
+    return top_k_sorted_reference(scores, k, valid, counts)
 
 
-def top_k_sorted_reference(scores: torch.Tensor, k: int) -> torch.Tensor:
+def top_k_sorted_reference(
+    scores: torch.Tensor,
+    k: int,
+    valid: torch.Tensor | None = None,
+    counts: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Plain torch: one stable sort by score, one sort by index."""
     order = scores.argsort(dim=-1, descending=True, stable=True)
-    return order[..., :k].sort(dim=-1).values
+    if valid is None and counts is None:
+        return order[..., :k].sort(dim=-1).values
+    if valid is not None:  # a second stable sort brings what exists to the front
+        padding = (~valid).gather(1, order).to(torch.int8)
+        order = order.gather(1, padding.argsort(dim=1, stable=True))
+    number = kept_of(k, len(scores), valid, counts).unsqueeze(1)
+    past_the_end = scores.shape[1]
+    kept = order[:, :k].where(torch.arange(k, device=scores.device) < number, past_the_end)
+    kept = kept.sort(dim=1).values
+    return kept.masked_fill(kept == past_the_end, ABSENT)
 
 
-def _top_k_sorted_fake(scores: torch.Tensor, k: int) -> torch.Tensor:
+def _top_k_sorted_fake(
+    scores: torch.Tensor,
+    k: int,
+    valid: torch.Tensor | None = None,
+    counts: torch.Tensor | None = None,
+) -> torch.Tensor:
     return scores.new_empty((scores.shape[0], k), dtype=torch.int64)
 
 
 _top_k_sorted_op = register_op(
-    "top_k_sorted(Tensor scores, int k) -> Tensor",
+    "top_k_sorted(Tensor scores, int k, Tensor? valid=None, Tensor? counts=None) -> Tensor",
     top_k_sorted_triton,
     top_k_sorted_reference,
     _top_k_sorted_fake,

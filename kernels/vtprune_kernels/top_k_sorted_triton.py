@@ -16,12 +16,17 @@ from __future__ import annotations
 
 import torch
 
-from vtprune_kernels._triton import next_power_of_2, tl, triton
+from vtprune_kernels._triton import flags, next_power_of_2, tl, triton
 
-__all__ = ["is_in_top_k", "ordered_bits", "top_k_sorted_triton"]
+__all__ = ["is_in_top_k", "number_to_keep", "ordered_bits", "top_k_sorted_triton"]
 
 
-def top_k_sorted_triton(scores: torch.Tensor, k: int) -> torch.Tensor:
+def top_k_sorted_triton(
+    scores: torch.Tensor,
+    k: int,
+    valid: torch.Tensor | None = None,
+    counts: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Launch one program a row."""
     rows, length = scores.shape
     kept = scores.new_empty((rows, k), dtype=torch.int64)
@@ -30,10 +35,14 @@ def top_k_sorted_triton(scores: torch.Tensor, k: int) -> torch.Tensor:
         _top_k_sorted_kernel[(rows,)](
             scores,
             kept,
+            flags(valid, scores),
+            scores if counts is None else counts.contiguous(),
             scores.stride(0),
             scores.stride(1),
             length,
             k,
+            HAS_VALID=valid is not None,
+            HAS_COUNTS=counts is not None,
             BLOCK=block,
             num_warps=min(16, max(1, block // 256)),
         )
@@ -68,15 +77,46 @@ def is_in_top_k(code, k, BITS: tl.constexpr, AXIS: tl.constexpr):
 
 
 @triton.jit
-def _top_k_sorted_kernel(scores, kept, scores_row, scores_column, length, k, BLOCK: tl.constexpr):
+def number_to_keep(keep, real, counts, segment, HAS_VALID: tl.constexpr, HAS_COUNTS: tl.constexpr):
+    """How many rows a segment keeps: `keep`, or fewer where it has or wants fewer."""
+    number = keep
+    if HAS_VALID:
+        number = tl.minimum(number, real)
+    if HAS_COUNTS:
+        number = tl.minimum(number, tl.maximum(tl.load(counts + segment).to(tl.int32), 0))
+    return number
+
+
+@triton.jit
+def _top_k_sorted_kernel(
+    scores,
+    kept,
+    valid,
+    counts,
+    scores_row,
+    scores_column,
+    length,
+    k,
+    HAS_VALID: tl.constexpr,
+    HAS_COUNTS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     row = tl.program_id(0).to(tl.int64)
     index = tl.arange(0, BLOCK)[None, :]
     inside = index < length
+    exists = inside
+    if HAS_VALID:
+        exists = tl.load(valid + row * length + index, mask=inside, other=0) != 0
     score = tl.load(
-        scores + row * scores_row + index.to(tl.int64) * scores_column, mask=inside, other=0.0
+        scores + row * scores_row + index.to(tl.int64) * scores_column, mask=exists, other=0.0
     )
     # Every float has a code above 0 (that of -inf is 0x007FFFFF), so padding is never kept.
-    code = tl.where(inside, ordered_bits(score.to(tl.float32)), 0)
-    keep = is_in_top_k(code, k, 32, 1)
+    code = tl.where(exists, ordered_bits(score.to(tl.float32)), 0)
+    real = tl.sum(exists.to(tl.int32))
+    number = number_to_keep(k, real, counts, row, HAS_VALID, HAS_COUNTS)
+    keep = is_in_top_k(code, number, 32, 1)
     place = tl.cumsum(keep.to(tl.int32), axis=1) - 1
     tl.store(kept + row * k + place, index.to(tl.int64), mask=keep)
+    if HAS_VALID or HAS_COUNTS:
+        absent = tl.full([1, BLOCK], -1, dtype=tl.int64)
+        tl.store(kept + row * k + index, absent, mask=(index >= number) & (index < k))

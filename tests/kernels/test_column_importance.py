@@ -49,7 +49,7 @@ def test_packed_segments_score_as_each_alone() -> None:
 
 def test_padding_receives_nothing_and_changes_nothing() -> None:
     query, key = _rows(1, 60)
-    padded = column_importance(query, key, HEADS, SCALE, lengths=torch.tensor([37]))
+    padded = column_importance(query, key, HEADS, SCALE, valid=torch.arange(60)[None] < 37)
     alone = column_importance(query[:, :37], key[:, :37], HEADS, SCALE)
     torch.testing.assert_close(padded[:, :37], alone)
     assert not padded[:, 37:].any()
@@ -77,14 +77,14 @@ def test_kernel_agrees_on_packed_segments(options: dict[str, Any]) -> None:
     torch.testing.assert_close(found.sum(), torch.tensor(4.0))  # of five segments one is empty
 
 
-@pytest.mark.parametrize("name", ["lse", "merged", "lengths"])
+@pytest.mark.parametrize("name", ["lse", "merged", "valid"])
 @pytest.mark.usefixtures("interpreted", "poisoned")
 def test_kernel_agrees_on_a_batch(name: str) -> None:
     query, key = _rows(3, 80)
     options: dict[str, Any] = {
         "lse": {"lse": _logits(query, key).logsumexp(dim=-1)},
         "merged": {"token_of_patch": _shuffled_merge([80]), "patches_per_token": 4},
-        "lengths": {"lengths": torch.tensor([80, 1, 37])},
+        "valid": {"valid": torch.arange(80) < torch.tensor([[80], [1], [37]])},
     }[name]
     found = SPEC.launcher(query, key, HEADS, SCALE, **options)
     wanted = SPEC.reference(query, key, HEADS, SCALE, **options)

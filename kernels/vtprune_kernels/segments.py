@@ -1,0 +1,80 @@
+"""Segments of unequal length in one call: the convention of every operator, and its plain torch.
+
+A segment is an image, a crop or a frame. A batch of them is padded to the longest one, `[segments,
+N, ...]`, and two optional tensors on the same device say what is real, so that nothing waits for
+the host:
+
+    valid     [segments, N] bool: which rows exist. Padding need not be at the end: the borders that
+              LLaVA-NeXT adds around an image lie on any side of its crops. What padding contains,
+              NaN included, changes nothing.
+    counts    [segments] integers: how many of `keep` (or k) rows a segment keeps.
+
+Segment s then keeps min(keep, counts[s], rows of s that exist), the same ones as alone and without
+padding: ascending indices, followed by -1 as often as `keep` has places left. `keep` itself is one
+number for all, the width of the result. `gather_rows` turns -1 into a row of zeros, or packs the
+kept rows without any. Long tensors whose padding would be large, patches of a Qwen image against
+those of its neighbour, are packed instead, with `cu_seqlens`, where the operator says so.
+
+Without `valid` and `counts`, all rows exist and each segment keeps `keep`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+__all__ = ["ABSENT", "each_alone", "end_of", "kept_of"]
+
+ABSENT = -1
+"""Stands where a segment has no further row to keep."""
+
+
+def kept_of(
+    keep: int, segments: int, valid: torch.Tensor | None, counts: torch.Tensor | None
+) -> torch.Tensor:
+    """Return `[segments]` int64, how many rows each segment keeps."""
+    limits = [limit for limit in (valid, counts) if limit is not None]
+    kept = torch.full((segments,), keep, device=limits[0].device)
+    if valid is not None:
+        kept = torch.minimum(kept, valid.sum(dim=1))
+    if counts is not None:
+        kept = torch.minimum(kept, counts.clamp_min(0))
+    return kept
+
+
+def end_of(valid: torch.Tensor) -> torch.Tensor:
+    """Return `[segments]` int32: where the last row that exists ends, without asking the host."""
+    place = torch.arange(1, valid.shape[1] + 1, device=valid.device, dtype=torch.int32)
+    return (place * valid).amax(dim=1) if valid.shape[1] else valid.sum(dim=1, dtype=torch.int32)
+
+
+def each_alone(
+    select: Callable[..., torch.Tensor],
+    gram: torch.Tensor,
+    keep: int,
+    valid: torch.Tensor | None,
+    counts: torch.Tensor | None,
+    *rowwise: torch.Tensor | None,
+) -> torch.Tensor:
+    """Return `[segments, keep]`: what `select` keeps of each segment by itself, without padding.
+
+    Args:
+        select: called with `[1, n, n]` of the Gram, how many to keep, and `rowwise` tensors.
+        gram: `[segments, R, R]`.
+        keep: width of the result.
+        valid: which rows exist.
+        counts: how many each segment keeps.
+        rowwise: `[segments, R]` tensors that go with the rows, or None.
+    """
+    kept = torch.full((len(gram), keep), ABSENT, device=gram.device)
+    room = kept_of(keep, len(gram), valid, counts).tolist()
+    for segment, number in enumerate(room):
+        if valid is None:
+            real = torch.arange(gram.shape[1], device=gram.device)
+        else:
+            real = valid[segment].nonzero().squeeze(1)
+        alone = gram[segment][real][:, real].unsqueeze(0)
+        with_rows = [None if each is None else each[segment, real][None] for each in rowwise]
+        kept[segment, :number] = real[select(alone, number, *with_rows)[0]]
+    return kept
