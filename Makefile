@@ -10,7 +10,7 @@ BIN := .venv/bin
 ENV := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 VLLM_CPU_KVCACHE_SPACE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models serve test lint bench-serve bench-selection bench-kernels wheel clean
+.PHONY: help setup models serve test lint loadtest bench-serve bench-selection bench-kernels wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ lint: setup  ## ruff and mypy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+loadtest: models  ## load stock and pruned servers, write an HTML report (ARGS=--quick)
+	$(ENV) PYTHONPATH=environment:benchmarks $(BIN)/python loadtests/compare.py $(ARGS)
 
 bench-serve: models  ## measure serving with and without pruning (ARGS=its flags)
 	$(ENV) PYTHONPATH=environment $(BIN)/python benchmarks/serve.py $(ARGS)

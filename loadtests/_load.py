@@ -1,0 +1,76 @@
+"""One scenario against one server for some seconds: locust in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Load", "answers"]
+
+SCENARIOS = Path(__file__).parent / "scenarios"
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is sent; equal loads send equal requests, as far as the server keeps up."""
+
+    scenario: str
+    users: int = 1
+    arrivals: float = 0.0
+    """Visits per second that each user starts; 0 is closed load."""
+
+    seconds: float = 10.0
+    """When users stop asking; what is in flight then is awaited."""
+
+    seed: int = 0
+    output_tokens: int = 16
+    pictures: str = "photos"
+    model: str = "demo"
+
+    @property
+    def kind(self) -> str:
+        """`open` or `closed`."""
+        return "open" if self.arrivals else "closed"
+
+    @property
+    def level(self) -> float:
+        """Users of a closed load, arrivals per second of an open one."""
+        return self.users * self.arrivals or self.users
+
+    def flags(self) -> list[str]:
+        """locust's flags."""
+        values = {
+            "--users": self.users,
+            "--spawn-rate": self.users,
+            "--run-time": max(1, round(self.seconds)),
+            "--arrivals": self.arrivals,
+            "--seed": self.seed,
+            "--output-tokens": self.output_tokens,
+            "--pictures": self.pictures,
+            "--model": self.model,
+            "--stop-timeout": 600,
+            "--loglevel": "WARNING",
+        }
+        return [str(part) for item in values.items() for part in item]
+
+
+def answers(load: Load, url: str) -> list[dict[str, Any]]:
+    """Put a load on a server and return a record per request, as `--answers` writes them.
+
+    Raises:
+        RuntimeError: Nothing was asked at all; with what locust printed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "answers.jsonl"
+        scenario = SCENARIOS / f"{load.scenario}.py"
+        locust = [sys.executable, "-m", "locust", "-f", str(scenario), "--headless"]
+        command = [*locust, "--only-summary", "--host", url, "--answers", str(file), *load.flags()]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if not file.exists():
+            raise RuntimeError(f"{load.scenario} asked nothing:\n{done.stderr[-3000:]}")
+        return [json.loads(line) for line in file.read_text().splitlines()]

@@ -1,0 +1,56 @@
+"""From single answers to the figures of one load."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["percentile", "summary"]
+
+
+def percentile(values: Sequence[float], percent: float) -> float | None:
+    """The value below which `percent` % lie, interpolated; None without values."""
+    ordered = sorted(values)
+    if not ordered:
+        return None
+    place = percent / 100 * (len(ordered) - 1)
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
+
+
+def summary(answers: Sequence[dict[str, Any]], slo_ttft: float) -> dict[str, Any]:
+    """Return the figures of one load on one server.
+
+    Rates are over the time from the first request to the last answer. At a saturated server that
+    counts the drain at its full speed; at an idle one it is one answer's time too long.
+
+    Args:
+        answers: Records of `--answers`, one at least.
+        slo_ttft: Seconds within which a good answer has begun.
+    """
+    whole = [answer for answer in answers if "error" not in answer]
+    begun = min(answer["sent"] for answer in answers)
+    seconds = max(answer["sent"] + answer["total"] for answer in answers) - begun
+    first = [answer["ttft"] for answer in whole]
+    gaps = [gap for answer in whole for gap in answer["gaps"]]
+    total = [answer["total"] for answer in whole]
+    errors = [answer["error"] for answer in answers if "error" in answer]
+    return {
+        "requests": len(answers),
+        "failed": len(errors),
+        "errors": sorted(set(errors))[:5],
+        "seconds": seconds,
+        "requests_per_s": len(whole) / seconds,
+        "output_tokens_per_s": sum(answer["completion_tokens"] for answer in whole) / seconds,
+        "goodput_per_s": sum(value <= slo_ttft for value in first) / seconds,
+        "prompt_tokens": _mean([answer["prompt_tokens"] for answer in whole]),
+        **{f"ttft_p{p}_s": percentile(first, p) for p in (50, 95, 99)},
+        **{f"itl_p{p}_s": percentile(gaps, p) for p in (50, 95, 99)},
+        **{f"total_p{p}_s": percentile(total, p) for p in (50, 95, 99)},
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.mean(values) if values else None
