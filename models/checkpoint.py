@@ -1,14 +1,16 @@
-"""Writes one demo model the way the published LLaVA-1.5 checkpoints are laid out."""
+"""Writes one demo model the way the published LLaVA checkpoints are laid out."""
 
 from pathlib import Path
 
-from geometry import llava_config
+from geometry import llava_config, pinpoints
 from safetensors.torch import save_file
-from shapes import IMAGE_SIZE, PATCH_SIZE, Shape
+from shapes import PATCH_SIZE, Shape
 from tokenizer import BOS, EOS, PAD, chat_template, train_tokenizer, unspoken_ids
 from transformers import (
     CLIPImageProcessor,
     GenerationConfig,
+    LlavaNextImageProcessor,
+    LlavaNextProcessor,
     LlavaProcessor,
     PreTrainedTokenizerFast,
     SiglipImageProcessor,
@@ -16,17 +18,23 @@ from transformers import (
 from weights import draw_weights
 
 
-def image_processor(shape: Shape) -> CLIPImageProcessor | SiglipImageProcessor:
-    square = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+def image_processor(
+    shape: Shape,
+) -> CLIPImageProcessor | LlavaNextImageProcessor | SiglipImageProcessor:
+    square = {"height": shape.image_size, "width": shape.image_size}
+    clip = {"size": {"shortest_edge": shape.image_size}, "crop_size": square}
+    if shape.grids:
+        return LlavaNextImageProcessor(**clip, image_grid_pinpoints=pinpoints(shape))
     if shape.tower == "siglip":
         return SiglipImageProcessor(size=square)
-    return CLIPImageProcessor(size={"shortest_edge": IMAGE_SIZE}, crop_size=square)
+    return CLIPImageProcessor(**clip)
 
 
 def save_processor(shape: Shape, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Tokenizer, image processor and chat template, in the files vLLM and transformers look for."""
     images = image_processor(shape)
-    processor = LlavaProcessor(
+    kind = LlavaNextProcessor if shape.grids else LlavaProcessor
+    processor = kind(
         image_processor=images,
         tokenizer=tokenizer,
         patch_size=PATCH_SIZE,

@@ -1,13 +1,19 @@
 """The shapes of shapes.py as transformers configurations."""
 
-from shapes import HEAD_SIZE, IMAGE_SIZE, PATCH_SIZE, Shape
+from shapes import HEAD_SIZE, PATCH_SIZE, Shape
 from tokenizer import BOS, EOS, IMAGE, PAD, VOCABULARY
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, SiglipVisionConfig
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaNextConfig,
+    SiglipVisionConfig,
+)
 
 
 def _vision_config(shape: Shape) -> CLIPVisionConfig | SiglipVisionConfig:
     common = {
-        "image_size": IMAGE_SIZE,
+        "image_size": shape.image_size,
         "patch_size": PATCH_SIZE,
         "hidden_size": shape.vision_width,
         "intermediate_size": 4 * shape.vision_width,
@@ -37,16 +43,27 @@ def _text_config(shape: Shape) -> LlamaConfig:
     )
 
 
-def llava_config(shape: Shape) -> LlavaConfig:
-    return LlavaConfig(
-        architectures=["LlavaForConditionalGeneration"],
-        vision_config=_vision_config(shape),
-        text_config=_text_config(shape),
-        image_token_index=IMAGE,
-        image_seq_length=(IMAGE_SIZE // PATCH_SIZE) ** 2,
-        projector_hidden_act="gelu",
-        vision_feature_layer=-2,
-        vision_feature_select_strategy=shape.strategy,
-        tie_word_embeddings=False,
-        dtype=shape.dtype,
+def pinpoints(shape: Shape) -> list[list[int]]:
+    """Heights and widths of LLaVA-NeXT's grids in pixels."""
+    return [[rows * shape.image_size, columns * shape.image_size] for rows, columns in shape.grids]
+
+
+def llava_config(shape: Shape) -> LlavaConfig | LlavaNextConfig:
+    common = {
+        "vision_config": _vision_config(shape),
+        "text_config": _text_config(shape),
+        "image_token_index": IMAGE,
+        "image_seq_length": (shape.image_size // PATCH_SIZE) ** 2,
+        "projector_hidden_act": "gelu",
+        "vision_feature_layer": -2,
+        "vision_feature_select_strategy": shape.strategy,
+        "tie_word_embeddings": False,
+        "dtype": shape.dtype,
+    }
+    if not shape.grids:
+        return LlavaConfig(architectures=["LlavaForConditionalGeneration"], **common)
+    return LlavaNextConfig(
+        architectures=["LlavaNextForConditionalGeneration"],
+        image_grid_pinpoints=pinpoints(shape),
+        **common,
     )

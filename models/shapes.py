@@ -1,4 +1,5 @@
-"""Shapes of the demo models: LLaVA-1.5's pipeline (336 pixels, patch 14, 576 tokens), narrower."""
+"""Shapes of the demo models: LLaVA-1.5's pipeline (336 pixels, patch 14, 576 tokens), narrower,
+and LLaVA-NeXT's with smaller crops as well."""
 
 from dataclasses import dataclass
 
@@ -18,6 +19,9 @@ class Shape:
     dtype: str = "float32"
     seed: int | None = 0
     """None: no weights; served with `--load-format dummy`."""
+    image_size: int = IMAGE_SIZE
+    grids: tuple[tuple[int, int], ...] = ()
+    """LLaVA-NeXT's grids of crops, rows and columns; without any it is a LLaVA-1.5."""
 
     @property
     def strategy(self) -> str:
@@ -29,5 +33,12 @@ SHAPES = {
     "demo": Shape(128, 4, 256, 2, 704),
     "demo-siglip": Shape(128, 4, 256, 2, 704, tower="siglip", seed=1),
     # 201 M parameters in the decoder, 3 M in the tower: prefill costs enough to be measured.
+    # LLaVA-NeXT's five grids with crops of 64 tokens: an image has 192 to 336 tokens.
+    "demo-next": Shape(
+        *(128, 4, 256, 2, 704),
+        seed=2,
+        image_size=112,
+        grids=((1, 2), (2, 1), (2, 2), (3, 1), (1, 3)),
+    ),
     "bench": Shape(192, 6, 1024, 16, 2560, dtype="bfloat16", seed=None),
 }

@@ -1,4 +1,4 @@
-"""Random weights whose answers depend on the picture, under the names of the LLaVA-1.5 checkpoints.
+"""Random weights whose answers depend on the picture, under the names of the LLaVA checkpoints.
 
 The usual initialisation (std 0.02) gives uniform attention and one answer to everything. Here each
 matrix keeps the variance of its input, and queries and keys are scaled until attention has clear
@@ -8,7 +8,12 @@ favourites, so that the answer hangs on which tokens are there.
 import re
 
 import torch
-from transformers import LlavaConfig, LlavaForConditionalGeneration
+from transformers import (
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+)
 
 # (pattern, gain): standard deviation of a matrix is gain / sqrt(inputs); the first match counts.
 # Chosen by a sweep: lower ones repeat one word or ignore the picture, higher ones change the
@@ -23,7 +28,12 @@ _GAINS = (
 # GELU's output has a positive mean, which would give all tokens one direction: cancel it.
 _AFTER_GELU = r"(fc2|linear_2)\.weight"
 # Tables have no inputs to divide by.
-_TABLES = {"embed_tokens.weight": 1.0, "position_embedding.weight": 0.5, "class_embedding": 1.0}
+_TABLES = {
+    "embed_tokens.weight": 1.0,
+    "position_embedding.weight": 0.5,
+    "class_embedding": 1.0,
+    "image_newline": 1.0,
+}
 
 
 def _draw(name: str, shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
@@ -47,13 +57,17 @@ def _published_name(name: str) -> str:
     return re.sub(r"^lm_head\.", "language_model.lm_head.", name)
 
 
-def draw_weights(config: LlavaConfig, seed: int, silent: list[int]) -> dict[str, torch.Tensor]:
+def draw_weights(
+    config: LlavaConfig | LlavaNextConfig, seed: int, silent: list[int]
+) -> dict[str, torch.Tensor]:
     """A state dict of published names; the same seed gives the same bytes.
 
     The ids in `silent` are never an answer's most likely token.
     """
+    has_crops = isinstance(config, LlavaNextConfig)
+    kind = LlavaNextForConditionalGeneration if has_crops else LlavaForConditionalGeneration
     with torch.device("meta"):
-        shapes = {k: v.shape for k, v in LlavaForConditionalGeneration(config).state_dict().items()}
+        shapes = {k: v.shape for k, v in kind(config).state_dict().items()}
     generator = torch.Generator().manual_seed(seed)
     weights = {
         _published_name(name): _draw(name, shape, generator)

@@ -131,6 +131,7 @@ def test_the_help_explains_every_flag_and_names_every_method() -> None:
         ["--prune-rate"],
         ["--prune-tokens"],
         ["--prune-options"],
+        ["--prune-crop-budget"],
         ["--prune-feature-cache-mb"],
         ["--prune-detail"],
         ["--prune-limits"],

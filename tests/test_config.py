@@ -38,7 +38,8 @@ NAN, INF = float("nan"), float("inf")
         ({"rate": 0.0, "tokens": 64}, "rate is 0.0 and tokens is 64; allowed: one of the two"),
         (
             {"ratio": 0.5},
-            "ratio is 0.5 but there is no such key; allowed: method, rate, tokens, options",
+            "ratio is 0.5 but there is no such key; "
+            "allowed: method, rate, tokens, options, crop_budget",
         ),
         (
             {"method": "magic"},
@@ -62,6 +63,10 @@ NAN, INF = float("nan"), float("inf")
         ({"options": {"step": "8"}}, "options.step is '8'; it should be a valid integer"),
         ({"options": [8]}, "options is [8]; it should be a valid dictionary"),
         ({"options": None}, "options is None; it should be a valid dictionary"),
+        (
+            {"crop_budget": "each"},
+            "crop_budget is 'each'; it should be 'joint' or 'per_crop'",
+        ),
         ("vispruner", "settings are 'vispruner'; allowed: an object such as {'rate': 0.9}"),
         ([0.5], "settings are [0.5]; allowed: an object such as {'rate': 0.9}"),
         (None, "settings are None; allowed: an object such as {'rate': 0.9}"),
@@ -209,6 +214,7 @@ def test_the_canonical_text_is_json_without_what_is_not_set() -> None:
         "method": "uniform",
         "tokens": 9,
         "options": {},
+        "crop_budget": "joint",
     }
 
 

@@ -16,6 +16,7 @@ _FLAGS = {
     "rate": "--prune-rate",
     "tokens": "--prune-tokens",
     "options": "--prune-options",
+    "crop_budget": "--prune-crop-budget",
     "feature_cache_mb": "--prune-feature-cache-mb",
     "detail": "--prune-detail",
     "limits": "--prune-limits",
@@ -47,6 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prune-options",
         metavar="JSON",
         help="Options of the method as a JSON object, such as '{\"important_ratio\": 0.75}'.",
+    )
+    group.add_argument(
+        "--prune-crop-budget",
+        metavar="HOW",
+        help="joint: the crops of an image compete for one budget; per_crop: each has its share. "
+        "Default: joint.",
     )
     group.add_argument(
         "--prune-feature-cache-mb",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -56,6 +56,10 @@ class PruneConfig(BaseModel):
 
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of the method, checked against its own model."""
+
+    crop_budget: Literal["joint", "per_crop"] = "joint"
+    """Whether the crops of an image compete for one budget or each has its share of it. The same
+    for a model whose images are one crop."""
 
     @model_validator(mode="before")
     @classmethod

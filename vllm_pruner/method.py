@@ -44,6 +44,15 @@ class VisualTokens:
     """Per image `[tokens, width of the decoder]`: the decoder's input embeddings of the text that
     follows the image in its message, possibly none; None unless the method asks for it."""
 
+    def at(self, index: torch.Tensor) -> VisualTokens:
+        """Return the same images with the tokens of a `[tokens]` index only."""
+        return VisualTokens(
+            self.features[:, index],
+            None if self.importance is None else self.importance[:, index],
+            None if self.projected is None else self.projected[:, index],
+            self.text,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Method:
@@ -63,7 +72,8 @@ class Method:
     """Whether the encoder's attention has to be captured for it."""
 
     keep_count: Callable[[int, Budget], int] = keep_count
-    """`keep_count(tokens, budget)`: the `keep` that `select` will be called with."""
+    """`keep_count(tokens, budget)`: the `keep` that `select` will be called with, less what a model
+    spends on tokens of its own (newlines)."""
 
     needs_text: bool = False
     """Whether the choice depends on the text that follows the image."""

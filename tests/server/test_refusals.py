@@ -24,7 +24,7 @@ CASES = {
 }
 
 
-def _refusal(model: str, arguments: list[str]) -> str:
+def refusal(model: str, arguments: list[str]) -> str:
     """Run `vllm serve` until it gives up and return what it said last."""
     result = subprocess.run(
         command(model, arguments), env=environment(), capture_output=True, text=True, timeout=240
@@ -36,7 +36,7 @@ def _refusal(model: str, arguments: list[str]) -> str:
 
 @pytest.mark.parametrize(("arguments", "sentence"), CASES.values(), ids=CASES)
 def test_bad_flags_are_named(arguments: list[str], sentence: str) -> None:
-    last = _refusal("demo", arguments)
+    last = refusal("demo", arguments)
     assert last.startswith("vtprune: ")
     assert sentence in last
 
@@ -50,7 +50,8 @@ def test_a_model_that_cannot_be_pruned_is_refused(tmp_path: Path) -> None:
     (model / "config.json").write_text(json.dumps(config))
     for file in ("tokenizer.json", "tokenizer_config.json"):
         (model / file).write_bytes((MODELS / "demo" / file).read_bytes())
-    last = _refusal(str(model), [*PRUNE, "--load-format", "dummy"])
+    last = refusal(str(model), [*PRUNE, "--load-format", "dummy"])
     assert last == (
-        "vtprune: architecture is LlamaForCausalLM; allowed: LlavaForConditionalGeneration"
+        "vtprune: architecture is LlamaForCausalLM; allowed: LlavaForConditionalGeneration, "
+        "LlavaNextForConditionalGeneration"
     )

@@ -14,6 +14,7 @@ __all__ = ["CLASSES", "visual_tokens"]
 
 CLASSES = {
     "LlavaForConditionalGeneration": "vllm_pruner.models.llava:PrunedLlava",
+    "LlavaNextForConditionalGeneration": "vllm_pruner.models.llava_next:PrunedLlavaNext",
 }
 """vLLM's `model_class_overrides`: architecture to `module:Class`. The module also has
 `visual_tokens(hf_config)`: the most tokens of an image, or a ConfigError."""

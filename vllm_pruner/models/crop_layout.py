@@ -1,13 +1,19 @@
 """Where the tokens of an image's crops stand in the decoder's sequence.
 
-An image is a base crop and possibly a grid of crops. The decoder sees the base crop's tokens, then
-the raster of all other crops together, without the padding around the picture, a newline token
-after each of its rows. All of it follows from the image's size.
+An image is a base crop (the whole picture, squeezed) and possibly a grid of crops (the picture
+enlarged and padded to fill the grid). The decoder sees the base crop's tokens, then the raster of
+all other crops together, without the padding around the picture, a newline token after each of its
+rows. All of it follows from the image's size, so nothing here asks a tensor.
+
+Two numberings are used. A *patch* is a token that came from the tower and is not padding, numbered
+as the decoder meets them. A *position* counts the newlines too: it is what placeholders are.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+import torch
 
 __all__ = ["CropLayout"]
 
@@ -19,7 +25,76 @@ class CropLayout:
     base: int
     """N, tokens of the base crop, and of every other one."""
 
+    side: int = 0
+    """Rows and columns of tokens in a crop of the grid; 0 without a grid, else `side**2` is N."""
+
+    grid: tuple[int, int] = (0, 0)
+    """Rows and columns of crops."""
+
+    rows: tuple[int, int] = (0, 0)
+    """First row of the grid's raster that is not padding, and the one after the last."""
+
+    columns: tuple[int, int] = (0, 0)
+    """The same of its columns."""
+
     @property
     def crops(self) -> int:
         """Crops that the tower encodes."""
-        return 1
+        return 1 + self.grid[0] * self.grid[1]
+
+    @property
+    def height(self) -> int:
+        """Rows of the raster, and its newlines."""
+        return self.rows[1] - self.rows[0]
+
+    @property
+    def width(self) -> int:
+        """Patches in a row of the raster. 0 for a picture so narrow that all is cut as padding: its
+        rows are newlines only."""
+        return self.columns[1] - self.columns[0]
+
+    @property
+    def patches(self) -> int:
+        """Tokens from the tower without padding."""
+        return self.base + self.height * self.width
+
+    @property
+    def tokens(self) -> int:
+        """Positions: patches and newlines, as many as unpruned placeholders."""
+        return self.patches + self.height
+
+    def sources(self, device: torch.device) -> torch.Tensor:
+        """Return `[patches]`: which of the tower's `crops * N` tokens each patch is."""
+        row = torch.arange(*self.rows, device=device).unsqueeze(1)
+        column = torch.arange(*self.columns, device=device)
+        side = max(1, self.side)
+        crop = 1 + row // side * self.grid[1] + column // side
+        raster = crop * self.base + row % side * side + column % side
+        return torch.cat([torch.arange(self.base, device=device), raster.flatten()])
+
+    def patches_of_crops(self, device: torch.device) -> list[torch.Tensor]:
+        """Return the patches of each crop, ascending; none where a crop is all padding."""
+        crops = [torch.arange(self.base, device=device)]
+        for grid_row in range(self.grid[0]):
+            rows = self._span(self.rows, grid_row, device).unsqueeze(1)
+            for grid_column in range(self.grid[1]):
+                columns = self._span(self.columns, grid_column, device)
+                crops.append((self.base + rows * self.width + columns).flatten())
+        return crops
+
+    def _span(self, bounds: tuple[int, int], crop: int, device: torch.device) -> torch.Tensor:
+        """Rows (or columns) of the raster that fall into the n-th row (or column) of crops."""
+        first, last = (
+            min(max(crop_end * self.side, bounds[0]), bounds[1]) - bounds[0]
+            for crop_end in (crop, crop + 1)
+        )
+        return torch.arange(first, last, device=device)
+
+    def patches_at(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return for positions which patches stand there, and where there are newlines instead
+        (patch 0 there)."""
+        in_raster = positions - self.base
+        row, column = in_raster // (self.width + 1), in_raster % (self.width + 1)
+        newline = (in_raster >= 0) & (column == self.width)
+        patch = (self.base + row * self.width + column).where(in_raster >= 0, positions)
+        return patch.masked_fill(newline, 0), newline

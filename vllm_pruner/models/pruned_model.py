@@ -8,27 +8,42 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 from vllm.distributed import get_tp_group
 from vtprune_kernels import gather_rows, implementation
 
 from vllm_pruner import compat
 from vllm_pruner.config import KEY, PruneConfig, ServerConfig
 from vllm_pruner.method import VisualTokens
+from vllm_pruner.models.crop_budget import choose
 from vllm_pruner.models.crop_layout import CropLayout
 from vllm_pruner.models.encoder import Encoder
 from vllm_pruner.models.plan import ImagePlan
+from vllm_pruner.models.raster import arrange
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
-    from vllm.model_executor.models.llava import LlavaForConditionalGeneration
 
-    # Concrete for the checker: super() reaches the model's own class.
-    _Model = LlavaForConditionalGeneration
+    class _Model(nn.Module):
+        """What the mixin expects of the class after it."""
+
+        config: Any
+        vision_tower: Any
+        multi_modal_projector: Any
+        language_model: Any
+        image_newline: Any
+
+        def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None: ...
+        def _parse_and_validate_image_input(self, **kwargs: object) -> Any: ...
+        def _image_pixels_to_features(self, vision_tower: Any, pixel_values: Any) -> Any: ...
+        def embed_multimodal(self, **kwargs: object) -> Any: ...
+        def load_weights(self, weights: Any) -> set[str]: ...
+
 else:
     _Model = object
 
@@ -49,7 +64,8 @@ class CroppedImage:
 
 
 class PrunedModel(_Model):
-    """Mixin for a vLLM model with `vision_tower`, `multi_modal_projector` and `language_model`.
+    """Mixin for a vLLM model with `vision_tower`, `multi_modal_projector`, `language_model` and, if
+    its layouts have rows that end in one, `image_newline`.
 
     Changes:
     - `embed_multimodal` selects after the tower and projects only what is kept;
@@ -112,17 +128,26 @@ class PrunedModel(_Model):
         config: PruneConfig,
         layout: CropLayout,
     ) -> list[torch.Tensor]:
-        """Return the kept rows of each image, projected: `[keep, width of the decoder]` each."""
-        projector = self.multi_modal_projector
+        """Return what is kept of each image, projected: `[keep, width of the decoder]` each."""
+        project = self.multi_modal_projector
+        tokens = VisualTokens(*arrange(features, importance, layout))
         if config.off:  # beside an image of the same request that is pruned
-            return list(projector(features))
-        if not config.resolved[0].needs_text:
-            kept = self._select(VisualTokens(features, importance), config)
-            return list(projector(gather_rows([features], kept)[0]))
-        # Matching a text takes all tokens in the decoder's space, so nothing is projected twice.
-        projected = projector(features)
-        tokens = VisualTokens(features, importance, projected, self._embed_texts(texts))
-        return list(gather_rows([projected], self._select(tokens, config))[0])
+            tokens = replace(tokens, projected=project(tokens.features))
+            kept = torch.arange(layout.tokens, device=features.device).expand(len(texts), -1)
+        elif config.resolved[0].needs_text:
+            # Matching a text takes all tokens in the decoder's space: none is projected twice.
+            projected = project(tokens.features)
+            tokens = replace(tokens, projected=projected, text=self._embed_texts(texts))
+            kept = self._select(tokens, config, layout)
+        else:
+            kept = self._select(tokens, config, layout)
+        patches, newline = layout.patches_at(kept)
+        source = tokens.features if tokens.projected is None else tokens.projected
+        (rows,) = gather_rows([source], patches)
+        rows = project(rows) if tokens.projected is None else rows
+        if layout.height:
+            rows = rows.where(~newline.unsqueeze(2), self.image_newline)
+        return list(rows)
 
     def _embed_texts(self, texts: list[tuple[int, ...]]) -> list[torch.Tensor]:
         """The decoder's input embeddings `[tokens, width]` of each text, looked up together."""
@@ -134,16 +159,16 @@ class PrunedModel(_Model):
         return list(rows.split([len(text) for text in texts]))
 
     @torch.no_grad()
-    def _select(self, tokens: VisualTokens, config: PruneConfig) -> torch.Tensor:
-        """Return the kept indices `[images, keep]`, the same on every rank.
+    def _select(
+        self, tokens: VisualTokens, config: PruneConfig, layout: CropLayout
+    ) -> torch.Tensor:
+        """Return the kept positions `[images, keep]`, the same on every rank.
 
         Equal features give equal indices; ranks agree on theirs because an all-reduce ends in the
         same bits everywhere. A backend that broke this would mix the tokens of two selections, so
         the first rank's choice is sent to the others: a few hundred bytes.
         """
-        method, options = config.resolved
-        keep = config.keep_count(tokens.features.shape[1])
-        kept = method.select(tokens, keep, options)
+        kept = choose(tokens, config, layout)
         if get_tp_group().world_size > 1:
             kept = get_tp_group().broadcast(kept.contiguous(), src=0)
         return kept
