@@ -34,7 +34,7 @@ from vtprune_kernels.spec import EXACT, Spec, features
 
 __all__ = ["SPEC", "cosine_gram"]
 
-_FRACTION_BITS = 22
+FRACTION_BITS = 22
 _SMALLEST_NORM = 2.0**-100
 MOST_CHANNELS = 65_535
 
@@ -92,14 +92,14 @@ def cosine_gram_reference(
             out[:, begin:end, :end] = torch.bmm(unit[:, begin:end], unit[:, :end].mT)
             out[:, :begin, begin:end] = out[:, begin:end, :begin].mT
     # A row without direction has left NaN in its row and column, and nowhere else.
-    return gram.mul_(2.0 ** (-2 * _FRACTION_BITS)).nan_to_num_(0.0)
+    return gram.mul_(2.0 ** (-2 * FRACTION_BITS)).nan_to_num_(0.0)
 
 
 def unit_integers(rows: torch.Tensor) -> torch.Tensor:
     """Return the rows as float64 integers of norm `2**22`; NaN where a row has no direction."""
     unit = rows.to(torch.float64, copy=True)
     norm = torch.linalg.vector_norm(unit, dim=-1, keepdim=True)
-    scale = (2.0**_FRACTION_BITS / norm.clamp_min(_SMALLEST_NORM)).float().double()
+    scale = (2.0**FRACTION_BITS / norm.clamp_min(_SMALLEST_NORM)).float().double()
     return unit.mul_(scale.where(norm.isfinite(), math.nan)).round_()
 
 

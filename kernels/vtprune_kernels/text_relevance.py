@@ -7,6 +7,10 @@ For one image with visual tokens v_1..v_N and a text of tokens e_1..e_M,
 The softmax runs over the visual tokens, then the maximum over the text: a text token that matches
 many visual tokens alike says little about each. An image without text is relevant nowhere: 0.
 
+An image's values are the same to the bit alone and in any batch, on one device. The reference takes
+the cosine in fixed point, as `cosine_gram` does; the kernels add products of 16-bit inputs in
+float32, in an order of their own, so the two agree to rounding.
+
 Source: AdaFV (arXiv 2501.09532), from the formula in `methods.md` 2.1, temperature 100. Its code
 runs one image at a time and copies to the host in between.
 """
@@ -14,17 +18,17 @@ runs one image at a time and copies to the host in between.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import torch
 
-from vtprune_kernels._triton import register_op, use_triton
+from vtprune_kernels._triton import register_op, traced_on_cpu, use_triton
+from vtprune_kernels.cosine_gram import FRACTION_BITS, unit_integers
 from vtprune_kernels.spec import Spec, features
 from vtprune_kernels.text_relevance_triton import text_relevance_triton
 
 __all__ = ["SPEC", "text_relevance"]
-
-_SMALLEST_SQUARE = 2.0**-100
 
 
 def text_relevance(
@@ -61,7 +65,9 @@ def text_relevance(
         raise ValueError(f"visual {list(visual.shape)} {visual.dtype}, text {list(text.shape)}")
     if visual_bounds.shape != text_bounds.shape:
         raise ValueError("visual_bounds and text_bounds are for different numbers of images")
-    run = _text_relevance_op if use_triton(visual, text) else text_relevance_reference
+    run = text_relevance_reference
+    if traced_on_cpu(visual) or use_triton(visual, text):
+        run = _text_relevance_op
     return run(visual, text, visual_bounds, text_bounds, max_visual, max_text, temperature, valid)
 
 
@@ -75,23 +81,24 @@ def text_relevance_reference(
     temperature: float = 100.0,
     valid: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Plain torch: all visual tokens by all text tokens, with those of one image as a mask."""
-    if text.shape[0] == 0:
-        return visual.new_zeros(visual.shape[0], dtype=torch.float32)
-    units = []
-    images = []
-    for rows, bounds in ((visual, visual_bounds), (text, text_bounds)):
-        rows = rows.float()
-        square = rows.square().sum(dim=-1, keepdim=True)
-        units.append(rows * square.clamp_min(_SMALLEST_SQUARE).rsqrt())
-        position = torch.arange(rows.shape[0], device=rows.device)
-        images.append(torch.bucketize(position, bounds[1:].long(), right=True))
-    together = images[0][:, None] == images[1][None, :]
-    if valid is not None:
-        together &= valid[:, None]
-    logits = temperature * (units[0] @ units[1].T)
-    shares = logits.masked_fill(~together, -math.inf).softmax(dim=0)
-    return shares.masked_fill(~together, 0.0).amax(dim=1)
+    """Plain torch, one image after the other, with the exact cosine of `cosine_gram`: one product
+    of the whole batch would round differently with every other batch."""
+    relevance = visual.new_zeros(visual.shape[0], dtype=torch.float32)
+    ends = zip(visual_bounds.tolist(), text_bounds.tolist(), strict=True)
+    for (first_v, first_t), (end_v, end_t) in pairwise(ends):
+        if first_v == end_v or first_t == end_t:
+            continue
+        units = unit_integers(text[first_t:end_t]) @ unit_integers(visual[first_v:end_v]).T
+        # Rows without direction are NaN; their cosine is 0.
+        cosine = units.mul_(2.0 ** (-2 * FRACTION_BITS)).nan_to_num_(0.0).float()
+        logits = temperature * cosine
+        if valid is None:
+            relevance[first_v:end_v] = logits.softmax(dim=1).amax(dim=0)
+        else:
+            padding = ~valid[first_v:end_v]
+            shares = logits.masked_fill_(padding, -math.inf).softmax(dim=1).amax(dim=0)
+            relevance[first_v:end_v] = shares.masked_fill_(padding, 0.0)
+    return relevance
 
 
 def _text_relevance_fake(

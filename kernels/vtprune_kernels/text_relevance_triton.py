@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import torch
 
-from vtprune_kernels._triton import capability, flags, next_power_of_2, tl, triton
+from vtprune_kernels._triton import capability, flags, tl, triton
 
 __all__ = ["text_relevance_triton"]
 
@@ -84,7 +84,6 @@ def text_relevance_triton(
         HAS_VALID=valid is not None,
         VISUAL=_VISUAL,
         TEXT=_TEXT,
-        BLOCKS=next_power_of_2(blocks),
         num_warps=4,
     )
     return relevance
@@ -175,7 +174,6 @@ def _text_max_kernel(
     HAS_VALID: tl.constexpr,
     VISUAL: tl.constexpr,
     TEXT: tl.constexpr,
-    BLOCKS: tl.constexpr,
 ):
     image = tl.program_id(1)
     first_v = tl.load(visual_bounds + image).to(tl.int64)
@@ -185,17 +183,21 @@ def _text_max_kernel(
     if HAS_VALID:
         has_v = tl.load(valid + first_v + v, mask=has_v, other=0) != 0
     count = (tl.load(text_bounds + image + 1) - first_t).to(tl.int32)
-    block = tl.arange(0, BLOCKS)
     best = tl.zeros([VISUAL], dtype=tl.float32)
     for start in range(0, count, TEXT):
         t = start + tl.arange(0, TEXT)
-        at = (first_t + t)[:, None] * blocks + block[None, :]
-        listed = (t < count)[:, None] & (block < blocks)[None, :]
-        maxima = tl.load(block_max + at, mask=listed, other=-float("inf"))
-        sums = tl.load(block_sum + at, mask=listed, other=0.0)
-        highest = tl.max(maxima, axis=1)
+        # One block after the other: the order must not depend on how long other images are.
+        at = (first_t + t) * blocks
+        highest = tl.full([TEXT], -float("inf"), dtype=tl.float32)
+        for i in range(blocks):
+            maximum = tl.load(block_max + at + i, mask=t < count, other=-float("inf"))
+            highest = tl.maximum(highest, maximum)
         highest = tl.where(highest == -float("inf"), 0.0, highest)
-        denominator = tl.sum(sums * tl.exp(maxima - highest[:, None]), axis=1)
+        denominator = tl.zeros([TEXT], dtype=tl.float32)
+        for i in range(blocks):
+            maximum = tl.load(block_max + at + i, mask=t < count, other=-float("inf"))
+            part = tl.load(block_sum + at + i, mask=t < count, other=0.0)
+            denominator += part * tl.exp(maximum - highest)
         logit = tl.load(
             logits + (first_v + v)[:, None] * texts + t[None, :],
             mask=has_v[:, None] & (t < count)[None, :],
