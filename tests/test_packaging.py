@@ -96,7 +96,7 @@ def test_the_wheel_holds_every_module_of_the_three_packages_and_nothing_else(whe
     expected = {
         str(path.relative_to(folder))
         for package, folder in PACKAGES.items()
-        for pattern in ("*.py", "py.typed")
+        for pattern in ("*.py", "py.typed", "playground/*.*", "playground/photos/*.jpg")
         for path in (folder / package).rglob(pattern)
     }
     assert packed == expected

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHECKED_VERSION",
+    "add_worker_methods",
     "check_version",
+    "enable_endpoints",
     "feature_attention",
     "patch_chat",
     "patch_engine_args",
@@ -168,6 +170,49 @@ def patch_chat(
     setattr(OnlineRenderer, "_vtprune", True)  # noqa: B010
     setattr(OnlineRenderer, "preprocess_chat", preprocess_chat)  # noqa: B010
     setattr(OpenAIServingChat, "create_chat_completion", create_chat_completion)  # noqa: B010
+
+
+def enable_endpoints(name: str) -> None:
+    """Load the endpoint plugin `name` as if it stood in `VLLM_PLUGINS`.
+
+    Naming it there would switch off every other plugin of every kind that is not named too. Relies
+    on `vllm.plugins.load_endpoint_plugins`, looked up when the server's routes are made. A server
+    whose `VLLM_PLUGINS` is set loads what that says. Safe to call again. May go when endpoint
+    plugins have a switch of their own.
+    """
+    from importlib.metadata import entry_points
+
+    from vllm import envs, plugins
+
+    load = plugins.load_endpoint_plugins
+    if hasattr(load, "_vtprune"):
+        return
+
+    @functools.wraps(load)
+    def load_endpoint_plugins(*args: Any, **kwargs: Any) -> Any:
+        if envs.VLLM_PLUGINS is not None:
+            return load(*args, **kwargs)
+        found = entry_points(group=plugins.ENDPOINT_PLUGINS_GROUP, name=name)
+        return [entry_point.load()() for entry_point in found]
+
+    setattr(load_endpoint_plugins, "_vtprune", True)  # noqa: B010
+    setattr(plugins, "load_endpoint_plugins", load_endpoint_plugins)  # noqa: B010
+
+
+def add_worker_methods(methods: dict[str, Callable[..., Any]]) -> None:
+    """Let `collective_rpc` call functions by name, with the worker's model as first argument.
+
+    Relies on `WorkerBase.get_model`, and on `collective_rpc` looking methods up on the worker. Safe
+    to call again. May go when a plugin can register such methods.
+    """
+    from vllm.v1.worker.worker_base import WorkerBase
+
+    for name, function in methods.items():
+
+        def method(self: WorkerBase, *args: Any, _call: Callable[..., Any] = function) -> Any:
+            return _call(self.get_model(), *args)
+
+        setattr(WorkerBase, name, method)
 
 
 def without_settings(model_config: ModelConfig, key: str) -> ModelConfig:

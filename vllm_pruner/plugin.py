@@ -94,6 +94,7 @@ def _create_pruned(
     tokens = models.visual_tokens(model_config.hf_config, config)
     if not config.off and (fault := config.limits.fault_on(config, tokens)):
         raise ConfigError(f"{fault}, by limits")
+    compat.enable_endpoints(KEY)
     compat.patch_chat(KEY, chat.requested, chat.take_counts, chat.report)
     _announce(config, model_config, tokens)
     return model_config

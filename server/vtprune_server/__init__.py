@@ -1,4 +1,3 @@
-"""HTTP surface of vtprune: routes, metrics and the playground, as a vLLM endpoint plugin.
-
-Nothing is served from here yet; requests go to vLLM's own OpenAI-compatible routes.
-"""
+"""HTTP surface of vtprune, a vLLM endpoint plugin: what is set, what an image would keep and why,
+the same message at several rates, and a page to look at it all. It knows no engine internals: it
+reaches the model through `EngineClient.collective_rpc` and vLLM's own handlers."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -96,12 +96,3 @@ def test_precomputed_embeddings_are_refused_unless_unpruned(pruned: Server) -> N
     assert error["code"] == 400
     assert error["message"].startswith("image_embeds is given, but vtprune prunes in the encoder")
     assert pruned.text(content, mm_processor_kwargs={"vtprune": {"rate": 0}})
-
-
-def test_settings_need_the_operators_trust(start: Callable[..., Server]) -> None:
-    """vLLM's own door stays closed: only `--trust-request-mm-kwargs` opens it."""
-    server = start("untrusting", "--plugin", "vtprune")
-    refused = server.post(photo_question(0), mm_processor_kwargs={"vtprune": {"rate": 0.5}})
-    assert refused.status_code == 400
-    assert "--trust-request-mm-kwargs" in refused.json()["error"]["message"]
-    assert server.text(photo_question(0))

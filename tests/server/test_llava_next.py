@@ -207,3 +207,25 @@ def test_another_merging_of_crops_is_refused_at_start(tmp_path: Path) -> None:
     assert refusal(str(model), PRUNE) == (
         "vtprune: mm_patch_merge_type is 'flat'; allowed: 'spatial_unpad', as vLLM merges"
     )
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_explain_shows_base_crop_and_raster(name: str, next_pruned: Server) -> None:
+    body = {"messages": [{"role": "user", "content": _picture(name)}], "vtprune": {"rate": 0.75}}
+    response = next_pruned.client.post("/vtprune/explain", json=body)
+    assert response.status_code == 200, response.text
+    (found,) = response.json()["images"]
+    usage = next_pruned.ask(_picture(name), vtprune={"rate": 0.75})["usage"]
+    assert usage["visual_tokens"] == {
+        "original": found["original"],
+        "kept": len(found["kept"]),
+    }
+    base, *rasters = found["views"]
+    assert (base["rows"], base["columns"]) == (8, 8)
+    kept = len(base["kept"])
+    for raster in rasters:
+        rows = {patch // raster["columns"] for patch in raster["kept"]}
+        kept += len(raster["kept"]) + len(rows)  # a newline for each of them
+    assert kept == len(found["kept"]) or name == "no-column-is-left"  # which has only newlines
+    for view in found["views"]:
+        assert (view["overlay"] is None) == (view["columns"] * view["rows"] == 0)

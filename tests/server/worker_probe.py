@@ -35,17 +35,14 @@ class WorkerProbe:
 def _install(model: Any) -> None:
     record: dict[str, Any] = {}
     model._probe_record = record
-    select = model._select
 
-    def recording(tokens: Any, *arguments: Any) -> torch.Tensor:
-        kept: torch.Tensor = select(tokens, *arguments)
+    def note(tokens: Any, kept: torch.Tensor, _layout: Any) -> None:
         record["kept"] += kept.tolist()
         if tokens.importance is not None:
             record["importance"] += tokens.importance.tolist()
-        return kept
 
     def count(_module: Any, args: tuple[torch.Tensor, ...]) -> None:
         record["images"].append(args[0].shape[0])
 
-    model._select = recording
+    model.on_selection = note
     model.vision_tower.register_forward_pre_hook(count)

@@ -7,7 +7,7 @@ crops (`CropLayout`); a family's file says that, and what it accepts.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from vllm_pruner.method import VisualTokens
 from vllm_pruner.models.crop_budget import choose
 from vllm_pruner.models.crop_layout import CropLayout
 from vllm_pruner.models.encoder import Encoder
+from vllm_pruner.models.explain import WORKER_METHODS
 from vllm_pruner.models.plan import ImagePlan
 from vllm_pruner.models.raster import arrange
 
@@ -75,6 +76,9 @@ class PrunedModel(_Model):
     Images without settings (rate 0) take the inherited path.
     """
 
+    on_selection: Callable[[VisualTokens, torch.Tensor, CropLayout], None] | None = None
+    """Told of every selection: what it was made from, the kept positions, the images' layout."""
+
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
         tokens, crops = self._largest_image()
@@ -85,6 +89,7 @@ class PrunedModel(_Model):
         self._encoder = Encoder(
             tower, lambda pixels: self._image_pixels_to_features(tower, pixels), self.config, size
         )
+        compat.add_worker_methods(WORKER_METHODS)
         logger.info("vtprune: selection runs on %s", implementation(tower.device))
 
     def _largest_image(self) -> tuple[int, int]:
@@ -171,6 +176,8 @@ class PrunedModel(_Model):
         kept = choose(tokens, config, layout)
         if get_tp_group().world_size > 1:
             kept = get_tp_group().broadcast(kept.contiguous(), src=0)
+        if self.on_selection is not None:
+            self.on_selection(tokens, kept, layout)
         return kept
 
     def load_weights(self, weights: Any) -> set[str]:

@@ -1,0 +1,74 @@
+"""Who may ask, and how much: vLLM's `--api-key` guards `/v1` alone, so it is checked here again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from fastapi import HTTPException, Request, Response
+from fastapi.routing import APIRoute
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from vllm.entrypoints.serve.middleware.authenticate import AuthenticationMiddleware
+
+__all__ = ["MAX_BODY", "Access", "GuardedRoute"]
+
+MAX_BODY: Final = 32 << 20
+"""Bytes of a request's body at most: a photograph of 24 million bytes in base64."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Checks the key of a request as vLLM does."""
+
+    _verifier: AuthenticationMiddleware | None
+
+    @classmethod
+    def of(cls, args: Namespace) -> Access:
+        """The keys that `vllm serve` was given, if any."""
+        from vllm import envs
+        from vllm.entrypoints.serve.middleware.authenticate import AuthenticationMiddleware
+
+        keys = [key for key in (args.api_key or [envs.VLLM_API_KEY]) if key]
+
+        async def nowhere(*_: object) -> None: ...
+
+        return cls(AuthenticationMiddleware(nowhere, tokens=keys) if keys else None)
+
+    def allows(self, request: Request) -> bool:
+        """Whether the request carries a key, or needs none."""
+        return self._verifier is None or self._verifier.verify_token(request.headers)
+
+
+class GuardedRoute(APIRoute):
+    """A route that looks at a request before it reads its body."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def guarded(request: Request) -> Response:
+            _admit(request)
+            return await handle(request)
+
+        return guarded
+
+
+def _admit(request: Request) -> None:
+    """Refuse a request without a key, to a server that does not prune, or with too large a body.
+
+    Raises:
+        HTTPException: 401, 404, 411 or 413.
+    """
+    if not request.app.state.vtprune_access.allows(request):
+        raise HTTPException(401, "Unauthorized")
+    if request.app.state.vtprune is None:
+        raise HTTPException(404, "this server does not prune; start it with --plugin vtprune")
+    if request.method == "POST":
+        length = request.headers.get("content-length", "")
+        if not length.isdecimal():
+            raise HTTPException(411, "the request has no Content-Length")
+        if int(length) > MAX_BODY:
+            raise HTTPException(413, f"the body has {length} bytes; allowed: {MAX_BODY}")

@@ -1,0 +1,59 @@
+"""What is set, and what could be."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from vllm_pruner import method as methods
+from vtprune_server.protocol import ConfigResponse, MethodCard, MethodsResponse
+from vtprune_server.surface import Surface
+
+__all__ = ["describe_config", "describe_methods"]
+
+_PACKAGES = ("vtprune", "vllm", "torch", "triton", "transformers")
+
+
+async def describe_config(surface: Surface) -> ConfigResponse:
+    """The effective settings, and what they run on."""
+    model_config = surface.engine.model_config
+    return ConfigResponse(
+        model=str(model_config.served_model_name or model_config.model),
+        architecture=str(model_config.architecture),
+        visual_tokens=surface.processor_info.get_max_image_tokens(),
+        settings=surface.config.model_dump(exclude_none=True),
+        versions={name: found for name in _PACKAGES if (found := _version(name))},
+        implementation=await surface.ask_worker("vtprune_implementation"),
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def describe_methods(surface: Surface) -> MethodsResponse:
+    """Every registered method with the schema of its options."""
+    allowed = surface.config.limits.methods
+    return MethodsResponse(
+        methods=[
+            MethodCard(
+                name=name,
+                allowed=allowed is None or name in allowed,
+                reads_text=methods.get(name).needs_text,
+                description=_summary(methods.get(name)),
+                options=methods.get(name).options.model_json_schema(),
+            )
+            for name in methods.names()
+        ]
+    )
+
+
+def _summary(method: Any) -> str:
+    """The first line of the file that the method stands in."""
+    import sys
+
+    text = sys.modules[method.select.__module__].__doc__ or ""
+    return text.strip().partition("\n")[0]

@@ -1,0 +1,44 @@
+"""The `vllm.endpoint_plugins` entry point: routes on a server that prunes, nothing on any other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vllm_pruner.config import KEY, ServerConfig
+from vtprune_server.access import Access
+from vtprune_server.router import router
+from vtprune_server.surface import Surface
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from fastapi import FastAPI
+    from starlette.datastructures import State
+    from vllm.engine.protocol import EngineClient
+    from vllm.tasks import SupportedTask
+
+__all__ = ["Endpoints"]
+
+
+class Endpoints:
+    """vtprune's routes, as `vllm.plugins.endpoint_plugins.interface.EndpointPlugin`."""
+
+    name = KEY
+    required_tasks: tuple[SupportedTask, ...] | None = ("generate",)
+
+    def attach_router(self, app: FastAPI) -> None:
+        """Add the routes; whether this server prunes shows in `init_state`, which comes later."""
+        app.include_router(router)
+
+    async def init_state(
+        self, engine_client: EngineClient | None, state: State, args: Namespace
+    ) -> None:
+        """Give the routes what they work with, if this server prunes."""
+        state.vtprune_access = Access.of(args)
+        state.vtprune = None
+        if engine_client is None:
+            return
+        mm_config = engine_client.model_config.multimodal_config
+        settings = (mm_config.mm_processor_kwargs or {}).get(KEY) if mm_config else None
+        if settings is not None:
+            state.vtprune = Surface(engine_client, state, ServerConfig.parse(settings))

@@ -1,0 +1,33 @@
+"""Token counts from image sizes alone, for routers and bills: nothing is computed."""
+
+from __future__ import annotations
+
+from vllm.exceptions import VLLMValidationError
+from vllm.multimodal.parse import ImageSize
+
+from vllm_pruner.config import KEY, ConfigError
+from vllm_pruner.request import DETAIL, image_configs
+from vtprune_server.protocol import EstimateRequest, EstimateResponse, ImageEstimate
+from vtprune_server.surface import Surface
+
+__all__ = ["estimate"]
+
+
+def estimate(surface: Surface, body: EstimateRequest) -> EstimateResponse:
+    """Count the visual tokens of images before and after pruning.
+
+    Raises:
+        VLLMValidationError: 400 for settings that a chat completion could not have either.
+    """
+    info = surface.processor_info
+    tokens = [info.image_tokens(ImageSize(image.width, image.height)) for image in body.images]
+    requested = {**(body.vtprune or {}), DETAIL: [image.detail for image in body.images]}
+    try:
+        configs = image_configs(surface.config, requested, tokens, info.get_max_image_tokens())
+    except ConfigError as error:
+        raise VLLMValidationError(f"{KEY}: {error}", parameter=KEY) from None
+    images = [
+        ImageEstimate(original=count, kept=config.keep_count(count))
+        for count, config in zip(tokens, configs, strict=True)
+    ]
+    return EstimateResponse(images=images, original=sum(tokens), kept=sum(i.kept for i in images))

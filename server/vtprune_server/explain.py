@@ -1,0 +1,74 @@
+"""What the images of a message would keep, and why, without generating anything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import HTTPException
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+
+from vllm_pruner.config import KEY
+from vtprune_server.overlay import draw, picture
+from vtprune_server.protocol import ExplainRequest, ExplainResponse, Explanation, View
+from vtprune_server.surface import Surface
+
+__all__ = ["explain"]
+
+
+async def explain(surface: Surface, body: ExplainRequest) -> ExplainResponse:
+    """Select as a chat completion with this body would, and tell.
+
+    Raises:
+        HTTPException: the message has no image, or is none that could be answered.
+    """
+    items = await _items(surface, body)
+    packed = [{name: _pack(value) for name, value in item.items()} for item in items]
+    found = await surface.ask_worker("vtprune_explain", packed)
+    images = [
+        _explanation(surface, one, item if body.overlay else None)
+        for one, item in zip(found, items, strict=True)
+    ]
+    return ExplainResponse(images=images)
+
+
+async def _items(surface: Surface, body: ExplainRequest) -> list[dict[str, Any]]:
+    """The images as the model gets them: `pixel_values` and the fields of their plans."""
+    said = {} if body.vtprune is None else {KEY: body.vtprune}
+    request = ChatCompletionRequest.model_validate({"messages": body.messages, **said})
+    rendered = await surface.renderer.render_chat(request, skip_mm_cache=True)
+    if not isinstance(rendered, tuple):
+        raise HTTPException(rendered.error.code, rendered.error.message)
+    (engine_input,) = rendered[1]
+    items = engine_input.get("mm_kwargs", {}).get("image", [])
+    if not items:
+        raise HTTPException(400, "messages have no image; allowed: one or more")
+    return [item.get_data() for item in items]
+
+
+def _pack(tensor: Any) -> tuple[str, list[int], bytes]:
+    """A tensor as vLLM's calls to its workers can carry it."""
+    array = tensor.contiguous().float().numpy() if tensor.is_floating_point() else tensor.numpy()
+    return str(array.dtype), list(array.shape), array.tobytes()
+
+
+def _explanation(surface: Surface, found: dict[str, Any], item: Any) -> Explanation:
+    views = []
+    for view in found["views"]:
+        rows, columns = view["rows"][1] - view["rows"][0], view["columns"][1] - view["columns"][0]
+        overlay = None
+        # A picture so narrow that all of its raster is padding has nothing to be drawn.
+        if item is not None and rows and columns:
+            side = found["views"][0]["rows"][1]
+            overlay = draw(_seen(surface, item, view, side), rows, columns, view["kept"])
+        scores = {name: view[name] for name in ("importance", "relevance")}
+        views.append(View(rows=rows, columns=columns, kept=view["kept"], overlay=overlay, **scores))
+    return Explanation(
+        settings=found["settings"], original=found["original"], kept=found["kept"], views=views
+    )
+
+
+def _seen(surface: Surface, item: Any, view: dict[str, Any], side: int) -> Any:
+    image_processor = surface.processor_info.get_hf_processor().image_processor
+    pixels = item["pixel_values"].float().numpy()
+    pixels = pixels.reshape(-1, *pixels.shape[-3:])
+    return picture(pixels, image_processor.image_mean, image_processor.image_std, view, side)

@@ -1,0 +1,60 @@
+"""An image as the tower saw it, with what is dropped in the dark."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+__all__ = ["draw", "picture"]
+
+_DARK = 0.22
+"""Brightness of a dropped patch: still to be recognised, never mistaken for a kept one."""
+
+
+def picture(pixels: Any, mean: Any, std: Any, view: dict[str, Any], side: int) -> np.ndarray:
+    """Put the crops of a view together, without its padding.
+
+    Args:
+        pixels: `[crops, 3, height, width]` array, normalised as the tower gets it, base crop first.
+        mean: of each channel, which the processor subtracted.
+        std: of each channel, which it divided by.
+        view: `crops` rows and columns of them, none for the base crop; first and last `rows` and
+            `columns` of patches.
+        side: patches along the edge of a crop.
+
+    Returns:
+        `[height, width, 3]`, 0 to 1.
+    """
+    down, across = view["crops"]
+    size = pixels.shape[-1]
+    if down:
+        grid = pixels[1:].reshape(down, across, 3, size, size)
+        whole = np.moveaxis(grid, 2, -1).swapaxes(1, 2).reshape(down * size, across * size, 3)
+    else:
+        whole = np.moveaxis(pixels[0], 0, -1)
+    top, bottom, left, right = (edge * size // side for edge in (*view["rows"], *view["columns"]))
+    whole = whole[top:bottom, left:right]
+    seen: np.ndarray = np.clip(whole * np.asarray(std) + np.asarray(mean), 0.0, 1.0)
+    return seen
+
+
+def draw(seen: np.ndarray, rows: int, columns: int, kept: list[int]) -> str:
+    """Draw `[height, width, 3]` with every patch in the dark that is not among the kept.
+
+    Returns:
+        A PNG as a data URL.
+    """
+    light = np.full(rows * columns, _DARK, dtype=np.float32)
+    light[kept] = 1.0
+    height, width, _ = seen.shape
+    rows_of = np.arange(height) * rows // max(height, 1)
+    columns_of = np.arange(width) * columns // max(width, 1)
+    mask = light.reshape(rows, columns)[rows_of][:, columns_of]
+    shaded = np.rint(seen * mask[..., None] * 255).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(shaded).save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,0 +1,174 @@
+"""Bodies of vtprune's routes, as they stand in the server's OpenAPI."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = [
+    "Answer",
+    "CompareRequest",
+    "CompareResponse",
+    "ConfigResponse",
+    "EstimateRequest",
+    "EstimateResponse",
+    "ExplainRequest",
+    "ExplainResponse",
+    "Explanation",
+    "ImageEstimate",
+    "ImageSize",
+    "MethodCard",
+    "MethodsResponse",
+    "View",
+]
+
+Settings = Annotated[
+    dict[str, Any],
+    Field(description="rate or tokens, method, options; what is left out is the server's"),
+]
+Messages = Annotated[
+    list[dict[str, Any]],
+    Field(min_length=1, max_length=64, description="as in a chat completion"),
+]
+
+
+class _Body(BaseModel):
+    """No unknown keys: a misspelt one would be ignored in silence."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ConfigResponse(BaseModel):
+    """What this server does to images."""
+
+    model: str
+    architecture: str
+    visual_tokens: int
+    """Of the largest image, unpruned."""
+
+    settings: dict[str, Any]
+    """Of a request that says nothing: method, rate or tokens, options, detail, limits, caches."""
+
+    versions: dict[str, str]
+    implementation: str
+    """What the selection runs on, and why."""
+
+
+class MethodCard(BaseModel):
+    """One way of choosing tokens."""
+
+    name: str
+    allowed: bool
+    """Whether this server's limits let a request choose it."""
+
+    reads_text: bool
+    """Whether another question about an image keeps other tokens."""
+
+    description: str
+    options: dict[str, Any]
+    """JSON schema."""
+
+
+class MethodsResponse(BaseModel):
+    """All methods, by name."""
+
+    methods: list[MethodCard]
+
+
+class ImageSize(_Body):
+    """An image of which only the size is known."""
+
+    width: Annotated[int, Field(ge=1, le=100_000)]
+    height: Annotated[int, Field(ge=1, le=100_000)]
+    detail: str = "auto"
+
+
+class EstimateRequest(_Body):
+    """Images of one request."""
+
+    images: Annotated[list[ImageSize], Field(min_length=1, max_length=1024)]
+    vtprune: Settings | None = None
+
+
+class ImageEstimate(BaseModel):
+    """Visual tokens of one image."""
+
+    original: int
+    kept: int
+
+
+class EstimateResponse(BaseModel):
+    """Visual tokens that the images would have."""
+
+    images: list[ImageEstimate]
+    original: int
+    kept: int
+
+
+class ExplainRequest(_Body):
+    """A message with images."""
+
+    messages: Messages
+    vtprune: Settings | None = None
+    overlay: bool = True
+    """Whether to draw."""
+
+
+class View(BaseModel):
+    """A picture as the tower saw it: the base crop, or the raster of all other crops."""
+
+    rows: int
+    columns: int
+    kept: list[int]
+    """Patches, in raster order."""
+
+    importance: list[float] | None
+    """Attention to each patch."""
+
+    relevance: list[float] | None
+    """How well each patch matches the text; None for a method that does not read it."""
+
+    overlay: str | None
+    """A PNG as a data URL: what is dropped is in the dark."""
+
+
+class Explanation(BaseModel):
+    """Why an image keeps what it keeps."""
+
+    settings: dict[str, Any]
+    original: int
+    kept: list[int]
+    """Positions among the image's visual tokens, ascending; newline tokens of a raster count."""
+
+    views: list[View]
+
+
+class ExplainResponse(BaseModel):
+    """One explanation for each image."""
+
+    images: list[Explanation]
+
+
+class CompareRequest(_Body):
+    """A message, and the settings to answer it with."""
+
+    messages: Messages
+    settings: Annotated[list[Settings], Field(min_length=1, max_length=8)]
+    max_tokens: Annotated[int, Field(ge=1, le=1024)] = 64
+
+
+class Answer(BaseModel):
+    """The answer under one of the settings."""
+
+    settings: dict[str, Any]
+    text: str
+    usage: dict[str, Any]
+    seconds_to_first_token: float
+    seconds: float
+
+
+class CompareResponse(BaseModel):
+    """The answers, in the order of the settings."""
+
+    answers: list[Answer]

@@ -1,0 +1,96 @@
+"""The routes: HTTP in, a call, HTTP out."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Annotated, cast
+
+from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi.responses import HTMLResponse, Response
+
+from vtprune_server.access import GuardedRoute
+from vtprune_server.compare import compare
+from vtprune_server.describe import describe_config, describe_methods
+from vtprune_server.estimate import estimate
+from vtprune_server.explain import explain
+from vtprune_server.protocol import (
+    CompareRequest,
+    CompareResponse,
+    ConfigResponse,
+    EstimateRequest,
+    EstimateResponse,
+    ExplainRequest,
+    ExplainResponse,
+    MethodsResponse,
+)
+from vtprune_server.surface import Surface
+
+__all__ = ["router"]
+
+_PLAYGROUND = files("vtprune_server") / "playground"
+
+router = APIRouter(prefix="/vtprune", tags=["vtprune"])
+_guarded = APIRouter(route_class=GuardedRoute)
+
+
+def _surface(request: Request) -> Surface:
+    return cast(Surface, request.app.state.vtprune)
+
+
+At = Annotated[Surface, Depends(_surface)]
+
+
+@_guarded.get("/config")
+async def get_config(surface: At) -> ConfigResponse:
+    """Effective settings, limits, versions, and what the selection runs on."""
+    return await describe_config(surface)
+
+
+@_guarded.get("/methods")
+async def get_methods(surface: At) -> MethodsResponse:
+    """The methods, with the JSON schema of their options."""
+    return describe_methods(surface)
+
+
+@_guarded.post("/estimate")
+async def post_estimate(body: EstimateRequest, surface: At) -> EstimateResponse:
+    """Visual tokens of images of given sizes, before and after pruning; computes nothing."""
+    return estimate(surface, body)
+
+
+@_guarded.post("/explain")
+async def post_explain(body: ExplainRequest, surface: At) -> ExplainResponse:
+    """Which tokens of a message's images are kept, and why; generates nothing."""
+    return await explain(surface, body)
+
+
+@_guarded.post("/compare")
+async def post_compare(body: CompareRequest, surface: At) -> CompareResponse:
+    """The same message answered under several settings: answers, token counts, latencies."""
+    return await compare(surface, body)
+
+
+router.include_router(_guarded)
+
+
+@router.get("/", include_in_schema=False)
+async def playground(request: Request) -> HTMLResponse:
+    """The playground; it asks for a key itself if the server wants one."""
+    if request.app.state.vtprune is None:
+        raise HTTPException(404, "this server does not prune; start it with --plugin vtprune")
+    return HTMLResponse((_PLAYGROUND / "index.html").read_text())
+
+
+@router.get("/playground.js", include_in_schema=False)
+async def script() -> Response:
+    """What the playground runs."""
+    return Response((_PLAYGROUND / "playground.js").read_bytes(), media_type="text/javascript")
+
+
+@router.get("/photos/{name}", include_in_schema=False)
+async def photo(name: str) -> Response:
+    """One of the playground's photographs."""
+    found = {file.name: file for file in (_PLAYGROUND / "photos").iterdir()}.get(name)
+    if found is None or not name.endswith(".jpg"):
+        raise HTTPException(404, f"no photograph {name!r}")
+    return Response(found.read_bytes(), media_type="image/jpeg")
