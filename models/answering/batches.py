@@ -1,0 +1,141 @@
+"""Training batches: scenes as patches with labels, and all questions of a scene in one sequence.
+
+The questions of one scene stand side by side. A mask lets each see the image and itself only, and
+its positions start again after the image, so each is computed as if it were alone; the image is
+encoded once for twenty questions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from vocabulary import ASSISTANT, EOS, IDS, NOTHING, SIZES, encode
+
+from vllm_pruner.evaluate.scene_parts import COLORS, LETTERS, SHAPES
+from vllm_pruner.evaluate.scene_questions import PLAN, ask
+from vllm_pruner.evaluate.scenes import SIZE, Scene, Thing, draw_scene
+
+PATCH, GRID = 14, SIZE // 14
+MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
+STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
+"""CLIP's, as in its image processor."""
+IGNORE = -100
+
+LABEL_WORDS = {
+    "color": [*COLORS, NOTHING],
+    "shape": [*SHAPES, "tiles", "sign", NOTHING],
+    "size": [*SIZES, NOTHING],
+    "letter": [*LETTERS, NOTHING],
+    "row": ["top", "bottom"],
+    "column": ["left", "right"],
+}
+"""What the patch-level loss asks of every visual token, and among which words."""
+_PLACE = {group: {word: i for i, word in enumerate(words)} for group, words in LABEL_WORDS.items()}
+SEEN = [*COLORS, *SHAPES, "tiles", "sign"]
+"""What the class token learns to report of the salient."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """`patches` [B, 256, 588]; `labels` group -> [B, 256]; `owner` [B, 256]; `seen` [B, 18];
+    `tokens`, `targets` [B, L]."""
+
+    patches: torch.Tensor
+    labels: dict[str, torch.Tensor]
+    owner: torch.Tensor
+    seen: torch.Tensor
+    tokens: torch.Tensor
+    targets: torch.Tensor
+
+
+def to_patches(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Normalised and cut, channel first within a patch, as the tower's convolution reads them."""
+    normal = (pixels.astype(np.float32) / 255 - MEAN) / STD
+    cut = normal.reshape(GRID, PATCH, GRID, PATCH, 3).transpose(0, 2, 4, 1, 3)
+    return cut.reshape(GRID * GRID, 3 * PATCH * PATCH)
+
+
+def owners(scene: Scene) -> NDArray[np.int64]:
+    """Whose each patch is: of whom a fifth of it or more shows, 0 for nobody's."""
+    cells = scene.owner.reshape(GRID, PATCH, GRID, PATCH)
+    counts = np.stack([(cells == k).sum((1, 3)) for k in range(1, 9)], -1).reshape(-1, 8)
+    return np.where(counts.max(-1) >= PATCH * PATCH // 5, counts.argmax(-1) + 1, 0)
+
+
+def _rows(scene: Scene) -> list[tuple[str, str, str, str]]:
+    """Colour, shape, size and letter by owner."""
+
+    def row(thing: Thing) -> tuple[str, str, str, str]:
+        return thing.color, thing.shape, thing.size, thing.letter or NOTHING
+
+    blank = (NOTHING,) * 4
+    things = [row(thing) for thing in scene.things]
+    tiles = (scene.tile_color, "tiles", NOTHING, NOTHING)
+    return [blank, *things, row(scene.copies[0]), tiles, (NOTHING, "sign", NOTHING, NOTHING)]
+
+
+def patch_labels(scene: Scene, owner: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+    """The index of the right word of every group for every patch."""
+    rows = _rows(scene)
+    labels = {
+        group: np.array([_PLACE[group][row[i]] for row in rows])[owner]
+        for i, group in enumerate(("color", "shape", "size", "letter"))
+    }
+    y, x = np.divmod(np.arange(GRID * GRID), GRID)
+    left = scene.sign_box[0]
+    at = np.clip((x * PATCH + PATCH / 2 - left - 3) // 24, 0, 2).astype(int)
+    on_sign = np.array([_PLACE["letter"][letter] for letter in scene.sign])[at]
+    labels["letter"] = np.where(owner == 8, on_sign, labels["letter"])
+    labels["row"], labels["column"] = (y >= GRID // 2).astype(int), (x >= GRID // 2).astype(int)
+    return labels
+
+
+def _seen(scene: Scene) -> NDArray[np.float32]:
+    salient = [thing for thing in scene.things if not thing.faint] + scene.copies
+    words = {thing.color for thing in salient} | {thing.shape for thing in salient}
+    words |= {scene.tile_color, "tiles", "sign"}
+    return np.array([word in words for word in SEEN], np.float32)
+
+
+def _sequence(scene: Scene, *seed: int) -> tuple[list[int], list[int]]:
+    tokens: list[int] = []
+    targets: list[int] = []
+    for question in ask(scene, *seed):
+        words, answer = [*encode(question.text), ASSISTANT], encode(question.answer)
+        tokens += [*words, *answer]
+        wanted = [*answer, EOS] if question.clear else [IGNORE] * (len(answer) + 1)
+        targets += [IGNORE] * (len(words) - 1) + wanted
+    return tokens, targets
+
+
+def make_batch(size: int, *seed: int) -> Batch:
+    """The batch of a seed: scene i is drawn from `(*seed, i)`."""
+    scenes = [draw_scene(*seed, i) for i in range(size)]
+    owner = [owners(scene) for scene in scenes]
+    labels = [patch_labels(scene, of) for scene, of in zip(scenes, owner, strict=True)]
+    pairs = [_sequence(scene, *seed, i) for i, scene in enumerate(scenes)]
+    return Batch(
+        torch.from_numpy(np.stack([to_patches(scene.pixels) for scene in scenes])),
+        {g: torch.from_numpy(np.stack([label[g] for label in labels])) for g in LABEL_WORDS},
+        torch.from_numpy(np.stack(owner)),
+        torch.from_numpy(np.stack([_seen(scene) for scene in scenes])),
+        torch.tensor([tokens for tokens, _ in pairs]),
+        torch.tensor([targets for _, targets in pairs]),
+    )
+
+
+def layout() -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+    """Of one sequence's text: the question `[L]` and the place in it `[L]` of every token, and the
+    kind of each question. The same for every scene."""
+    scene = draw_scene(0)
+    questions = ask(scene, 0)
+    lengths = [len(encode(q.text)) + 1 + len(encode(q.answer)) for q in questions]
+    which = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    place = torch.cat([torch.arange(length) for length in lengths])
+    return which, place, PLAN
+
+
+WORD_IDS = {g: torch.tensor([IDS[word] for word in words]) for g, words in LABEL_WORDS.items()}

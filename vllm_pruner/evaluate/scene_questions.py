@@ -1,0 +1,96 @@
+"""Questions about a synthetic scene, each with its one right answer.
+
+`PLAN` is the same for every scene, so the questions of a kind have the same number of words and a
+training batch needs no padding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vllm_pruner.evaluate.scene_parts import SHAPES
+from vllm_pruner.evaluate.scenes import SIZE, Scene, Thing
+
+__all__ = ["NUMBERS", "PLAN", "Question", "ask"]
+
+NUMBERS = ["zero", "one", "two", "three", "four"]
+PLAN = ["color"] * 4 + ["shape"] * 4 + ["letter"] * 3 + ["size"] + ["where"] * 2
+PLAN += ["beside", "above", "count", "count", "sign", "tiles"]
+_CLEAR = 12
+"""Pixels that decide a position: closer calls are marked unclear."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question of one scene."""
+
+    kind: str
+    text: str
+    answer: str
+    salience: str = ""
+    """`salient` or `faint`, for a question about one thing."""
+    clear: bool = True
+    """False where two answers could be defended; such a question is not scored."""
+
+
+def _attribute(kind: str, thing: Thing) -> tuple[str, str]:
+    if kind == "shape":
+        return f"what shape is the {thing.color} object?", thing.shape
+    if kind == "letter":
+        return f"what letter is on the {thing.shape}?", thing.letter
+    if kind == "size":
+        return f"what size is the {thing.shape}?", thing.size
+    return f"what color is the {thing.shape}?", thing.color
+
+
+def _about(kind: str, thing: Thing) -> Question:
+    salience = "faint" if thing.faint else "salient"
+    if kind != "where":
+        text, answer = _attribute(kind, thing)
+        return Question(kind, text, answer, salience)
+    x, y = thing.center
+    answer = f"{'top' if y < SIZE / 2 else 'bottom'} {'left' if x < SIZE / 2 else 'right'}"
+    clear = min(abs(x - SIZE / 2), abs(y - SIZE / 2)) > _CLEAR
+    return Question(kind, f"where is the {thing.shape}?", answer, salience, clear)
+
+
+def _relation(kind: str, first: Thing, second: Thing) -> Question:
+    dx, dy = np.subtract(first.center, second.center)
+    if kind == "beside":
+        text = f"is the {first.shape} left or right of the {second.shape}?"
+        return Question(kind, text, "left" if dx < 0 else "right", clear=abs(dx) > _CLEAR)
+    text = f"is the {first.shape} above or below the {second.shape}?"
+    return Question(kind, text, "above" if dy < 0 else "below", clear=abs(dy) > _CLEAR)
+
+
+def _count(scene: Scene, random: np.random.Generator) -> Question:
+    """Mostly of the copies; else of a shape that is absent or there once."""
+    shape, number = scene.copies[0].shape, len(scene.copies)
+    if random.random() < 0.3:
+        shape = str(random.choice(list(SHAPES)))
+        number = sum(thing.shape == shape for thing in scene.things + scene.copies)
+    return Question("count", f"how many {shape} shapes are there?", NUMBERS[number])
+
+
+def ask(scene: Scene, *seed: int) -> list[Question]:
+    """One question for every entry of `PLAN`; no two of a kind about the same thing."""
+    random = np.random.default_rng(seed)
+    left: dict[str, list[Thing]] = {}
+    questions = []
+    for kind in PLAN:
+        if kind in ("color", "shape", "letter", "size", "where"):
+            if not left.get(kind):
+                left[kind] = [scene.things[i] for i in random.permutation(len(scene.things))]
+            questions.append(_about(kind, left[kind].pop()))
+        elif kind in ("beside", "above"):
+            first, second = random.choice(len(scene.things), 2, replace=False)
+            questions.append(_relation(kind, scene.things[first], scene.things[second]))
+        elif kind == "count":
+            questions.append(_count(scene, random))
+        elif kind == "sign":
+            questions.append(Question(kind, "what does the sign say?", " ".join(scene.sign)))
+        else:
+            questions.append(Question(kind, "what color are the tiles?", scene.tile_color))
+    return questions
