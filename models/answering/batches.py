@@ -19,8 +19,8 @@ from vllm_pruner.evaluate.scene_questions import PLAN, ask
 from vllm_pruner.evaluate.scenes import SIZE, Scene, Thing, draw_scene
 
 PATCH, GRID = 14, SIZE // 14
-MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
-STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
+MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])
+STD = torch.tensor([0.26862954, 0.26130258, 0.27577711])
 """CLIP's, as in its image processor."""
 IGNORE = -100
 
@@ -40,7 +40,7 @@ SEEN = [*COLORS, *SHAPES, "tiles", "sign"]
 
 @dataclass(slots=True)
 class Batch:
-    """`patches` [B, 256, 588]; `labels` group -> [B, 256]; `owner` [B, 256]; `seen` [B, 18];
+    """`patches` [B, 256, 588], bytes; `labels` group -> [B, 256]; `owner` [B, 256]; `seen` [B, 18];
     `tokens`, `targets` [B, L]."""
 
     patches: torch.Tensor
@@ -51,11 +51,16 @@ class Batch:
     targets: torch.Tensor
 
 
-def to_patches(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Normalised and cut, channel first within a patch, as the tower's convolution reads them."""
-    normal = (pixels.astype(np.float32) / 255 - MEAN) / STD
-    cut = normal.reshape(GRID, PATCH, GRID, PATCH, 3).transpose(0, 2, 4, 1, 3)
+def to_patches(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Cut, channel first within a patch, as the tower's convolution reads them: [256, 588]."""
+    cut = pixels.reshape(GRID, PATCH, GRID, PATCH, 3).transpose(0, 2, 4, 1, 3)
     return cut.reshape(GRID * GRID, 3 * PATCH * PATCH)
+
+
+def take(patches: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+    """The patches `which` [B, K], normalised: [B, K, 588]."""
+    some = patches.gather(1, which[..., None].expand(-1, -1, patches.shape[2])).float()
+    return (some / 255 - MEAN.repeat_interleave(PATCH**2)) / STD.repeat_interleave(PATCH**2)
 
 
 def owners(scene: Scene) -> NDArray[np.int64]:

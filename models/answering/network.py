@@ -19,7 +19,7 @@ from transformers import (
 from vocabulary import BOS, EOS, IDS, IMAGE, PAD, USER
 
 WIDTH, HEADS = 128, 4
-TOWER_LAYERS, TEXT_LAYERS = 4, 4
+TOWER_LAYERS, TEXT_LAYERS = 4, 3
 """The tower's features leave it before its last layer, which is therefore never run."""
 
 
@@ -36,7 +36,7 @@ def config() -> LlavaConfig:
     text = LlamaConfig(
         vocab_size=len(IDS),
         hidden_size=WIDTH,
-        intermediate_size=320,
+        intermediate_size=288,
         num_hidden_layers=TEXT_LAYERS,
         num_attention_heads=HEADS,
         num_key_value_heads=HEADS,

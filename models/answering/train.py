@@ -1,4 +1,4 @@
-"""Train the demo model that answers: python models/answering/train.py [--steps N] [--out DIR]
+"""Train the demo model that answers: python models/answering/train.py [--stages A B C] [--out DIR]
 
 Three stages. The tower first learns alone to say in the decoder's own words what every patch shows;
 then the decoder joins, on the patches that matter and some that do not; then all see the whole
@@ -8,14 +8,13 @@ image. Batch n is drawn from (seed, n), so a run that is stopped goes on where i
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
-from batches import IGNORE, LABEL_WORDS, WORD_IDS, Batch, layout, make_batch
+from batches import IGNORE, LABEL_WORDS, WORD_IDS, Batch, layout, make_batch, take
 from network import Answerer, positions, question_mask
 from start import start_decoder, start_tower
 from torch.nn import functional as F
@@ -24,11 +23,11 @@ from vocabulary import EOS
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_OUT = HERE.parents[1] / ".cache" / "training" / "answering"
-PEAK, WARMUP, LAST = 1.5e-3, 50, 0.03
-"""AdamW's learning rate: peak, steps up to it, and the share that is left at the end."""
-TOWER_ALONE, PART = 0.14, 0.72
-"""Shares of the steps at which the first and the second stage end."""
-PATCHES = 96
+PEAK, WARMUP, FALL = 1.5e-3, 50, 0.35
+"""AdamW's learning rate: peak, steps up to it, and the share of all steps that it falls for."""
+STAGES = (1400, 2000, 2200)
+"""Steps at which the stages end."""
+PATCHES = 64
 """Patches that the first two stages look at."""
 GROUP_WEIGHT = {"color": 1.0, "shape": 1.0, "size": 0.5, "letter": 1.0, "row": 0.1, "column": 0.1}
 SHARPNESS = 20.0
@@ -80,8 +79,6 @@ class Trainer:
             self.model.parameters(), lr=PEAK, betas=(0.9, 0.98), weight_decay=0.02
         )
         self.which, self.place, self.plan = layout()
-        compiled = torch.compile if arguments.compile else lambda module: module
-        self.see, self.answer = compiled(self.model.see), compiled(self.model.answer)
 
     def load(self) -> None:
         file = self.arguments.out / "last.pt"
@@ -100,24 +97,23 @@ class Trainer:
         os.replace(file.with_suffix(".part"), file)
 
     def learning_rate(self) -> float:
-        progress = self.step / self.arguments.steps
-        fall = LAST + (1 - LAST) * 0.5 * (1 + math.cos(math.pi * min(1, progress)))
-        return PEAK * min(1, (self.step + 1) / WARMUP) * fall
+        """Up, level, and down in a straight line: where it falls can be moved by a resumed run."""
+        end = self.arguments.stages[-1]
+        left = (end - self.step) / (FALL * end)
+        return PEAK * min(1, (self.step + 1) / WARMUP, max(left, 0.02))
 
     def train_step(self, batch: Batch) -> dict[str, float]:
-        progress = self.step / self.arguments.steps
-        alone, whole = progress < TOWER_ALONE, progress >= PART
+        alone, whole = (self.step < self.arguments.stages[0], self.step >= self.arguments.stages[1])
         count = batch.owner.shape[1] if whole else PATCHES
         which = choose_patches(batch.owner, count, self.step)
-        patches = batch.patches.gather(1, which[..., None].expand(-1, -1, batch.patches.shape[2]))
-        visual, report = self.see(patches, which)
+        visual, report = self.model.see(take(batch.patches, which), which)
         labels = {group: label.gather(1, which) for group, label in batch.labels.items()}
         losses = {"patch": patch_loss(visual, labels, self.model.words)}
         losses["report"] = F.binary_cross_entropy_with_logits(report, batch.seen)
         total = (1.0 if alone else 0.5) * losses["patch"] + 0.3 * losses["report"]
         if not alone:
             mask, place = question_mask(count, self.which), positions(count, self.place)
-            logits = self.answer(visual, batch.tokens, mask, place)
+            logits = self.model.answer(visual, batch.tokens, mask, place)
             losses["answer"] = answer_loss(logits, batch.targets)
             total = total + losses["answer"]
         self.update(total)
@@ -140,7 +136,8 @@ class Trainer:
             batch = make_batch(32, HELD_OUT, i)
             count = batch.owner.shape[1]
             which = choose_patches(batch.owner, count, 0)
-            visual, _ = self.model.see(batch.patches, which)
+            visual, _ = self.model.see(take(batch.patches, which), which)
+            self._tell(right, visual, batch)
             mask, place = question_mask(count, self.which), positions(count, self.place)
             logits = self.model.answer(visual, batch.tokens, mask, place)
             wrong = (logits.argmax(-1) != batch.targets) & (batch.targets != IGNORE)
@@ -150,22 +147,31 @@ class Trainer:
                 right.setdefault(kind, []).extend((~wrong[:, mine].any(1))[clear].tolist())
         return {kind: sum(values) / len(values) for kind, values in right.items()}
 
+    def _tell(self, right: dict[str, list[bool]], visual: torch.Tensor, batch: Batch) -> None:
+        """What the visual tokens of things say by themselves."""
+        tokens, words = F.normalize(visual, dim=-1), F.normalize(self.model.words, dim=-1)
+        for group in ("color", "shape", "letter"):
+            said = (tokens @ words[WORD_IDS[group]].T).argmax(-1)
+            for name, first, last in (("salient", 1, 3), ("faint", 4, 5)):
+                mine = (batch.owner >= first) & (batch.owner <= last)
+                same = (said == batch.labels[group])[mine]
+                right.setdefault(f"{name}-{group}", []).extend(same.tolist())
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=1400)
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--stages", type=int, nargs=3, default=STAGES, metavar="STEP")
+    parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--until", type=int, help="stop early, to be resumed")
-    parser.add_argument("--eager", dest="compile", action="store_false")
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, metavar="DIR")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     trainer = Trainer(arguments)
     trainer.load()
-    end = arguments.until or arguments.steps
-    bar = tqdm(total=arguments.steps, initial=trainer.step, mininterval=5)
+    end = arguments.until or arguments.stages[-1]
+    bar = tqdm(total=arguments.stages[-1], initial=trainer.step, mininterval=5)
     saved = time.monotonic()
     with ThreadPoolExecutor(1) as ahead:
         draw = lambda: ahead.submit(make_batch, arguments.batch, arguments.seed, trainer.step)  # noqa: E731

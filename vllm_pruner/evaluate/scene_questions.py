@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vllm_pruner.evaluate.scene_parts import SHAPES
+from vllm_pruner.evaluate.scene_parts import LETTERS, SHAPES
 from vllm_pruner.evaluate.scenes import SIZE, Scene, Thing
 
 __all__ = ["NUMBERS", "PLAN", "Question", "ask"]
 
 NUMBERS = ["zero", "one", "two", "three", "four"]
-PLAN = ["color"] * 4 + ["shape"] * 4 + ["letter"] * 3 + ["size"] + ["where"] * 2
-PLAN += ["beside", "above", "count", "count", "sign", "tiles"]
+PLAN = ["color"] * 4 + ["shape"] * 4 + ["letter"] * 2 + ["size", "where", "beside", "above"]
+PLAN += ["count", "sign", "tiles"]
 _CLEAR = 12
 """Pixels that decide a position: closer calls are marked unclear."""
 
@@ -47,6 +47,8 @@ def _attribute(kind: str, thing: Thing) -> tuple[str, str]:
 
 def _about(kind: str, thing: Thing) -> Question:
     salience = "faint" if thing.faint else "salient"
+    if kind == "letter" and not thing.letter:
+        return Question(kind, f"what letter is on the {thing.shape}?", LETTERS[0], salience, False)
     if kind != "where":
         text, answer = _attribute(kind, thing)
         return Question(kind, text, answer, salience)

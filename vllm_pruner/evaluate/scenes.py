@@ -1,9 +1,10 @@
 """Synthetic scenes whose questions hang on which visual tokens are kept.
 
 Every scene has, at jittered places without overlap: three salient and two faint things that differ
-in colour and shape and carry a letter or digit; one to four copies of a further shape, to be
-counted; a dozen bright tiles that all look alike, as clutter that draws the eye; and a sign with
-three letters. The rest, about three quarters, is texture. The same seed gives the same pixels.
+in colour and shape, of which the large carry a letter or digit; one to four copies of a further
+shape, to be counted; a dozen bright tiles that all look alike, as clutter that draws the eye; and a
+sign with three letters. The rest, about three quarters, is texture. The same seed gives the same
+pixels.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Thing:
     size: str
     """`small` or `large`."""
     letter: str
+    """On its middle; small things have none."""
     faint: bool
     box: Box
 
@@ -106,10 +108,10 @@ class _Canvas:
         self.blend(mask * strength, x, y, color)
         self.owner[y : y + side, x : x + side][mask > 0.5] = owner
         if thing.letter:
-            letter = letter_mask(thing.letter, side // 2)
+            letter = letter_mask(thing.letter, 20)
             ink = 0.0 if color @ np.array([0.3, 0.59, 0.11], np.float32) > 110 else 255.0
             dx, dy = (side - letter.shape[1]) // 2, (side - letter.shape[0]) // 2
-            dy += side // 10 if thing.shape == "triangle" else 0
+            dy += 6 if thing.shape == "triangle" else 0
             ink_color = np.full(3, ink, np.float32)
             self.blend(letter * min(1.0, 1.5 * strength), x + dx, y + dy, ink_color)
 
@@ -124,7 +126,7 @@ def _add_things(canvas: _Canvas, scene: Scene, shapes: list[str], colors: list[s
         box = canvas.place(side, side)
         if box is None:
             return False
-        thing = Thing(shape, color, size, str(letters[i]), i >= 3, box)
+        thing = Thing(shape, color, size, str(letters[i]) if size == "large" else "", i >= 3, box)
         canvas.paint(thing, i + 1)
         scene.things.append(thing)
     return True
