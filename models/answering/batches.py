@@ -41,7 +41,7 @@ SEEN = [*COLORS, *SHAPES, "tiles", "sign"]
 @dataclass(slots=True)
 class Batch:
     """`patches` [B, 256, 588], bytes; `labels` group -> [B, 256]; `owner` [B, 256]; `seen` [B, 18];
-    `tokens`, `targets` [B, L]."""
+    `tokens`, `targets` [B, L]; `about` [B, S] owners of the named things."""
 
     patches: torch.Tensor
     labels: dict[str, torch.Tensor]
@@ -49,6 +49,7 @@ class Batch:
     seen: torch.Tensor
     tokens: torch.Tensor
     targets: torch.Tensor
+    about: torch.Tensor
 
 
 def to_patches(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -105,15 +106,17 @@ def _seen(scene: Scene) -> NDArray[np.float32]:
     return np.array([word in words for word in SEEN], np.float32)
 
 
-def _sequence(scene: Scene, *seed: int) -> tuple[list[int], list[int]]:
+def _sequence(scene: Scene, *seed: int) -> tuple[list[int], list[int], list[int]]:
     tokens: list[int] = []
     targets: list[int] = []
+    about: list[int] = []
     for question in ask(scene, *seed):
         words, answer = [*encode(question.text), ASSISTANT], encode(question.answer)
         tokens += [*words, *answer]
         wanted = [*answer, EOS] if question.clear else [IGNORE] * (len(answer) + 1)
         targets += [IGNORE] * (len(words) - 1) + wanted
-    return tokens, targets
+        about += question.about
+    return tokens, targets, about
 
 
 def make_batch(size: int, *seed: int) -> Batch:
@@ -127,9 +130,15 @@ def make_batch(size: int, *seed: int) -> Batch:
         {g: torch.from_numpy(np.stack([label[g] for label in labels])) for g in LABEL_WORDS},
         torch.from_numpy(np.stack(owner)),
         torch.from_numpy(np.stack([_seen(scene) for scene in scenes])),
-        torch.tensor([tokens for tokens, _ in pairs]),
-        torch.tensor([targets for _, targets in pairs]),
+        torch.tensor([tokens for tokens, _, _ in pairs]),
+        torch.tensor([targets for _, targets, _ in pairs]),
+        torch.tensor([about for _, _, about in pairs]),
     )
+
+
+NAMED_AT = {"color": (4,), "shape": (4,), "letter": (5,), "size": (4,), "where": (3,)}
+NAMED_AT |= {"beside": (2, 8), "above": (2, 7), "count": (2,), "sign": (3,), "tiles": (4,)}
+"""Which words of a question name the things that it is about."""
 
 
 def layout() -> tuple[torch.Tensor, torch.Tensor, list[str]]:

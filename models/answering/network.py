@@ -83,21 +83,26 @@ class Answerer(nn.Module):
         weight: torch.Tensor = self.llava.model.language_model.embed_tokens.weight
         return weight
 
-    def see(self, patches: torch.Tensor, which: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def see(
+        self, patches: torch.Tensor, which: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Encode the patches `which` [B, K] of `patches` [B, K, 588].
 
         Returns:
-            The projected visual tokens [B, K, D] and the class token's report [B, S].
+            The projected visual tokens [B, K, D], the class token's report [B, S], and what
+            entered the last layer [B, 1 + K, D].
         """
         kernel = self.embeddings.patch_embedding.weight.flatten(1)
         place = self.embeddings.position_embedding.weight
         x = F.linear(patches, kernel) + place[which + 1]
         first = (self.embeddings.class_embedding + place[0]).expand(len(x), 1, -1)
         x = self.enter(torch.cat([first, x], 1))
+        before = x
         for layer in self.layers:
+            before = x
             x = layer(x, attention_mask=None)
             x = x[0] if isinstance(x, tuple) else x
-        return self.llava.model.multi_modal_projector(x[:, 1:]), self.report(x[:, 0])
+        return self.llava.model.multi_modal_projector(x[:, 1:]), self.report(x[:, 0]), before
 
     def answer(
         self, visual: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor, place: torch.Tensor

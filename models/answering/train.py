@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from batches import IGNORE, LABEL_WORDS, WORD_IDS, Batch, layout, make_batch, take
+from guidance import pooling_loss
 from network import Answerer, positions, question_mask
 from start import start_decoder, start_tower
 from torch.nn import functional as F
@@ -27,7 +28,7 @@ PEAK, WARMUP, FALL = 1.5e-3, 50, 0.35
 """AdamW's learning rate: peak, steps up to it, and the share of all steps that it falls for."""
 STAGES = (1400, 2000, 2200)
 """Steps at which the stages end."""
-PATCHES = 64
+PATCHES = 96
 """Patches that the first two stages look at."""
 GROUP_WEIGHT = {"color": 1.0, "shape": 1.0, "size": 0.5, "letter": 1.0, "row": 0.1, "column": 0.1}
 SHARPNESS = 20.0
@@ -106,11 +107,16 @@ class Trainer:
         alone, whole = (self.step < self.arguments.stages[0], self.step >= self.arguments.stages[1])
         count = batch.owner.shape[1] if whole else PATCHES
         which = choose_patches(batch.owner, count, self.step)
-        visual, report = self.model.see(take(batch.patches, which), which)
+        self.model.words.requires_grad_(not alone)
+        visual, report, before = self.model.see(take(batch.patches, which), which)
         labels = {group: label.gather(1, which) for group, label in batch.labels.items()}
         losses = {"patch": patch_loss(visual, labels, self.model.words)}
         losses["report"] = F.binary_cross_entropy_with_logits(report, batch.seen)
-        total = (1.0 if alone else 0.5) * losses["patch"] + 0.3 * losses["report"]
+        owner = batch.owner.gather(1, which)
+        losses["pool"] = pooling_loss(self.model, before, owner)
+        total = (1.0 if alone else 0.5) * losses["patch"] + 0.3 * (
+            losses["report"] + losses["pool"]
+        )
         if not alone:
             mask, place = question_mask(count, self.which), positions(count, self.place)
             logits = self.model.answer(visual, batch.tokens, mask, place)
@@ -136,7 +142,7 @@ class Trainer:
             batch = make_batch(32, HELD_OUT, i)
             count = batch.owner.shape[1]
             which = choose_patches(batch.owner, count, 0)
-            visual, _ = self.model.see(take(batch.patches, which), which)
+            visual, _, _ = self.model.see(take(batch.patches, which), which)
             self._tell(right, visual, batch)
             mask, place = question_mask(count, self.which), positions(count, self.place)
             logits = self.model.answer(visual, batch.tokens, mask, place)

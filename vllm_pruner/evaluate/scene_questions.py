@@ -31,6 +31,9 @@ class Question:
     answer: str
     salience: str = ""
     """`salient` or `faint`, for a question about one thing."""
+    about: tuple[int, ...] = ()
+    """Whose places in `Scene.owner` hold the answer, in the order in which they are named; 0 for
+    what is not there."""
     clear: bool = True
     """False where two answers could be defended; such a question is not scored."""
 
@@ -45,54 +48,62 @@ def _attribute(kind: str, thing: Thing) -> tuple[str, str]:
     return f"what color is the {thing.shape}?", thing.color
 
 
-def _about(kind: str, thing: Thing) -> Question:
+def _about(kind: str, scene: Scene, which: int) -> Question:
+    thing, about = scene.things[which], (which + 1,)
     salience = "faint" if thing.faint else "salient"
     if kind == "letter" and not thing.letter:
-        return Question(kind, f"what letter is on the {thing.shape}?", LETTERS[0], salience, False)
+        text = f"what letter is on the {thing.shape}?"
+        return Question(kind, text, LETTERS[0], salience, about, clear=False)
     if kind != "where":
         text, answer = _attribute(kind, thing)
-        return Question(kind, text, answer, salience)
+        return Question(kind, text, answer, salience, about)
     x, y = thing.center
     answer = f"{'top' if y < SIZE / 2 else 'bottom'} {'left' if x < SIZE / 2 else 'right'}"
     clear = min(abs(x - SIZE / 2), abs(y - SIZE / 2)) > _CLEAR
-    return Question(kind, f"where is the {thing.shape}?", answer, salience, clear)
+    return Question(kind, f"where is the {thing.shape}?", answer, salience, about, clear)
 
 
-def _relation(kind: str, first: Thing, second: Thing) -> Question:
+def _relation(kind: str, scene: Scene, random: np.random.Generator) -> Question:
+    i, j = (int(place) for place in random.choice(len(scene.things), 2, replace=False))
+    first, second, about = scene.things[i], scene.things[j], (i + 1, j + 1)
     dx, dy = np.subtract(first.center, second.center)
     if kind == "beside":
         text = f"is the {first.shape} left or right of the {second.shape}?"
-        return Question(kind, text, "left" if dx < 0 else "right", clear=abs(dx) > _CLEAR)
+        return Question(kind, text, "left" if dx < 0 else "right", "", about, abs(dx) > _CLEAR)
     text = f"is the {first.shape} above or below the {second.shape}?"
-    return Question(kind, text, "above" if dy < 0 else "below", clear=abs(dy) > _CLEAR)
+    return Question(kind, text, "above" if dy < 0 else "below", "", about, abs(dy) > _CLEAR)
 
 
 def _count(scene: Scene, random: np.random.Generator) -> Question:
     """Mostly of the copies; else of a shape that is absent or there once."""
-    shape, number = scene.copies[0].shape, len(scene.copies)
+    shape = scene.copies[0].shape
     if random.random() < 0.3:
         shape = str(random.choice(list(SHAPES)))
-        number = sum(thing.shape == shape for thing in scene.things + scene.copies)
-    return Question("count", f"how many {shape} shapes are there?", NUMBERS[number])
+    shapes = [thing.shape for thing in scene.things + scene.copies]
+    number = shapes.count(shape)
+    about = min(shapes.index(shape), 5) + 1 if number else 0
+    text = f"how many {shape} shapes are there?"
+    return Question("count", text, NUMBERS[number], about=(about,))
 
 
 def ask(scene: Scene, *seed: int) -> list[Question]:
     """One question for every entry of `PLAN`; no two of a kind about the same thing."""
     random = np.random.default_rng(seed)
-    left: dict[str, list[Thing]] = {}
+    left: dict[str, list[int]] = {}
     questions = []
     for kind in PLAN:
         if kind in ("color", "shape", "letter", "size", "where"):
             if not left.get(kind):
-                left[kind] = [scene.things[i] for i in random.permutation(len(scene.things))]
-            questions.append(_about(kind, left[kind].pop()))
+                left[kind] = random.permutation(len(scene.things)).tolist()
+            questions.append(_about(kind, scene, left[kind].pop()))
         elif kind in ("beside", "above"):
-            first, second = random.choice(len(scene.things), 2, replace=False)
-            questions.append(_relation(kind, scene.things[first], scene.things[second]))
+            questions.append(_relation(kind, scene, random))
         elif kind == "count":
             questions.append(_count(scene, random))
         elif kind == "sign":
-            questions.append(Question(kind, "what does the sign say?", " ".join(scene.sign)))
+            text = "what does the sign say?"
+            questions.append(Question(kind, text, " ".join(scene.sign), about=(8,)))
         else:
-            questions.append(Question(kind, "what color are the tiles?", scene.tile_color))
+            text = "what color are the tiles?"
+            questions.append(Question(kind, text, scene.tile_color, about=(7,)))
     return questions

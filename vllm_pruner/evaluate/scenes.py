@@ -26,9 +26,9 @@ from vllm_pruner.evaluate.scene_parts import (
 __all__ = ["SIZE", "Scene", "Thing", "draw_scene"]
 
 SIZE = 224
-SMALL, LARGE = (30, 38), (46, 56)
-"""Sides of things in pixels, inclusive."""
-COPY, TILE, SIGN_HEIGHT = 26, 16, 30
+SMALL, LARGE = 32, 48
+"""Sides of things in pixels; copies are small."""
+TILE, SIGN_HEIGHT = 16, 30
 FAINT = (0.28, 0.42)
 """How much of its colour a faint thing adds to the texture."""
 
@@ -121,8 +121,7 @@ def _add_things(canvas: _Canvas, scene: Scene, shapes: list[str], colors: list[s
     letters = random.permutation(list(LETTERS))
     for i, (shape, color) in enumerate(zip(shapes[:5], colors[:5], strict=True)):
         size = "small" if random.random() < 0.5 else "large"
-        low, high = SMALL if size == "small" else LARGE
-        side = int(random.integers(low, high + 1))
+        side = SMALL if size == "small" else LARGE
         box = canvas.place(side, side)
         if box is None:
             return False
@@ -134,7 +133,7 @@ def _add_things(canvas: _Canvas, scene: Scene, shapes: list[str], colors: list[s
 
 def _add_copies(canvas: _Canvas, scene: Scene, shape: str, color: str) -> bool:
     for _ in range(int(canvas.random.integers(1, 5))):
-        box = canvas.place(COPY, COPY)
+        box = canvas.place(SMALL, SMALL)
         if box is None:
             return False
         thing = Thing(shape, color, "small", "", False, box)

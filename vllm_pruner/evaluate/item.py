@@ -1,0 +1,61 @@
+"""What a data set is made of: items to ask, and how an answer is scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Dataset", "DatasetError", "Item", "mean_score", "need"]
+
+
+class DatasetError(ValueError):
+    """A data set that cannot be read; the message is one sentence that says what was looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One question about one image."""
+
+    id: str
+    """Unique within its data set."""
+    image: str
+    """Which image; items of one image are resampled together."""
+    load: Callable[[], bytes]
+    """Reads or draws the image file."""
+    prompt: str
+    reference: Any
+    """The right answer or answers, as the data set's scoring takes them."""
+    group: str = ""
+    """The kind of question, for the columns of the table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A named set of items with its official scoring."""
+
+    name: str
+    items: Callable[[Path | None, int | None], Iterator[Item]]
+    """From the folder that holds its files and a limit on the number of items."""
+    score: Callable[[str, Any], float]
+    """An answer and the item's reference to a score in [0, 1]."""
+    summarize: Callable[[Sequence[Mapping[str, Any]]], dict[str, float]]
+    """The published figures from the records of one contender."""
+    max_tokens: int = 16
+
+
+def mean_score(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The mean score in per cent."""
+    return {"accuracy": 100 * sum(record["score"] for record in records) / len(records)}
+
+
+def need(path: Path) -> Path:
+    """The path itself, if something is there.
+
+    Raises:
+        DatasetError: nothing is.
+    """
+    if not path.exists():
+        raise DatasetError(f"the data set needs {path}, which does not exist")
+    return path
