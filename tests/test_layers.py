@@ -28,7 +28,7 @@ LAYERS = [
     {"vllm_pruner", "vllm_pruner.cli", "vllm_pruner.compat", "vllm_pruner.selection"},
     {"vllm_pruner.models"},
     {"vllm_pruner.chat", "vllm_pruner.plugin"},
-    {"vtprune_server"},
+    {"vtprune_server", "vllm_pruner.evaluate"},
 ]
 """From the bottom up. A module belongs to the longest of these names that begins its own."""
 
@@ -58,6 +58,7 @@ NEVER = {
     "vllm_pruner.methods": {"vllm", "transformers"},
     "vllm_pruner.selection": {"vllm", "transformers"},
     "vllm_pruner.cli": {"vllm", "torch"},
+    "vllm_pruner.evaluate": {"vllm", "torch", "transformers"},
     "vtprune_server": {"torch", "triton", "vtprune_kernels"},
 }
 """What a layer may not import, not even for its annotations."""

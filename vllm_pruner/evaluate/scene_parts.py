@@ -78,7 +78,9 @@ def shape_mask(shape: str, side: int) -> NDArray[np.float32]:
     image = Image.new("L", (large, large))
     outline = [(x * (large - 1), y * (large - 1)) for x, y in SHAPES[shape]]
     ImageDraw.Draw(image).polygon(outline, fill=255)
-    return np.asarray(image.resize((side, side), Image.Resampling.BOX), np.float32) / np.float32(255)
+    return np.asarray(image.resize((side, side), Image.Resampling.BOX), np.float32) / np.float32(
+        255
+    )
 
 
 @lru_cache(maxsize=1024)
@@ -90,7 +92,9 @@ def letter_mask(letter: str, height: int) -> NDArray[np.float32]:
     draw = ImageDraw.Draw(image)
     draw.text((-left, -top), letter, fill=255, font=font, stroke_width=height // 6)
     width = max(1, round(height * image.width / image.height))
-    return np.asarray(image.resize((width, height), Image.Resampling.BOX), np.float32) / np.float32(255)
+    return np.asarray(image.resize((width, height), Image.Resampling.BOX), np.float32) / np.float32(
+        255
+    )
 
 
 @lru_cache(maxsize=1)
