@@ -10,7 +10,7 @@ BIN := .venv/bin
 ENV := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 VLLM_CPU_KVCACHE_SPACE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models serve test lint loadtest bench-serve bench-selection bench-kernels wheel clean
+.PHONY: help setup models serve test lint loadtest soak bench-serve bench-selection bench-kernels wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ lint: setup  ## ruff and mypy
 
 loadtest: models  ## load stock and pruned servers, write an HTML report (ARGS=--quick)
 	$(ENV) PYTHONPATH=environment:benchmarks $(BIN)/python loadtests/compare.py $(ARGS)
+
+soak: models  ## saturate a pruned server with bad requests mixed in (ARGS="--minutes 10")
+	$(ENV) PYTHONPATH=environment:benchmarks $(BIN)/python loadtests/soak.py $(ARGS)
 
 bench-serve: models  ## measure serving with and without pruning (ARGS=its flags)
 	$(ENV) PYTHONPATH=environment $(BIN)/python benchmarks/serve.py $(ARGS)

@@ -90,6 +90,11 @@ class VllmProcess:
         self._process.wait()
 
     @property
+    def pid(self) -> int:
+        """The server's first process; engine and workers descend from it."""
+        return self._process.pid
+
+    @property
     def log(self) -> str:
         """Everything that the server has printed so far."""
         return self._log.read_text(errors="replace")

@@ -54,6 +54,7 @@ def main() -> None:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         url = arguments.url or stack.enter_context(_server(folder, arguments.checkpoint)).url
+        answers(Load("single_image", users=2, seconds=3, seed=-1), url)  # warms up
         _print(list(_rounds(url, folder, arguments)))
 
 

@@ -5,16 +5,14 @@
 Closed load. The log ends with the number of users beyond which a tenth more users brings nothing.
 """
 
+import argparse
 import logging
 
 import _options  # noqa: F401
-from locust import LoadTestShape
+from locust import LoadTestShape, events
 from single_image import SingleImage
 
 __all__ = ["Ramp", "SingleImage"]
-
-STEP = 20
-"""Seconds at every number of users; the first quarter is left out while the queue fills."""
 
 LEAST_GAIN = 1.1
 """Doubling the users has to bring this factor, else the server is saturated."""
@@ -22,8 +20,14 @@ LEAST_GAIN = 1.1
 MOST_USERS = 1024
 
 
+@events.init_command_line_parser.add_listener
+def _add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--step", type=float, default=20, help="ramp: seconds at every level")
+
+
 class Ramp(LoadTestShape):  # type: ignore[misc]
-    """1, 2, 4, ... users, each for `STEP` seconds, until saturation."""
+    """1, 2, 4, ... users, each for `--step` seconds, until saturation. The first quarter of a step
+    is not counted: the queue is filling."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,11 +36,11 @@ class Ramp(LoadTestShape):  # type: ignore[misc]
 
     def tick(self) -> tuple[int, float] | None:
         """Called every second by locust: how many users, how fast they come; None ends the run."""
-        now = self.get_run_time()
+        now, step = self.get_run_time(), self.runner.environment.parsed_options.step
         answered = self.runner.stats.get(SingleImage.__name__, "CHAT").num_requests
-        if self._counted < 0 and now - self._began >= STEP / 4:
+        if self._counted < 0 and now - self._began >= step / 4:
             self._counted, self._from = answered, now
-        if now - self._began < STEP:
+        if now - self._began < step:
             return self._users, self._users
         rate = (answered - self._counted) / (now - self._from)
         logging.info("ramp: %d users, %.2f requests/s", self._users, rate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 from pathlib import Path
@@ -81,6 +82,14 @@ def test_open_load_sends_without_waiting_for_answers(pruned, tmp_path) -> None:
     ended = sorted(answer["sent"] + answer["total"] for answer in done.answers)
     assert any(begun[i + 1] < ended[i] for i in range(len(begun) - 1))
     assert 40 <= len(begun) <= 120, "20 arrivals a second for 4 seconds, give or take"
+
+
+def test_the_ramp_ends_at_saturation(pruned, tmp_path) -> None:
+    """Users double until requests per second stop rising; on few cores that is soon."""
+    done = counted(pruned, tmp_path, "ramp", "--step", "3", "--pictures", "synthetic")
+    steps = [int(users) for users in re.findall(r"ramp: (\d+) users, ", done.log)]
+    assert steps == [2**power for power in range(len(steps))]
+    assert re.search(r"ramp: saturated at (\d+) users", done.log)
 
 
 def test_equal_seeds_ask_equal_questions(pruned, tmp_path) -> None:

@@ -1,0 +1,183 @@
+"""Minutes of saturation with bad requests mixed in: nothing breaks, leaks or goes unanswered.
+
+    make soak ARGS="--minutes 10"
+
+Good users (pictures, texts, conversations) keep the server saturated by locust; beside them come
+malformed pictures, absurd settings, oversized bodies and clients that hang up. It holds that
+
+- every good request is answered, and the same question has the same answer before and after;
+- a bad request gets no 5xx, unless stock vLLM answers the same bytes with the same status;
+- memory grows by no more than the caches may hold, plus `SLACK_MB`.
+
+Ends with 1 and the reason if one of them does not hold. The figures go to `results/soak.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import json
+import random
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+from _bad_requests import BAD, hang_up_body
+from _load import Load, answers
+from _machine import describe
+from _memory import MemoryWatch
+from vllm_process import VllmProcess
+
+RESULTS = Path(__file__).parent / "results" / "soak.json"
+FEATURE_MB, PROCESSOR_MB = 64, 128
+BOUNDS_MB = FEATURE_MB + 2 * PROCESSOR_MB
+"""vLLM keeps preprocessed images in the API server, and again in the engine."""
+
+SLACK_MB = 192
+"""What allocators keep between requests: measured at about 100 MB, more under another load."""
+
+FLAGS = ["--dtype", "float32", "--max-num-seqs", "64"]
+PRUNED = ["--plugin", "vtprune", "--prune-feature-cache-mb", str(FEATURE_MB)]
+PRUNED += ["--mm-processor-cache-gb", str(PROCESSOR_MB / 1024)]
+HEADERS = {"Content-Type": "application/json"}
+PATH = "/v1/chat/completions"
+BROKEN = 0
+"""Stands for a status where the connection broke instead."""
+
+
+def main() -> None:
+    """Soak, judge, and say what was found."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--users", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        found = Soak(Path(folder), arguments).run()
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps({**describe(), **vars(arguments), **found}, indent=1) + "\n")
+    print(json.dumps({key: found[key] for key in found if key != "samples"}, indent=1))
+    sys.exit("\n".join(found["faults"]) or 0)
+
+
+class Soak:
+    """One soak of one server."""
+
+    def __init__(self, folder: Path, arguments: argparse.Namespace) -> None:
+        self._folder, self._arguments = folder, arguments
+        self._seconds = 60 * arguments.minutes
+        self._over = threading.Event()
+        self._statuses: collections.Counter[str] = collections.Counter()
+        self._suspects: list[tuple[str, int, bytes]] = []
+
+    def run(self) -> dict[str, Any]:
+        """Return what was found; `faults` is empty if all holds."""
+        server = VllmProcess(self._folder / "pruned.log", "demo", *FLAGS, *PRUNED)
+        with server:
+            before = _answer(server.url)
+            answers(self._load("mixed_traffic", 8, seconds=5), server.url)  # warms up
+            with MemoryWatch(server.pid) as memory:
+                good = self._soak(server.url)
+            same = _answer(server.url) == before
+        growth = memory.quarter(3) - memory.quarter(0)
+        return {
+            "faults": [*self._faults(good, same, growth), *self._not_stocks()],
+            "good_requests": len(good),
+            "bad_requests": dict(sorted(self._statuses.items())),
+            "memory_mb": [round(memory.quarter(which)) for which in range(4)],
+            "memory_growth_mb": round(growth, 1),
+            "memory_growth_second_half_mb_per_minute": round(memory.growth_per_minute(), 2),
+            "samples": [[round(t, 1), round(mb, 1)] for t, mb in memory.samples],
+        }
+
+    def _faults(self, good: list[dict[str, Any]], same: bool, growth: float) -> list[str]:
+        failed = collections.Counter(record["error"] for record in good if "error" in record)
+        faults = [f"{count} good requests failed: {error}" for error, count in failed.items()]
+        if not same:
+            faults.append("the same question has another answer after the soak")
+        if growth > BOUNDS_MB + SLACK_MB:
+            faults.append(f"memory grew by {growth:.0f} MB; caches may hold {BOUNDS_MB} MB")
+        return faults
+
+    def _load(self, scenario: str, users: int, seconds: float) -> Load:
+        seed = 1000 + self._arguments.seed + users
+        return Load(scenario, users=users, seconds=seconds, seed=seed, pictures="synthetic")
+
+    def _soak(self, url: str) -> list[dict[str, Any]]:
+        """All traffic at once; the records of the good requests."""
+        users = self._arguments.users
+        loads = [("mixed_traffic", users - users // 4), ("multi_turn", users // 4)]
+        with ThreadPoolExecutor() as pool:
+            good = [
+                pool.submit(answers, self._load(scenario, count, self._seconds), url)
+                for scenario, count in loads
+                if count
+            ]
+            bad = [pool.submit(self._misbehave, url, number) for number in range(2)]
+            try:
+                return [record for future in good for record in future.result()]
+            finally:
+                self._over.set()
+                for future in bad:
+                    future.result()
+
+    def _misbehave(self, url: str, number: int) -> None:
+        """Send bad requests one after the other until the good ones are done."""
+        choose = random.Random(f"{self._arguments.seed}/{number}")
+        while not self._over.wait(choose.uniform(0, 0.3)):
+            if choose.random() < 0.3:
+                self._hang_up(url, choose)
+                continue
+            kind = choose.choice(list(BAD))
+            body = BAD[kind](choose)
+            status = _status(url, body)
+            self._statuses[f"{kind}: {status}"] += 1
+            if status >= 500 or status == BROKEN:
+                self._suspects.append((kind, status, body))
+
+    def _hang_up(self, url: str, choose: random.Random) -> None:
+        """Leave at once, or after some of the answer."""
+        pieces = choose.randrange(6)
+        request = {"content": hang_up_body(choose), "headers": HEADERS, "timeout": 300}
+        with contextlib.suppress(httpx.TransportError):
+            with httpx.stream("POST", url + PATH, **request) as response:
+                for _, _ in zip(range(pieces), response.iter_raw(), strict=False):
+                    time.sleep(choose.uniform(0, 0.05))
+            self._statuses[f"hung up: {response.status_code}"] += 1
+
+    def _not_stocks(self) -> list[str]:
+        """The 5xx that stock vLLM, started if there are any, does not give for the same bytes."""
+        if not self._suspects:
+            return []
+        stock = VllmProcess(self._folder / "stock.log", "demo", *FLAGS, VLLM_PLUGINS="none")
+        with stock:
+            compared = {
+                f"{kind}: {status}, stock {_status(stock.url, body)}": status
+                for kind, status, body in self._suspects
+            }
+        return [line for line, status in compared.items() if not line.endswith(f"stock {status}")]
+
+
+def _status(url: str, body: bytes) -> int:
+    """What a request is answered with, on a connection of its own."""
+    try:
+        return httpx.post(url + PATH, content=body, headers=HEADERS, timeout=300).status_code
+    except httpx.TransportError:
+        return BROKEN
+
+
+def _answer(url: str) -> str:
+    """A fixed question about a fixed picture."""
+    body = BAD["one pixel"](random.Random(0))
+    response = httpx.post(url + PATH, content=body, headers=HEADERS, timeout=300).raise_for_status()
+    return str(response.json()["choices"][0]["message"]["content"])
+
+
+if __name__ == "__main__":
+    main()
