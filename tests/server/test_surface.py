@@ -27,7 +27,7 @@ def _messages(index: int, text: str = "What is in this picture?") -> list[dict[s
     return [{"role": "user", "content": photo_question(index, text)}]
 
 
-def _picture(url: str) -> np.ndarray:
+def picture(url: str) -> np.ndarray:
     data = base64.b64decode(url.removeprefix("data:image/png;base64,"))
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(float)
 
@@ -84,7 +84,7 @@ def test_explain_tells_what_the_answer_is_made_from(method: str, pruned: Server)
 def test_the_overlay_darkens_what_is_dropped_and_nothing_else(pruned: Server) -> None:
     (found,) = _post(pruned, "explain", messages=_messages(0), vtprune={"tokens": 64})["images"]
     (whole,) = _post(pruned, "explain", messages=_messages(0), vtprune={"rate": 0})["images"]
-    drawn, bright = (_picture(image["views"][0]["overlay"]) for image in (found, whole))
+    drawn, bright = (picture(image["views"][0]["overlay"]) for image in (found, whole))
     assert drawn.shape == bright.shape == (336, 336, 3)
     same = _patches(np.abs(drawn - bright).max(axis=2) <= 1).all(axis=(1, 3))
     lit = _patches(bright.mean(axis=2) > 8).any(axis=(1, 3))  # black stays black in the dark
