@@ -35,6 +35,9 @@ in 8 warps; in 4 warps they spill (432 bytes a thread, sm_90). Not yet swept on 
 _AMPERE_TILE, _AMPERE_WARPS = 32, 4
 """Before Hopper the operands take registers too: 64 x 64 spills with any number of warps."""
 
+_LIMB_ROWS = 1
+"""Rows that a program of the first launch normalises. Not yet swept on a GPU."""
+
 TILE_CHANNELS = 64
 """Channels per step: six 4 KB limb tiles a stage, three stages. Not yet swept on a GPU."""
 
@@ -80,7 +83,7 @@ def unit_limbs(
     padded = triton.cdiv(max(1, width), TILE_CHANNELS) * TILE_CHANNELS
     limbs = features.new_empty((3, segments, count, padded), dtype=torch.int8)
     if limbs.numel():
-        _limbs_kernel[(count, segments)](
+        _limbs_kernel[(triton.cdiv(count, _LIMB_ROWS), segments)](
             features,
             limbs if rows is None else rows.contiguous(),
             flags(valid, limbs),
@@ -94,6 +97,7 @@ def unit_limbs(
             padded,
             HAS_ROWS=rows is not None,
             HAS_VALID=valid is not None,
+            ROWS=_LIMB_ROWS,
             BLOCK=min(1024, next_power_of_2(padded)),
             num_warps=4,
         )
@@ -115,31 +119,34 @@ def _limbs_kernel(
     padded,
     HAS_ROWS: tl.constexpr,
     HAS_VALID: tl.constexpr,
+    ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    i, segment = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    segment, plane = tl.program_id(1).to(tl.int64), plane.to(tl.int64)
+    i = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    exists = i < count
     source = i.to(tl.int64)
     if HAS_ROWS:
-        source = tl.load(rows + segment * count + i)
-    end = width
-    if HAS_VALID:
-        exists = tl.load(valid + segment * count + i) != 0
-        end = tl.where(exists, width, 0)  # nothing of padding is read
-    begin = features + segment * features_segment + source * features_row
-    squares = tl.zeros([BLOCK], dtype=tl.float64)
+        source = tl.load(rows + segment * count + i, mask=exists, other=0)
+    if HAS_VALID:  # nothing of padding is read
+        exists = tl.load(valid + segment * count + i, mask=exists, other=0) != 0
+    begin = (features + segment * features_segment + source * features_row)[:, None]
+    squares = tl.zeros([ROWS, BLOCK], dtype=tl.float64)
     for start in range(0, padded, BLOCK):
-        channel = start + tl.arange(0, BLOCK)
-        value = tl.load(begin + channel * features_channel, mask=channel < end, other=0.0)
+        channel = (start + tl.arange(0, BLOCK))[None, :].to(tl.int64)
+        read = exists[:, None] & (channel < width)
+        value = tl.load(begin + channel * features_channel, mask=read, other=0.0)
         value = value.to(tl.float32).to(tl.float64)
         squares += value * value
-    norm = tl.sqrt(tl.sum(squares, axis=0))
+    norm = tl.sqrt(tl.sum(squares, axis=1))
     # 2**22 and 2**-100. A norm of infinity makes the scale 0, one of NaN makes it NaN.
     norm = tl.where(norm < 7.888609052210118e-31, 7.888609052210118e-31, norm)
-    scale = (4194304.0 / norm).to(tl.float32).to(tl.float64)
-    target = limbs + (segment * count + i) * padded
+    scale = (4194304.0 / norm).to(tl.float32).to(tl.float64)[:, None]
+    target = (limbs + (segment * count + i) * padded)[:, None]
     for start in range(0, padded, BLOCK):
-        channel = start + tl.arange(0, BLOCK)
-        value = tl.load(begin + channel * features_channel, mask=channel < end, other=0.0)
+        channel = (start + tl.arange(0, BLOCK))[None, :].to(tl.int64)
+        read = exists[:, None] & (channel < width)
+        value = tl.load(begin + channel * features_channel, mask=read, other=0.0)
         # The product of two float32 is exact in float64, and adding 1.5 * 2**52 rounds it to an
         # integer, half to even, as torch.round does.
         unit = value.to(tl.float32).to(tl.float64) * scale
@@ -149,7 +156,7 @@ def _limbs_kernel(
         rest = (unit - low) >> 8
         middle = ((rest + 128) & 255) - 128
         high = (rest - middle) >> 8
-        inside = channel < padded
+        inside = (i < count)[:, None] & (channel < padded)
         tl.store(target + channel, high.to(tl.int8), mask=inside)
         tl.store(target + plane + channel, middle.to(tl.int8), mask=inside)
         tl.store(target + 2 * plane + channel, low.to(tl.int8), mask=inside)
@@ -160,6 +167,7 @@ def cosine_tile(
     limbs_i, limbs_j, plane_i, plane_j, padded, TILE: tl.constexpr, CHANNELS: tl.constexpr
 ):
     """Multiply two tiles of rows, `[TILE, CHANNELS]` pointers to their first high limbs."""
+    plane_i, plane_j = plane_i.to(tl.int64), plane_j.to(tl.int64)  # twice 2**30 is over 32 bits
     sum32 = tl.zeros([TILE, TILE], dtype=tl.int32)
     sum24 = tl.zeros([TILE, TILE], dtype=tl.int32)
     sum16 = tl.zeros([TILE, TILE], dtype=tl.int32)

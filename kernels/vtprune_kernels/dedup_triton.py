@@ -27,6 +27,10 @@ _NEAREST = 32
 """Neighbours listed for each row. Half of those alive are in b, so the chance that none of 32 is in
 b is small until most of them are gone. Not yet swept on a GPU."""
 
+_NEAREST_ELEMENTS = 4096
+"""Elements of the Gram that a program of the first launch holds: 32 a thread. Not yet
+swept on a GPU."""
+
 _BLOCK_ROWS = 128
 """Rows of a handled together: 8 neighbours for each of 512 threads. Not yet swept on a GPU."""
 
@@ -48,7 +52,7 @@ def dedup_triton(
     near_row = gram.new_empty((segments, rows, nearest), dtype=torch.int16)
     near_value = gram.new_empty((segments, rows, nearest), dtype=torch.float32)
     block = next_power_of_2(rows)
-    rows_at_once = max(1, 4096 // block)
+    rows_at_once = max(1, _NEAREST_ELEMENTS // block)
     _nearest_kernel[(triton.cdiv(rows, rows_at_once), segments)](
         gram,
         flags(valid, gram),

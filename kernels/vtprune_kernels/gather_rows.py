@@ -138,7 +138,7 @@ def _make_inputs(
     positions = torch.arange(segments * size * 3, device=device).view(segments, size, 3)
     generator = torch.Generator().manual_seed(size)
     kept = torch.rand((segments, size), generator=generator).argsort(dim=1)
-    kept = kept[:, : max(1, size // 9)].to(device)
+    kept = kept[:, : size // 9 if large else max(1, min(size // 9, 30))].to(device)
     tensors = [rows, levels, positions]
     out = [tensor.new_empty((*kept.shape, *tensor.shape[2:])) for tensor in tensors]
     return {"tensors": tensors, "kept": kept, "out": out}

@@ -174,7 +174,7 @@ def _make_inputs(
     weight = torch.rand((segments, size), generator=torch.Generator().manual_seed(size))
     return {
         "gram": cosine_gram_reference(rows).to(device),
-        "keep": max(1, size // 9),
+        "keep": size // 9 if large else max(1, min(size // 9, 12)),
         "objective": objective or _OBJECTIVES[size % 3],
         "weight": weight.to(device),
     }

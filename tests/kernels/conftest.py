@@ -43,6 +43,28 @@ def interpreted() -> Iterator[None]:
 
 
 @pytest.fixture
+def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer and larger tiles than a GPU could hold: the interpreter pays for each operation, hardly
+    for its size. Rows of 577 and 1000 still take several."""
+    from vtprune_kernels import (
+        column_importance_triton,
+        cosine_gram_triton,
+        dedup_triton,
+        greedy_select_triton,
+        row_max_cosine_triton,
+    )
+
+    for module in (cosine_gram_triton, row_max_cosine_triton):
+        monkeypatch.setattr(module, "tile_of", lambda device: (256, 4))
+    monkeypatch.setattr(cosine_gram_triton, "_LIMB_ROWS", 256)
+    for name in ("_HELD", "_STREAMED", "_FLOAT32_HELD", "_FLOAT32_STREAMED"):
+        monkeypatch.setattr(column_importance_triton, name, 256)
+    monkeypatch.setattr(dedup_triton, "_NEAREST_ELEMENTS", 1 << 18)
+    monkeypatch.setattr(dedup_triton, "_BLOCK_ROWS", 256)
+    monkeypatch.setattr(greedy_select_triton, "_TILE_ELEMENTS", 1 << 18)
+
+
+@pytest.fixture
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fill what `vtprune_kernels` allocates without writing to it: NaN, or no index at all."""
     for owner, name in (

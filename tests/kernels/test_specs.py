@@ -14,20 +14,12 @@ from vtprune_kernels.spec import KINDS, Spec, all_specs
 SPECS = [pytest.param(spec, id=spec.name) for spec in all_specs()]
 DTYPES = [pytest.param(dtype, id=str(dtype)[6:]) for dtype in all_specs()[0].tolerance]
 
-SIZES = {
-    "cosine_gram": (1, 2, 63, 65),
-    "dedup": (1, 2, 63, 150),
-    "column_importance": (1, 2, 63, 200),
-    "row_max_cosine": (1, 2, 63, 65),
-    "greedy_select": (1, 2, 3, 63, 64, 65),  # each third one has the same objective
-}
-"""Tokens of a segment, where the interpreter takes seconds for more."""
-
 AWKWARD = [
-    pytest.param(spec, size, id=f"{spec.name}-{size}")
-    for spec in all_specs()
-    for size in SIZES.get(spec.name, (1, 2, 63, 577, 1000))
+    *((kind, size) for size in (1, 2, 63) for kind in KINDS),
+    *(("clustered", 577), ("near-tie", 577)),
+    *(("random", 1000), ("constant", 1000), ("zero", 1000)),
 ]
+"""Every kind at every size would be minutes in the interpreter: large ones take their turns."""
 
 
 def _copy(value: Any) -> Any:
@@ -47,16 +39,20 @@ def _check(spec: Spec, inputs: dict[str, Any], dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("spec", SPECS)
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.usefixtures("interpreted", "poisoned")
-def test_kernel_agrees_with_reference_on_every_kind_of_input(spec: Spec, kind: str) -> None:
-    _check(spec, spec.make_inputs(kind, 63, torch.bfloat16, "cpu"), torch.bfloat16)
+@pytest.mark.parametrize(("kind", "size"), AWKWARD)
+@pytest.mark.usefixtures("interpreted", "poisoned", "coarse")
+def test_kernel_agrees_with_reference(spec: Spec, kind: str, size: int) -> None:
+    dtype = torch.bfloat16 if size == 63 else torch.float32
+    _check(spec, spec.make_inputs(kind, size, dtype, "cpu"), dtype)
 
 
-@pytest.mark.parametrize(("spec", "size"), AWKWARD)
+@pytest.mark.parametrize("spec", SPECS)
 @pytest.mark.usefixtures("interpreted", "poisoned")
-def test_kernel_agrees_with_reference_at_awkward_sizes(spec: Spec, size: int) -> None:
-    _check(spec, spec.make_inputs("random", size, torch.float32, "cpu"), torch.float32)
+def test_kernel_agrees_with_reference_in_the_tiles_of_a_gpu(spec: Spec) -> None:
+    """Sizes that take several of each."""
+    size = {"cls_importance": 300, "text_relevance": 150, "column_importance": 150}
+    inputs = spec.make_inputs("random", size.get(spec.name, 70), torch.float32, "cpu")
+    _check(spec, inputs, torch.float32)
 
 
 @pytest.mark.parametrize("spec", SPECS)
