@@ -5,8 +5,7 @@ PORT ?= 8000
 ARGS ?=
 BIN := .venv/bin
 
-# No hub lookups, no usage reports; 1 GiB of KV cache holds all that the small models ask for. The
-# name in VLLM_PLUGINS loads vtprune's HTTP routes, which vLLM otherwise leaves out.
+# No hub lookups, no usage reports; 1 GiB of KV cache holds all that the small models ask for.
 ENV := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 VLLM_CPU_KVCACHE_SPACE=1
 
 .DEFAULT_GOAL := help
@@ -22,7 +21,7 @@ models: setup  ## build the demo models into .cache/models
 	@$(BIN)/python models/build_demo.py
 
 serve: models  ## serve the demo model with pruning (PORT=8000, ARGS=more flags)
-	$(ENV) VLLM_PLUGINS=vtprune $(BIN)/vllm serve .cache/models/demo --plugin vtprune \
+	$(ENV) $(BIN)/vllm serve .cache/models/demo --plugin vtprune \
 	  --served-model-name demo --dtype float32 --max-model-len 4096 --port $(PORT) $(ARGS)
 
 test: lint models  ## lint, check types, run the tests (ARGS=pytest's)

@@ -98,7 +98,7 @@ def _servers(stack: ExitStack, arguments: argparse.Namespace) -> dict[str, str]:
         env = {"VLLM_PLUGINS": "none"}
         if name == "vtprune":
             flags += ["--plugin", "vtprune", "--prune-tokens", str(arguments.keep)]
-            env = {"VLLM_PLUGINS": "vtprune"}  # with the plugin's routes, as operators run it
+            env = {}
         print(f"starting {name} ...", flush=True)
         server = VllmProcess(logs / f"{name}.log", arguments.checkpoint, *flags, **env)
         urls[name] = stack.enter_context(server).url
