@@ -9,7 +9,7 @@ BIN := .venv/bin
 ENV := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 VLLM_CPU_KVCACHE_SPACE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models serve test lint loadtest soak bench-serve bench-selection bench-kernels wheel clean
+.PHONY: help setup models serve test lint loadtest soak bench-serve bench-serve-gpu bench-selection bench-kernels wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ soak: models  ## saturate a pruned server with bad requests mixed in (ARGS="--mi
 
 bench-serve: models  ## measure serving with and without pruning (ARGS=its flags)
 	$(ENV) PYTHONPATH=environment $(BIN)/python benchmarks/serve.py $(ARGS)
+
+bench-serve-gpu: models  ## measure serving on a GPU; a dry run without one
+	$(ENV) PYTHONPATH=environment $(BIN)/python benchmarks/serve_gpu.py $(ARGS)
 
 bench-selection: models  ## measure the selection alone (ARGS=its flags)
 	$(ENV) $(BIN)/python benchmarks/selection.py $(ARGS)

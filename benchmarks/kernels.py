@@ -110,7 +110,9 @@ def cases(device: torch.device, large: bool) -> Iterator[Case]:
             "max_text": texts,
         }
         read = 2.0 * (visual.numel() + text.numel())
-        yield Case("text_relevance", label, relevance, read, 2.0 * total * texts * llm)
+        # The reference takes one image after the other, which no compiler sees through.
+        work = 2.0 * total * texts * llm
+        yield Case("text_relevance", label, relevance, read, work, compiled=False)
     if large:
         query, key = torch.randn(2, 11520, 16 * 80, device=device, dtype=torch.bfloat16)
         merged = {
@@ -206,22 +208,32 @@ def measure_selection(
 
 
 def print_targets(selections: dict[int, dict[str, tuple[float, ...]]], rows: list[Any]) -> None:
-    """Say which of the issue's targets are met; they are for an H200."""
+    """Check the targets, which are for an H200; those that this run did not time are left out."""
+    checks: list[tuple[str, float, str, float]] = []
     for images, found in selections.items():
-        device_time, host_time = found["graph"][0], found["kernels"][0]
-        limit = {1: 150.0, 64: 400.0}.get(images)
-        print(
-            f"selection of {images}: graph {device_time:.0f} us, eager {host_time:.0f} us", end=""
-        )
-        print(f" (target {limit:.0f})" if limit else "", end="; ")
-        print(
-            f"{found['literal'][0] / host_time:.1f} x the literal routine (target 20 for 1),",
-            end=" ",
-        )
-        print(f"{host_time / found['tower'][0]:.2%} of the tower (target 3 % from 8)")
+        alone, whole, tower = found["graph"][0], found["kernels"][0], found["tower"][0]
+        if images in (1, 64):
+            limit = 150.0 if images == 1 else 400.0
+            checks.append((f"selection of {images}, us", alone, "at most", limit))
+        if images == 1:
+            checks.append(
+                ("times the literal routine", found["literal"][0] / whole, "at least", 20.0)
+            )
+        if images >= 8:
+            checks.append(
+                (f"selection of {images}, % of tower", 100 * whole / tower, "at most", 3.0)
+            )
     for row in rows:
         if row["op"] == "cls_importance" and row["shape"].startswith("64 "):
-            print(f"importance of 64: {row['graph_us'] / row['floor_us']:.2f} floors (target 1.5)")
+            above = row["graph_us"] / row["floor_us"]
+            checks.append(("importance of 64, floors", above, "at most", 1.5))
+    for what, number, how, target in checks:
+        met = number <= target if how == "at most" else number >= target
+        print(f"{'met' if met else 'MISSED'}: {what} {number:.2f} ({how} {target:g})")
+    if selections:
+        print(
+            "met: nothing between tower and projector waits for the host (sync debug, CUDA graph)"
+        )
 
 
 @torch.inference_mode()

@@ -21,19 +21,17 @@ import json
 import random
 import statistics
 import tempfile
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from _chat import Timing, closed_load, image_body, photographs, text_body
+from _chat import closed_load, image_body, photographs, text_body
 from _machine import describe
+from _serving import Contender, compare, milliseconds_inside, print_table, search_path
 from vllm_process import VllmProcess
 
 RESULTS = Path(__file__).parent / "results" / "serve-cpu.jsonl"
-CONTENDERS = ("stock", "vtprune", "text-only")
-Bodies = Callable[[int], list[dict[str, Any]]]
 
 
 def main() -> None:
@@ -44,7 +42,8 @@ def main() -> None:
         servers = {name: _server(stack, logs, name, arguments) for name in ("stock", "vtprune")}
         rows = [row for level in arguments.concurrency for row in _level(level, servers, arguments)]
         costs = _costs(servers["vtprune"], arguments)
-    _print(rows, costs)
+    print_table(rows)
+    print("\nPer image in the pruned server: " + json.dumps(costs))
     RESULTS.parent.mkdir(exist_ok=True)
     with RESULTS.open("a") as file:
         settings = vars(arguments)
@@ -72,8 +71,9 @@ def _server(stack: ExitStack, logs: Path, name: str, arguments: argparse.Namespa
     if name == "vtprune":
         flags += ["--plugin", "vtprune", "--prune-tokens", str(arguments.keep)]
         flags += ["--worker-extension-cls", "worker_timer.WorkerTimer"]
-    here = str(Path(__file__).parent)
-    return stack.enter_context(VllmProcess(logs / f"{name}.log", "bench", *flags, PYTHONPATH=here))
+    return stack.enter_context(
+        VllmProcess(logs / f"{name}.log", "bench", *flags, PYTHONPATH=search_path())
+    )
 
 
 def _level(
@@ -91,21 +91,12 @@ def _level(
     def texts(count: int) -> list[dict[str, Any]]:
         return [text_body(words, arguments.output_tokens, choose) for _ in range(count)]
 
-    make: dict[str, Bodies] = {"stock": images, "vtprune": images, "text-only": texts}
-    timings: dict[str, list[Timing]] = {name: [] for name in CONTENDERS}
-    rates: dict[str, list[float]] = {name: [] for name in CONTENDERS}
-    for round_ in range(arguments.rounds + 1):
-        for name in CONTENDERS:
-            bodies = make[name](concurrency * (arguments.requests if round_ else 1))
-            server = servers["vtprune" if name == "vtprune" else "stock"]
-            answered, seconds = closed_load(server.url, bodies, concurrency)
-            if round_:  # the first one warms up
-                timings[name] += answered
-                rates[name].append(len(answered) / seconds)
-    for name in CONTENDERS:
-        row = _row(name, concurrency, timings[name], rates[name])
-        print(json.dumps(row), flush=True)
-        yield row
+    contenders = [
+        Contender("stock", servers["stock"], images),
+        Contender("vtprune", servers["vtprune"], images),
+        Contender("text-only", servers["stock"], texts),
+    ]
+    return compare(contenders, concurrency, arguments.requests, arguments.rounds)
 
 
 def _words(url: str, prompt: int, output_tokens: int, choose: random.Random) -> int:
@@ -118,30 +109,14 @@ def _words(url: str, prompt: int, output_tokens: int, choose: random.Random) -> 
     return max(1, round(10 + (prompt - lengths[0]) / per_word))
 
 
-def _row(name: str, concurrency: int, timings: list[Timing], rates: list[float]) -> dict[str, Any]:
-    first = sorted(timing.first_token for timing in timings)
-    return {
-        "contender": name,
-        "concurrency": concurrency,
-        "requests": len(timings),
-        "prompt_tokens": round(statistics.mean(timing.prompt_tokens for timing in timings)),
-        "requests_per_s": round(statistics.median(rates), 3),
-        "ttft_p50_s": round(statistics.median(first), 4),
-        "ttft_p95_s": round(first[int(0.95 * (len(first) - 1))], 4),
-    }
-
-
 def _costs(server: VllmProcess, arguments: argparse.Namespace) -> dict[str, float]:
     """Milliseconds per image inside the pruned server, at eight clients."""
     from transformers import AutoProcessor  # slow to import, and only needed here
     from vllm_process import MODELS
 
-    _rpc(server, "start_timer")
     views = photographs(seed=1000)
     bodies = [image_body(next(views), arguments.output_tokens) for _ in range(32)]
-    closed_load(server.url, bodies, 8)
-    timed = _rpc(server, "read_timer")[0]
-    costs = {f"{name}_ms": 1000 * seconds / len(bodies) for name, seconds in timed.items()}
+    costs = milliseconds_inside(server, bodies, 8)
     processor = AutoProcessor.from_pretrained(MODELS / "bench").image_processor
     costs["decode_and_resize_ms"] = 1000 * _processor_seconds(processor, views)
     return {name: round(value, 2) for name, value in costs.items()}
@@ -161,33 +136,6 @@ def _processor_seconds(processor: Any, views: Iterator[str]) -> float:
         processor(images=Image.open(io.BytesIO(file)).convert("RGB"), return_tensors="pt")
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds)
-
-
-def _rpc(server: VllmProcess, method: str) -> list[dict[str, float]]:
-    request = urllib.request.Request(
-        f"{server.url}/collective_rpc",
-        json.dumps({"method": method}).encode(),
-        {"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request) as response:
-        results: list[dict[str, float]] = json.load(response)["results"]
-    return results
-
-
-def _print(rows: list[dict[str, Any]], costs: dict[str, float]) -> None:
-    print("\n| clients | contender | prompt | req/s | x stock | TTFT p50 | x stock | TTFT p95 |")
-    print("|---|---|---|---|---|---|---|---|")
-    by = {(row["concurrency"], row["contender"]): row for row in rows}
-    for row in rows:
-        stock = by[row["concurrency"], "stock"]
-        faster = row["requests_per_s"] / stock["requests_per_s"]
-        sooner = row["ttft_p50_s"] / stock["ttft_p50_s"]
-        print(
-            f"| {row['concurrency']} | {row['contender']} | {row['prompt_tokens']} "
-            f"| {row['requests_per_s']:.2f} | {faster:.2f} "
-            f"| {row['ttft_p50_s']:.3f} s | {sooner:.2f} | {row['ttft_p95_s']:.3f} s |"
-        )
-    print("\nPer image in the pruned server: " + json.dumps(costs))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -29,7 +30,8 @@ _ENVIRONMENT = {
 
 def command(model: str, arguments: Sequence[str]) -> list[str]:
     """The command line that serves the checkpoint as the model `demo`."""
-    vllm = Path(sys.executable).with_name("vllm")
+    beside = Path(sys.executable).with_name("vllm")
+    vllm = beside if beside.exists() else (shutil.which("vllm") or beside)
     common = ["--served-model-name", "demo", "--max-model-len", "4096"]
     return [str(vllm), "serve", str(MODELS / model), *common, *arguments]
 

@@ -20,6 +20,7 @@ class Shape:
     seed: int | None = 0
     """None: no weights; served with `--load-format dummy`."""
     image_size: int = IMAGE_SIZE
+    text_head_size: int = HEAD_SIZE
     grids: tuple[tuple[int, int], ...] = ()
     """LLaVA-NeXT's grids of crops, rows and columns; without any it is a LLaVA-1.5."""
 
@@ -41,4 +42,8 @@ SHAPES = {
         grids=((1, 2), (2, 1), (2, 2), (3, 1), (1, 3)),
     ),
     "bench": Shape(192, 6, 1024, 16, 2560, dtype="bfloat16", seed=None),
+    # LLaVA-1.5-7B but for its vocabulary (ours has an eighth of the words), for a GPU.
+    "llava-7b": Shape(
+        *(1024, 24, 4096, 32, 11008), dtype="bfloat16", seed=None, text_head_size=128
+    ),
 }
