@@ -147,7 +147,7 @@ EXTREMES = {
             (_meta(2, 1 + LONGEST, HEADS * size), _meta(2, 1 + LONGEST, HEADS * size)),
             (HEADS, SCALE),
         )
-        for size in (72, 128)
+        for size in (64, 72, 80, 96, 128)
     },
     **{
         f"column_importance-head-{size}": lambda size=size: (
@@ -155,7 +155,7 @@ EXTREMES = {
             (_meta(LONGEST, HEADS * size), _meta(LONGEST, HEADS * size)),
             (HEADS, SCALE, _meta(257, dtype=torch.int32), LONGEST),
         )
-        for size in (72, 80, 96, 128)
+        for size in (64, 72, 80, 96, 128)
     },
     "cosine_gram-8192-channels": lambda: ("cosine_gram", (_meta(256, 577, 8192),), ()),
     "top_k_sorted-4096": lambda: ("top_k_sorted", (_meta(2, 4096, dtype=torch.float32),), (64,)),
@@ -166,6 +166,44 @@ EXTREMES = {
         (320, "dpp"),
     ),
 }
+
+
+def _ragged(spec: Spec) -> dict[str, Any]:
+    """Production shapes with a mask, counts and packed rows, where the operator takes them."""
+    inputs = spec.make_inputs("zero", 576, torch.bfloat16, "cpu", large=True)
+    if spec.name == "gather_rows":
+        bounds = torch.arange(9, dtype=torch.int32)
+        inputs["tensors"] = [tensor.flatten(0, 1) for tensor in inputs["tensors"]]
+        inputs["out"] = [buffer.flatten(0, 1) for buffer in inputs["out"]]
+        return {**inputs, "cu_seqlens": bounds * 576, "cu_kept": bounds * 64}
+    rows = inputs["visual"].shape[:1] if spec.name == "text_relevance" else (8, 576)
+    inputs["valid"] = torch.ones(rows, dtype=torch.bool)
+    if spec.name in ("top_k_sorted", "dedup", "greedy_select"):
+        inputs["counts"] = torch.ones(8, dtype=torch.int32)
+    return inputs
+
+
+@pytest.mark.parametrize("spec", all_specs(), ids=lambda spec: spec.name)
+@pytest.mark.parametrize("launches", [90], ids=["sm_90"], indirect=True)
+@pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
+def test_unequal_lengths_compile_without_spills(spec: Spec, launches: list[Any]) -> None:
+    spec.launcher(**_ragged(spec))
+    assert launches
+    for kernel, target in launches:
+        assert _resources(kernel, target).spilled == 0
+
+
+@pytest.mark.parametrize("spec", all_specs(), ids=lambda spec: spec.name)
+@pytest.mark.parametrize("launches", [90], ids=["sm_90"], indirect=True)
+@pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
+def test_one_row_compiles(spec: Spec, launches: list[Any]) -> None:
+    """A size of 1 is a constant to Triton's compiler, which then compiles other code."""
+    inputs = spec.make_inputs("zero", 1, torch.float32, "cpu")
+    if spec.name == "greedy_select":
+        for objective in ("max-min", "coverage", "dpp"):
+            spec.launcher(**{**inputs, "objective": objective})
+    spec.launcher(**inputs)
+    assert launches
 
 
 @pytest.mark.parametrize("case", EXTREMES.values(), ids=EXTREMES)
