@@ -2,6 +2,7 @@
 
     make bench-selection                                     1 and 8 images, float32 and bfloat16
     make bench-selection ARGS="--images 1 --dtypes float32 --rounds 9"
+    make bench-selection ARGS="--every-method"               how long each method takes to choose
 
 CLIP-L/14-336 with random weights: no contender's time depends on values. Tower, selection and the
 literal routine take turns in every round, on the tower's own query, key and features; the figures
@@ -23,6 +24,7 @@ from typing import Any
 import literal_vispruner
 import torch
 from _clip_tower import HEADS, PATCHES, WIDTH, ClipTower
+from _every_method import time_methods
 from _machine import describe
 from _record import append
 from vtprune_kernels import cls_importance, cosine_gram, dedup, gather_rows
@@ -107,6 +109,15 @@ def measure(images: int, dtype: torch.dtype, rounds: int) -> Clock:
     return clock
 
 
+@torch.inference_mode()
+def compare_methods(images: int, dtype: torch.dtype, rounds: int) -> None:
+    """Print the time of every method's choice, on the tensors of one tower."""
+    features, query, key = ClipTower().to(dtype)(torch.randn(images, 3, 336, 336).to(dtype))
+    print(f"\n| method | choosing {KEEP} of {PATCHES}, {images} images, {dtype} |\n|---|---|")
+    for name, took in time_methods(features, query, key, KEEP, HEADS, rounds).items():
+        print(f"| {name} | {took:.1f} ms |", flush=True)
+
+
 def row(clock: Clock, images: int, dtype: str) -> dict[str, Any]:
     fastest, _, _, slowest = statistics.quantiles(clock.times["selection"], n=5, method="inclusive")
     return {
@@ -128,11 +139,17 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dry-run", action="store_true", help="print, but append no row")
+    parser.add_argument("--every-method", action="store_true", help="time all methods instead")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     verify()
     machine = {**describe(), "threads": torch.get_num_threads()}
     print(", ".join(f"{key} {value}" for key, value in machine.items()), end="\n\n")
+    if arguments.every_method:
+        for dtype in arguments.dtypes:
+            for images in arguments.images:
+                compare_methods(images, getattr(torch, dtype), arguments.rounds)
+        return
     steps = " | ".join(STEPS)
     print(f"| images | dtype | tower ms | selection ms | of tower | literal ms | ratio | {steps} |")
     print("|---" * (7 + len(STEPS)) + "|")

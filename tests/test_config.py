@@ -10,6 +10,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
+from vllm_pruner import method as methods
 from vllm_pruner.config import DEFAULT_RATE, ConfigError, PruneConfig
 
 NAN, INF = float("nan"), float("inf")
@@ -43,9 +44,9 @@ NAN, INF = float("nan"), float("inf")
         ),
         (
             {"method": "magic"},
-            "method is 'magic'; allowed: adafv, attention, random, uniform, vispruner",
+            f"method is 'magic'; allowed: {', '.join(methods.names())}",
         ),
-        ({"method": ""}, "method is ''; allowed: adafv, attention, random, uniform, vispruner"),
+        ({"method": ""}, f"method is ''; allowed: {', '.join(methods.names())}"),
         ({"method": None}, "method is None; it should be a valid string"),
         ({"method": ["vispruner"]}, "method is ['vispruner']; it should be a valid string"),
         (

@@ -61,7 +61,7 @@ def test_the_version_is_the_distributions() -> None:
 
 
 def test_the_public_names_are() -> None:
-    assert vllm_pruner.__all__ == ["__version__", "select"]
+    assert vllm_pruner.__all__ == ["__version__", "prune", "select", "select_video"]
     assert {
         "cls_importance",
         "column_importance",
@@ -73,7 +73,9 @@ def test_the_public_names_are() -> None:
 
 
 def test_select_at_the_door_has_the_signature_of_select_inside() -> None:
-    assert inspect.signature(vllm_pruner.select) == inspect.signature(selection.select)
+    for name in selection.__all__:
+        outside, inside = getattr(vllm_pruner, name), getattr(selection, name)
+        assert inspect.signature(outside) == inspect.signature(inside)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -25,10 +25,11 @@ __all__ = [
     "add_worker_methods",
     "check_version",
     "enable_endpoints",
-    "feature_attention",
     "patch_chat",
     "patch_engine_args",
+    "position_embedding",
     "profiled_images",
+    "tower_attention",
     "without_settings",
 ]
 
@@ -250,8 +251,9 @@ def profiled_images(vllm_config: VllmConfig, tokens: int) -> int:
     return max(1, min(by_encoder, by_decoder))
 
 
-def feature_attention(tower: nn.Module) -> MMEncoderAttention:
-    """Return the attention module of the layer that produces a tower's features.
+def tower_attention(tower: nn.Module, layer: int = -1) -> MMEncoderAttention:
+    """Return the attention module of a tower's layer; by default of the one that produces the
+    features.
 
     vLLM builds its CLIP and SigLIP towers only up to the feature layer, so that is the last one.
     Its `MMEncoderAttention` is called with query, key and value of `[images, tokens, heads * size]`
@@ -265,12 +267,39 @@ def feature_attention(tower: nn.Module) -> MMEncoderAttention:
     attention: nn.Module
     try:
         layers: Any = tower.get_submodule("vision_model.encoder.layers")
-        attention = layers[-1].self_attn.attn
+        attention = layers[layer].self_attn.attn
     except (AttributeError, IndexError):
         attention = tower
     if not isinstance(attention, MMEncoderAttention):
         raise RuntimeError(
             f"vtprune: {type(tower).__name__} has no MMEncoderAttention at "
-            f"vision_model.encoder.layers[-1].self_attn.attn as it has in vLLM {CHECKED_VERSION}"
+            f"vision_model.encoder.layers[{layer}].self_attn.attn as it has in vLLM "
+            f"{CHECKED_VERSION}"
         )
     return attention
+
+
+def position_embedding(tower: nn.Module) -> nn.Embedding:
+    """Return the learnt positions of a CLIP or SigLIP tower: `[positions, D]`, a class token's
+    first, then the patches' in raster order.
+
+    Their embedding modules look all of them up and add them to the patches, whatever the image's
+    size, so that another output of this module is another grid. (vLLM's SigLIP has an
+    `interpolate_pos_encoding` of its own, which takes the width for the number of positions.) May
+    go when both towers interpolate.
+
+    Raises:
+        RuntimeError: the tower is built in another way than in the vLLM this was read in.
+    """
+    from torch import nn
+
+    try:
+        positions: Any = tower.get_submodule("vision_model.embeddings.position_embedding")
+    except AttributeError:
+        positions = None
+    if not isinstance(positions, nn.Embedding):
+        raise RuntimeError(
+            f"vtprune: {type(tower).__name__} has no Embedding at "
+            f"vision_model.embeddings.position_embedding as it has in vLLM {CHECKED_VERSION}"
+        )
+    return positions

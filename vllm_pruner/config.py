@@ -46,7 +46,7 @@ class PruneConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     method: str = "vispruner"
-    """Name of a registered method."""
+    """Name of an installed method for images."""
 
     rate: Rate | None = None
     """Fraction of an image's visual tokens removed; 0 leaves the image alone."""
@@ -157,6 +157,12 @@ class ServerConfig(PruneConfig):
         """The default of every request has to be one that a request could name."""
         if fault := self.limits.fault(self):
             raise ConfigError(f"{fault.replace(' here', '')}, by limits")
+        return self
+
+    @model_validator(mode="after")
+    def _sound_methods(self) -> ServerConfig:
+        """Refuse to start beside a package whose method is broken: a request could ask for it."""
+        methods.check_installed()
         return self
 
     @property

@@ -1,13 +1,19 @@
-"""A pruning method: how many tokens survive and which ones, as one value.
+"""A pruning method: how many tokens survive and which ones, as one value; and where methods come
+from.
 
 The prompt is built from the count and the model selects the tokens, in different processes. Two
-loose functions could disagree; one `Method` cannot.
+loose functions could disagree; one `Method` cannot. Methods are entry points of installed packages,
+the built-in ones too, so that somebody else's is found the same way.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
@@ -17,7 +23,25 @@ from vllm_pruner.budget import Budget, keep_count
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Method", "Options", "VisualTokens", "get", "names", "register"]
+__all__ = [
+    "GROUP",
+    "TOWER",
+    "VIDEO_GROUP",
+    "Merged",
+    "Method",
+    "Need",
+    "Options",
+    "VisualTokens",
+    "check_installed",
+    "get",
+    "names",
+]
+
+GROUP = "vtprune.methods"
+"""Entry points `name = module:VALUE` of methods for images, each a `Method` of that name."""
+
+VIDEO_GROUP = "vtprune.video_methods"
+"""The same for videos: they compare frames, and an image has one."""
 
 
 class Options(BaseModel):
@@ -26,32 +50,86 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+class Need(StrEnum):
+    """What a method may ask for beside the features: a field of `VisualTokens` each."""
+
+    IMPORTANCE = "importance"
+    KEYS = "keys"
+    RECEIVED = "received"
+    RECEIVED_MIDWAY = "received_midway"
+    PROJECTED = "projected"
+    TEXT = "text"
+    GRID = "grid"
+
+
+TOWER = frozenset({Need.IMPORTANCE, Need.KEYS, Need.RECEIVED, Need.RECEIVED_MIDWAY})
+"""What can only be had while the encoder runs."""
+
+
 @dataclass(frozen=True, slots=True)
 class VisualTokens:
-    """What a method may look at, for a batch of images with equally many tokens."""
+    """What a method may look at, for a batch of images (or videos) with equally many tokens.
+
+    All but the features is None unless the method asks for it.
+    """
 
     features: torch.Tensor
     """`[images, N, D]`: what the encoder gives to the projector, before projection."""
 
-    importance: torch.Tensor | None
-    """`[images, N]` float32: attention to each token; None unless the method asks for it."""
+    importance: torch.Tensor | None = None
+    """`[images, N]` float32: attention to each token, of the class token where there is one, else
+    `received`; of the layer that produces the features, mean over heads."""
 
     projected: torch.Tensor | None = None
-    """`[images, N, width of the decoder]`: the features as the decoder would see them; None unless
-    the method asks for text."""
+    """`[images, N, width of the decoder]`: the features as the decoder would see them."""
 
     text: Sequence[torch.Tensor] | None = None
     """Per image `[tokens, width of the decoder]`: the decoder's input embeddings of the text that
-    follows the image in its message, possibly none; None unless the method asks for it."""
+    follows the image in its message, possibly none."""
+
+    keys: torch.Tensor | None = None
+    """`[images, N, head size]` float32: keys of the layer that produces the features, mean over
+    heads."""
+
+    received: torch.Tensor | None = None
+    """`[images, N]` float32: attention that each token receives in the layer that produces the
+    features, mean over all queries (a class token's among them) and heads."""
+
+    received_midway: torch.Tensor | None = None
+    """`[images, N]` float32: the same of the layer at 3/8 of the encoder's depth, the 9th of 24."""
+
+    grid: tuple[int, int] | None = None
+    """Rows and columns of tokens in an image or frame; their product is its tokens."""
+
+    frames: int = 1
+    """Of a video, one after the other in N; 1 is an image."""
 
     def at(self, index: torch.Tensor) -> VisualTokens:
-        """Return the same images with the tokens of a `[tokens]` index only."""
-        return VisualTokens(
-            self.features[:, index],
-            None if self.importance is None else self.importance[:, index],
-            None if self.projected is None else self.projected[:, index],
-            self.text,
-        )
+        """Return the same images with the tokens of a `[tokens]` index only, and no grid."""
+        chosen = {name: getattr(self, name) for name in _OF_EACH_TOKEN}
+        chosen = {k: None if v is None else v[:, index] for k, v in chosen.items()}
+        return replace(self, **chosen, grid=None)
+
+
+_OF_EACH_TOKEN = (
+    "features",
+    Need.IMPORTANCE,
+    Need.PROJECTED,
+    Need.KEYS,
+    Need.RECEIVED,
+    Need.RECEIVED_MIDWAY,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """Rows that a method made, in place of rows that it chose."""
+
+    index: torch.Tensor
+    """`[images, keep]` int64, ascending: the token in whose place each row stands."""
+
+    rows: torch.Tensor
+    """`[images, keep, D]`, of the type of the features: what the projector gets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,53 +139,96 @@ class Method:
     name: str
     """The paper's name in lower case: what `--prune-method` takes."""
 
-    select: Callable[[VisualTokens, int, Any], torch.Tensor]
+    select: Callable[[VisualTokens, int, Any], torch.Tensor | Merged]
     """`select(tokens, keep, options)` returns `[images, keep]` int64, ascending and unique, on the
-    device of the features, without asking the host. Equal input gives equal output in any batch."""
+    device of the features, without asking the host; or `Merged`. Equal input gives equal output in
+    any batch."""
 
     options: type[Options] = Options
     """Validated type of the third argument of `select`."""
 
-    needs_importance: bool = True
-    """Whether the encoder's attention has to be captured for it."""
+    needs: frozenset[Need] = frozenset()
+    """What it looks at beside the features; only that is captured."""
 
     keep_count: Callable[[int, Budget], int] = keep_count
     """`keep_count(tokens, budget)`: the `keep` that `select` will be called with, less what a model
     spends on tokens of its own (newlines)."""
 
-    needs_text: bool = False
-    """Whether the choice depends on the text that follows the image."""
+    shrink: Callable[[int], tuple[int, int]] | None = None
+    """`shrink(keep)`: rows and columns of patches, `keep` together, to which the image is shrunk
+    before the encoder. `select` then gets the encoder's `keep` tokens. None leaves the image."""
+
+    merges: bool = False
+    """Whether `select` returns `Merged`."""
+
+    repeats: bool = False
+    """Whether a token may be kept twice. No method of ours does but for the sake of an original."""
+
+    @property
+    def needs_text(self) -> bool:
+        """Whether the choice depends on the text that follows the image."""
+        return Need.TEXT in self.needs
 
 
-_METHODS: dict[str, Method] = {}
-
-
-def register(method: Method) -> Method:
-    """Make `method` known by its name.
-
-    Raises:
-        ValueError: another method already has that name.
-    """
-    if _METHODS.setdefault(method.name, method) is not method:
-        raise ValueError(f"method {method.name!r} is registered already")
-    return method
-
-
-def get(name: str) -> Method:
+def get(name: str, group: str = GROUP) -> Method:
     """Return the method called `name`.
 
     Raises:
-        ValueError: there is none; the message names those there are.
+        ValueError: there is none, and the message names those there are; or its package is broken.
     """
-    import vllm_pruner.methods  # noqa: F401  # registers the built-in ones
-
-    if name not in _METHODS:
-        raise ValueError(f"method is {name!r}; allowed: {', '.join(names())}")
-    return _METHODS[name]
+    if name not in _installed(group):
+        raise ValueError(f"method is {name!r}; allowed: {', '.join(names(group))}")
+    return _load(name, group)
 
 
-def names() -> list[str]:
-    """Return the names of all registered methods, sorted."""
-    import vllm_pruner.methods  # noqa: F401
+def names(group: str = GROUP) -> list[str]:
+    """Return the names of all installed methods, sorted. Loads none of them."""
+    return sorted(_installed(group))
 
-    return sorted(_METHODS)
+
+def check_installed() -> None:
+    """Load every installed method.
+
+    Raises:
+        ValueError: the first one that cannot be used, with its package and the reason.
+    """
+    for group in (GROUP, VIDEO_GROUP):
+        for name in names(group):
+            _load(name, group)
+
+
+@cache
+def _installed(group: str) -> dict[str, list[EntryPoint]]:
+    found = defaultdict(list)
+    for entry in entry_points(group=group):
+        found[entry.name].append(entry)
+    return dict(found)
+
+
+@cache
+def _load(name: str, group: str) -> Method:
+    entry, *others = _installed(group)[name]
+    if others:
+        packages = ", ".join(sorted(_package(each) for each in (entry, *others)))
+        raise ValueError(f"method {name!r} is in several packages: {packages}; allowed: one")
+    try:
+        method = entry.load()
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise _broken(entry, f"cannot be loaded from {entry.value!r} ({reason})") from error
+    if not isinstance(method, Method):
+        raise _broken(entry, f"is {type(method).__name__} at {entry.value!r}; allowed: a Method")
+    if method.name != name:
+        raise _broken(entry, f"calls itself {method.name!r}; allowed: the entry point's name")
+    if unknown := set(method.needs) - set(Need):
+        asked = ", ".join(map(repr, sorted(unknown)))
+        raise _broken(entry, f"needs {asked}; allowed: {', '.join(Need)}")
+    return method
+
+
+def _broken(entry: EntryPoint, fault: str) -> ValueError:
+    return ValueError(f"method {entry.name!r} of package {_package(entry)} {fault}")
+
+
+def _package(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist else "unknown"

@@ -46,7 +46,7 @@ def test_a_faint_token_that_the_question_asks_for_is_kept_where_it_stands(keep: 
     features, importance = _encoded(0)
     crop, token = 4, 0
     importance[crop, token] = 0.0
-    arranged = VisualTokens(*arrange(features, importance, LAYOUT))
+    arranged = VisualTokens(**arrange({"features": features, "importance": importance}, LAYOUT))
     (patch,) = (
         (LAYOUT.sources(torch.device("cpu")) == crop * LAYOUT.base + token).nonzero().tolist()
     )
@@ -72,7 +72,7 @@ def test_padding_is_never_kept_however_bright(method: str, crop_budget: str) -> 
     padding = torch.ones(LAYOUT.crops * LAYOUT.base, dtype=torch.bool)
     padding[LAYOUT.sources(torch.device("cpu"))] = False
     importance.view(2, -1)[:, padding] = torch.inf
-    tokens = VisualTokens(*arrange(features, importance, LAYOUT))
+    tokens = VisualTokens(**arrange({"features": features, "importance": importance}, LAYOUT))
     assert tokens.importance is not None
     assert bool(tokens.importance.isfinite().all())
     for keep in (1, 5, 24, 47, 100, LAYOUT.tokens - 1, LAYOUT.tokens):
@@ -91,7 +91,11 @@ def test_joint_ranks_the_tokens_of_all_crops_by_their_own_crops_scale() -> None:
     scaled = importance * torch.tensor([1.0, 100.0, 0.01, 7.0, 3.0]).unsqueeze(1)
     config = PruneConfig.parse({"method": "attention", "tokens": 40})
     first, second = (
-        choose(VisualTokens(*arrange(features, scores, LAYOUT)), config, LAYOUT)
+        choose(
+            VisualTokens(**arrange({"features": features, "importance": scores}, LAYOUT)),
+            config,
+            LAYOUT,
+        )
         for scores in (importance, scaled)
     )
     assert torch.equal(first, second)
@@ -99,7 +103,7 @@ def test_joint_ranks_the_tokens_of_all_crops_by_their_own_crops_scale() -> None:
 
 def test_per_crop_is_the_method_in_every_crop() -> None:
     features, importance = _encoded(4)
-    tokens = VisualTokens(*arrange(features, importance, LAYOUT))
+    tokens = VisualTokens(**arrange({"features": features, "importance": importance}, LAYOUT))
     keep = 80
     budget = method_budget(keep, LAYOUT)
     crops = LAYOUT.patches_of_crops(torch.device("cpu"))
@@ -125,11 +129,16 @@ def test_an_image_is_chosen_alike_alone_and_in_a_batch() -> None:
     features, importance = _encoded(5, images=3)
     for settings in ({}, {"crop_budget": "per_crop"}, {"method": "uniform"}):
         config = PruneConfig.parse({"tokens": 30, **settings})
-        together = choose(VisualTokens(*arrange(features, importance, LAYOUT)), config, LAYOUT)
+        together = choose(
+            VisualTokens(**arrange({"features": features, "importance": importance}, LAYOUT)),
+            config,
+            LAYOUT,
+        )
         for image in range(3):
             own = slice(image * LAYOUT.crops, (image + 1) * LAYOUT.crops)
-            arranged = arrange(features[own], importance[own], LAYOUT)
-            assert torch.equal(choose(VisualTokens(*arranged), config, LAYOUT)[0], together[image])
+            values = {"features": features[own], "importance": importance[own]}
+            arranged = arrange(values, LAYOUT)
+            assert torch.equal(choose(VisualTokens(**arranged), config, LAYOUT)[0], together[image])
 
 
 def test_shares_are_whole_and_add_up() -> None:

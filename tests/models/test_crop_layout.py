@@ -85,7 +85,7 @@ def test_importance_has_the_same_mean_in_every_crop_and_padding_has_no_say(
     padding[sources] = False
     raw = raw.view(2, -1).masked_fill(padding, 1e6).view(raw.shape)
     numbers = torch.arange(raw.numel(), dtype=torch.float32).view(*raw.shape, 1)
-    features, importance = arrange(numbers, raw, layout)
+    features, importance = arrange({"features": numbers, "scores": raw}, layout).values()
     for image in range(2):
         begin = image * layout.crops * layout.base
         assert features[image, :, 0].tolist() == (sources + begin).tolist()
@@ -98,9 +98,9 @@ def test_importance_has_the_same_mean_in_every_crop_and_padding_has_no_say(
 
 def test_an_image_of_one_crop_is_left_as_it_is() -> None:
     layout, features, scores = CropLayout(7), torch.rand(3, 7, 2), torch.rand(3, 7)
-    arranged = arrange(features, scores, layout)
-    assert arranged[0] is features
-    assert arranged[1] is scores
+    arranged = arrange({"features": features, "scores": scores}, layout)
+    assert arranged["features"] is features
+    assert arranged["scores"] is scores
     patches, newline = layout.patches_at(torch.arange(7))
     assert patches.tolist() == list(range(7))
     assert not newline.any()

@@ -12,6 +12,7 @@ import torch
 from vllm_pruner.models.feature_cache import FeatureCache
 
 TOKENS, WIDTH = 4, 3
+COLUMNS = {"features": (WIDTH, torch.bfloat16), "importance": (0, torch.float32)}
 IMAGE_BYTES = TOKENS * (WIDTH * 2 + 4)
 
 
@@ -26,14 +27,15 @@ class Asker:
         """Fetch, check what comes back, and return which images were encoded for it."""
         calls: list[str] = []
 
-        def encode(places: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        def encode(places: list[int]) -> dict[str, torch.Tensor]:
             calls.append("".join(images[place] for place in places))
             values = torch.tensor([float(ord(images[place])) for place in places])
             features = values.view(-1, 1, 1).expand(-1, TOKENS, WIDTH).bfloat16()
-            return features, values.view(-1, 1).expand(-1, TOKENS) + 0.001
+            importance = values.view(-1, 1).expand(-1, TOKENS) + 0.001
+            return {"features": features, "importance": importance}
 
         crops = [1] * len(images)
-        features, importance = self.cache.fetch(list(images), crops, encode)
+        features, importance = self.cache.fetch(list(images), crops, encode).values()
         values = torch.tensor([float(ord(image)) for image in images])
         assert features.dtype == torch.bfloat16
         assert features[:, 0, 0].tolist() == values.tolist()
@@ -44,7 +46,7 @@ class Asker:
 
 def _asker(images: float) -> Asker:
     size = int(images * IMAGE_BYTES)
-    return Asker(FeatureCache(size, TOKENS, WIDTH, torch.bfloat16, torch.device("cpu")))
+    return Asker(FeatureCache(size, TOKENS, COLUMNS, torch.device("cpu")))
 
 
 def test_a_known_image_is_not_encoded_again() -> None:
@@ -100,23 +102,24 @@ def test_its_memory_takes_the_types_it_is_told_under_any_default() -> None:
 def _tower(calls: list[list[int]], crops: list[int]) -> Callable[[list[int]], Any]:
     """Every crop a number of its own: ten times the image's place, and its place in the image."""
 
-    def encode(places: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    def encode(places: list[int]) -> dict[str, torch.Tensor]:
         calls.append(places)
         values = torch.tensor(
             [10.0 * place + crop for place in places for crop in range(crops[place])]
         )
         features = values.view(-1, 1, 1).expand(-1, TOKENS, WIDTH).bfloat16()
-        return features, values.view(-1, 1).expand(-1, TOKENS)
+        importance = values.view(-1, 1).expand(-1, TOKENS)
+        return {"features": features, "importance": importance}
 
     return encode
 
 
 def test_images_of_several_crops_are_kept_and_forgotten_as_a_whole() -> None:
-    cache = FeatureCache(7 * IMAGE_BYTES, TOKENS, WIDTH, torch.bfloat16, torch.device("cpu"))
+    cache = FeatureCache(7 * IMAGE_BYTES, TOKENS, COLUMNS, torch.device("cpu"))
     names, crops = ["a", "b", "c"], [3, 1, 3]
     calls: list[list[int]] = []
     for _ in range(2):
-        features, importance = cache.fetch(names, crops, _tower(calls, crops))
+        features, importance = cache.fetch(names, crops, _tower(calls, crops)).values()
         assert features[:, 0, 0].tolist() == importance[:, 0].tolist() == [0, 1, 2, 10, 20, 21, 22]
     assert calls == [[0, 1, 2]]
     # Two crops of d take the place of a, asked for longest ago: e finds room beside it.
@@ -127,7 +130,7 @@ def test_images_of_several_crops_are_kept_and_forgotten_as_a_whole() -> None:
     cache.fetch(["b", "c", "d", "e"], [1, 3, 2, 1], _tower(calls, [1, 3, 2, 1]))
     assert calls == []
     # Room for five is made of b, c and d; one slot stays free.
-    features, _ = cache.fetch(["f"], [5], _tower(calls, [5]))
+    features = cache.fetch(["f"], [5], _tower(calls, [5]))["features"]
     assert features[:, 0, 0].tolist() == [0, 1, 2, 3, 4]
     assert (calls, len(cache)) == ([[0]], 2)
     cache.fetch(["e", "f"], [1, 5], _tower(calls, [1, 5]))
@@ -135,7 +138,7 @@ def test_images_of_several_crops_are_kept_and_forgotten_as_a_whole() -> None:
 
 
 def test_an_image_of_more_crops_than_there_is_room_for_pushes_nothing_out() -> None:
-    cache = FeatureCache(2 * IMAGE_BYTES, TOKENS, WIDTH, torch.bfloat16, torch.device("cpu"))
+    cache = FeatureCache(2 * IMAGE_BYTES, TOKENS, COLUMNS, torch.device("cpu"))
     calls: list[list[int]] = []
     cache.fetch(["a"], [2], _tower(calls, [2]))
     cache.fetch(["b"], [3], _tower(calls, [3]))
@@ -144,7 +147,23 @@ def test_an_image_of_more_crops_than_there_is_room_for_pushes_nothing_out() -> N
 
 
 def test_one_name_for_images_of_different_sizes_never_gives_rows_that_do_not_fit() -> None:
-    cache = FeatureCache(9 * IMAGE_BYTES, TOKENS, WIDTH, torch.bfloat16, torch.device("cpu"))
+    cache = FeatureCache(9 * IMAGE_BYTES, TOKENS, COLUMNS, torch.device("cpu"))
     calls: list[list[int]] = []
-    assert len(cache.fetch(["a"], [2], _tower(calls, [2]))[0]) == 2
-    assert len(cache.fetch(["a"], [3], _tower(calls, [3]))[0]) == 3
+    assert len(cache.fetch(["a"], [2], _tower(calls, [2]))["features"]) == 2
+    assert len(cache.fetch(["a"], [3], _tower(calls, [3]))["features"]) == 3
+
+
+def test_it_keeps_as_many_columns_as_it_is_told_and_counts_their_bytes() -> None:
+    columns = {**COLUMNS, "keys": (2, torch.float32)}
+    cache = FeatureCache(2 * IMAGE_BYTES, TOKENS, columns, torch.device("cpu"))
+    made = {
+        "features": torch.rand(1, TOKENS, WIDTH).bfloat16(),
+        "importance": torch.rand(1, TOKENS),
+        "keys": torch.rand(1, TOKENS, 2),
+    }
+    for _ in range(2):
+        found = cache.fetch(["a"], [1], lambda _places: made)
+        assert all(torch.equal(found[name], made[name]) for name in columns)
+    assert (cache.hits, cache.misses) == (1, 1)
+    cache.fetch(["b"], [1], lambda _places: made)
+    assert len(cache) == 1

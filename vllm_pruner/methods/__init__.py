@@ -1,5 +1,2 @@
-"""The built-in methods, one paper a file; importing this package registers them."""
-
-from vllm_pruner.methods import adafv, attention, random, uniform, vispruner
-
-__all__ = ["adafv", "attention", "random", "uniform", "vispruner"]
+"""The built-in methods, one paper a file. `pyproject.toml` lists them as entry points, where
+`vllm_pruner.method` finds them beside those of other packages."""

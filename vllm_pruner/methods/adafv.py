@@ -26,14 +26,15 @@ Deviations from the published code:
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from pydantic import Field
 from vtprune_kernels import text_relevance, top_k_sorted
 
-from vllm_pruner.method import Method, Options, VisualTokens, register
+from vllm_pruner.method import Method, Need, Options, VisualTokens
 
-__all__ = ["ADAFV", "AdaFVOptions"]
+__all__ = ["ADAFV", "AdaFVOptions", "Listed", "lists"]
 
 
 class AdaFVOptions(Options):
@@ -46,8 +47,27 @@ class AdaFVOptions(Options):
     """Of the softmax over visual tokens: lower is more selective. The paper's code has 0.01."""
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One of the two lists."""
+
+    shares: torch.Tensor
+    """`[images, N]` float64: t or c as a share of its total."""
+
+    chosen: torch.Tensor
+    """`[images, N]`: what is reserved for the list and what it wins, K together with the other."""
+
+
 def select(tokens: VisualTokens, keep: int, options: AdaFVOptions) -> torch.Tensor:
     """Return `[images, keep]` indices; see `Method.select`."""
+    relevant, salient = lists(tokens, keep, options)
+    # What both choose frees places: fill up with the highest share of either total.
+    best = torch.maximum(relevant.shares, salient.shares)
+    return top_k_sorted(best.masked_fill(relevant.chosen | salient.chosen, math.inf), keep)
+
+
+def lists(tokens: VisualTokens, keep: int, options: AdaFVOptions) -> tuple[Listed, Listed]:
+    """Return what relevance and saliency choose; a token may be in both."""
     assert tokens.importance is not None
     assert tokens.text is not None
     saliency = _shares(tokens.importance.double())
@@ -59,11 +79,10 @@ def select(tokens: VisualTokens, keep: int, options: AdaFVOptions) -> torch.Tens
     # 2. Each list keeps what is reserved for it and what it wins.
     reserved = math.floor(options.reserve * keep)
     won = _best_split(relevance, saliency, reserved, keep - 2 * reserved)
-    chosen = _rank(relevance) < reserved + won
-    chosen |= _rank(saliency) < keep - reserved - won
-    # 3. Fill up with the highest share of either total.
-    best = torch.maximum(relevance, saliency)
-    return top_k_sorted(best.masked_fill(chosen, math.inf), keep)
+    return (
+        Listed(relevance, _rank(relevance) < reserved + won),
+        Listed(saliency, _rank(saliency) < keep - reserved - won),
+    )
 
 
 def _relevance(tokens: VisualTokens, temperature: float) -> torch.Tensor:
@@ -112,4 +131,6 @@ def _best_split(
     return (mass(relevance) * mass(saliency).flip(1)).argmax(dim=1, keepdim=True)
 
 
-ADAFV = register(Method("adafv", select, AdaFVOptions, needs_text=True))
+ADAFV = Method(
+    "adafv", select, AdaFVOptions, frozenset({Need.IMPORTANCE, Need.PROJECTED, Need.TEXT})
+)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from vtprune_kernels import top_k_sorted
 
-from vllm_pruner.method import Method, Options, VisualTokens, register
+from vllm_pruner.method import Method, Need, Options, VisualTokens
 
 __all__ = ["ATTENTION"]
 
@@ -23,4 +23,4 @@ def select(tokens: VisualTokens, keep: int, options: Options) -> torch.Tensor:
     return top_k_sorted(tokens.importance, keep)
 
 
-ATTENTION = register(Method("attention", select))
+ATTENTION = Method("attention", select, needs=frozenset({Need.IMPORTANCE}))

@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
-from vllm_pruner.method import Method, Options, VisualTokens, register
+from vllm_pruner.method import Method, Options, VisualTokens
 
 __all__ = ["RANDOM", "RandomOptions"]
 
@@ -61,4 +61,4 @@ def select(tokens: VisualTokens, keep: int, options: RandomOptions) -> torch.Ten
     return order[:, :keep].sort(dim=1).values
 
 
-RANDOM = register(Method("random", select, RandomOptions, needs_importance=False))
+RANDOM = Method("random", select, RandomOptions)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from vllm_pruner.method import Method, Options, VisualTokens, register
+from vllm_pruner.method import Method, Options, VisualTokens
 
 __all__ = ["UNIFORM"]
 
@@ -22,4 +22,4 @@ def select(tokens: VisualTokens, keep: int, options: Options) -> torch.Tensor:
     return kept.expand(images, keep)
 
 
-UNIFORM = register(Method("uniform", select, needs_importance=False))
+UNIFORM = Method("uniform", select)

@@ -29,7 +29,7 @@ import torch
 from pydantic import Field
 from vtprune_kernels import cosine_gram, dedup
 
-from vllm_pruner.method import Method, Options, VisualTokens, register
+from vllm_pruner.method import Method, Need, Options, VisualTokens
 
 __all__ = ["VISPRUNER", "VisPrunerOptions"]
 
@@ -60,4 +60,4 @@ def select(tokens: VisualTokens, keep: int, options: VisPrunerOptions) -> torch.
     return kept.sort(dim=1).values
 
 
-VISPRUNER = register(Method("vispruner", select, VisPrunerOptions))
+VISPRUNER = Method("vispruner", select, VisPrunerOptions, frozenset({Need.IMPORTANCE}))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from vllm_pruner.method import VisualTokens
+from vllm_pruner.method import Merged, Need, VisualTokens
 from vllm_pruner.models.newlines import method_budget, with_newlines
 
 if TYPE_CHECKING:
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["choose"]
 
 
-def choose(tokens: VisualTokens, config: PruneConfig, layout: CropLayout) -> torch.Tensor:
-    """Return the positions that are kept of each image: `[images, keep]`, ascending.
+def choose(tokens: VisualTokens, config: PruneConfig, layout: CropLayout) -> torch.Tensor | Merged:
+    """Return the positions that are kept of each image: `[images, keep]`, ascending; of an image
+    that is one crop also what its method merges.
 
     Args:
         tokens: of all patches, in the order of the layout.
@@ -32,12 +33,14 @@ def choose(tokens: VisualTokens, config: PruneConfig, layout: CropLayout) -> tor
     """
     method, options = config.resolved
     keep = config.keep_count(layout.tokens)
+    if layout.crops == 1:
+        return method.select(tokens, keep, options)
     budget = method_budget(keep, layout)
-    if config.crop_budget == "joint" or layout.crops == 1:
-        chosen = method.select(tokens, budget, options)
+    if config.crop_budget == "joint":
+        chosen = _indices(method.select(tokens, budget, options))
     else:
         chosen = _per_crop(tokens, budget, config, layout)
-    importance = tokens.importance if method.needs_importance else None
+    importance = tokens.importance if Need.IMPORTANCE in method.needs else None
     if importance is None:
         importance = _scattered(layout.patches, chosen)
     return with_newlines(chosen, importance, keep, layout)
@@ -52,9 +55,15 @@ def _per_crop(
     chosen = [crops[0].new_empty(len(tokens.features), 0)]
     for crop, share in zip(crops, shares([len(crop) for crop in crops], budget), strict=True):
         if share:
-            kept = method.select(tokens.at(crop), share, options)
+            kept = _indices(method.select(tokens.at(crop), share, options))
             chosen.append(crop[kept])
     return torch.cat(chosen, dim=1).sort(dim=1).values
+
+
+def _indices(kept: torch.Tensor | Merged) -> torch.Tensor:
+    """What a method chose; those that merge are refused before (`check_method`)."""
+    assert not isinstance(kept, Merged)
+    return kept
 
 
 def shares(sizes: list[int], budget: int) -> list[int]:

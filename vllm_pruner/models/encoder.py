@@ -1,7 +1,7 @@
 """A vision tower with its attention read out, and what it made of known images.
 
-One step of every family: pixels of crops in, features and importance of their tokens out. An image
-is one crop or several; the tower sees crops only.
+One step of every family: pixels of crops in, features of their tokens out and what else the methods
+of the batch look at. An image is one crop or several; the tower sees crops only.
 """
 
 from __future__ import annotations
@@ -18,11 +18,16 @@ from vllm.model_executor.models.vision import (
 )
 
 from vllm_pruner.config import ConfigError
+from vllm_pruner.method import TOWER, Need
 from vllm_pruner.models.attention_probe import AttentionProbe
 from vllm_pruner.models.feature_cache import FeatureCache
 from vllm_pruner.models.plan import ImagePlan
+from vllm_pruner.models.shrink import shrink_pixels, small_positions
 
-__all__ = ["Encoder", "crop_tokens"]
+__all__ = ["FEATURES", "Encoder", "crop_grid", "crop_tokens"]
+
+FEATURES = "features"
+"""What is always there, beside the `Need`s that were asked for."""
 
 
 def crop_tokens(hf_config: Any) -> int:
@@ -48,6 +53,14 @@ def crop_tokens(hf_config: Any) -> int:
     return int(get_num_selected_vision_tokens(tokens, strategy))
 
 
+def crop_grid(hf_config: Any) -> tuple[int, int] | None:
+    """Return rows and columns of a crop's tokens; None if they are not the whole grid of patches,
+    as of a SigLIP tower whose first patch the strategy "default" drops."""
+    tower = hf_config.vision_config
+    side = tower.image_size // tower.patch_size
+    return (side, side) if side * side == crop_tokens(hf_config) else None
+
+
 class Encoder:
     """Runs the tower on images that are not in its feature cache."""
 
@@ -57,6 +70,7 @@ class Encoder:
         run: Callable[[torch.Tensor], Any],
         hf_config: Any,
         cache_bytes: int,
+        cached: frozenset[Need],
     ) -> None:
         """Hook the tower and take the memory of the cache.
 
@@ -65,45 +79,62 @@ class Encoder:
             run: `[crops, 3, height, width]` pixels to `[crops, N, D]` features, by that tower.
             hf_config: the whole model's.
             cache_bytes: of the feature cache at most; 0 keeps nothing.
+            cached: of `TOWER`, what the cache keeps beside the features and the importance: what
+                the server's own method needs. Images that need more go past the cache.
 
         Raises:
             RuntimeError: the tower is not built as `compat` knows it.
         """
         vision = hf_config.vision_config
-        self._run = run
-        self._probe = AttentionProbe(
-            tower, vision.num_attention_heads, isinstance(vision, CLIPVisionConfig)
-        )
+        self._tower, self._run, self._patch = tower, run, vision.patch_size
+        self._probe = AttentionProbe(tower, vision, isinstance(vision, CLIPVisionConfig))
         first = next(tower.parameters())
-        self.cache = FeatureCache(
-            cache_bytes, crop_tokens(hf_config), vision.hidden_size, first.dtype, first.device
-        )
+        self._cached = (cached & TOWER) | {Need.IMPORTANCE}
+        width_of = {
+            FEATURES: (vision.hidden_size, first.dtype),
+            Need.KEYS: (vision.hidden_size // vision.num_attention_heads, torch.float32),
+        }
+        score = (0, torch.float32)
+        columns = {name: width_of.get(name, score) for name in (FEATURES, *sorted(self._cached))}
+        self.cache = FeatureCache(cache_bytes, crop_tokens(hf_config), columns, first.device)
 
     def encode(
-        self, images: list[torch.Tensor], identities: list[str]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return features and importance of images, of known ones from the cache.
+        self, images: list[torch.Tensor], identities: list[str], needs: frozenset[Need]
+    ) -> dict[str, torch.Tensor]:
+        """Return what methods look at, of known images from the cache.
 
         Args:
             images: `[crops, 3, height, width]` pixels each; the number of crops may differ.
             identities: which images they are, by `ImagePlan.image`.
+            needs: what is asked for beside the features; only `TOWER` matters.
 
         Returns:
-            `[all crops, N, D]` features and `[all crops, N]` float32 importance, image by image.
+            By their names in `VisualTokens`: `[all crops, N, D]` features and at least what is
+            asked for, `[all crops, N, ...]` float32, image by image.
         """
-        if ImagePlan.ANONYMOUS in identities:
-            return self._encode(images)
+        if ImagePlan.ANONYMOUS in identities or not needs & TOWER <= self._cached:
+            return self._encode(torch.cat(images), needs & TOWER)
         return self.cache.fetch(
             identities,
             [len(crops) for crops in images],
-            lambda places: self._encode([images[place] for place in places]),
+            lambda places: self._encode(torch.cat([images[p] for p in places]), self._cached),
         )
 
+    def encode_small(
+        self, images: list[torch.Tensor], needs: frozenset[Need], grid: tuple[int, int]
+    ) -> dict[str, torch.Tensor]:
+        """Return the same of images shrunk to `grid` patches, none of which is kept."""
+        with small_positions(self._tower, grid):
+            return self._encode(shrink_pixels(torch.cat(images), grid, self._patch), needs & TOWER)
+
     @torch.no_grad()
-    def _encode(self, images: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        with self._probe.capture() as scores:
-            features = self._run(torch.cat(images))
-        (importance,) = scores
-        # A SigLIP tower with the strategy "default" drops its first patch as if it were a class.
-        importance = importance[:, importance.shape[1] - features.shape[1] :]
-        return features, self._probe.reduce(importance)
+    def _encode(self, pixels: torch.Tensor, needs: frozenset[Need]) -> dict[str, torch.Tensor]:
+        with self._probe.capture(needs) as found:
+            features = self._run(pixels)
+        # Patches come last. A class token is no feature; a SigLIP tower with the strategy "default"
+        # drops its first patch as if it were one.
+        count = features.shape[1]
+        values = {
+            str(need): self._probe.reduce(v[:, v.shape[1] - count :]) for need, v in found.items()
+        }
+        return {FEATURES: features, **values}

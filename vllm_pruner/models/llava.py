@@ -15,12 +15,14 @@ from vllm.model_executor.models.llava import (
 )
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
+from vllm_pruner.config import ConfigError
+from vllm_pruner.method import Method, Need
 from vllm_pruner.models.crop_layout import CropLayout
-from vllm_pruner.models.encoder import crop_tokens
+from vllm_pruner.models.encoder import crop_grid, crop_tokens
 from vllm_pruner.models.processing import PrunedInfo, PrunedProcessor
 from vllm_pruner.models.pruned_model import CroppedImage, PrunedModel
 
-__all__ = ["PrunedLlava", "visual_tokens"]
+__all__ = ["PrunedLlava", "check_method", "visual_tokens"]
 
 
 def visual_tokens(hf_config: Any) -> int:
@@ -30,6 +32,20 @@ def visual_tokens(hf_config: Any) -> int:
         ConfigError: the vision tower is one that cannot be pruned here.
     """
     return crop_tokens(hf_config)
+
+
+def check_method(hf_config: Any, method: Method) -> None:
+    """Refuse a method that this model cannot serve.
+
+    Raises:
+        ConfigError: one sentence with the method and the reason.
+    """
+    if Need.GRID in method.needs and crop_grid(hf_config) is None:
+        raise ConfigError(
+            f"method is {method.name!r}, which needs the tower's whole grid of patches, but "
+            f"vision_feature_select_strategy is {hf_config.vision_feature_select_strategy!r}; "
+            "allowed: 'full' with this tower, or a method without a grid"
+        )
 
 
 class PrunedLlavaInfo(PrunedInfo, LlavaProcessingInfo):

@@ -19,12 +19,13 @@ from vllm.model_executor.models.llava_next import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from vllm_pruner.config import ConfigError
+from vllm_pruner.method import Method, Need
 from vllm_pruner.models.crop_layout import CropLayout
 from vllm_pruner.models.encoder import crop_tokens
 from vllm_pruner.models.processing import PrunedInfo, PrunedProcessor
 from vllm_pruner.models.pruned_model import CroppedImage, PrunedModel
 
-__all__ = ["PrunedLlavaNext", "layout_of", "visual_tokens"]
+__all__ = ["PrunedLlavaNext", "check_method", "layout_of", "visual_tokens"]
 
 _MERGE = "spatial_unpad"
 
@@ -50,6 +51,21 @@ def visual_tokens(hf_config: Any) -> int:
             f"{hf_config.vision_feature_select_strategy!r}; allowed: {side**2}, a square"
         )
     return _largest(hf_config).tokens
+
+
+def check_method(hf_config: Any, method: Method) -> None:
+    """Refuse a method that this model cannot serve.
+
+    Raises:
+        ConfigError: one sentence with the method and the reason.
+    """
+    whole_images = method.merges or method.repeats or method.shrink or Need.GRID in method.needs
+    if whole_images:
+        raise ConfigError(
+            f"method is {method.name!r}, which works on an image of one grid, but an image of this "
+            "model is several crops with newlines between rows; allowed: methods that choose "
+            "tokens one by one, such as vispruner"
+        )
 
 
 def layout_of(hf_config: Any, height: int, width: int) -> CropLayout:

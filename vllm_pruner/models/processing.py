@@ -18,6 +18,7 @@ from vllm.multimodal.processing import PromptReplacement, PromptUpdate
 
 from vllm_pruner import compat
 from vllm_pruner.config import KEY, ConfigError, PruneConfig, ServerConfig
+from vllm_pruner.models import check_method
 from vllm_pruner.models.message_text import MessageText
 from vllm_pruner.models.plan import FIELDS, ImagePlan
 from vllm_pruner.request import image_configs
@@ -132,7 +133,10 @@ class PrunedProcessor(_Processor):
         most = self.info.get_max_image_tokens()
         counts = [most if count is None else count for count in tokens]
         try:
-            return image_configs(self.info.prune_config, requested, counts, most)
+            configs = image_configs(self.info.prune_config, requested, counts, most)
+            for config in configs:
+                check_method(self.info.get_hf_config(), config)
+            return configs
         except ConfigError as error:
             raise VLLMValidationError(f"{KEY}: {error}", parameter=KEY) from None
 

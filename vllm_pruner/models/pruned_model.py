@@ -19,13 +19,14 @@ from vtprune_kernels import gather_rows, implementation
 
 from vllm_pruner import compat
 from vllm_pruner.config import KEY, PruneConfig, ServerConfig
-from vllm_pruner.method import VisualTokens
+from vllm_pruner.method import TOWER, Merged, Need, VisualTokens
 from vllm_pruner.models.crop_budget import choose
 from vllm_pruner.models.crop_layout import CropLayout
-from vllm_pruner.models.encoder import Encoder
+from vllm_pruner.models.encoder import FEATURES, Encoder, crop_grid
 from vllm_pruner.models.explain import WORKER_METHODS
 from vllm_pruner.models.plan import ImagePlan
 from vllm_pruner.models.raster import arrange
+from vllm_pruner.models.shrink import middles
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -69,7 +70,8 @@ class PrunedModel(_Model):
     its layouts have rows that end in one, `image_newline`.
 
     Changes:
-    - `embed_multimodal` selects after the tower and projects only what is kept;
+    - `embed_multimodal` selects or merges after the tower and projects only what is kept, or
+      shrinks the image before it;
     - a known image takes its features from a cache instead of the tower;
     - the tower never encodes more crops at once than vLLM's memory profile did;
     - new weights empty that cache.
@@ -82,12 +84,17 @@ class PrunedModel(_Model):
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
         tokens, crops = self._largest_image()
+        self._grid = crop_grid(self.config)
         self._crops_at_once = crops * compat.profiled_images(vllm_config, tokens)
         kwargs = vllm_config.model_config.get_multimodal_config().mm_processor_kwargs or {}
-        size = ServerConfig.parse(kwargs.get(KEY, {})).feature_cache_mb << 20
+        config = ServerConfig.parse(kwargs.get(KEY, {}))
         tower = self.vision_tower
         self._encoder = Encoder(
-            tower, lambda pixels: self._image_pixels_to_features(tower, pixels), self.config, size
+            tower,
+            lambda pixels: self._image_pixels_to_features(tower, pixels),
+            self.config,
+            config.feature_cache_mb << 20,
+            config.resolved[0].needs,
         )
         compat.add_worker_methods(WORKER_METHODS)
         logger.info("vtprune: selection runs on %s", implementation(tower.device))
@@ -112,40 +119,50 @@ class PrunedModel(_Model):
     def _embed_pruned(
         self, images: list[CroppedImage], plans: list[ImagePlan]
     ) -> list[torch.Tensor]:
-        """Encode images together, then select and project those with equal settings together."""
-        features, importance = self._encoder.encode(
-            [image.pixels for image in images], [plan.image for plan in plans]
-        )
+        """Encode images together, those that are shrunk alike, then select and project those with
+        equal settings together."""
         embeddings: list[torch.Tensor] = []
-        end = 0
-        pairs = zip(images, plans, strict=True)
-        for (layout, config), group in groupby(pairs, key=lambda p: (p[0].layout, p[1].config)):
-            texts = [plan.text for _, plan in group]
-            some = slice(end, end := end + layout.crops * len(texts))
-            embeddings += self._keep(features[some], importance[some], texts, config, layout)
+        for grid, group in groupby(zip(images, plans, strict=True), key=_small_grid):
+            pairs = list(group)
+            encoded, end = self._encode(pairs, grid), 0
+            for (layout, config), some in groupby(pairs, key=lambda p: (p[0].layout, p[1].config)):
+                texts = [plan.text for _, plan in some]
+                part = slice(end, end := end + layout.crops * len(texts))
+                rows = {name: values[part] for name, values in encoded.items()}
+                embeddings += self._keep(rows, texts, config, layout)
         return embeddings
+
+    def _encode(
+        self, pairs: list[tuple[CroppedImage, ImagePlan]], grid: tuple[int, int] | None
+    ) -> dict[str, torch.Tensor]:
+        """Run the tower for what the methods of these images look at."""
+        pixels = [image.pixels for image, _ in pairs]
+        needs = frozenset(need for _, plan in pairs for need in self._needs(plan.config))
+        if grid is not None:
+            return self._encoder.encode_small(pixels, needs, grid)
+        return self._encoder.encode(pixels, [plan.image for _, plan in pairs], needs)
 
     def _keep(
         self,
-        features: torch.Tensor,
-        importance: torch.Tensor,
+        encoded: dict[str, torch.Tensor],
         texts: list[tuple[int, ...]],
         config: PruneConfig,
         layout: CropLayout,
     ) -> list[torch.Tensor]:
         """Return what is kept of each image, projected: `[keep, width of the decoder]` each."""
         project = self.multi_modal_projector
-        tokens = VisualTokens(*arrange(features, importance, layout))
-        if config.off:  # beside an image of the same request that is pruned
-            tokens = replace(tokens, projected=project(tokens.features))
-            kept = torch.arange(layout.tokens, device=features.device).expand(len(texts), -1)
-        elif config.resolved[0].needs_text:
-            # Matching a text takes all tokens in the decoder's space: none is projected twice.
-            projected = project(tokens.features)
-            tokens = replace(tokens, projected=projected, text=self._embed_texts(texts))
-            kept = self._select(tokens, config, layout)
-        else:
-            kept = self._select(tokens, config, layout)
+        needs = self._needs(config)
+        read = {name: encoded[name] for name in (FEATURES, *(needs & TOWER))}
+        arranged: dict[str, Any] = arrange(read, layout)
+        tokens = VisualTokens(**arranged, grid=self._grid if Need.GRID in needs else None)
+        if config.off or needs & {Need.PROJECTED, Need.TEXT}:
+            # Comparing in the decoder's space takes all tokens there: none is projected twice.
+            texts_rows = self._embed_texts(texts) if Need.TEXT in needs else None
+            tokens = replace(tokens, projected=project(tokens.features), text=texts_rows)
+        kept = self._select(tokens, config, layout)
+        self._show(tokens, kept, config, layout)
+        if isinstance(kept, Merged):
+            return list(project(kept.rows))
         patches, newline = layout.patches_at(kept)
         source = tokens.features if tokens.projected is None else tokens.projected
         (rows,) = gather_rows([source], patches)
@@ -153,6 +170,29 @@ class PrunedModel(_Model):
         if layout.height:
             rows = rows.where(~newline.unsqueeze(2), self.image_newline)
         return list(rows)
+
+    def _needs(self, config: PruneConfig) -> frozenset[Need]:
+        """What an image's method looks at; one without pruning may stand beside others."""
+        needs = frozenset[Need]() if config.off else config.resolved[0].needs
+        return needs if self.on_selection is None else needs | {Need.IMPORTANCE}
+
+    def _show(
+        self,
+        tokens: VisualTokens,
+        kept: torch.Tensor | Merged,
+        config: PruneConfig,
+        layout: CropLayout,
+    ) -> None:
+        """Tell who watches; where nothing is pruned, there is nothing to tell."""
+        if self.on_selection is None or config.off:
+            return
+        index = kept.index if isinstance(kept, Merged) else kept
+        if tokens.features.shape[1] < layout.patches:  # of a shrunk image
+            assert self._grid is not None
+            grid = config.resolved[0].shrink(index.shape[1])  # type: ignore[misc]
+            index = middles(grid, self._grid, index.device).expand_as(index)
+            tokens = replace(tokens, importance=None)
+        self.on_selection(tokens, index, layout)
 
     def _embed_texts(self, texts: list[tuple[int, ...]]) -> list[torch.Tensor]:
         """The decoder's input embeddings `[tokens, width]` of each text, looked up together."""
@@ -166,23 +206,38 @@ class PrunedModel(_Model):
     @torch.no_grad()
     def _select(
         self, tokens: VisualTokens, config: PruneConfig, layout: CropLayout
-    ) -> torch.Tensor:
-        """Return the kept positions `[images, keep]`, the same on every rank.
+    ) -> torch.Tensor | Merged:
+        """Return the kept positions `[images, keep]` or merged rows, the same on every rank.
 
         Equal features give equal indices; ranks agree on theirs because an all-reduce ends in the
         same bits everywhere. A backend that broke this would mix the tokens of two selections, so
         the first rank's choice is sent to the others: a few hundred bytes.
         """
+        if config.off:
+            positions = torch.arange(layout.tokens, device=tokens.features.device)
+            return positions.expand(len(tokens.features), -1)
         kept = choose(tokens, config, layout)
-        if get_tp_group().world_size > 1:
-            kept = get_tp_group().broadcast(kept.contiguous(), src=0)
-        if self.on_selection is not None:
-            self.on_selection(tokens, kept, layout)
-        return kept
+        ranks = get_tp_group()
+        if ranks.world_size == 1:
+            return kept
+        if isinstance(kept, Merged):
+            parts = (ranks.broadcast(part.contiguous(), src=0) for part in (kept.index, kept.rows))
+            return Merged(*parts)
+        sent: torch.Tensor = ranks.broadcast(kept.contiguous(), src=0)
+        return sent
 
     def load_weights(self, weights: Any) -> set[str]:
         self._encoder.cache.clear()  # made with the old ones
         return super().load_weights(weights)
+
+
+def _small_grid(pair: tuple[CroppedImage, ImagePlan]) -> tuple[int, int] | None:
+    """Rows and columns of patches that an image is shrunk to, if its method shrinks it."""
+    image, plan = pair
+    method, _ = plan.config.resolved
+    if method.shrink is None or plan.config.off:
+        return None
+    return method.shrink(plan.config.keep_count(image.layout.tokens))
 
 
 def _portions(images: list[CroppedImage], crops: int) -> Iterator[slice]:

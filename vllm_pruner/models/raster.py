@@ -16,30 +16,34 @@ from vllm_pruner.models.crop_layout import CropLayout
 __all__ = ["arrange"]
 
 
-def arrange(
-    features: torch.Tensor, importance: torch.Tensor, layout: CropLayout
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return features and importance of the patches of images that have the same layout.
+def arrange(values: dict[str, torch.Tensor], layout: CropLayout) -> dict[str, torch.Tensor]:
+    """Return features, scores and keys of the patches of images that have the same layout.
 
     Args:
-        features: `[images * crops, N, D]`, image by image.
-        importance: `[images * crops, N]`.
+        values: `[images * crops, N, ...]` each, image by image; a score is `[images * crops, N]`.
         layout: of each of the images.
 
     Returns:
-        `[images, patches, D]` and `[images, patches]`; what came in where an image is one crop.
+        `[images, patches, ...]` each; what came in where an image is one crop.
     """
     if layout.crops == 1:
-        return features, importance
-    sources = layout.sources(features.device)
-    is_patch = torch.zeros(layout.crops * layout.base, dtype=torch.bool, device=features.device)
+        return values
+    sources = layout.sources(next(iter(values.values())).device)
+    whole = [
+        value.unflatten(0, (-1, layout.crops)).flatten(1, 2)
+        if value.dim() == 3
+        else _on_one_scale(value, sources, layout)
+        for value in values.values()
+    ]
+    rows = gather_rows(whole, sources.expand(len(whole[0]), -1))
+    return dict(zip(values, rows, strict=True))
+
+
+def _on_one_scale(score: torch.Tensor, sources: torch.Tensor, layout: CropLayout) -> torch.Tensor:
+    """Return `[images, crops * N]`: each score over the mean of its crop's patches."""
+    is_patch = torch.zeros(layout.crops * layout.base, dtype=torch.bool, device=score.device)
     is_patch = is_patch.index_fill_(0, sources, True).view(layout.crops, layout.base)
-    importance = importance.unflatten(0, (-1, layout.crops))
-    total = importance.where(is_patch, 0.0).sum(dim=2, keepdim=True)
+    score = score.unflatten(0, (-1, layout.crops))
+    total = score.where(is_patch, 0.0).sum(dim=2, keepdim=True)
     mean = total / is_patch.sum(dim=1, keepdim=True).clamp_min(1)
-    importance = importance / mean.clamp_min(torch.finfo(importance.dtype).tiny)
-    features = features.unflatten(0, (-1, layout.crops)).flatten(1, 2)
-    features, importance = gather_rows(
-        [features, importance.flatten(1)], sources.expand(len(features), -1)
-    )
-    return features, importance
+    return (score / mean.clamp_min(torch.finfo(score.dtype).tiny)).flatten(1)

@@ -1,0 +1,55 @@
+"""A method of your own in one file: keep what is nearest to a point of the picture.
+
+A package makes it known by an entry point. Beside this file, a `pyproject.toml`:
+
+    [build-system]
+    requires = ["setuptools"]
+    build-backend = "setuptools.build_meta"
+
+    [project]
+    name = "my-methods"
+    version = "1.0"
+    dependencies = ["vtprune"]
+
+    [project.entry-points."vtprune.methods"]
+    fovea = "own_method:FOVEA"
+
+    [tool.setuptools]
+    py-modules = ["own_method"]
+
+After `pip install .` the method is there wherever a built-in one is:
+
+    vllm serve MODEL --plugin vtprune --prune-method fovea --prune-options '{"x": 0.25}'
+
+`tests/test_own_method.py` does all of this.
+"""
+
+import torch
+from pydantic import Field
+from vtprune_kernels import top_k_sorted
+
+from vllm_pruner.method import Method, Need, Options, VisualTokens
+
+
+class FoveaOptions(Options):
+    """Where to look."""
+
+    x: float = Field(default=0.5, ge=0.0, le=1.0)
+    """From the left edge (0) to the right."""
+
+    y: float = Field(default=0.5, ge=0.0, le=1.0)
+    """From the top edge (0) to the bottom."""
+
+
+def select(tokens: VisualTokens, keep: int, options: FoveaOptions) -> torch.Tensor:
+    """Return `[images, keep]` indices: exactly `keep`, ascending, without asking the host."""
+    assert tokens.grid is not None  # it is in `needs`
+    rows, columns = tokens.grid
+    device = tokens.features.device
+    down = (torch.arange(rows, device=device) + 0.5) / rows - options.y
+    right = (torch.arange(columns, device=device) + 0.5) / columns - options.x
+    near = -(down[:, None] ** 2 + right[None, :] ** 2).flatten()
+    return top_k_sorted(near.expand(len(tokens.features), -1), keep)
+
+
+FOVEA = Method("fovea", select, FoveaOptions, needs=frozenset({Need.GRID}))

@@ -1,0 +1,81 @@
+"""`examples/own_method.py`, installed as its header says, and served."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+from media import photo_question
+from vllm_server import Server
+
+ROOT = Path(__file__).parents[1]
+EXAMPLE = ROOT / "examples" / "own_method.py"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which the package was built and installed, from the header's own words."""
+    source, target = tmp_path_factory.mktemp("my-methods"), tmp_path_factory.mktemp("site")
+    header = EXAMPLE.read_text().split('"""')[1]
+    project = header[header.index("    [build-system]") : header.index("After `pip install")]
+    (source / "pyproject.toml").write_text(dedent(project))
+    (source / "own_method.py").write_text(EXAMPLE.read_text())
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--no-deps"]
+    done = subprocess.run(
+        [*pip, "--no-build-isolation", "--no-index", "--target", target, source],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return target
+
+
+def _path(site: Path) -> str:
+    inherited = [path for path in [os.environ.get("PYTHONPATH")] if path]
+    return os.pathsep.join([str(site), *inherited])
+
+
+def test_the_installed_method_selects(site: Path) -> None:
+    program = """if True:
+        import json, torch, vllm_pruner
+        from vllm_pruner import method
+        kept = vllm_pruner.select("fovea", keep=4, features=torch.zeros(2, 36, 1), grid=(6, 6))
+        left = vllm_pruner.select(
+            "fovea", keep=3, features=torch.zeros(36, 1), grid=(6, 6), x=0.0, y=0.0
+        )
+        print(json.dumps([method.names(), kept.tolist(), left.tolist()]))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": _path(site)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    names, kept, left = json.loads(done.stdout)
+    assert "fovea" in names
+    assert kept == [[14, 15, 20, 21]] * 2
+    assert left == [0, 1, 6]
+
+
+@pytest.mark.server
+def test_the_installed_method_is_served(site: Path, tmp_path: Path) -> None:
+    tests = ROOT / "tests" / "server"
+    path = os.pathsep.join([_path(site), str(tests)])
+    arguments = ["--plugin", "vtprune", "--prune-method", "fovea", "--prune-tokens", "36"]
+    with Server(tmp_path / "own.log", *arguments, PYTHONPATH=path) as server:
+        server.rpc("start_probe")
+        middle = server.text(photo_question(0))
+        corner = server.text(photo_question(0), vtprune={"options": {"x": 0.0, "y": 0.0}})
+        (record,) = server.rpc("read_probe")
+    assert middle != corner
+    rows = [{token // 24 for token in kept} for kept in record["kept"]]
+    columns = [{token % 24 for token in kept} for kept in record["kept"]]
+    assert [len(kept) for kept in record["kept"]] == [36, 36]
+    assert rows[0] == columns[0] == set(range(9, 15)) or len(rows[0]) <= 8
+    assert 0 in rows[1] and 0 in columns[1] and max(rows[1]) < 8

@@ -1,0 +1,77 @@
+"""CDPruner: tokens that differ from each other and speak of the question, as a determinantal point
+process.
+
+Zhang et al., "Beyond Attention or Similarity: Maximizing Conditional Diversity for Token Pruning in
+MLLMs", NeurIPS 2025, https://arxiv.org/abs/2506.10967 (code Apache-2.0, not used here). With cosine
+similarities L of the projected tokens v and their relevance r to the question, between 0 and 1:
+
+    kernel  L'_ij = r_i L_ij r_j
+    keep the set of greedily highest determinant: by incremental Cholesky, d2_i = L'_ii at first,
+        take p = arg max d2;  e_i = (L'_pi - sum_k c_kp c_ki) / d_p;  d2_i = d2_i - e_i^2
+
+    r_i = mean_m cos(v_i, e_m), then scaled to 0..1 (plus 1e-6) within the image
+
+Deviation that matters: **relevance is not CLIP's.** The paper compares CLIP's patch and text
+embeddings, for which a LLaVA checkpoint carries neither the text tower nor the projection. Here
+e_m are the decoder's own input embeddings of the text that follows the image, compared with the
+projected tokens, as AdaFV does. CLIP's patches resemble a text less the more they show what it
+says, so the paper turns the sign; a projector is trained towards the words, so here it stays.
+
+Other deviations: relevance is scaled within its image, not over a batch of crops, so that a batch
+changes nothing; with no text all tokens are equally relevant; what remains of a duplicate below
+1e-6 is 0 and ties go to the lower index.
+"""
+
+from __future__ import annotations
+
+import torch
+from vtprune_kernels import cosine_gram, greedy_select, row_max_cosine
+
+from vllm_pruner.method import Method, Need, Options, VisualTokens
+
+__all__ = ["CDPRUNER"]
+
+_UNITS, _LEAST = 2.0**22, 1e-6
+
+
+def select(tokens: VisualTokens, keep: int, options: Options) -> torch.Tensor:
+    """Return `[images, keep]` indices; see `Method.select`."""
+    assert tokens.projected is not None
+    gram = cosine_gram(tokens.projected)
+    # Exactly 1 where fixed point is off by 1e-7, which would choose among equally relevant tokens.
+    gram.diagonal(dim1=1, dim2=2).round_()
+    return greedy_select(gram, keep, "dpp", _relevance(tokens))
+
+
+def _relevance(tokens: VisualTokens) -> torch.Tensor:
+    """Return r as `[images, N]` float32; ones without a text."""
+    assert tokens.projected is not None
+    # The mean cosine to unit vectors is a multiple of the cosine to their sum; scaling takes the
+    # factor out.
+    direction = _direction(tokens).to(tokens.projected.dtype)
+    mean, _ = row_max_cosine(tokens.projected, direction.unsqueeze(1))
+    if mean.shape[1] == 0:
+        return mean
+    lowest, highest = mean.amin(dim=1, keepdim=True), mean.amax(dim=1, keepdim=True)
+    return (mean - lowest + _LEAST) / (highest - lowest + _LEAST)
+
+
+def _direction(tokens: VisualTokens) -> torch.Tensor:
+    """The sum `[images, width]` of each text's unit vectors; zeros without a text.
+
+    In whole numbers, so that neither the batch nor the order of addition changes a bit.
+    """
+    assert tokens.projected is not None
+    assert tokens.text is not None
+    images, _, width = tokens.projected.shape
+    device = tokens.projected.device
+    flat = torch.cat([tokens.projected.new_zeros(0, width), *tokens.text]).double()
+    norm = torch.linalg.vector_norm(flat, dim=1, keepdim=True).clamp_min(2.0**-100)
+    units = (flat * (_UNITS / norm).float()).round().nan_to_num(0.0, 0.0, 0.0).long()
+    image = [number for number, text in enumerate(tokens.text) for _ in range(len(text))]
+    total = torch.zeros(images, width, dtype=torch.int64, device=device)
+    where = torch.tensor(image, dtype=torch.int64).to(device, non_blocking=True)
+    return total.index_add_(0, where, units).double() / _UNITS
+
+
+CDPRUNER = Method("cdpruner", select, needs=frozenset({Need.PROJECTED, Need.TEXT}))
