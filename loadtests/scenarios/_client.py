@@ -29,6 +29,7 @@ import _options  # noqa: F401  # its listener adds the flags
 import gevent
 from _media import Media
 from _stream import Answer, AnswerError, StreamReader, refusal
+from gevent.event import AsyncResult
 from gevent.pool import Pool
 from geventhttpclient import HTTPClient
 from geventhttpclient.response import HTTPParseError
@@ -55,9 +56,10 @@ class ChatUser(User):  # type: ignore[misc]  # locust has no annotations
         worker = getattr(environment.runner, "worker_index", 0)
         seed = f"{self.options.seed}/{worker}/{next(_numbers)}"
         self._arrival = random.Random(seed)
-        self._media = (
+        self._visits = (
             Media(f"{seed}/{visit}", self.options.pictures) for visit in itertools.count()
         )
+        self._ahead = self._prepare()
         self._in_flight = Pool()
 
     def visit(self, media: Media) -> None:
@@ -88,11 +90,15 @@ class ChatUser(User):  # type: ignore[misc]  # locust has no annotations
 
     @task
     def _visit(self) -> None:
-        media = next(self._media)
+        media, self._ahead = self._ahead.get(), self._prepare()
         if self.options.arrivals:
             self._in_flight.spawn(self._survive, media)
         else:
             self._survive(media)
+
+    def _prepare(self) -> AsyncResult:
+        """Draw the next visit's picture in a thread, so that no user's stream waits for it."""
+        return gevent.get_hub().threadpool.spawn(next(self._visits).prepare)
 
     def _survive(self, media: Media) -> None:
         with contextlib.suppress(AnswerError):

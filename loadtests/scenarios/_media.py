@@ -30,11 +30,25 @@ class Media:
 
     def __init__(self, seed: str, kind: str = "photos") -> None:
         self.choose = random.Random(seed)
-        self._kind = kind
+        self._seed, self._kind = seed, kind
+        self._drawn: list[str] = []
+        self._given = 0
+
+    def prepare(self) -> Media:
+        """Draw the first picture now, for instance in a thread, and return self."""
+        self._drawn.append(self._draw(0))
+        return self
 
     def image(self) -> str:
-        """A new picture as a data URL, `SIZE` pixels."""
-        picture = self._photo() if self._kind == "photos" else self._synthetic()
+        """The next picture as a data URL, `SIZE` pixels; it depends on nothing drawn before."""
+        if self._given == len(self._drawn):
+            self._drawn.append(self._draw(self._given))
+        self._given += 1
+        return self._drawn[self._given - 1]
+
+    def _draw(self, number: int) -> str:
+        choose = random.Random(f"{self._seed}/{number}")
+        picture = _photo(choose) if self._kind == "photos" else _synthetic(choose)
         file = io.BytesIO()
         picture.save(file, "JPEG", quality=90)
         return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
@@ -47,28 +61,31 @@ class Media:
         """A text of random digits: distinct, so nothing of it is in a cache."""
         return " ".join(str(self.choose.randrange(10)) for _ in range(count))
 
-    def _photo(self) -> Image.Image:
-        """A random view of a bundled photograph."""
-        source = self.choose.choice(_photographs())
-        scale = self.choose.uniform(0.6, 1.0)
-        width, height = int(source.width * scale), int(source.height * scale)
-        left = self.choose.randrange(source.width - width + 1)
-        top = self.choose.randrange(source.height - height + 1)
-        return source.resize(SIZE, box=(left, top, left + width, top + height))
 
-    def _synthetic(self) -> Image.Image:
-        """Coloured shapes on a coloured ground, cheap to draw."""
-        picture = Image.new("RGB", SIZE, self._colour())
-        draw = ImageDraw.Draw(picture)
-        for _ in range(24):
-            x, y = (self.choose.randrange(side) for side in SIZE)
-            width, height = (self.choose.randrange(8, side // 3) for side in SIZE)
-            shape = self.choose.choice((draw.rectangle, draw.ellipse))
-            shape((x, y, x + width, y + height), fill=self._colour())
-        return picture
+def _photo(choose: random.Random) -> Image.Image:
+    """A random view of a bundled photograph."""
+    source = choose.choice(_photographs())
+    scale = choose.uniform(0.6, 1.0)
+    width, height = int(source.width * scale), int(source.height * scale)
+    left = choose.randrange(source.width - width + 1)
+    top = choose.randrange(source.height - height + 1)
+    return source.resize(SIZE, box=(left, top, left + width, top + height))
 
-    def _colour(self) -> tuple[int, int, int]:
-        return tuple(self.choose.randrange(256) for _ in range(3))  # type: ignore[return-value]
+
+def _synthetic(choose: random.Random) -> Image.Image:
+    """Coloured shapes on a coloured ground, cheap to draw."""
+
+    def colour() -> tuple[int, int, int]:
+        return choose.randrange(256), choose.randrange(256), choose.randrange(256)
+
+    picture = Image.new("RGB", SIZE, colour())
+    draw = ImageDraw.Draw(picture)
+    for _ in range(24):
+        x, y = (choose.randrange(side) for side in SIZE)
+        width, height = (choose.randrange(8, side // 3) for side in SIZE)
+        shape = choose.choice((draw.rectangle, draw.ellipse))
+        shape((x, y, x + width, y + height), fill=colour())
+    return picture
 
 
 @cache
