@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -12,9 +13,11 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from playwright.sync_api import sync_playwright
 
 pytestmark = pytest.mark.server
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ROOT = Path(__file__).parents[2]
 LOADS = [
     ("single_image", "closed", 1),
@@ -106,3 +109,24 @@ def test_the_curves_are_whole_and_named(report) -> None:
     assert all(curve.get("role") == "img" and curve.get("aria-label") for curve in curves)
     texts = ["".join(curve.itertext()) for curve in curves]
     assert all("vtprune" in text and "stock" in text for text in texts)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
+def test_a_browser_shows_the_page_without_a_complaint_or_a_request(report, tmp_path) -> None:
+    """The page's own content policy makes anything from outside an error on the console."""
+    file = tmp_path / "report.html"
+    file.write_text(report[1])
+    asked, said = [], []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: said.append(message.text))
+        page.goto(file.as_uri())
+        boxes = [curve.bounding_box() for curve in page.locator("figure svg").all()]
+        rows = page.locator("tbody tr").count()
+        browser.close()
+    assert asked == [file.as_uri()]
+    assert said == []
+    assert len(boxes) == 4 and all(box and box["width"] > 300 < box["height"] * 2 for box in boxes)
+    assert rows == len(report[0]["rows"])
