@@ -1,13 +1,13 @@
 """What pruning gains in a real server on a GPU: LLaVA-1.5-7B's shape, 576, 192 and 64 tokens.
 
     python models/build_demo.py llava-7b       its configuration and tokenizer; there are no weights
-    python benchmarks/serve_gpu.py             needs a GPU with 100 GB, or fewer contenders (--keep)
+    PYTHONPATH=environment:$PYTHONPATH python benchmarks/serve_gpu.py
 
-Stock vLLM and vtprune at each budget run side by side and take turns within every round: TTFT and
-requests per second at 1 to 64 clients with 16 output tokens, then, at eight clients, what an image
-costs in tower, selection and projector. Weights are random: time does not depend on them. Rows are
-appended to benchmarks/results/serve-gpu.csv with GPU, driver, versions and commit; the targets
-stand below the table with what was found.
+Stock vLLM and vtprune at each budget run side by side (a GPU with 100 GB, or fewer by --keep) and
+take turns within every round: TTFT and requests per second at 1 to 64 clients with 16 output
+tokens, then, at eight clients, what an image costs in tower, selection and projector. Weights are
+random: time does not depend on them. Rows are appended to benchmarks/results/serve-gpu.csv with
+GPU, driver, versions and commit; the targets stand below the table with what was found.
 
 Without a GPU it is a dry run of the model `bench` on the CPU: nothing is recorded, and no figure is
 worth anything.
