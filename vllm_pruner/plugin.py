@@ -51,12 +51,12 @@ def _fold_arguments(engine_args: EngineArgs, args: argparse.Namespace) -> None:
         raise SystemExit(f"vtprune: {error}") from None
     if config is None:
         return
-    if KEY in (engine_args.mm_processor_kwargs or {}):
+    kwargs, settings = engine_args.mm_processor_kwargs or {}, config.model_dump(exclude_none=True)
+    if kwargs.get(KEY, settings) != settings:
         raise SystemExit(f"vtprune: --mm-processor-kwargs has {KEY!r} beside --plugin vtprune")
-    engine_args.mm_processor_kwargs = {
-        **(engine_args.mm_processor_kwargs or {}),
-        KEY: config.model_dump(exclude_none=True),
-    }
+    engine_args.mm_processor_kwargs = {**kwargs, KEY: settings}
+    # Further API servers get the parsed arguments, and read them before any plugin is loaded there.
+    args.mm_processor_kwargs = engine_args.mm_processor_kwargs
     setattr(engine_args, _FROM_CLI, True)
 
 
