@@ -125,6 +125,15 @@ def test_per_crop_is_the_method_in_every_crop() -> None:
     assert _patches(choose(tokens, joint, LAYOUT)) != [kept_patches]
 
 
+def test_a_baseline_without_content_looks_at_none_when_it_fills_up() -> None:
+    config = PruneConfig.parse({"method": "uniform", "tokens": 21})
+    kept = [
+        choose(VisualTokens(*arrange(*_encoded(seed), LAYOUT)), config, LAYOUT).tolist()
+        for seed in (6, 7)
+    ]
+    assert kept[0] == kept[1]
+
+
 def test_an_image_is_chosen_alike_alone_and_in_a_batch() -> None:
     features, importance = _encoded(5, images=3)
     for settings in ({}, {"crop_budget": "per_crop"}, {"method": "uniform"}):
