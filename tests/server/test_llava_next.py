@@ -28,7 +28,7 @@ PICTURES = {
     "no-column-is-left": ((1, 400), 64 + 0 + 8),
     "no-row-is-left": ((400, 1), 64),
 }
-LONG = "Say exactly what stands where, beginning on the left and going slowly to the right. " * 3
+LONG = "Say exactly what stands where, beginning on the left and going slowly to the right. " * 5
 ADAFV = {"vtprune": {"method": "adafv"}}
 
 
