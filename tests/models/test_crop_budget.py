@@ -127,10 +127,11 @@ def test_per_crop_is_the_method_in_every_crop() -> None:
 
 def test_a_baseline_without_content_looks_at_none_when_it_fills_up() -> None:
     config = PruneConfig.parse({"method": "uniform", "tokens": 21})
-    kept = [
-        choose(VisualTokens(*arrange(*_encoded(seed), LAYOUT)), config, LAYOUT).tolist()
-        for seed in (6, 7)
-    ]
+    kept = []
+    for seed in (6, 7):
+        features, importance = _encoded(seed)
+        arranged = arrange({"features": features, "importance": importance}, LAYOUT)
+        kept.append(choose(VisualTokens(**arranged), config, LAYOUT).tolist())
     assert kept[0] == kept[1]
 
 
