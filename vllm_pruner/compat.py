@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from vllm.config import ModelConfig, VllmConfig
     from vllm.engine.arg_utils import EngineArgs
     from vllm.model_executor.layers.attention import MMEncoderAttention
+    from vllm.multimodal.cache import BaseMultiModalProcessorCache
 
 __all__ = [
     "CHECKED_VERSION",
     "add_worker_methods",
+    "bare_image_cache",
     "check_version",
     "enable_endpoints",
     "patch_chat",
@@ -229,6 +231,36 @@ def without_settings(model_config: ModelConfig, key: str) -> ModelConfig:
     stripped = copy.copy(model_config)
     stripped.multimodal_config = mm_config
     return stripped
+
+
+def bare_image_cache(
+    cache: BaseMultiModalProcessorCache, model_config: ModelConfig
+) -> BaseMultiModalProcessorCache:
+    """Return the cache beside vLLM's own in which what HF made of images is kept without a plan.
+
+    Of vLLM's three processor caches, one keeps the tensors in this process and serves as it is. The
+    other two hand them to the engine, so one of the first kind is put beside them, with the bound
+    that vLLM documents for each process (`mm_processor_cache_gb`), and emptied with them. Neither
+    is safe for threads; vLLM processes images on one. Relies on `clear_cache` being called on the
+    instance. May go when vLLM's cache can hold an item under two identities.
+    """
+    from vllm.multimodal.cache import MultiModalProcessorOnlyCache
+
+    if isinstance(cache, MultiModalProcessorOnlyCache):
+        return cache
+    beside: MultiModalProcessorOnlyCache | None = vars(cache).get("_vtprune_bare")
+    if beside is not None:
+        return beside
+    beside = MultiModalProcessorOnlyCache(model_config)
+    clear = cache.clear_cache
+
+    def clear_both() -> None:
+        clear()
+        beside.clear_cache()
+
+    setattr(cache, "_vtprune_bare", beside)  # noqa: B010
+    setattr(cache, "clear_cache", clear_both)  # noqa: B010
+    return beside
 
 
 def profiled_images(vllm_config: VllmConfig, tokens: int) -> int:

@@ -13,11 +13,14 @@ from vllm_process import VllmProcess
 
 # vLLM would serve the float32 checkpoint in bfloat16, whose rounding hides what is compared here.
 _COMMON = ["--dtype", "float32", "--max-num-seqs", "64"]
-_PROBE = ["--worker-extension-cls", "worker_probe.WorkerProbe"]
+_PROBE = [
+    *["--worker-extension-cls", "worker_probe.WorkerProbe"],
+    *["--middleware", "preprocess_probe.PreprocessProbe"],
+]
 
 
 class Server(VllmProcess):
-    """A `vllm serve` with the worker probe loaded."""
+    """A `vllm serve` with the probes loaded."""
 
     def __init__(self, log: Path, *arguments: str, model: str = "demo", **env: str) -> None:
         inherited = [path for path in [os.environ.get("PYTHONPATH")] if path]
@@ -65,6 +68,10 @@ class Server(VllmProcess):
         assert response.status_code == 200, response.text
         results: list[dict[str, Any]] = response.json()["results"]
         return results
+
+    def preprocessed(self) -> int:
+        """How many images HF's image processor was called with, in the only API server."""
+        return int(self.client.get("/preprocessed").json()["images"])
 
     def forget(self) -> None:
         """Empty all caches: KV prefixes, encoder outputs, preprocessed images, features."""

@@ -7,25 +7,23 @@ the same `PruneConfig` that the model selects with.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from vllm.exceptions import VLLMValidationError
-from vllm.multimodal.inputs import MultiModalFieldConfig
 from vllm.multimodal.parse import ImageEmbeddingItems
-from vllm.multimodal.processing import PromptReplacement, PromptUpdate
 
 from vllm_pruner import compat
 from vllm_pruner.config import KEY, ConfigError, PruneConfig, ServerConfig
 from vllm_pruner.models import check_method
+from vllm_pruner.models.image_items import PlannedItems
 from vllm_pruner.models.message_text import MessageText
-from vllm_pruner.models.plan import FIELDS, ImagePlan
+from vllm_pruner.models.plan import ImagePlan
 from vllm_pruner.request import image_configs
 
 if TYPE_CHECKING:
     from vllm.inputs import MultiModalInput
-    from vllm.model_executor.models.llava import LlavaMultiModalProcessor
     from vllm.multimodal.parse import ImageSize
     from vllm.multimodal.processing import (
         BaseProcessingInfo,
@@ -35,10 +33,8 @@ if TYPE_CHECKING:
     )
 
     _Info = BaseProcessingInfo
-    # Concrete for the checker: super() reaches the model's own processor, not the abstract base.
-    _Processor = LlavaMultiModalProcessor
 else:
-    _Info = _Processor = object
+    _Info = object
 
 __all__ = ["PrunedInfo", "PrunedProcessor"]
 
@@ -78,18 +74,12 @@ class PrunedInfo(_Info):
         return {"image": self.get_max_image_tokens()}
 
 
-class PrunedProcessor(_Processor):
+class PrunedProcessor(PlannedItems):
     """Mixin for a `BaseMultiModalProcessor` whose images are rows of one placeholder token.
 
-    Changes, following `vllm.multimodal.processing.processor` of vLLM 0.32:
-    - `apply` makes a plan for each image, from the server's settings, the request's and the prompt,
-      and hands it on inside the processor kwargs;
-    - an image's identity, by which vLLM caches everything about it, includes its plan;
-    - the HF processor is called without our key;
-    - placeholders are cut to the kept count, and the plan goes to the model as fields.
+    Changes beside those of `PlannedItems`: `apply` makes a plan for each image, from the server's
+    settings, the request's and the prompt, and hands it on inside the processor kwargs.
     """
-
-    info: Any
 
     def apply(self, inputs: ProcessorInputs, timing_ctx: TimingContext) -> MultiModalInput:
         kwargs = dict(inputs.hf_processor_mm_kwargs)
@@ -168,74 +158,3 @@ class PrunedProcessor(_Processor):
     @cached_property
     def _message_text(self) -> MessageText:
         return MessageText(self.info.get_tokenizer(), self.info.get_hf_config().image_token_index)
-
-    def _get_mm_hashes(self, inputs: ProcessorInputs) -> Any:
-        plans = _plans_in(inputs.hf_processor_mm_kwargs)
-        if not plans:
-            return super()._get_mm_hashes(inputs)
-        return {"image": [plan.identity for plan in plans]}
-
-    def _get_cache_missing_processor_kwargs(
-        self, inputs: ProcessorInputs, mm_is_cached: dict[str, list[bool]]
-    ) -> Mapping[str, object]:
-        kwargs = super()._get_cache_missing_processor_kwargs(inputs, mm_is_cached)
-        if not (plans := _plans_in(kwargs)):
-            return kwargs
-        pairs = zip(plans, mm_is_cached["image"], strict=True)
-        return {**kwargs, KEY: [plan for plan, cached in pairs if not cached]}
-
-    def _call_hf_processor(
-        self, hf_data: Mapping[str, object], hf_kwargs: Mapping[str, object]
-    ) -> Any:
-        return super()._call_hf_processor(hf_data, _without_key(hf_kwargs))
-
-    def _postprocess_hf_mm_data(
-        self, mm_inputs: Mapping[str, object], hf_processor_mm_kwargs: Any, processed_data: Any
-    ) -> Any:
-        data = super()._postprocess_hf_mm_data(
-            mm_inputs, _without_key(hf_processor_mm_kwargs), processed_data
-        )
-        plans = [plan.fields() for plan in _plans_in(hf_processor_mm_kwargs)]
-        if plans:
-            data.update({name: [fields[name] for fields in plans] for name in FIELDS})
-        return data
-
-    def _get_mm_fields_config(
-        self, hf_inputs: Any, hf_processor_mm_kwargs: Mapping[str, object]
-    ) -> Mapping[str, MultiModalFieldConfig]:
-        fields = super()._get_mm_fields_config(hf_inputs, _without_key(hf_processor_mm_kwargs))
-        ours = MultiModalFieldConfig.batched("image", keep_on_cpu=True)
-        return {**fields, **{name: ours for name in FIELDS if name in hf_inputs}}
-
-    def _get_prompt_updates(
-        self, mm_items: Any, hf_processor_mm_kwargs: Mapping[str, object], out_mm_kwargs: Any
-    ) -> Sequence[PromptUpdate]:
-        updates = super()._get_prompt_updates(
-            mm_items=mm_items,
-            hf_processor_mm_kwargs=_without_key(hf_processor_mm_kwargs),
-            out_mm_kwargs=out_mm_kwargs,
-        )
-        plans = _plans_in(hf_processor_mm_kwargs)
-        return [_shorten(update, plans) for update in updates] if plans else updates
-
-
-def _without_key(kwargs: Mapping[str, object]) -> dict[str, object]:
-    return {name: value for name, value in kwargs.items() if name != KEY}
-
-
-def _plans_in(kwargs: Mapping[str, Any]) -> list[ImagePlan]:
-    """The plans that `apply` put into the processor kwargs: one an image, or none at all."""
-    return list(kwargs.get(KEY, ()))
-
-
-def _shorten(update: PromptUpdate, plans: list[ImagePlan]) -> PromptUpdate:
-    """The same update with as many placeholder tokens as the model will return embeddings."""
-    if not isinstance(update, PromptReplacement) or not callable(update.replacement):
-        raise RuntimeError(f"vtprune: {update} is not built as in vLLM {compat.CHECKED_VERSION}")
-    full = update.replacement
-
-    def shortened(item: int) -> Any:
-        tokens: Any = full(item)
-        return tokens[: plans[item].config.keep_count(len(tokens))]
-
-    return dataclasses.replace(update, replacement=shortened)
