@@ -10,10 +10,9 @@ import json
 from collections.abc import AsyncGenerator, Iterable
 from typing import TYPE_CHECKING, Any
 
-from vllm.exceptions import VLLMValidationError
-
 from vllm_pruner.config import KEY, ConfigError, ServerConfig
 from vllm_pruner.detail import AUTO, LEVELS
+from vllm_pruner.refusal import refusal
 from vllm_pruner.request import DETAIL, check
 
 if TYPE_CHECKING:
@@ -44,11 +43,11 @@ def requested(model_config: ModelConfig, request: Any, messages: list[Any]) -> d
     said = getattr(request, KEY, None)
     if said is not None:
         if KEY in (getattr(request, "mm_processor_kwargs", None) or {}):
-            raise _refusal("settings are given twice; allowed: in the body or in its kwargs")
+            raise refusal(f"{KEY}: settings are given twice; allowed: in the body or in its kwargs")
         try:  # also for a request without an image, which no processor will look at
             check(ServerConfig.parse(settings), said)
         except ConfigError as error:
-            raise _refusal(str(error)) from None
+            raise refusal(f"{KEY}: {error}") from None
     levels = _levels(messages)
     detail = {DETAIL: levels} if set(levels) - {AUTO} else {}
     return {**(said or {}), **detail}
@@ -74,12 +73,8 @@ def _level(part: dict[str, Any]) -> str:
     # Chat completions have it beside the URL, the Responses API beside the type.
     level = (image if isinstance(image, dict) else part).get("detail") or AUTO
     if level not in LEVELS:
-        raise _refusal(f"image_url.detail is {level!r}; allowed: {', '.join(LEVELS)}")
+        raise refusal(f"{KEY}: image_url.detail is {level!r}; allowed: {', '.join(LEVELS)}")
     return str(level)
-
-
-def _refusal(sentence: str) -> VLLMValidationError:
-    return VLLMValidationError(f"{KEY}: {sentence}", parameter=KEY)
 
 
 def take_counts(request: Any, engine_input: Any) -> None:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["disabled"]
+__all__ = ["disabled", "metrics_folder", "prometheus_folder", "set_metrics_folder"]
+
+_METRICS = "VLLM_VTPRUNE_METRICS_DIR"
 
 
 def disabled() -> bool:
@@ -17,3 +19,19 @@ def disabled() -> bool:
     way out that needs no change of any command line. Unset, empty and `0` mean off.
     """
     return os.environ.get("VLLM_VTPRUNE_DISABLE", "") not in ("", "0")
+
+
+def prometheus_folder() -> str | None:
+    """The folder in which prometheus_client adds up processes; vLLM sets it for several API
+    servers."""
+    return os.environ.get("PROMETHEUS_MULTIPROC_DIR") or None
+
+
+def metrics_folder() -> str | None:
+    """Where this process writes its counts; None if nobody asked for them."""
+    return os.environ.get(_METRICS) or None
+
+
+def set_metrics_folder(folder: str) -> None:
+    """Tell this process, and all that it starts, where to write counts."""
+    os.environ[_METRICS] = folder

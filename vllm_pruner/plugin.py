@@ -81,7 +81,7 @@ def _configure(engine_args: EngineArgs, original: Callable[[], ModelConfig]) -> 
 def _create_pruned(
     engine_args: EngineArgs, original: Callable[[], ModelConfig], config: ServerConfig
 ) -> ModelConfig:
-    from vllm_pruner import chat, models
+    from vllm_pruner import chat, metrics, models
 
     taken = engine_args.model_class_overrides.keys() & models.CLASSES.keys()
     if taken:
@@ -95,6 +95,7 @@ def _create_pruned(
     if not config.off and (fault := config.limits.fault_on(config, tokens)):
         raise ConfigError(f"{fault}, by limits")
     compat.enable_endpoints(KEY)
+    metrics.publish()
     compat.patch_chat(KEY, chat.requested, chat.take_counts, chat.report)
     _announce(config, model_config, tokens)
     return model_config

@@ -86,6 +86,7 @@ def test_with_several_api_servers_each_preprocesses_it_once(
 ) -> None:
     server = start("api-servers", *ADAFV, "--api-server-count", "2")
     counts: dict[int, int] = {}
+    asked = 0
     for _ in range(4):
         for question, answer in zip(QUESTIONS, alone, strict=True):
             # A connection stays with one of the processes.
@@ -94,5 +95,9 @@ def test_with_several_api_servers_each_preprocesses_it_once(
             assert server.text(photo_question(0, question)) == answer
             seen = server.client.get("/preprocessed").json()
             counts[seen["process"]] = seen["images"]
+            # Whichever of the two answers, it shows what both were asked and what the engine did.
+            asked += 1
+            assert server.metric("vtprune_requests_total") == asked
+            assert server.metric("vtprune_feature_cache_misses_total") == 1
     assert set(counts.values()) == {1}, counts
     assert len(counts) == 2

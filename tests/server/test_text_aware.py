@@ -129,4 +129,7 @@ def test_answers_do_not_depend_on_the_size_of_the_feature_cache(
     assert [server.text(content) for content in contents] == expected
     (record,) = server.rpc("read_probe")
     assert sum(record["images"]) == len(contents)
+    assert server.metric("vtprune_feature_cache_hits_total") == 0
+    assert server.metric("vtprune_feature_cache_misses_total") == len(contents)
+    assert server.metric("vtprune_feature_cache_bytes") <= megabytes << 20
     assert server.texts_at_once(contents) == expected

@@ -82,7 +82,12 @@ class Server(VllmProcess):
 
     def metric(self, name: str) -> float:
         """Return the sum of a Prometheus counter over its labels."""
-        lines = self.client.get("/metrics").text.splitlines()
-        values = [line.rpartition(" ")[2] for line in lines if line.startswith(name)]
+        values = self.metrics(name)
         assert values, f"{name} is not in /metrics"
-        return sum(map(float, values))
+        return sum(values.values())
+
+    def metrics(self, name: str) -> dict[str, float]:
+        """Return the samples of /metrics whose line begins with `name`."""
+        lines = self.client.get("/metrics").text.splitlines()
+        pairs = [line.rpartition(" ") for line in lines if line.startswith(name)]
+        return {sample: float(value) for sample, _, value in pairs}

@@ -12,17 +12,20 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import CLIPVisionConfig, SiglipVisionConfig
+from vllm.distributed import get_tp_group
 from vllm.model_executor.models.vision import (
     get_num_selected_vision_tokens,
     get_vision_encoder_info,
 )
 
+from vllm_pruner import metrics
 from vllm_pruner.config import ConfigError
 from vllm_pruner.method import TOWER, Need
 from vllm_pruner.models.attention_probe import AttentionProbe
 from vllm_pruner.models.feature_cache import FeatureCache
 from vllm_pruner.models.plan import ImagePlan
 from vllm_pruner.models.shrink import shrink_pixels, small_positions
+from vllm_pruner.models.stopwatch import Stopwatch
 
 __all__ = ["FEATURES", "Encoder", "crop_grid", "crop_tokens"]
 
@@ -97,6 +100,11 @@ class Encoder:
         score = (0, torch.float32)
         columns = {name: width_of.get(name, score) for name in (FEATURES, *sorted(self._cached))}
         self.cache = FeatureCache(cache_bytes, crop_tokens(hf_config), columns, first.device)
+        # Every rank has the same images; the first speaks for all.
+        self.counts = get_tp_group().rank_in_group == 0
+        self._watch = Stopwatch(metrics.TOWER_SECONDS, first.device)
+        self._watch.enabled = self.counts
+        self._report(hits=0, misses=0)
 
     def encode(
         self, images: list[torch.Tensor], identities: list[str], needs: frozenset[Need]
@@ -112,13 +120,27 @@ class Encoder:
             By their names in `VisualTokens`: `[all crops, N, D]` features and at least what is
             asked for, `[all crops, N, ...]` float32, image by image.
         """
-        if ImagePlan.ANONYMOUS in identities or not needs & TOWER <= self._cached:
+        if ImagePlan.ANONYMOUS in identities:
             return self._encode(torch.cat(images), needs & TOWER)
-        return self.cache.fetch(
-            identities,
-            [len(crops) for crops in images],
-            lambda places: self._encode(torch.cat([images[p] for p in places]), self._cached),
-        )
+        if not needs & TOWER <= self._cached:
+            self._report(hits=0, misses=len(images))
+            with self._watch.measure():
+                return self._encode(torch.cat(images), needs & TOWER)
+
+        def encode(places: list[int]) -> dict[str, torch.Tensor]:
+            with self._watch.measure():
+                return self._encode(torch.cat([images[p] for p in places]), self._cached)
+
+        hits, misses = self.cache.hits, self.cache.misses
+        found = self.cache.fetch(identities, [len(crops) for crops in images], encode)
+        self._report(self.cache.hits - hits, self.cache.misses - misses)
+        return found
+
+    def _report(self, hits: int, misses: int) -> None:
+        if self.counts:
+            metrics.FEATURE_HITS.add(hits)
+            metrics.FEATURE_MISSES.add(misses)
+            metrics.FEATURE_BYTES.set(self.cache.bytes)
 
     def encode_small(
         self, images: list[torch.Tensor], needs: frozenset[Need], grid: tuple[int, int]

@@ -121,5 +121,11 @@ class FeatureCache:
         self._slots_of.clear()
         self._free = list(range(self._slots))
 
+    @property
+    def bytes(self) -> int:
+        """Bytes that images take now."""
+        used = self._slots - len(self._free)
+        return used * sum(values[:1].nbytes for values in self._values.values())
+
     def __len__(self) -> int:
         return len(self._slots_of)

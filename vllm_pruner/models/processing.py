@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from vllm.exceptions import VLLMValidationError
 from vllm.multimodal.parse import ImageEmbeddingItems
 
 from vllm_pruner import compat
@@ -20,6 +19,8 @@ from vllm_pruner.models import check_method
 from vllm_pruner.models.image_items import PlannedItems
 from vllm_pruner.models.message_text import MessageText
 from vllm_pruner.models.plan import ImagePlan
+from vllm_pruner.models.prompt_counts import count_images
+from vllm_pruner.refusal import refusal
 from vllm_pruner.request import image_configs
 
 if TYPE_CHECKING:
@@ -90,16 +91,17 @@ class PrunedProcessor(PlannedItems):
             return super().apply(bare, timing_ctx)
         tokens = self._image_tokens(items)
         configs = self._resolve(requested, tokens)
-        if all(config.off for config in configs):
-            bare = dataclasses.replace(inputs, hf_processor_mm_kwargs=kwargs)
-            return super().apply(bare, timing_ctx)
-        self._refuse_embeddings(items)
-        bare = dataclasses.replace(inputs, hf_processor_mm_kwargs=dict(kwargs))
-        kwargs[KEY] = self._plans(configs, bare, anonymous)
+        plans: list[ImagePlan] = []
+        if not all(config.off for config in configs):
+            self._refuse_embeddings(items)
+            bare = dataclasses.replace(inputs, hf_processor_mm_kwargs=dict(kwargs))
+            kwargs[KEY] = plans = self._plans(configs, bare, anonymous)
         planned = dataclasses.replace(inputs, hf_processor_mm_kwargs=kwargs)
         output = super().apply(planned, timing_ctx)
-        if None not in tokens:
+        if plans and None not in tokens:
             output[KEY] = sum(tokens)  # type: ignore[literal-required]  # for the answer's usage
+        if not anonymous:
+            count_images(configs, tokens, output["mm_placeholders"]["image"], plans)
         return output
 
     def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> ProcessorInputs:
@@ -128,11 +130,11 @@ class PrunedProcessor(PlannedItems):
                 check_method(self.info.get_hf_config(), config)
             return configs
         except ConfigError as error:
-            raise VLLMValidationError(f"{KEY}: {error}", parameter=KEY) from None
+            raise refusal(f"{KEY}: {error}") from None
 
     def _refuse_embeddings(self, items: Any) -> None:
         if isinstance(items, ImageEmbeddingItems):
-            raise VLLMValidationError(
+            raise refusal(
                 "image_embeds is given, but vtprune prunes in the encoder, which it bypasses; "
                 f"allowed: an image, or {KEY} rate 0",
                 parameter="image_embeds",

@@ -17,7 +17,7 @@ from torch import nn
 from vllm.distributed import get_tp_group
 from vtprune_kernels import gather_rows, implementation
 
-from vllm_pruner import compat
+from vllm_pruner import compat, metrics
 from vllm_pruner.config import KEY, PruneConfig, ServerConfig
 from vllm_pruner.method import TOWER, Merged, Need, VisualTokens
 from vllm_pruner.models.crop_budget import choose
@@ -27,6 +27,7 @@ from vllm_pruner.models.explain import WORKER_METHODS
 from vllm_pruner.models.plan import ImagePlan
 from vllm_pruner.models.raster import arrange
 from vllm_pruner.models.shrink import middles
+from vllm_pruner.models.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -97,6 +98,7 @@ class PrunedModel(_Model):
             config.resolved[0].needs,
         )
         compat.add_worker_methods(WORKER_METHODS)
+        self._watch = Stopwatch(metrics.SELECTION_SECONDS, tower.device)
         logger.info("vtprune: selection runs on %s", implementation(tower.device))
 
     def _largest_image(self) -> tuple[int, int]:
@@ -110,6 +112,8 @@ class PrunedModel(_Model):
     def embed_multimodal(self, **kwargs: object) -> Any:
         if not (plans := ImagePlan.pop_all(kwargs)):
             return super().embed_multimodal(**kwargs)
+        dummies = any(plan.image == ImagePlan.ANONYMOUS for plan in plans)
+        self._watch.enabled = self._encoder.counts and not dummies
         images = self._cropped(self._parse_and_validate_image_input(**kwargs))
         embeddings: list[torch.Tensor] = []
         for some in _portions(images, self._crops_at_once):
@@ -216,7 +220,8 @@ class PrunedModel(_Model):
         if config.off:
             positions = torch.arange(layout.tokens, device=tokens.features.device)
             return positions.expand(len(tokens.features), -1)
-        kept = choose(tokens, config, layout)
+        with self._watch.measure(method=config.method):
+            kept = choose(tokens, config, layout)
         ranks = get_tp_group()
         if ranks.world_size == 1:
             return kept
