@@ -82,6 +82,7 @@ def _create_pruned(
     engine_args: EngineArgs, original: Callable[[], ModelConfig], config: ServerConfig
 ) -> ModelConfig:
     from vllm_pruner import chat, metrics, models
+    from vllm_pruner.models import encoder_only
 
     taken = engine_args.model_class_overrides.keys() & models.CLASSES.keys()
     if taken:
@@ -95,6 +96,9 @@ def _create_pruned(
     if not config.off and (fault := config.limits.fault_on(config, tokens)):
         raise ConfigError(f"{fault}, by limits")
     compat.enable_endpoints(KEY)
+    alone = encoder_only.lacks_language_model(model_config, engine_args)
+    if alone and (fault := encoder_only.fault(config)):
+        raise ConfigError(fault)
     metrics.publish()
     compat.patch_chat(KEY, chat.requested, chat.take_counts, chat.report)
     _announce(config, model_config, tokens)

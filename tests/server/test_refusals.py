@@ -20,6 +20,11 @@ CASES = {
         [*PRUNE, "--prune-method", "fastv"],
         "--prune-method is 'fastv'; allowed: adafv, adafv-ref, attention, ",
     ),
+    "no-language-model": (
+        [*PRUNE, "--prune-method", "adafv", "--mm-encoder-only"],
+        "method is 'adafv', which reads the question through the language model, but "
+        "--mm-encoder-only leaves that unloaded; allowed: attention, ",
+    ),
     "not-asked": (["--prune-rate", "0.5"], "--prune-rate is given without --plugin vtprune"),
 }
 

@@ -15,7 +15,7 @@ from vllm.multimodal.parse import ImageEmbeddingItems
 
 from vllm_pruner import compat
 from vllm_pruner.config import KEY, ConfigError, PruneConfig, ServerConfig
-from vllm_pruner.models import check_method
+from vllm_pruner.models import check_method, encoder_only
 from vllm_pruner.models.image_items import PlannedItems
 from vllm_pruner.models.message_text import MessageText
 from vllm_pruner.models.plan import ImagePlan
@@ -124,13 +124,16 @@ class PrunedProcessor(PlannedItems):
         """The settings of each image; a bad request is the client's error."""
         most = self.info.get_max_image_tokens()
         counts = [most if count is None else count for count in tokens]
+        alone = encoder_only.lacks_language_model(self.info.ctx.model_config)
         try:
             configs = image_configs(self.info.prune_config, requested, counts, most)
             for config in configs:
                 check_method(self.info.get_hf_config(), config)
-            return configs
+                if alone and (fault := encoder_only.fault(config)):
+                    raise ConfigError(fault)
         except ConfigError as error:
             raise refusal(f"{KEY}: {error}") from None
+        return configs
 
     def _refuse_embeddings(self, items: Any) -> None:
         if isinstance(items, ImageEmbeddingItems):
