@@ -47,10 +47,10 @@ def photographs(width: int = 448, height: int = 336, seed: int = 0) -> Iterator[
         yield "data:image/jpeg;base64," + b64encode(file.getvalue()).decode()
 
 
-def image_body(url: str, output_tokens: int) -> dict[str, Any]:
+def image_body(url: str, output_tokens: int, question: str = QUESTION) -> dict[str, Any]:
     """A question about one photograph."""
     image = {"type": "image_url", "image_url": {"url": url}}
-    return _body([image, {"type": "text", "text": QUESTION}], output_tokens)
+    return _body([image, {"type": "text", "text": question}], output_tokens)
 
 
 def text_body(words: int, output_tokens: int, choose: random.Random) -> dict[str, Any]:

@@ -46,4 +46,6 @@ SHAPES = {
     "llava-7b": Shape(
         *(1024, 24, 4096, 32, 11008), dtype="bfloat16", seed=None, text_head_size=128
     ),
+    # The decoder of `bench` behind a tower of CLIP-L/14-336's size: 300 M parameters.
+    "bench-clip-l": Shape(1024, 24, 1024, 16, 2560, dtype="bfloat16", seed=None),
 }
