@@ -77,5 +77,5 @@ def test_the_installed_method_is_served(site: Path, tmp_path: Path) -> None:
     rows = [{token // 24 for token in kept} for kept in record["kept"]]
     columns = [{token % 24 for token in kept} for kept in record["kept"]]
     assert [len(kept) for kept in record["kept"]] == [36, 36]
-    assert rows[0] == columns[0] == set(range(9, 15)) or len(rows[0]) <= 8
-    assert 0 in rows[1] and 0 in columns[1] and max(rows[1]) < 8
+    assert rows[0] | columns[0] <= set(range(8, 16)), "around the middle"
+    assert {0, 1, 2} <= rows[1] & columns[1] and rows[1] | columns[1] <= set(range(9)), "the corner"
