@@ -27,12 +27,15 @@ class MessageText:
 
     def of_images(self, prompt: Sequence[int]) -> list[tuple[int, ...]]:
         """Return for each image token of the prompt the ids that follow it in its message, without
-        other images. Without a chat template a message ends with the prompt."""
+        other images; none if they are only white space. Without a chat template a message ends with
+        the prompt."""
         places = [place for place, token in enumerate(prompt) if token == self._image_token]
         texts: list[tuple[int, ...]] = []
         for place in places:
             after = [token for token in prompt[place + 1 :] if token != self._image_token]
-            texts.append(tuple(after[: self._length(after)]))
+            text = tuple(after[: self._length(after)])
+            # A template's line break after an image asks for nothing.
+            texts.append(text if self._tokenizer.decode(text).strip() else ())
         return texts
 
     def _length(self, ids: Sequence[int]) -> int:
