@@ -49,7 +49,7 @@ def _draw(name: str, shape: torch.Size, generator: torch.Generator) -> torch.Ten
     return matrix
 
 
-def _published_name(name: str) -> str:
+def published_name(name: str) -> str:
     """transformers 5 renamed the modules; vLLM 0.32 reads the names of the published files."""
     name = name.removeprefix("model.")
     name = re.sub(r"^vision_tower\.(?!vision_model)", "vision_tower.vision_model.", name)
@@ -70,7 +70,7 @@ def draw_weights(
         shapes = {k: v.shape for k, v in kind(config).state_dict().items()}
     generator = torch.Generator().manual_seed(seed)
     weights = {
-        _published_name(name): _draw(name, shape, generator)
+        published_name(name): _draw(name, shape, generator)
         for name, shape in sorted(shapes.items())
     }
     weights["language_model.lm_head.weight"][silent] = 0

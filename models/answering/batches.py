@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from vocabulary import ASSISTANT, EOS, IDS, NOTHING, SIZES, encode
+from vocabulary import ASSISTANT, EOS, IDS, NOTHING, ORDER, SIZES, encode
 
 from vllm_pruner.evaluate.scene_parts import COLORS, LETTERS, SHAPES
 from vllm_pruner.evaluate.scene_questions import PLAN, ask
@@ -29,6 +29,7 @@ LABEL_WORDS = {
     "shape": [*SHAPES, "tiles", "sign", NOTHING],
     "size": [*SIZES, NOTHING],
     "letter": [*LETTERS, NOTHING],
+    "order": [*ORDER, NOTHING],
     "row": ["top", "bottom"],
     "column": ["left", "right"],
 }
@@ -95,6 +96,7 @@ def patch_labels(scene: Scene, owner: NDArray[np.int64]) -> dict[str, NDArray[np
     at = np.clip((x * PATCH + PATCH / 2 - left - 3) // 24, 0, 2).astype(int)
     on_sign = np.array([_PLACE["letter"][letter] for letter in scene.sign])[at]
     labels["letter"] = np.where(owner == 8, on_sign, labels["letter"])
+    labels["order"] = np.where(owner == 8, at, len(ORDER))
     labels["row"], labels["column"] = (y >= GRID // 2).astype(int), (x >= GRID // 2).astype(int)
     return labels
 

@@ -9,7 +9,7 @@ of the attention are computed, from the layers' own queries and keys.
 from __future__ import annotations
 
 import torch
-from batches import NAMED_AT
+from batches import NAMED_AT, Batch
 from network import HEADS, WIDTH, Answerer
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from vocabulary import ASSISTANT
@@ -65,8 +65,7 @@ def guidance_loss(
     model: Answerer,
     states: tuple[torch.Tensor, ...],
     owner: torch.Tensor,
-    tokens: torch.Tensor,
-    about: torch.Tensor,
+    batch: Batch,
     which: torch.Tensor,
     mask: torch.Tensor,
     place: torch.Tensor,
@@ -76,11 +75,11 @@ def guidance_loss(
     before = 2 + owner.shape[1]
     names, slots = named_places(which)
     seen = _attention(model, 0, states[0], before + names, mask, place).mean(1)
-    mine = (owner[:, None] == about[:, :, None]) & (about[:, :, None] > 0)
+    mine = (owner[:, None] == batch.about[:, :, None]) & (batch.about[:, :, None] > 0)
     found = (seen[:, :, 2:before] * mine).sum(-1)
     there = mine.any(-1)
     first = -((found + 1e-4).log() * there).sum() / there.sum()
-    ends = (tokens[0] == ASSISTANT).nonzero()[:, 0]
+    ends = (batch.tokens[0] == ASSISTANT).nonzero()[:, 0]
     read = _attention(model, 1, states[1], before + ends, mask, place).mean(1)
     named = torch.zeros(len(ends), read.shape[-1]).index_put_(
         (slots, before + names), torch.ones(())

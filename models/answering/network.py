@@ -106,14 +106,20 @@ class Answerer(nn.Module):
 
     def answer(
         self, visual: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor, place: torch.Tensor
-    ) -> torch.Tensor:
-        """Logits [B, L, V] at the text's places; `mask` [1, 1, 2+K+L, 2+K+L] is added to scores."""
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """Logits [B, L, V] at the text's places, and what enters the layers [B, 2+K+L, D]; `mask`
+        [1, 1, 2+K+L, 2+K+L] is added to scores."""
         prefix = self.words[torch.tensor([BOS, USER])].expand(len(tokens), -1, -1)
         x = torch.cat([prefix, visual, self.words[tokens]], 1)
-        hidden = self.llava.model.language_model(
-            inputs_embeds=x, attention_mask=mask, position_ids=place, use_cache=False
-        ).last_hidden_state
-        return F.linear(hidden[:, -tokens.shape[1] :], self.words)
+        out = self.llava.model.language_model(
+            inputs_embeds=x,
+            attention_mask=mask,
+            position_ids=place,
+            use_cache=False,
+            output_hidden_states=True,
+        )
+        hidden = out.last_hidden_state[:, -tokens.shape[1] :]
+        return F.linear(hidden, self.words), out.hidden_states
 
 
 def question_mask(kept: int, which: torch.Tensor) -> torch.Tensor:

@@ -17,9 +17,10 @@ NOTHING = "nothing"
 """What the texture is made of: the word that patches without a thing learn to resemble."""
 PLACES = ["top", "bottom", "left", "right"]
 SIZES = ["small", "large"]
+ORDER = ["first", "second", "third"]
 _OTHER = "what which color shape letter size is are the a on of object shapes there how many where"
 _OTHER += " or above below does sign say tiles in this picture image you see do ? . , : nothing"
-WORDS = [*COLORS, *SHAPES, *LETTERS, *NUMBERS, *PLACES, *SIZES, *_OTHER.split()]
+WORDS = [*COLORS, *SHAPES, *LETTERS, *NUMBERS, *PLACES, *SIZES, *_OTHER.split(), *ORDER]
 IDS = {word: i for i, word in enumerate([*SPECIAL, *WORDS])}
 CHAT_TEMPLATE = """\
 {{- '<s>' -}}
