@@ -1,4 +1,4 @@
-"""Write the trained model as a LLaVA-1.5 checkpoint: python models/answering/export.py [--out DIR]"""
+"""Write the trained model as a LLaVA-1.5 checkpoint: python models/answering/export.py"""
 
 from __future__ import annotations
 

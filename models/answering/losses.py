@@ -29,7 +29,7 @@ def patch_loss(
 
 
 def ideal_tokens(labels: dict[str, torch.Tensor], words: torch.Tensor) -> torch.Tensor:
-    """Visual tokens [B, K, D] of a tower that makes no mistake: the sum of their words, and noise."""
+    """Visual tokens [B, K, D] of a tower without mistakes: the sum of their words, and noise."""
     unit = F.normalize(words, dim=-1)
     tokens = sum(
         (0.5 if group in ("row", "column") else 1.0) * unit[WORD_IDS[group]][label]

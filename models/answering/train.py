@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
-from batches import IGNORE, Batch, layout, make_batch, take
+from batches import IGNORE, WORD_IDS, Batch, layout, make_batch, take
 from guidance import guidance_loss, pooling_loss
 from losses import answer_loss, ideal_tokens, patch_loss, said_words
 from network import Answerer, positions, question_mask
@@ -34,6 +34,9 @@ WARMUP, FALL = 30, 0.35
 """AdamW's learning rate rises for so many steps and falls for this share of them."""
 PATCHES = {"tower": (128,), "ideal": (48,), "real": (96, 64, 256, 128), "joint": (256, 128)}
 """Patches that the steps of a stage look at, in turns: what shows something first."""
+LABELS = torch.cat(list(WORD_IDS.values())).unique()
+"""The words that tower and decoder share stay as drawn until they are trained jointly: both can be
+trained at the same time, and random directions are far enough apart."""
 HELD_OUT = 2
 """First word of the seeds of the scenes that are looked at during training."""
 
@@ -65,6 +68,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(learnt, lr=PEAK[stage], betas=(0.9, 0.98))
         self.which, self.place, self.plan = layout()
         self.tower_read = 0.0
+        self.label_words = self.model.words.detach()[LABELS].clone()
 
     def file(self, stage: str) -> Path:
         folder: Path = self.arguments.out
@@ -140,6 +144,9 @@ class Trainer:
         sum(losses.values(), torch.zeros(())).backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
+        if self.stage in ("ideal", "real"):
+            with torch.no_grad():
+                self.model.words[LABELS] = self.label_words
         self.step += 1
         return {name: loss.item() for name, loss in losses.items()}
 

@@ -68,6 +68,6 @@ def tokenizer() -> PreTrainedTokenizerFast:
         pad_token="<pad>",
         extra_special_tokens={"image_token": "<image>"},
         clean_up_tokenization_spaces=False,
-        model_max_length=2048,
+        model_max_length=4096,
         padding_side="left",
     )
