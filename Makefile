@@ -9,7 +9,7 @@ BIN := .venv/bin
 ENV := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 VLLM_CPU_KVCACHE_SPACE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models serve test lint loadtest soak bench-serve bench-serve-gpu bench-questions bench-selection bench-selection-adafv bench-kernels wheel clean
+.PHONY: help setup models serve test lint evaluate loadtest soak bench-serve bench-serve-gpu bench-questions bench-selection bench-selection-adafv bench-kernels wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,8 +20,8 @@ setup:  ## install vLLM for CPUs and vtprune into .venv
 models: setup  ## build the demo models into .cache/models
 	@$(BIN)/python models/build_demo.py
 
-serve: models  ## serve the demo model with pruning (PORT=8000, ARGS=more flags)
-	$(ENV) $(BIN)/vllm serve .cache/models/demo --plugin vtprune \
+serve: setup  ## serve the demo model with pruning (PORT=8000, ARGS=more flags)
+	$(ENV) $(BIN)/vllm serve models/demo --plugin vtprune \
 	  --served-model-name demo --dtype float32 --max-model-len 4096 --port $(PORT) $(ARGS)
 
 test: lint models  ## lint, check types, run the tests (ARGS=pytest's)
@@ -31,6 +31,9 @@ lint: setup  ## ruff and mypy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+evaluate: setup  ## accuracy of a server on PORT, by method and kept share (ARGS=its flags)
+	$(BIN)/python -m vllm_pruner.evaluate run --url http://localhost:$(PORT) $(ARGS)
 
 loadtest: models  ## load stock and pruned servers, write an HTML report (ARGS=--quick)
 	$(ENV) PYTHONPATH=environment:benchmarks $(BIN)/python loadtests/compare.py $(ARGS)

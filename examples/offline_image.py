@@ -2,8 +2,8 @@
 
     python examples/offline_image.py MODEL PICTURE "What is this?"
 
-Needs vLLM and vtprune. With the demo model on a CPU: `make models`, then
-`.venv/bin/python examples/offline_image.py .cache/models/demo assets/photos/cat.jpg "What is it?"`
+Needs vLLM and vtprune. With the demo model on a CPU, after `make setup`:
+`.venv/bin/python examples/offline_image.py models/demo assets/scene.png "What color is the heart?"`
 """
 
 import base64

@@ -27,6 +27,14 @@ def pruned(log_folder: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
+def answering(log_folder: Path) -> Iterator[Server]:
+    """`make serve`: the trained demo model, with vtprune's defaults."""
+    model = str(Path(__file__).parents[2] / "models" / "demo")
+    with Server(log_folder / "answering.log", "--plugin", "vtprune", model=model) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def stock(log_folder: Path) -> Iterator[Server]:
     """vLLM that does not load vtprune at all."""
     with Server(log_folder / "stock.log", VLLM_PLUGINS="none") as server:

@@ -23,12 +23,12 @@ def _block(beginning: str) -> str:
 
 
 @pytest.mark.server
-def test_curl_is_answered_as_shown(pruned: Server) -> None:
+def test_curl_is_answered_as_shown(answering: Server) -> None:
     """The shell builds the body; `curl` itself is replaced by its last argument's printing."""
     script = 'curl() { printf %s "${@: -1}"; }\n' + _block("curl ")
     shell = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True)
     headers = {"Content-Type": "application/json"}
-    response = pruned.client.post("/v1/chat/completions", content=shell.stdout, headers=headers)
+    response = answering.client.post("/v1/chat/completions", content=shell.stdout, headers=headers)
     completion = response.json()
     shown = json.loads(_block("{"))
     assert completion["usage"]["prompt_tokens"] == shown["usage"]["prompt_tokens"]
