@@ -1,8 +1,9 @@
-"""python -m vllm_pruner.evaluate run|tune: accuracy of a server over HTTP, by method and rate.
+"""python -m vllm_pruner.evaluate run|tune|table: accuracy of a server over HTTP, by method and rate.
 
 run   asks a data set's questions unpruned and by every method at every kept share; writes a line a
       question to --out, and beside it a table and a plot. Running again continues.
 tune  finds the highest rate of one method whose accuracy stays within a bound of unpruned.
+table writes table and plot of what a file holds, without asking anything.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from vllm_pruner.evaluate.contender import UNPRUNED, Contender, contenders
 from vllm_pruner.evaluate.datasets import DATASETS
 from vllm_pruner.evaluate.item import Dataset, DatasetError, Item
 from vllm_pruner.evaluate.report import markdown
-from vllm_pruner.evaluate.run import Record, evaluate
+from vllm_pruner.evaluate.run import Record, evaluate, read_records
 from vllm_pruner.evaluate.tune import tune
 
 SHARES = [Fraction(1, n) for n in (2, 4, 9, 16)]
@@ -38,14 +39,16 @@ def _parser() -> argparse.ArgumentParser:
     finder.add_argument("--method", default="vispruner", metavar="NAME[{JSON}]")
     finder.add_argument("--bound", type=float, default=1.0, help="points below unpruned")
     finder.add_argument("--sure", action="store_true", help="also with 95 %% confidence")
+    table = commands.add_parser("table", help="table and plot of a results file")
     for command in (run, finder):
         command.add_argument("--url", default="http://localhost:8000", help="without /v1")
         command.add_argument("--model", default="demo")
         command.add_argument("--api-key", default="")
         command.add_argument("--concurrency", type=int, default=8)
-        command.add_argument("--dataset", choices=DATASETS, default="synthetic")
         command.add_argument("--data", type=Path, help="folder of the data set's files")
         command.add_argument("--items", type=int, help="ask the first so many questions")
+    for command in (run, finder, table):
+        command.add_argument("--dataset", choices=DATASETS, default="synthetic")
         command.add_argument("--out", type=Path, default=Path("evaluation.jsonl"))
     return parser
 
@@ -75,7 +78,12 @@ def _plot(records: Sequence[Record], file: Path) -> None:
 
 def _run(arguments: argparse.Namespace, server: Server, data: Dataset, items: list[Item]) -> None:
     wanted = contenders(arguments.methods, arguments.keep)
-    records = evaluate(server, data, items, wanted, arguments.out, _progress(data.name))
+    _show(
+        data, evaluate(server, data, items, wanted, arguments.out, _progress(data.name)), arguments
+    )
+
+
+def _show(data: Dataset, records: Sequence[Record], arguments: argparse.Namespace) -> None:
     table = markdown(data, records)
     arguments.out.with_suffix(".md").write_text(table + "\n")
     _plot(records, arguments.out.with_suffix(".png"))
@@ -101,8 +109,15 @@ def _tune(arguments: argparse.Namespace, server: Server, data: Dataset, items: l
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; 1 and one sentence on standard error if it cannot be done."""
     arguments = _parser().parse_args(argv)
-    server = Server(arguments.url, arguments.model, arguments.concurrency, arguments.api_key)
     data = DATASETS[arguments.dataset]
+    if arguments.command == "table":
+        mine = [each for each in read_records(arguments.out) if each["dataset"] == data.name]
+        if not mine:
+            sys.stderr.write(f"{arguments.out} holds no answers about {data.name}\n")
+            return 1
+        _show(data, mine, arguments)
+        return 0
+    server = Server(arguments.url, arguments.model, arguments.concurrency, arguments.api_key)
     try:
         items = list(data.items(arguments.data, arguments.items))
         (_run if arguments.command == "run" else _tune)(arguments, server, data, items)
