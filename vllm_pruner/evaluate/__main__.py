@@ -1,4 +1,4 @@
-"""python -m vllm_pruner.evaluate run|tune|table: accuracy of a server over HTTP, by method and rate.
+"""python -m vllm_pruner.evaluate run|tune|table: accuracy over HTTP, by method and rate.
 
 run   asks a data set's questions unpruned and by every method at every kept share; writes a line a
       question to --out, and beside it a table and a plot. Running again continues.
@@ -78,9 +78,8 @@ def _plot(records: Sequence[Record], file: Path) -> None:
 
 def _run(arguments: argparse.Namespace, server: Server, data: Dataset, items: list[Item]) -> None:
     wanted = contenders(arguments.methods, arguments.keep)
-    _show(
-        data, evaluate(server, data, items, wanted, arguments.out, _progress(data.name)), arguments
-    )
+    records = evaluate(server, data, items, wanted, arguments.out, _progress(data.name))
+    _show(data, records, arguments)
 
 
 def _show(data: Dataset, records: Sequence[Record], arguments: argparse.Namespace) -> None:
