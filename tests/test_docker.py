@@ -7,12 +7,15 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from vllm_process import MODELS, environment
+
+from vllm_pruner import metrics
 
 ROOT = Path(__file__).parents[1]
 DOCKER = ROOT / "docker"
@@ -107,6 +110,21 @@ def test_prometheus_and_grafana_find_each_other() -> None:
     ]
     targets = {volume.split(":")[1] for volume in services["grafana"]["volumes"]}
     assert {provider["options"]["path"], "/etc/grafana/provisioning"} <= targets
+
+
+def test_the_dashboard_asks_for_metrics_that_exist() -> None:
+    """Names and labels of ours as `metrics` defines them, all of them shown; vLLM's as its source
+    spells them."""
+    panels = json.loads((DOCKER / "grafana/dashboards/vtprune.json").read_text())["panels"]
+    text = "\n".join(target["expr"] for panel in panels for target in panel.get("targets", []))
+    ours = {m.name: m for m in vars(metrics).values() if isinstance(m, metrics.Metric)}
+    series = {f"{m.name}_total" if m.is_counter else m.name for m in ours.values()}
+    assert set(re.findall(r"\bvtprune_\w+", text)) == series
+    for label, name in re.findall(r"by \((\w+)\) \(rate\((vtprune_\w+)_total", text):
+        assert label in ours[name].labels
+    source = (Path(find_spec("vllm").origin).parent / "v1/metrics/loggers.py").read_text()
+    for name in set(re.findall(r"\bvllm:\w+", text)):
+        assert f'"{re.sub("_(bucket|total)$", "", name)}"' in source, name
 
 
 def commands() -> dict[str, list[str]]:
