@@ -69,36 +69,25 @@ def _turns(count: int) -> list[dict[str, Any]]:
     return messages
 
 
-def _cached_in_later_turns(server: Server, **body: Any) -> list[tuple[int, int]]:
-    """Cached tokens and all tokens of the prompt, in turns two to five of a conversation."""
+def _computed_in_later_turns(server: Server, **body: Any) -> list[int]:
+    """Prompt tokens that were not in the prefix cache, in turns two to five of a conversation."""
     server.forget()
     usages = [
         server.ask("", messages=_turns(count), max_tokens=1, **body)["usage"]
         for count in range(1, 6)
     ]
-    return [(u["prompt_tokens_details"]["cached_tokens"], u["prompt_tokens"]) for u in usages[1:]]
+    return [u["prompt_tokens"] - u["prompt_tokens_details"]["cached_tokens"] for u in usages[1:]]
 
 
 def test_later_turns_find_the_same_image_tokens_in_the_prefix_cache(
     pruned: Server, stock: Server
 ) -> None:
-    """Every block that the turn before filled, and nearly the share of a prompt that stock finds in
-    its own longer one."""
+    """A later turn computes as many tokens as in stock vLLM, exactly: 512 removed tokens are whole
+    blocks, so what is left over of a block is the same."""
     pruned.rpc("start_probe")
-    found = _cached_in_later_turns(pruned, **ADAFV)
+    computed = _computed_in_later_turns(pruned, **ADAFV)
     assert len(_kept(pruned)) == 1
-    first = pruned.ask("", messages=_turns(1), max_tokens=1, **ADAFV)["usage"]["prompt_tokens"]
-    before = [first, *(prompt for _, prompt in found[:-1])]
-    assert [cached for cached, _ in found] == [
-        # The first message ends differently once it is answered, by a token or two.
-        pytest.approx(prompt // 128 * 128, abs=128)
-        for prompt in before
-    ]
-    share, theirs = (
-        sum(cached for cached, _ in turns) / sum(prompt for _, prompt in turns)
-        for turns in (found, _cached_in_later_turns(stock))
-    )
-    assert share >= 0.95 * theirs
+    assert computed == _computed_in_later_turns(stock)
 
 
 def test_two_images_in_one_message_and_none_after_the_last(pruned: Server) -> None:
