@@ -21,12 +21,11 @@ REQUESTS: dict[str, dict[str, Any]] = {
 }
 
 
-def _answers(server: Server) -> dict[str, str]:
+def _answers(server: Server, **extra: Any) -> dict[str, str]:
     """Every choice with its token ids and log-probabilities, as text, to compare to the byte."""
+    details = {"logprobs": True, "top_logprobs": 5, "return_token_ids": True, **extra}
     return {
-        name: json.dumps(
-            server.ask(**body, logprobs=True, top_logprobs=5, return_token_ids=True)["choices"]
-        )
+        name: json.dumps(server.ask(**body, **details)["choices"])
         for name, body in REQUESTS.items()
     }
 
@@ -47,6 +46,11 @@ def test_answers_are_those_of_stock_vllm_to_the_byte(
     name: str, arguments: list[str], start: Callable[..., Server], expected: dict[str, str]
 ) -> None:
     assert _answers(start(name, *arguments)) == expected
+
+
+def test_a_request_can_turn_any_method_off(pruned: Server, expected: dict[str, str]) -> None:
+    for method in ("vispruner", "adafv"):
+        assert _answers(pruned, vtprune={"method": method, "rate": 0}) == expected
 
 
 def test_kill_switch_serves_stock_answers_and_says_so(

@@ -25,14 +25,21 @@ CONTENTS = [photo_question(index, QUESTION) for index in range(len(PHOTOS))]
 CONTENTS.append([*photo_question(0), *photo_question(1, "And this one?")])
 
 
-@pytest.fixture(scope="module")
-def alone(pruned: Server) -> list[str]:
+ADAFV = {"vtprune": {"method": "adafv"}}
+
+
+def _alone(server: Server, **body: Any) -> list[str]:
     """Each request on an idle server with empty caches."""
     answers = []
     for content in CONTENTS:
-        pruned.forget()
-        answers.append(pruned.text(content))
+        server.forget()
+        answers.append(server.text(content, **body))
     return answers
+
+
+@pytest.fixture(scope="module")
+def alone(pruned: Server) -> list[str]:
+    return _alone(pruned)
 
 
 def test_on_a_prefix_hit_and_on_a_miss(pruned: Server, alone: list[str]) -> None:
@@ -54,7 +61,7 @@ def test_on_an_encoder_hit_without_a_prefix_hit(pruned: Server) -> None:
 
 
 def test_without_prefix_cache_and_with_prefill_in_awkward_chunks(
-    start: Callable[..., Server], alone: list[str]
+    start: Callable[..., Server], pruned: Server, alone: list[str]
 ) -> None:
     """67 tokens a step cut every image of 64 somewhere in the middle."""
     server = start(
@@ -62,8 +69,11 @@ def test_without_prefix_cache_and_with_prefill_in_awkward_chunks(
         *["--plugin", "vtprune", "--no-enable-prefix-caching"],
         *["--max-num-batched-tokens", "67", "--max-num-seqs", "8"],
     )
-    assert [server.text(content) for content in CONTENTS] == alone
-    assert [server.text(content) for content in CONTENTS] == alone
+    for _ in range(2):
+        assert [server.text(content) for content in CONTENTS] == alone
+    text_aware = _alone(pruned, **ADAFV)
+    for _ in range(2):
+        assert [server.text(content, **ADAFV) for content in CONTENTS] == text_aware
 
 
 def test_inside_a_batch_of_others(pruned: Server, alone: list[str]) -> None:
@@ -105,25 +115,34 @@ def test_equal_inputs_are_selected_equally_in_any_batch(pruned: Server) -> None:
     }
 
 
-def test_with_other_settings_in_the_same_batch(pruned: Server, alone: list[str]) -> None:
-    """Four settings of the same images at once; each as if it were alone."""
-    settings: list[dict[str, Any]] = [
-        {},
-        {"tokens": 16},
-        {"method": "random"},
-        {"rate": 0},
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"tokens": 16},
+    {"rate": 0.75},
+    {"method": "random"},
+    {"method": "uniform", "tokens": 100},
+    {"method": "adafv"},
+    {"method": "adafv", "tokens": 24},
+    {"rate": 0},
+]
+
+
+def test_64_requests_at_once_with_other_rates_methods_and_questions(pruned: Server) -> None:
+    """Eight settings of each of eight photographs, with a question each; each as if alone."""
+    requests = [
+        (photo_question(photo, f"{QUESTION} Question {photo * 3 % 5}-{place % 3}?"), setting)
+        for photo in range(8)
+        for place, setting in enumerate(SETTINGS)
     ]
-    requests = [(content, setting) for content in CONTENTS for setting in settings]
 
     def answer(request: tuple[Any, dict[str, Any]]) -> str:
         content, setting = request
-        return pruned.text(content, mm_processor_kwargs={"vtprune": setting})
+        return pruned.text(content, vtprune=setting)
 
     expected = []
     for request in requests:
         pruned.forget()
         expected.append(answer(request))
-    assert expected[:: len(settings)] == alone
     assert len(set(expected)) == len(expected)
     pruned.forget()
     with ThreadPoolExecutor(len(requests)) as pool:

@@ -12,7 +12,7 @@ import httpx
 from vllm_process import VllmProcess
 
 # vLLM would serve the float32 checkpoint in bfloat16, whose rounding hides what is compared here.
-_COMMON = ["--dtype", "float32", "--max-num-seqs", "64"]
+_COMMON = ["--dtype", "float32", "--max-num-seqs", "64", "--enable-prompt-tokens-details"]
 _PROBE = [
     *["--worker-extension-cls", "worker_probe.WorkerProbe"],
     *["--middleware", "preprocess_probe.PreprocessProbe"],
