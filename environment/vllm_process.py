@@ -57,7 +57,7 @@ class VllmProcess:
         """Start and wait until requests are answered.
 
         Raises:
-            RuntimeError: vLLM ended, or did not come up in five minutes; with the end of its log.
+            RuntimeError: vLLM ended, or did not come up in nine minutes; with the end of its log.
         """
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -68,7 +68,7 @@ class VllmProcess:
                 start_new_session=True,
             )
         try:
-            self._wait(deadline=time.monotonic() + 300)
+            self._wait(deadline=time.monotonic() + 540)
         except BaseException:
             self.stop()
             raise

@@ -128,6 +128,8 @@ def publish() -> None:
     if (folder := envs.prometheus_folder()) is None:
         folder = _own_folder(os.getpid())
     envs.set_metrics_folder(folder)
+    for rare in (NO_TEXT, REFUSALS):
+        rare.add(0)  # an alert needs the series before the first event
 
 
 @cache
