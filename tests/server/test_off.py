@@ -32,6 +32,7 @@ def _answers(server: Server, **extra: Any) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def expected(stock: Server) -> dict[str, str]:
+    stock.forget()
     return _answers(stock)
 
 
@@ -50,6 +51,7 @@ def test_answers_are_those_of_stock_vllm_to_the_byte(
 
 def test_a_request_can_turn_any_method_off(pruned: Server, expected: dict[str, str]) -> None:
     for method in ("vispruner", "adafv"):
+        pruned.forget()  # a prefix found in the cache is computed in other steps, and rounds so
         assert _answers(pruned, vtprune={"method": method, "rate": 0}) == expected
 
 
