@@ -48,9 +48,11 @@ def flat_loss(visual: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
 
 
 def spread_loss(visual: torch.Tensor, owner: torch.Tensor) -> torch.Tensor:
-    """How far the mean cosine among an image's texture tokens is above TEXTURE_ALIKE. The tower, told
-    only what texture must not say, says the same of all of it (0.90); a photograph's background is
-    no single point."""
+    """How far the mean cosine among an image's texture tokens is above TEXTURE_ALIKE.
+
+    The tower, told only what texture must not say, says the same of all of it (0.90); a
+    photograph's background is no single point.
+    """
     mine = (owner == 0)[..., None]
     middle = (F.normalize(visual, dim=-1) * mine).sum(1) / mine.sum(1).clamp_min(1)
     return (middle.square().sum(-1) - TEXTURE_ALIKE).relu().mean()

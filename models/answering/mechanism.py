@@ -1,4 +1,4 @@
-"""What pruning methods will find in the model: where the class token looks, what tokens resemble."""
+"""What pruning methods find in the model: where the class token looks, what tokens resemble."""
 
 from __future__ import annotations
 

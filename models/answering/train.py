@@ -45,8 +45,8 @@ WARMUP, FALL = 30, 0.35
 PATCHES = {"tower": (128,), "ideal": (48,), "real": (96, 64, 256, 128), "joint": (256, 128)}
 """Patches that the steps of a stage look at, in turns: what shows something first."""
 LABELS = torch.cat(list(WORD_IDS.values())).unique()
-"""The words that tower and decoder share stay as drawn until they are trained jointly, so both can be
-trained at the same time."""
+"""The words that tower and decoder share stay as drawn until they are trained jointly, so that both
+can be trained at the same time."""
 HELD_OUT = 2
 """First word of the seeds of the scenes that are looked at during training."""
 

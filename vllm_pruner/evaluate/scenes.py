@@ -3,8 +3,8 @@
 Every scene has, at jittered places without overlap: three salient and two faint things that differ
 in colour and shape, of which the large carry a letter or digit; one to four copies of a further
 shape, to be counted; a dozen bright tiles that all look alike, as clutter that draws the eye; and,
-in every other scene, a sign with three letters. The rest, about three quarters, is texture. The same
-seed gives the same pixels.
+in every other scene, a sign with three letters. The rest, about three quarters, is texture. The
+same seed gives the same pixels.
 """
 
 from __future__ import annotations
