@@ -99,7 +99,10 @@ class PrunedProcessor(PlannedItems):
         planned = dataclasses.replace(inputs, hf_processor_mm_kwargs=kwargs)
         output = super().apply(planned, timing_ctx)
         if plans and None not in tokens:
-            output[KEY] = sum(tokens)  # type: ignore[literal-required]  # for the answer's usage
+            # For the answer's usage and the request's span; nothing else in vLLM looks at it.
+            methods = sorted({config.method for config in configs if not config.off})
+            told = {"original": sum(tokens), "method": ", ".join(methods)}
+            output[KEY] = told  # type: ignore[literal-required]
         if not anonymous:
             count_images(configs, tokens, output["mm_placeholders"]["image"], plans)
         return output
