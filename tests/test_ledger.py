@@ -48,16 +48,19 @@ def test_every_twenty_requests_are_one_line(log: pytest.LogCaptureFixture) -> No
     _serve(ledger, 59)
     first, second = _lines(log)
     assert first["requests"] == second["requests"] == 20
-    assert second.items() >= {
-        "images": 40,
-        "visual_tokens_original": 40 * 576,
-        "visual_tokens_kept": 40 * 64,
-        "tower_seconds": 10.0,
-        "selection_seconds": 0.02,
-        "prefill_seconds_saved": 0.2,
-        "refusals": 0,
-        "images_by_method": {"a": 40},
-    }.items()
+    assert (
+        second.items()
+        >= {
+            "images": 40,
+            "visual_tokens_original": 40 * 576,
+            "visual_tokens_kept": 40 * 64,
+            "tower_seconds": 10.0,
+            "selection_seconds": 0.02,
+            "prefill_seconds_saved": 0.2,
+            "refusals": 0,
+            "images_by_method": {"a": 40},
+        }.items()
+    )
     _serve(ledger, 1)
     assert len(_lines(log)) == 3
 
@@ -101,9 +104,7 @@ def test_a_method_of_few_images_is_not_judged(log: pytest.LogCaptureFixture) -> 
     assert not [r for r in log.records if r.levelno == logging.WARNING]
 
 
-def test_0_writes_nothing(
-    log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_0_writes_nothing(log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_VTPRUNE_LOG_EVERY", "0")
     _serve(Ledger(), 40)
     assert _lines(log) == []

@@ -8,9 +8,9 @@ cost in the decoder, per parameter that a token meets, what a patch costs in the
 
 P counts the parameters of weight matrices on this rank; embeddings are looked up, and the decoder's
 head sees the last token only, so both are left out. Attention over the context, decoding over a
-shorter one and the projection are left out too, so the estimate is low for long prompts. It is high
-for a mixture of experts, whose tokens meet few of the parameters, and where a small tower leaves the
-device idle. For `resize`, the time that the tower saves is not in it.
+shorter one and the projection are left out too, so the estimate is low for long prompts. It is
+high for a mixture of experts, whose tokens meet few of the parameters, and where a small tower
+leaves the device idle. For `resize`, the time that the tower saves is not in it.
 """
 
 from __future__ import annotations
@@ -60,7 +60,5 @@ class Savings:
         if seconds_per_patch is None:
             return
         for name, tokens in self._waiting.items():
-            metrics.PREFILL_SECONDS_SAVED.add(
-                tokens * self._ratio * seconds_per_patch, method=name
-            )
+            metrics.PREFILL_SECONDS_SAVED.add(tokens * self._ratio * seconds_per_patch, method=name)
         self._waiting.clear()
