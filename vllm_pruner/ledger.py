@@ -6,11 +6,11 @@ is the same whichever API server writes it. The one before is kept in the metric
 whoever comes first past the thousand takes it up. API servers look a few times in a thousand
 requests of their own; a line may therefore cover somewhat more than a thousand, and says how many.
 
-**What pruning costs** is the device time of selection. **What it saves** is the prefill of the tokens
-that were dropped, an estimate: `models/savings.py` says of what. Not in the balance, though pruning
-changes it: decoding over a shorter context and room in the KV cache, which count for pruning; the
-prefix cache's misses under a method that reads the question, and the time in which the API server
-plans, which count against it.
+**What pruning costs** is the device time of selection. **What it saves** is the prefill of the
+tokens that were dropped, an estimate: `models/savings.py` says of what. Not in the balance, though
+pruning changes it: decoding over a shorter context and room in the KV cache, which count for
+pruning; the prefix cache's misses under a method that reads the question, and the time in which the
+API server plans, which count against it.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ class Ledger:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._requests = 0
+        self._since = time.time()
 
     def note_request(self) -> None:
         """Say that a request with images was counted; from any thread."""
@@ -66,11 +67,12 @@ class Ledger:
             self._requests += 1
             due = self._requests % max(1, every // _LOOKS) == 0
         if due:
-            _settle(every)
+            _settle(every, self._since)
 
 
-def _settle(every: int) -> None:
-    """Write a line if enough requests have come since the last one of any process."""
+def _settle(every: int, since: float) -> None:
+    """Write a line if enough requests have come since the last one of any process, or, if there was
+    none yet, since that time."""
     if (folder := envs.metrics_folder()) is None:
         return
     try:
@@ -80,7 +82,7 @@ def _settle(every: int) -> None:
             change = {key: value - then.get(key, 0.0) for key, value in now.items()}
             if _sum(change, metrics.REQUESTS) < every:
                 return
-            seconds = time.time() - last.get("time", time.time())
+            seconds = time.time() - last.get("time", since)
             logger.info("vtprune: %s", json.dumps(_line(change, seconds)))
             last["costly"] = _warn(change, every / _LOOKS, set(last.get("costly", [])))
             last["totals"] = [[*key, value] for key, value in now.items()]
@@ -96,7 +98,7 @@ def _last(path: str) -> Iterator[dict[str, Any]]:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
         before = file.read()
-        last: dict[str, Any] = json.loads(before) if before else {"time": time.time()}
+        last: dict[str, Any] = json.loads(before) if before else {}
         yield last
         file.truncate(0)
         file.write(json.dumps(last))
