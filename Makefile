@@ -9,7 +9,7 @@ BIN := .venv/bin
 ENV := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 VLLM_CPU_KVCACHE_SPACE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models serve test lint evaluate loadtest soak bench-serve bench-serve-gpu bench-questions bench-selection bench-selection-adafv bench-kernels wheel clean
+.PHONY: help setup models serve test lint evaluate loadtest soak bench-serve bench-serve-gpu bench-questions bench-overhead screenshots bench-selection bench-selection-adafv bench-kernels wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,12 @@ bench-selection-adafv: models  ## measure the selection that reads the question 
 
 bench-questions: models  ## measure methods on new images and on many questions (ARGS=its flags)
 	$(ENV) PYTHONPATH=environment $(BIN)/python benchmarks/questions.py $(ARGS)
+
+bench-overhead: models  ## measure what vtprune costs text-only traffic (ARGS=its flags)
+	$(ENV) PYTHONPATH=environment $(BIN)/python benchmarks/overhead.py $(ARGS)
+
+screenshots: setup  ## the README's pictures of the playground and the load report (ARGS=which)
+	$(ENV) PYTHONPATH=environment $(BIN)/python assets/screenshots.py $(ARGS)
 
 bench-kernels: setup  ## measure the kernels on a GPU; a dry run without one
 	$(BIN)/python benchmarks/kernels.py $(ARGS)

@@ -119,6 +119,22 @@ def test_the_last_streamed_chunk_reports_too(bounded: Server) -> None:
     assert "".join(pieces) == whole["choices"][0]["message"]["content"]
 
 
+def test_a_response_reports_too(bounded: Server) -> None:
+    picture = {"type": "input_image", "image_url": data_url(PHOTOS[0].read_bytes())}
+    content = [{**picture, "detail": "auto"}, {"type": "input_text", "text": "What?"}]
+    body = {"model": "demo", "input": [{"role": "user", "content": content}]}
+    body |= {"vtprune": {"tokens": 50}, "max_output_tokens": 4, "temperature": 0}
+    whole = bounded.client.post("/v1/responses", json=body)
+    assert whole.status_code == 200, whole.text
+    assert _counts(whole.json()) == {"original": 576, "kept": 50}
+    lines = bounded.client.post("/v1/responses", json={**body, "stream": True}).text.splitlines()
+    events = [json.loads(line.removeprefix("data: ")) for line in lines if line[:6] == "data: "]
+    (last,) = [event for event in events if event["type"] == "response.completed"]
+    assert _counts(last["response"]) == {"original": 576, "kept": 50}
+    unpruned = bounded.client.post("/v1/responses", json={**body, "vtprune": {"rate": 0}}).json()
+    assert "visual_tokens" not in unpruned["usage"]
+
+
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [
