@@ -9,9 +9,9 @@ The tower of models/demo on every photograph and on its four quarters, as crops 
                 stand-in
     redundancy  mean over kept rows of the best cosine with another kept one: what is kept twice
 
-in the encoder's features. Of methods that merge, the kept rows are the merged ones; `resize` chooses
-nothing and is left out. Methods that read a text get QUESTION, which asks for nothing in particular.
-Needs no server; the table is benchmarks/results/set-quality.md.
+in the encoder's features. Of methods that merge, the kept rows are the merged ones; `resize`
+chooses nothing and is left out. Methods that read a text get QUESTION, which asks for nothing in
+particular. Needs no server; the table is benchmarks/results/set-quality.md.
 """
 
 from __future__ import annotations

@@ -52,7 +52,8 @@ def select(tokens: VisualTokens, keep: int, options: Options) -> torch.Tensor:
     assert tokens.text is not None
     total = tokens.projected.shape[1]
     # 1. Cosines of tokens with each other and with the words; a word of zeros pads the text.
-    words = pad_sequence(list(tokens.text), batch_first=True).to(tokens.projected.dtype)
+    texts = list(tokens.text) or [tokens.projected.new_zeros(0, tokens.projected.shape[2])]
+    words = pad_sequence(texts, batch_first=True)[: len(tokens.text)].to(tokens.projected.dtype)
     cosine = cosine_gram(torch.cat([tokens.projected, words], dim=1))
     # 2. Who has a claim to be covered.
     saliency = tokens.importance.double().nan_to_num(0.0).clamp_min(0.0)
