@@ -54,6 +54,8 @@ def _cls_attention() -> dict[str, Any]:
 
 def _greedy(objective: str) -> dict[str, Any]:
     weight = torch.rand(len(LENGTHS), N, generator=torch.Generator().manual_seed(5))
+    if objective == "demand":
+        weight = weight / N
     some = {"gram": _gram(), "keep": KEEP, "objective": objective, "weight": weight}
     return {**some, "valid": VALID, "counts": COUNTS}
 
@@ -112,7 +114,7 @@ RAGGED: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     "text_relevance": ("text_relevance", _relevance),
     **{
         f"greedy_select-{objective}": ("greedy_select", lambda o=objective: _greedy(o))
-        for objective in ("max-min", "coverage", "dpp")
+        for objective in ("max-min", "coverage", "dpp", "demand")
     },
 }
 
