@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from vocabulary import ASSISTANT, EOS, IDS, NOTHING, ORDER, SIZES, encode
+from vocabulary import ASSISTANT, EOS, IDS, NOTHING, ORDER, SIZES, VISIBLE, encode
 
 from vllm_pruner.evaluate.scene_parts import COLORS, LETTERS, SHAPES
 from vllm_pruner.evaluate.scene_questions import PLAN, ask
@@ -35,13 +35,13 @@ LABEL_WORDS = {
 }
 """What the patch-level loss asks of every visual token, and among which words."""
 _PLACE = {group: {word: i for i, word in enumerate(words)} for group, words in LABEL_WORDS.items()}
-SEEN = [*COLORS, *SHAPES, "tiles", "sign"]
-"""What the class token learns to report of the salient."""
+SEEN = [*COLORS, *SHAPES, *LETTERS, "tiles", "sign"]
+"""What the class token learns to report of the salient, and of the sign where there is one."""
 
 
 @dataclass(slots=True)
 class Batch:
-    """`patches` [B, 256, 588], bytes; `labels` group -> [B, 256]; `owner` [B, 256]; `seen` [B, 18];
+    """`patches` [B, 256, 588], bytes; `labels` group -> [B, 256]; `owner` [B, 256]; `seen` [B, 34];
     `tokens`, `targets` [B, L]; `about` [B, S] owners of the named things."""
 
     patches: torch.Tensor
@@ -65,10 +65,14 @@ def take(patches: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
     return (some / 255 - MEAN.repeat_interleave(PATCH**2)) / STD.repeat_interleave(PATCH**2)
 
 
+_ROW_OF = np.arange(SIZE) // PATCH
+_PATCH_OF = _ROW_OF[:, None] * GRID + _ROW_OF
+
+
 def owners(scene: Scene) -> NDArray[np.int64]:
     """Whose each patch is: of whom a fifth of it or more shows, 0 for nobody's."""
-    cells = scene.owner.reshape(GRID, PATCH, GRID, PATCH)
-    counts = np.stack([(cells == k).sum((1, 3)) for k in range(1, 9)], -1).reshape(-1, 8)
+    mine = _PATCH_OF * 9 + scene.owner
+    counts = np.bincount(mine.ravel(), minlength=9 * GRID * GRID).reshape(-1, 9)[:, 1:]
     return np.where(counts.max(-1) >= PATCH * PATCH // 5, counts.argmax(-1) + 1, 0)
 
 
@@ -94,7 +98,7 @@ def patch_labels(scene: Scene, owner: NDArray[np.int64]) -> dict[str, NDArray[np
     y, x = np.divmod(np.arange(GRID * GRID), GRID)
     left = scene.sign_box[0]
     at = np.clip((x * PATCH + PATCH / 2 - left - 3) // 24, 0, 2).astype(int)
-    on_sign = np.array([_PLACE["letter"][letter] for letter in scene.sign])[at]
+    on_sign = np.array([_PLACE["letter"][letter] for letter in scene.sign or LETTERS[:3]])[at]
     labels["letter"] = np.where(owner == 8, on_sign, labels["letter"])
     labels["order"] = np.where(owner == 8, at, len(ORDER))
     labels["row"], labels["column"] = (y >= GRID // 2).astype(int), (x >= GRID // 2).astype(int)
@@ -104,7 +108,8 @@ def patch_labels(scene: Scene, owner: NDArray[np.int64]) -> dict[str, NDArray[np
 def _seen(scene: Scene) -> NDArray[np.float32]:
     salient = [thing for thing in scene.things if not thing.faint] + scene.copies
     words = {thing.color for thing in salient} | {thing.shape for thing in salient}
-    words |= {scene.tile_color, "tiles", "sign"}
+    words |= {thing.letter for thing in salient} | set(scene.sign)
+    words |= {scene.tile_color, "tiles"} | ({"sign"} if scene.sign else set())
     return np.array([word in words for word in SEEN], np.float32)
 
 
@@ -155,3 +160,6 @@ def layout() -> tuple[torch.Tensor, torch.Tensor, list[str]]:
 
 
 WORD_IDS = {g: torch.tensor([IDS[word] for word in words]) for g, words in LABEL_WORDS.items()}
+UNSEEN_IDS = torch.tensor([i for word, i in IDS.items() if word not in VISIBLE])
+"""Words that name nothing visible, the marks of turns among them."""
+THING_IDS = torch.tensor([IDS[word] for word in SEEN])

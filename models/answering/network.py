@@ -71,7 +71,7 @@ class Answerer(nn.Module):
         self.llava = LlavaForConditionalGeneration(config())
         self.report = nn.Linear(WIDTH, len(SEEN))
         words = self.llava.model.language_model.embed_tokens.weight
-        nn.init.normal_(words, std=WIDTH**-0.5)
+        nn.init.orthogonal_(words)  # 90 words have room in 128 dimensions
         vision = self.llava.model.vision_tower
         vision = getattr(vision, "vision_model", vision)
         self.embeddings, self.enter = vision.embeddings, vision.pre_layrnorm

@@ -3,7 +3,7 @@
 tower  the vision tower alone learns to say in the decoder's words what every patch shows
 ideal  the decoder alone learns to answer, from made-up visual tokens that say just that
 real   the decoder alone, on the tokens of the tower as it is saved (both may run side by side)
-joint  all of it, on whole images
+joint  all of it, on whole images, with texture held apart
 
 Batch n of a stage is drawn from (seed, stage, n), so a stage that is stopped goes on where it was.
 """
@@ -19,7 +19,17 @@ from pathlib import Path
 import torch
 from batches import IGNORE, WORD_IDS, Batch, layout, make_batch, take
 from guidance import guidance_loss, pooling_loss
-from losses import answer_loss, ideal_tokens, patch_loss, said_words
+from losses import (
+    KIND_WEIGHT,
+    answer_loss,
+    flat_loss,
+    ideal_tokens,
+    patch_loss,
+    said_words,
+    spread_loss,
+    visual_room,
+)
+from mechanism import mechanism
 from network import Answerer, positions, question_mask
 from start import start_decoder, start_tower
 from tqdm import tqdm
@@ -27,7 +37,7 @@ from tqdm import tqdm
 HERE = Path(__file__).resolve().parent
 DEFAULT_OUT = HERE.parents[1] / ".cache" / "training" / "answering"
 STAGES = ["tower", "ideal", "real", "joint"]
-STEPS = {"tower": 2100, "ideal": 1000, "real": 300, "joint": 100}
+STEPS = {"tower": 2100, "ideal": 900, "real": 300, "joint": 400}
 BATCH = {"tower": 24, "ideal": 12, "real": 12, "joint": 12}
 PEAK = {"tower": 1.5e-3, "ideal": 1.5e-3, "real": 1.5e-3, "joint": 4e-4}
 WARMUP, FALL = 30, 0.35
@@ -35,8 +45,8 @@ WARMUP, FALL = 30, 0.35
 PATCHES = {"tower": (128,), "ideal": (48,), "real": (96, 64, 256, 128), "joint": (256, 128)}
 """Patches that the steps of a stage look at, in turns: what shows something first."""
 LABELS = torch.cat(list(WORD_IDS.values())).unique()
-"""The words that tower and decoder share stay as drawn until they are trained jointly: both can be
-trained at the same time, and random directions are far enough apart."""
+"""The words that tower and decoder share stay as drawn until they are trained jointly, so that both
+can be trained at the same time."""
 HELD_OUT = 2
 """First word of the seeds of the scenes that are looked at during training."""
 
@@ -68,7 +78,9 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(learnt, lr=PEAK[stage], betas=(0.9, 0.98))
         self.which, self.place, self.plan = layout()
         self.tower_read = 0.0
+        self.weight = torch.tensor([KIND_WEIGHT.get(self.plan[i], 1.0) for i in self.which])
         self.label_words = self.model.words.detach()[LABELS].clone()
+        self.room = visual_room(self.model.words.detach())
 
     def file(self, stage: str) -> Path:
         folder: Path = self.arguments.out
@@ -117,21 +129,24 @@ class Trainer:
         labels = {group: label.gather(1, which) for group, label in batch.labels.items()}
         found: dict[str, torch.Tensor] = {}
         if self.stage == "ideal":
-            visual = ideal_tokens(labels, self.model.words.detach())
+            visual = ideal_tokens(labels, self.model.words.detach(), owner, self.room)
         else:
             with torch.set_grad_enabled(self.stage != "real"):
                 seen = self.model.see(take(batch.patches, which), which)
             visual, report, before = seen
+        found["flat"] = 3.0 * flat_loss(visual, self.model.words)
         if self.stage in ("tower", "joint"):
-            found["patch"] = patch_loss(visual, labels, self.model.words)
+            found["patch"] = patch_loss(visual, labels, self.model.words, owner)
             report = torch.nn.functional.binary_cross_entropy_with_logits(report, batch.seen)
-            found["report"] = 0.3 * report
+            found["report"] = 2.0 * report
             found["pool"] = 0.3 * pooling_loss(self.model, before, owner)
+        if self.stage == "joint":
+            found["spread"] = spread_loss(visual, owner)
         if self.stage != "tower":
             mask = question_mask(which.shape[1], self.which)
             place = positions(which.shape[1], self.place)
             logits, states = self.model.answer(visual, batch.tokens, mask, place)
-            found["answer"] = answer_loss(logits, batch.targets)
+            found["answer"] = answer_loss(logits, batch.targets, self.weight)
             guide = guidance_loss(self.model, states, owner, batch, self.which, mask, place)
             found["guide"] = 0.2 * guide
         return found
@@ -154,11 +169,13 @@ class Trainer:
     def accuracy(self, scenes: int) -> dict[str, float]:
         """Share of held-out questions whose every answer token is the most likely one, by kind, and
         of the tower's patches that say the right word by themselves."""
-        right: dict[str, list[bool]] = {}
+        right: dict[str, list[float]] = {}
         for i in range(0, scenes, 32):
             batch = make_batch(32, HELD_OUT, i)
             which = choose_patches(batch.owner, batch.owner.shape[1], 0)
-            visual, _, _ = self.model.see(take(batch.patches, which), which)
+            visual, _, before = self.model.see(take(batch.patches, which), which)
+            for name, shares in mechanism(self.model, visual, before, batch.owner).items():
+                right.setdefault(name, []).extend(shares)
             for name, values in said_words(visual, batch, self.model.words).items():
                 right.setdefault(name, []).extend(values)
             mask = question_mask(which.shape[1], self.which)

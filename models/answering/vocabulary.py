@@ -14,7 +14,7 @@ from vllm_pruner.evaluate.scene_questions import NUMBERS
 SPECIAL = ["<unk>", "<s>", "</s>", "<pad>", "<image>", "USER:", "ASSISTANT:"]
 UNK, BOS, EOS, PAD, IMAGE, USER, ASSISTANT = range(len(SPECIAL))
 NOTHING = "nothing"
-"""What the texture is made of: the word that patches without a thing learn to resemble."""
+"""What a thing without a letter says of it, and tiles and the sign of what they lack."""
 PLACES = ["top", "bottom", "left", "right"]
 SIZES = ["small", "large"]
 ORDER = ["first", "second", "third"]
@@ -22,6 +22,8 @@ _OTHER = "what which color shape letter size is are the a on of object shapes th
 _OTHER += " or above below does sign say tiles in this picture image you see do ? . , : nothing"
 WORDS = [*COLORS, *SHAPES, *LETTERS, *NUMBERS, *PLACES, *SIZES, *_OTHER.split(), *ORDER]
 IDS = {word: i for i, word in enumerate([*SPECIAL, *WORDS])}
+VISIBLE = [*COLORS, *SHAPES, *LETTERS, *PLACES, *SIZES, *ORDER, "tiles", "sign", NOTHING]
+"""Words that visual tokens may resemble. All others are held about equally far from every one."""
 CHAT_TEMPLATE = """\
 {{- '<s>' -}}
 {%- for message in messages if message['role'] != 'system' -%}

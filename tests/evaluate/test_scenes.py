@@ -10,7 +10,7 @@ import pytest
 from vllm_pruner.evaluate.datasets.synthetic import GROUPS, SYNTHETIC, SYNTHETIC_2
 from vllm_pruner.evaluate.scene_parts import COLORS
 from vllm_pruner.evaluate.scene_questions import NUMBERS, PLAN, ask
-from vllm_pruner.evaluate.scenes import SIZE, draw_scene
+from vllm_pruner.evaluate.scenes import SIDES, SIZE, draw_scene
 
 SCENES = [draw_scene(9, i) for i in range(40)]
 
@@ -20,6 +20,16 @@ def test_a_seed_gives_the_same_pixels_and_questions() -> None:
     assert np.array_equal(again.pixels, SCENES[3].pixels)
     assert ask(again, 9, 3) == ask(SCENES[3], 9, 3)
     assert not np.array_equal(SCENES[2].pixels, SCENES[3].pixels)
+
+
+def test_every_other_scene_has_a_sign_and_sizes_keep_apart() -> None:
+    assert 10 < sum(bool(scene.sign) for scene in SCENES) < 30
+    for i, scene in enumerate(SCENES):
+        (sign,) = [question for question in ask(scene, 9, i) if question.kind == "sign"]
+        assert sign.clear == bool(scene.sign) == bool((scene.owner == 8).any())
+        for thing in scene.things + scene.copies:
+            least, greatest = SIDES[thing.size]
+            assert least <= thing.box[2] <= greatest
 
 
 def test_things_look_as_they_are_said_to() -> None:

@@ -103,10 +103,25 @@ def _grain() -> NDArray[np.float32]:
 
 
 def background(random: np.random.Generator, size: int) -> NDArray[np.float32]:
-    """A soft texture of low saturation under a fine grain, `[size, size, 3]` in 0 to 255."""
+    """A soft texture of low saturation, with regions of other tints and faint stripes, under a fine
+    grain: `[size, size, 3]` in 0 to 255."""
     grey = random.normal(0, 26, (9, 9, 1))
     tint = random.normal(0, 12, (9, 9, 3))
     coarse = np.clip(random.uniform(85, 165) + grey + tint, 0, 255).astype(np.uint8)
     smooth = Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
     y, x = random.integers(0, 512 - size, 2)
-    return np.asarray(smooth, np.float32) + _grain()[y : y + size, x : x + size]
+    pixels = np.asarray(smooth, np.float32) + _grain()[y : y + size, x : x + size]
+    for _ in range(int(random.integers(1, 4))):
+        top, left, bottom, right = _region(random, size)
+        region = pixels[top:bottom, left:right]
+        region += random.normal(0, 9, 3).astype(np.float32)
+        wave = random.uniform(0, 6) * np.sin(np.arange(size) * random.uniform(0.25, 1.2))
+        stripes = wave.astype(np.float32)[:, None]
+        region += stripes[top:bottom, None] if random.random() < 0.5 else stripes[left:right]
+    return pixels
+
+
+def _region(random: np.random.Generator, size: int) -> tuple[int, int, int, int]:
+    """Top, left, bottom, right of a rectangle of half the image's sides or more."""
+    (top, left), (height, width) = random.integers(0, size // 2, (2, 2)).tolist()
+    return top, left, min(size, top + height + size // 2), min(size, left + width + size // 2)

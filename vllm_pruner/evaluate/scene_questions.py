@@ -86,6 +86,13 @@ def _count(scene: Scene, random: np.random.Generator) -> Question:
     return Question("count", text, NUMBERS[number], about=(about,))
 
 
+def _sign(scene: Scene) -> Question:
+    text = "what does the sign say?"
+    if not scene.sign:
+        return Question("sign", text, " ".join(LETTERS[:3]), about=(0,), clear=False)
+    return Question("sign", text, " ".join(scene.sign), about=(8,))
+
+
 def ask(scene: Scene, *seed: int) -> list[Question]:
     """One question for every entry of `PLAN`; no two of a kind about the same thing."""
     random = np.random.default_rng(seed)
@@ -101,8 +108,7 @@ def ask(scene: Scene, *seed: int) -> list[Question]:
         elif kind == "count":
             questions.append(_count(scene, random))
         elif kind == "sign":
-            text = "what does the sign say?"
-            questions.append(Question(kind, text, " ".join(scene.sign), about=(8,)))
+            questions.append(_sign(scene))
         else:
             text = "what color are the tiles?"
             questions.append(Question(kind, text, scene.tile_color, about=(7,)))

@@ -2,9 +2,9 @@
 
 Every scene has, at jittered places without overlap: three salient and two faint things that differ
 in colour and shape, of which the large carry a letter or digit; one to four copies of a further
-shape, to be counted; a dozen bright tiles that all look alike, as clutter that draws the eye; and a
-sign with three letters. The rest, about three quarters, is texture. The same seed gives the same
-pixels.
+shape, to be counted; a dozen bright tiles that all look alike, as clutter that draws the eye; and,
+in every other scene, a sign with three letters. The rest, about three quarters, is texture. The
+same seed gives the same pixels.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from vllm_pruner.evaluate.scene_parts import (
 __all__ = ["SIZE", "Scene", "Thing", "draw_scene"]
 
 SIZE = 224
-SMALL, LARGE = 32, 48
-"""Sides of things in pixels; copies are small."""
+SIDES = {"small": (28, 36), "large": (44, 52)}
+"""Least and greatest side of things in pixels; copies are small."""
+SIGNS = 0.5
+"""Share of the scenes that have a sign."""
 TILE, SIGN_HEIGHT = 16, 30
 FAINT = (0.28, 0.42)
 """How much of its colour a faint thing adds to the texture."""
@@ -67,6 +69,7 @@ class Scene:
     copies: list[Thing] = field(default_factory=list)
     tile_color: str = ""
     sign: str = ""
+    """Empty where there is none."""
     sign_box: Box = (0, 0, 0, 0)
 
 
@@ -97,6 +100,10 @@ class _Canvas:
         region = self.pixels[y : y + height, x : x + width]
         region += mask[..., None] * (color - region)
 
+    def side(self, size: str) -> int:
+        least, greatest = SIDES[size]
+        return int(self.random.integers(least, greatest + 1))
+
     def color(self, name: str) -> NDArray[np.float32]:
         return np.asarray(COLORS[name], np.float32) + self.random.normal(0, 9, 3).astype(np.float32)
 
@@ -121,7 +128,7 @@ def _add_things(canvas: _Canvas, scene: Scene, shapes: list[str], colors: list[s
     letters = random.permutation(list(LETTERS))
     for i, (shape, color) in enumerate(zip(shapes[:5], colors[:5], strict=True)):
         size = "small" if random.random() < 0.5 else "large"
-        side = SMALL if size == "small" else LARGE
+        side = canvas.side(size)
         box = canvas.place(side, side)
         if box is None:
             return False
@@ -133,7 +140,8 @@ def _add_things(canvas: _Canvas, scene: Scene, shapes: list[str], colors: list[s
 
 def _add_copies(canvas: _Canvas, scene: Scene, shape: str, color: str) -> bool:
     for _ in range(int(canvas.random.integers(1, 5))):
-        box = canvas.place(SMALL, SMALL)
+        side = canvas.side("small")
+        box = canvas.place(side, side)
         if box is None:
             return False
         thing = Thing(shape, color, "small", "", False, box)
@@ -144,6 +152,8 @@ def _add_copies(canvas: _Canvas, scene: Scene, shape: str, color: str) -> bool:
 
 def _add_sign(canvas: _Canvas, scene: Scene) -> bool:
     random = canvas.random
+    if random.random() >= SIGNS:
+        return True
     scene.sign = "".join(str(letter) for letter in random.choice(list(LETTERS), 3))
     width = 3 * 24 + 6
     box = canvas.place(width, SIGN_HEIGHT)

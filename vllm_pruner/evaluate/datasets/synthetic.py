@@ -37,16 +37,18 @@ def _png(*seed: int) -> bytes:
 
 
 def _items(which: int, folder: Path | None, limit: int | None) -> Iterator[Item]:
-    """One question of each group a scene, drawn by lot among its clear ones."""
-    left, scene_number = DEFAULT_ITEMS if limit is None else limit, 0
-    while left > 0:
+    """One question of each group a scene, drawn by lot among its clear ones, until each group has
+    its part. Only every other scene has something to read, so reading takes more scenes."""
+    total, scene_number = DEFAULT_ITEMS if limit is None else limit, 0
+    left = {group: (total + i) // len(GROUPS) for i, group in enumerate(reversed(GROUPS))}
+    while any(left.values()):
         seed = (which, scene_number)
         questions = [question for question in ask(draw_scene(*seed), *seed) if question.clear]
         lot = np.random.default_rng(seed)
         for group in GROUPS:
             mine = [question for question in questions if _group(question) == group]
-            if mine and left:
-                chosen, left = mine[int(lot.integers(len(mine)))], left - 1
+            if mine and left[group]:
+                chosen, left[group] = mine[int(lot.integers(len(mine)))], left[group] - 1
                 key, image = f"{scene_number}-{group}", str(scene_number)
                 load = partial(_png, *seed)
                 yield Item(key, image, load, chosen.text, chosen.answer, group)
