@@ -212,10 +212,10 @@ def patch_tracing(attributes: Callable[[Any], dict[str, Any]]) -> None:
     try:
         run, make, request_name = (
             AsyncLLM.generate,
-            output_processor.instrument_manual,
+            vars(output_processor)["instrument_manual"],  # imported there, not exported
             SpanAttributes.GEN_AI_REQUEST_ID,
         )
-    except AttributeError as error:
+    except (AttributeError, KeyError) as error:
         raise RuntimeError(f"vtprune: vLLM is not built as {CHECKED_VERSION} is: {error}") from None
     running: dict[Any, dict[str, Any]] = {}
 

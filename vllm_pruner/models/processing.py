@@ -107,10 +107,11 @@ class PrunedProcessor(PlannedItems):
             kwargs[KEY] = plans = self._plans(configs, bare, anonymous)
         planned = dataclasses.replace(inputs, hf_processor_mm_kwargs=kwargs)
         output = super().apply(planned, timing_ctx)
-        if plans and None not in tokens:
+        known = [count for count in tokens if count is not None]
+        if plans and len(known) == len(tokens):
             # For the answer's usage and the request's span; nothing else in vLLM looks at it.
             methods = sorted({config.method for config in configs if not config.off})
-            told = {"original": sum(tokens), "method": ", ".join(methods)}
+            told = {"original": sum(known), "method": ", ".join(methods)}
             output[KEY] = told  # type: ignore[literal-required]
         if not anonymous:
             count_images(configs, tokens, output["mm_placeholders"]["image"], plans)
