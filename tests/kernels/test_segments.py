@@ -10,7 +10,7 @@ import pytest
 import torch
 from vtprune_kernels import cosine_gram, dedup, gather_rows
 from vtprune_kernels.segments import end_of, kept_of
-from vtprune_kernels.spec import Spec, all_specs, features
+from vtprune_kernels.spec import all_specs, features
 
 SPECS = {spec.name: spec for spec in all_specs()}
 INTERPRETED = pytest.mark.usefixtures("interpreted", "poisoned")
