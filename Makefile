@@ -9,7 +9,7 @@ BIN := .venv/bin
 ENV := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 VLLM_CPU_KVCACHE_SPACE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models serve test lint evaluate loadtest soak bench-serve bench-serve-gpu bench-questions bench-selection bench-selection-adafv bench-kernels wheel clean
+.PHONY: help setup models serve test lint evaluate loadtest soak bench-serve bench-serve-gpu bench-questions bench-overhead screenshots bench-selection bench-selection-adafv bench-set-quality bench-kernels wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,8 +24,8 @@ serve: setup  ## serve the demo model with pruning (PORT=8000, ARGS=more flags)
 	$(ENV) $(BIN)/vllm serve models/demo --plugin vtprune \
 	  --served-model-name demo --dtype float32 --max-model-len 4096 --port $(PORT) $(ARGS)
 
-test: lint models  ## lint, check types, run the tests (ARGS=pytest's)
-	$(ENV) $(BIN)/pytest $(ARGS)
+test: lint models  ## lint, check types, run the tests on two cores (ARGS=pytest's)
+	$(ENV) $(BIN)/pytest --numprocesses 2 --dist loadgroup $(ARGS)
 
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check
@@ -53,8 +53,17 @@ bench-selection: models  ## measure the selection alone (ARGS=its flags)
 bench-selection-adafv: models  ## measure the selection that reads the question (ARGS=its flags)
 	$(ENV) $(BIN)/python benchmarks/selection_adafv.py $(ARGS)
 
+bench-set-quality: setup  ## how well kept tokens stand for photographs (ARGS=its flags)
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/set_quality.py $(ARGS)
+
 bench-questions: models  ## measure methods on new images and on many questions (ARGS=its flags)
 	$(ENV) PYTHONPATH=environment $(BIN)/python benchmarks/questions.py $(ARGS)
+
+bench-overhead: models  ## measure what vtprune costs text-only traffic (ARGS=its flags)
+	$(ENV) PYTHONPATH=environment $(BIN)/python benchmarks/overhead.py $(ARGS)
+
+screenshots: setup  ## the README's pictures of the playground and the load report (ARGS=which)
+	$(ENV) PYTHONPATH=environment $(BIN)/python assets/screenshots.py $(ARGS)
 
 bench-kernels: setup  ## measure the kernels on a GPU; a dry run without one
 	$(BIN)/python benchmarks/kernels.py $(ARGS)

@@ -89,7 +89,7 @@ def cases(device: torch.device, large: bool) -> Iterator[Case]:
             2.0 * total * width,
             1.0 * total * patches * width,
         )
-        for objective in ("max-min", "coverage", "dpp"):
+        for objective in ("max-min", "coverage", "dpp", "demand"):
             greedy = {"gram": gram, "keep": patches // 9, "objective": objective}
             # Each taken row's column at least; the diagonal of the first step is less.
             least = 4.0 * images * (patches // 9) * length

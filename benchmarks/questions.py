@@ -80,6 +80,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--keep", type=int, default=64)
     parser.add_argument("--output-tokens", type=int, default=8)
+    parser.add_argument("--eager", action="store_true", help="no contender compiles its decoder")
     return parser.parse_args()
 
 
@@ -112,6 +113,8 @@ def _server(
     flags += ["--block-size", str(BLOCK), "--limit-mm-per-prompt", '{"image": 1}']
     if arguments.model != "demo":
         flags += ["--load-format", "dummy"]
+    if arguments.eager:
+        flags += ["--enforce-eager"]
     log = logs / f"{name.replace(', ', '-').replace(' ', '-')}.log"
     process = VllmProcess(log, arguments.model, *flags, *_contenders(arguments)[name])
     return stack.enter_context(process)

@@ -2,12 +2,14 @@
 
     make bench-selection                                     1 and 8 images, float32 and bfloat16
     make bench-selection ARGS="--images 1 --dtypes float32 --rounds 9"
-    make bench-selection ARGS="--every-method"               how long each method takes to choose
+    make bench-selection ARGS="--every-method"               each method's choice, beside the tower
 
 CLIP-L/14-336 with random weights: no contender's time depends on values. Tower, selection and the
 literal routine take turns in every round, on the tower's own query, key and features; the figures
 are medians. A result that differs from the literal routine's is refused before anything is timed.
-Rows are appended to benchmarks/results/selection-cpu.csv.
+Rows are appended to benchmarks/results/selection-cpu.csv, of every method to
+selection-methods-cpu.csv. What those take beside choosing, such as the projection of all tokens, is
+not in it.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from vllm_pruner import method as methods
 from vllm_pruner.method import VisualTokens
 
 RESULTS = Path(__file__).parent / "results" / "selection-cpu.csv"
+METHODS = RESULTS.with_name("selection-methods-cpu.csv")
 KEEP, IMPORTANT, STEP = 64, 32, 8
 SCALE = (WIDTH // HEADS) ** -0.5
 MOST_OF_TOWER, LEAST_SPEEDUP = 0.10, 5.0
@@ -110,12 +113,28 @@ def measure(images: int, dtype: torch.dtype, rounds: int) -> Clock:
 
 
 @torch.inference_mode()
-def compare_methods(images: int, dtype: torch.dtype, rounds: int) -> None:
-    """Print the time of every method's choice, on the tensors of one tower."""
-    features, query, key = ClipTower().to(dtype)(torch.randn(images, 3, 336, 336).to(dtype))
-    print(f"\n| method | choosing {KEEP} of {PATCHES}, {images} images, {dtype} |\n|---|---|")
-    for name, took in time_methods(features, query, key, KEEP, HEADS, rounds).items():
-        print(f"| {name} | {took:.1f} ms |", flush=True)
+def compare_methods(images: int, dtype: str, rounds: int) -> list[dict[str, Any]]:
+    """Time every method's choice on the tensors of one tower, and the tower before and after."""
+    kind = getattr(torch, dtype)
+    tower, pixels = ClipTower().to(kind), torch.randn(images, 3, 336, 336).to(kind)
+    clock, outputs = Clock(), tower(pixels)
+    for _ in range(rounds):
+        with clock.step("tower"):
+            outputs = tower(pixels)
+    took = time_methods(*outputs, KEEP, HEADS, rounds)
+    for _ in range(rounds):
+        with clock.step("tower"):
+            tower(pixels)
+    whole = clock.median("tower")
+    print(f"\n{KEEP} of {PATCHES}, {images} images, {dtype}: the tower takes {whole:.0f} ms\n")
+    print("| method | choosing | of the tower |\n|---|---|---|")
+    rows = []
+    for name, milliseconds in sorted(took.items(), key=lambda entry: entry[1]):
+        print(f"| `{name}` | {milliseconds:.1f} ms | {milliseconds / whole:.2%} |", flush=True)
+        about = {"images": images, "dtype": dtype, "kept": f"{KEEP} of {PATCHES}", "method": name}
+        times = {"choosing_ms": round(milliseconds, 2), "tower_ms": round(whole, 1)}
+        rows.append({**about, **times, "choosing_of_tower": round(milliseconds / whole, 5)})
+    return rows
 
 
 def row(clock: Clock, images: int, dtype: str) -> dict[str, Any]:
@@ -148,7 +167,9 @@ def main() -> None:
     if arguments.every_method:
         for dtype in arguments.dtypes:
             for images in arguments.images:
-                compare_methods(images, getattr(torch, dtype), arguments.rounds)
+                found = compare_methods(images, dtype, arguments.rounds)
+                if not arguments.dry_run:
+                    append(METHODS, [{**machine, **entry} for entry in found])
         return
     steps = " | ".join(STEPS)
     print(f"| images | dtype | tower ms | selection ms | of tower | literal ms | ratio | {steps} |")

@@ -1,4 +1,4 @@
-"""A chat request over HTTP: settings out of its body, visual tokens into its usage.
+"""A chat request over HTTP: settings out of its body, visual tokens into its usage and its span.
 
 `"vtprune": {...}` in the body and OpenAI's `image_url.detail` reach the processor where a trusted
 request's `mm_processor_kwargs["vtprune"]` does, without opening that door to anything else.
@@ -18,7 +18,7 @@ from vllm_pruner.request import DETAIL, check
 if TYPE_CHECKING:
     from vllm.config import ModelConfig
 
-__all__ = ["USAGE", "report", "requested", "take_counts"]
+__all__ = ["USAGE", "report", "requested", "span_attributes", "take_counts"]
 
 USAGE = "visual_tokens"
 """The field of `usage`: `{"original": tokens of all images, "kept": of these}`."""
@@ -79,31 +79,59 @@ def _level(part: dict[str, Any]) -> str:
 
 def take_counts(request: Any, engine_input: Any) -> None:
     """Note on the request how many visual tokens its images have and how many are kept."""
-    original = engine_input.pop(KEY, None)
-    if original is None:
-        return
-    kept = sum(place.get_num_embeds() for place in engine_input["mm_placeholders"]["image"])
-    setattr(request, _COUNTS, {"original": original, "kept": kept})
+    if (told := engine_input.get(KEY)) is not None:
+        setattr(request, _COUNTS, {"original": told["original"], "kept": _kept(engine_input)})
+
+
+def _kept(engine_input: Any) -> int:
+    """Visual tokens in a prompt."""
+    return sum(place.get_num_embeds() for place in engine_input["mm_placeholders"]["image"])
+
+
+def span_attributes(engine_input: Any) -> dict[str, Any]:
+    """Return what the OpenTelemetry span of a request says, by name; empty if nothing is pruned.
+
+    The rate is what became of all images of the request together, whatever was asked for.
+    """
+    told = engine_input.get(KEY) if isinstance(engine_input, dict) else None
+    if told is None:
+        return {}
+    original, kept = told["original"], _kept(engine_input)
+    return {
+        f"{KEY}.images": len(engine_input["mm_placeholders"]["image"]),
+        f"{KEY}.visual_tokens.original": original,
+        f"{KEY}.visual_tokens.kept": kept,
+        f"{KEY}.method": told["method"],
+        f"{KEY}.rate": 1 - kept / original,
+    }
 
 
 def report(request: Any, answer: Any) -> Any:
-    """Return the answer to a chat completion with the counts in its usage, if it was pruned."""
+    """Return the answer to a chat completion or a Responses request, with the counts in its usage
+    if it was pruned."""
     counts = (request.model_extra or {}).pop(_COUNTS, None)
     if counts is None:
         return answer
     if isinstance(answer, AsyncGenerator):
         return _report_streamed(answer, counts)
-    if getattr(answer, "usage", None) is not None:
-        setattr(answer.usage, USAGE, counts)
+    _report_in(answer, counts)
     return answer
 
 
+def _report_in(answer: Any, counts: dict[str, int]) -> None:
+    if getattr(answer, "usage", None) is not None:
+        setattr(answer.usage, USAGE, counts)
+
+
 async def _report_streamed(
-    events: AsyncGenerator[str, None], counts: dict[str, int]
-) -> AsyncGenerator[str, None]:
-    """The same events; the last one, which has a usage and no choices, with the counts."""
+    events: AsyncGenerator[Any, None], counts: dict[str, int]
+) -> AsyncGenerator[Any, None]:
+    """The same events; the last one of a chat, which has a usage and no choices, with the counts,
+    and so the last one of a response, which carries it whole."""
     async for event in events:
-        if '"choices":[],' in event and '"usage":{' in event:
+        if not isinstance(event, str):
+            _report_in(getattr(event, "response", None), counts)
+        elif '"choices":[],' in event and '"usage":{' in event:
             chunk = json.loads(event.removeprefix("data: "))
             chunk["usage"][USAGE] = counts
             event = f"data: {json.dumps(chunk, ensure_ascii=False, separators=(',', ':'))}\n\n"

@@ -7,9 +7,10 @@ fails there, with a sentence, not in the middle of a request.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ __all__ = [
     "enable_endpoints",
     "patch_chat",
     "patch_engine_args",
+    "patch_tracing",
     "position_embedding",
     "profiled_images",
     "tower_attention",
@@ -114,28 +116,30 @@ def patch_chat(
 
     Relies on `OnlineRenderer.preprocess_chat`, which makes the engine's input of every chat-like
     request and reads `request.mm_processor_kwargs`; on its `trust_request_mm_kwargs`; and on
-    `OpenAIServingChat.create_chat_completion`. Safe to call again. May go when vLLM lets a plugin
-    add a field to its requests.
+    `OpenAIServingChat.create_chat_completion` and `OpenAIServingResponses.create_responses`. Safe
+    to call again. May go when vLLM lets a plugin add a field to its requests.
 
     Args:
         key: our key in `mm_processor_kwargs`.
         requested: returns the settings of a request, given the server's model and the messages.
         take_counts: called with the request and the engine's input made of it.
-        report: returns the answer to a chat completion, given the request and vLLM's answer.
+        report: returns the answer to a client, given the request and vLLM's answer.
 
     Raises:
         RuntimeError: this vLLM is built in another way than the one this was read in.
     """
     from vllm.entrypoints.generate.base.protocol import validate_request_mm_kwargs
     from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
+    from vllm.entrypoints.openai.responses.serving import OpenAIServingResponses
     from vllm.renderers.online_renderer import OnlineRenderer
 
     if "_vtprune" in vars(OnlineRenderer):
         return
     try:
-        preprocess, complete = (
+        preprocess, complete, respond = (
             OnlineRenderer.preprocess_chat,
             OpenAIServingChat.create_chat_completion,
+            OpenAIServingResponses.create_responses,
         )
     except AttributeError as error:
         raise RuntimeError(f"vtprune: vLLM is not built as {CHECKED_VERSION} is: {error}") from None
@@ -170,9 +174,80 @@ def patch_chat(
     ) -> Any:
         return report(request, await complete(self, request, raw_request))
 
+    @functools.wraps(respond)
+    async def create_responses(
+        self: OpenAIServingResponses, request: Any, raw_request: Any = None
+    ) -> Any:
+        return report(request, await respond(self, request, raw_request))
+
     setattr(OnlineRenderer, "_vtprune", True)  # noqa: B010
     setattr(OnlineRenderer, "preprocess_chat", preprocess_chat)  # noqa: B010
     setattr(OpenAIServingChat, "create_chat_completion", create_chat_completion)  # noqa: B010
+    setattr(OpenAIServingResponses, "create_responses", create_responses)  # noqa: B010
+
+
+def patch_tracing(attributes: Callable[[Any], dict[str, Any]]) -> None:
+    """Let vLLM's span of a request carry attributes of ours.
+
+    vLLM makes the span `llm_request` when the last token is there, in the API server, with explicit
+    times: no span is current while the request runs, and a span processor would see neither the
+    request nor, in time, its attributes. Relies on `AsyncLLM.generate`, which gets the engine's
+    input, for the request's name; and on `vllm.v1.engine.output_processor` calling its
+    `instrument_manual` with that name among the attributes, before `generate` ends. Requests
+    without attributes take vLLM's own path. Safe to call again. May go when a renderer can add to
+    a request's span.
+
+    Args:
+        attributes: returns them by name, given an engine's input; empty for none.
+
+    Raises:
+        RuntimeError: this vLLM is built in another way than the one this was read in.
+    """
+    from vllm.tracing import SpanAttributes
+    from vllm.v1.engine import output_processor
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    if "_vtprune" in vars(AsyncLLM):
+        return
+    try:
+        run, make, request_name = (
+            AsyncLLM.generate,
+            vars(output_processor)["instrument_manual"],  # imported there, not exported
+            SpanAttributes.GEN_AI_REQUEST_ID,
+        )
+    except (AttributeError, KeyError) as error:
+        raise RuntimeError(f"vtprune: vLLM is not built as {CHECKED_VERSION} is: {error}") from None
+    running: dict[Any, dict[str, Any]] = {}
+
+    @functools.wraps(run)
+    def generate(
+        self: AsyncLLM, prompt: Any, sampling_params: Any, request_id: str, **kwargs: Any
+    ) -> AsyncGenerator[Any, None]:
+        outputs = run(self, prompt, sampling_params, request_id, **kwargs)
+        found = attributes(prompt)
+        return remembered(outputs, request_id, found) if found else outputs
+
+    async def remembered(
+        outputs: AsyncGenerator[Any, None], request_id: str, found: dict[str, Any]
+    ) -> AsyncGenerator[Any, None]:
+        running[request_id] = found
+        try:
+            async with contextlib.aclosing(outputs):
+                async for output in outputs:
+                    yield output
+        finally:
+            running.pop(request_id, None)
+
+    @functools.wraps(make)
+    def instrument_manual(*args: Any, **kwargs: Any) -> Any:
+        given = kwargs.get("attributes") or {}
+        if found := running.get(given.get(request_name)):
+            kwargs["attributes"] = {**given, **found}
+        return make(*args, **kwargs)
+
+    setattr(AsyncLLM, "_vtprune", True)  # noqa: B010
+    setattr(AsyncLLM, "generate", generate)  # noqa: B010
+    setattr(output_processor, "instrument_manual", instrument_manual)  # noqa: B010
 
 
 def enable_endpoints(name: str) -> None:

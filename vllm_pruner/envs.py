@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["disabled", "metrics_folder", "prometheus_folder", "set_metrics_folder"]
+__all__ = ["disabled", "log_every", "metrics_folder", "prometheus_folder", "set_metrics_folder"]
 
 _METRICS = "VLLM_VTPRUNE_METRICS_DIR"
+_LOG_EVERY = "VLLM_VTPRUNE_LOG_EVERY"
 
 
 def disabled() -> bool:
@@ -19,6 +20,18 @@ def disabled() -> bool:
     way out that needs no change of any command line. Unset, empty and `0` mean off.
     """
     return os.environ.get("VLLM_VTPRUNE_DISABLE", "") not in ("", "0")
+
+
+def log_every() -> int:
+    """How many requests with images one line of the log sums up; 0 for no such lines.
+
+    Raises:
+        ValueError: one sentence, if `VLLM_VTPRUNE_LOG_EVERY` is no such number.
+    """
+    said = os.environ.get(_LOG_EVERY) or "1000"
+    if not (said.isascii() and said.isdigit()):
+        raise ValueError(f"{_LOG_EVERY} is {said!r}; allowed: a number of requests, 0 for no lines")
+    return int(said)
 
 
 def prometheus_folder() -> str | None:

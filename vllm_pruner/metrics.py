@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import REGISTRY
@@ -38,12 +39,14 @@ __all__ = [
     "KEPT",
     "NO_TEXT",
     "ORIGINAL",
+    "PREFILL_SECONDS_SAVED",
     "REFUSALS",
     "REQUESTS",
     "SELECTION_SECONDS",
     "TOWER_SECONDS",
     "Metric",
     "publish",
+    "totals",
 ]
 
 logger = logging.getLogger("vllm.vtprune")
@@ -100,6 +103,11 @@ FEATURE_MISSES = Metric("vtprune_feature_cache_misses", "Images that the vision 
 FEATURE_BYTES = Metric("vtprune_feature_cache_bytes", "Bytes of cached features", is_counter=False)
 TOWER_SECONDS = Metric("vtprune_tower_seconds", "Device time of the vision tower")
 SELECTION_SECONDS = Metric("vtprune_selection_seconds", "Device time of selection", _BY_METHOD)
+PREFILL_SECONDS_SAVED = Metric(
+    "vtprune_prefill_seconds_saved",
+    "Estimated device time of the prefill that pruning saved",
+    _BY_METHOD,
+)
 
 _lock = threading.Lock()
 
@@ -130,6 +138,19 @@ def publish() -> None:
     envs.set_metrics_folder(folder)
     for rare in (NO_TEXT, REFUSALS):
         rare.add(0)  # an alert needs the series before the first event
+
+
+def totals() -> dict[tuple[str, str], float]:
+    """What all processes of this server counted so far, by metric's name and method ("" for those
+    that have none); empty if nobody asked for counts."""
+    folder = envs.metrics_folder()
+    files = sorted(Path(folder).glob("*_vtprune-*.db")) if folder else []
+    merged = MultiProcessCollector.merge([str(file) for file in files])  # type: ignore[no-untyped-call]
+    return {
+        (metric.name, sample.labels.get("method", "")): sample.value
+        for metric in merged
+        for sample in metric.samples
+    }
 
 
 @cache

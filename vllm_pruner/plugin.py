@@ -99,8 +99,14 @@ def _create_pruned(
     alone = encoder_only.lacks_language_model(model_config, engine_args)
     if alone and (fault := encoder_only.fault(config)):
         raise ConfigError(fault)
+    try:
+        envs.log_every()
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     metrics.publish()
     compat.patch_chat(KEY, chat.requested, chat.take_counts, chat.report)
+    if engine_args.otlp_traces_endpoint is not None:
+        compat.patch_tracing(chat.span_attributes)
     _announce(config, model_config, tokens)
     return model_config
 

@@ -1,4 +1,4 @@
-"""Greedy selection of k rows by one of three objectives, behind one loop.
+"""Greedy selection of k rows by one of four objectives, behind one loop.
 
 For one segment with similarities S (`gram`) and weights w, `keep` times:
 
@@ -8,15 +8,19 @@ For one segment with similarities S (`gram`) and weights w, `keep` times:
                  then   near[i] = min(near[i], 1 - S[i, p])
     "coverage"   score  w[i] * sum_j max(0, S[j, i] - cover[j])
                  then   cover[j] = max(cover[j], S[j, p])
+    "demand"     score  sum_j w[j] * max(0, S[j, i] - cover[j])
+                 then   cover[j] = max(cover[j], S[j, p])
     "dpp"        score  rest[i], at first w[i]**2 S[i, i]
                  then   e[i] = (w[p] S[p, i] w[i] - sum_c c[p] c[i]) / sqrt(rest[p])
                         e joins the c, rest[i] = rest[i] - e[i]**2
 
-"max-min" is DivPrune, "coverage" is SCOPE (facility location times saliency), "dpp" is CDPruner (a
+"max-min" is DivPrune, "coverage" is SCOPE (facility location times saliency), "demand" is facility
+location whose weights say what should be covered, not who may cover, "dpp" is CDPruner (a
 determinantal point process, by incremental Cholesky). Near ties are decided by the last bit, so the
 arithmetic is fixed: coverage adds S, clipped to 1, in whole multiples of 2**-22, which is exact in
-any order, and the point process is in float64, where what remains of a duplicate, anything below
-1e-6, is 0.
+any order; demand counts w in whole multiples of 2**-30 besides, which is exact as long as a
+segment's w add up to 1 at most; the point process is in float64, where what remains of a duplicate,
+anything below 1e-6, is 0.
 
 Sources: DivPrune (arXiv 2503.02175), SCOPE (2510.24214), CDPruner (2506.10967), all from the
 formulas in `methods.md` section 3. Deviation: the nearest other row in the first step of "max-min"
@@ -38,8 +42,9 @@ from vtprune_kernels.spec import EXACT, Spec, features
 
 __all__ = ["SPEC", "greedy_select"]
 
-_OBJECTIVES = ("max-min", "coverage", "dpp")
+_OBJECTIVES = ("max-min", "coverage", "dpp", "demand")
 _ONE = 2.0**22
+_ALL_DEMAND = 2.0**30
 _DUPLICATE = 1e-6
 """A Gram of float32 entries is positive semidefinite up to some 1e-7."""
 
@@ -59,9 +64,9 @@ def greedy_select(
     Args:
         gram: `[segments, N, N]` float32, symmetric, similarity of every pair, finite.
         keep: rows to take in each segment, 0 to N.
-        objective: "max-min", "coverage" or "dpp".
-        weight: `[segments, N]` float32, non-negative and finite; ones by default, not used by
-            "max-min".
+        objective: "max-min", "coverage", "demand" or "dpp".
+        weight: `[segments, N]` float32, non-negative and finite, for "demand" with a sum of 1 at
+            most; ones by default (for "demand" equal shares), not used by "max-min".
         valid: `[segments, N]` bool, which rows exist (see `segments`): others are neither taken nor
             counted as neighbours or as covered.
         counts: `[segments]` integers, how many of `keep` each segment takes (see `segments`).
@@ -112,12 +117,16 @@ def _take(
     kernel = weight.double()[:, :, None] * gram.double() * weight.double()[:, None, :]
     rest = kernel.diagonal(dim1=1, dim2=2).clone()
     cholesky = kernel.new_zeros((segments, 0, rows))
+    demand = (weight.double() * _ALL_DEMAND).round().unsqueeze(1)
     for step in range(keep):
         if objective == "max-min":
             score = (1 - gram).masked_fill(eye, float("inf")).amin(dim=2) if step == 0 else near
         elif objective == "coverage":
             gain = (units - cover[:, :, None]).clamp_min(0).sum(dim=1)
             score = gain.float() * weight
+        elif objective == "demand":
+            gain = (units - cover[:, :, None]).clamp_min(0)
+            score = torch.bmm(demand, gain).squeeze(1)
         else:
             score = rest.where(rest > _DUPLICATE, 0.0)
         # 2. The best row; argmax gives the first of equals.
@@ -126,7 +135,7 @@ def _take(
         # 3. State with that row in the set.
         if objective == "max-min":
             near = torch.minimum(near, 1 - gram[each, best])
-        elif objective == "coverage":
+        elif objective in ("coverage", "demand"):
             cover = torch.maximum(cover, units[each, best])
         else:
             pivot = score[each, best]
@@ -172,10 +181,13 @@ def _make_inputs(
     segments, width = (8, 1024) if large else (2, 24)
     rows = features(kind, (segments, size, width), dtype, "cpu")
     weight = torch.rand((segments, size), generator=torch.Generator().manual_seed(size))
+    objective = objective or _OBJECTIVES[size % 4]
+    if objective == "demand":
+        weight = weight / size
     return {
         "gram": cosine_gram_reference(rows).to(device),
         "keep": size // 9 if large else max(1, min(size // 9, 12)),
-        "objective": objective or _OBJECTIVES[size % 3],
+        "objective": objective,
         "weight": weight.to(device),
     }
 

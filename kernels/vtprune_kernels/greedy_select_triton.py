@@ -2,7 +2,7 @@
 
 Scores and states are registers, and only what rows exchange (cover, the c) goes through memory that
 stays in the L1 or L2 cache. A step reads one row of S for "max-min" (2.3 KB of 576), all of S for
-"coverage", every c for "dpp".
+"coverage" and "demand", every c for "dpp".
 """
 
 # Triton's bodies carry no Python types.
@@ -69,6 +69,13 @@ def _units(similarity):
 
 
 @triton.jit
+def _demand(weight):
+    """Count whole multiples of 2**-30, half to even, by the same shift in float64."""
+    scaled = weight.to(tl.float64) * 1073741824.0
+    return ((scaled + 6755399441055744.0) - 6755399441055744.0).to(tl.int64)
+
+
+@triton.jit
 def _greedy_select_kernel(
     gram,
     weight,
@@ -120,7 +127,8 @@ def _greedy_select_kernel(
                 other=-float("inf"),
             )
             score = tl.minimum(score, tl.min(1.0 - s, axis=0))
-    if OBJECTIVE == "coverage":
+    gain = tl.zeros([BLOCK], dtype=tl.int64)
+    if OBJECTIVE == "coverage" or OBJECTIVE == "demand":
         tl.store(cover + i, covered, mask=inside)
         tl.debug_barrier()
     rest = tl.zeros([BLOCK], dtype=tl.float64)
@@ -131,7 +139,7 @@ def _greedy_select_kernel(
 
     for step in range(number):
         # 2. The best row that is not taken; the first of equals.
-        if OBJECTIVE == "coverage":
+        if OBJECTIVE == "coverage" or OBJECTIVE == "demand":
             gain = tl.zeros([BLOCK], dtype=tl.int64)
             for start in range(0, rows, ROWS):
                 j = start + tl.arange(0, ROWS)
@@ -145,11 +153,17 @@ def _greedy_select_kernel(
                 )  # [ROWS, BLOCK]
                 has = tl.load(cover + j, mask=j < rows, other=0)
                 more = tl.maximum(_units(s) - has[:, None], 0)
-                gain += tl.sum(tl.where(other[:, None], more, 0).to(tl.int64), axis=0)
+                more = tl.where(other[:, None], more, 0).to(tl.int64)
+                if OBJECTIVE == "demand" and HAS_WEIGHT:
+                    asked = tl.load(weight + segment * rows + j, mask=other, other=0.0)
+                    more *= _demand(asked)[:, None]
+                gain += tl.sum(more, axis=0)
             score = gain.to(tl.float32) * w
         if OBJECTIVE == "dpp":
             usable = tl.where(rest > 1e-6, rest, 0.0)
             open_score = tl.where(taken, -1.0, usable)
+        elif OBJECTIVE == "demand":
+            open_score = tl.where(taken, -1, gain)
         else:
             open_score = tl.where(taken, -float("inf"), score)
         highest = tl.max(open_score, axis=0)
@@ -161,7 +175,7 @@ def _greedy_select_kernel(
         if OBJECTIVE == "max-min":
             near = tl.minimum(near, 1.0 - s)
             score = near
-        if OBJECTIVE == "coverage":
+        if OBJECTIVE == "coverage" or OBJECTIVE == "demand":
             covered = tl.maximum(covered, _units(s))
             tl.debug_barrier()
             tl.store(cover + i, covered, mask=inside)

@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from vllm_pruner import method as methods
+from vllm_pruner.config import PruneConfig
 from vtprune_server.protocol import ConfigResponse, MethodCard, MethodsResponse
 from vtprune_server.surface import Surface
 
@@ -36,18 +37,22 @@ def _version(package: str) -> str | None:
 
 def describe_methods(surface: Surface) -> MethodsResponse:
     """Every registered method with the schema of its options."""
-    allowed = surface.config.limits.methods
-    return MethodsResponse(
-        methods=[
-            MethodCard(
-                name=name,
-                allowed=allowed is None or name in allowed,
-                reads_text=methods.get(name).needs_text,
-                description=_summary(methods.get(name)),
-                options=methods.get(name).options.model_json_schema(),
-            )
-            for name in methods.names()
-        ]
+    return MethodsResponse(methods=[_card(surface, name) for name in methods.names()])
+
+
+def _card(surface: Surface, name: str) -> MethodCard:
+    method = methods.get(name)
+    limits, alone = surface.config.limits.methods, PruneConfig(method=name)
+    refused = surface.processor_info.fault(alone)
+    if limits is not None and name not in limits:
+        refused = f"method is {name!r}; allowed here: {', '.join(limits)}"
+    return MethodCard(
+        name=name,
+        allowed=refused is None,
+        refused=refused,
+        reads_text=method.needs_text,
+        description=_summary(method),
+        options=method.options.model_json_schema(),
     )
 
 

@@ -24,6 +24,8 @@ def estimate(surface: Surface, body: EstimateRequest) -> EstimateResponse:
     requested = {**(body.vtprune or {}), DETAIL: [image.detail for image in body.images]}
     try:
         configs = image_configs(surface.config, requested, tokens, info.get_max_image_tokens())
+        if fault := next(filter(None, map(info.fault, configs)), None):
+            raise ConfigError(fault)
     except ConfigError as error:
         raise VLLMValidationError(f"{KEY}: {error}", parameter=KEY) from None
     images = [

@@ -60,7 +60,10 @@ class MethodCard(BaseModel):
 
     name: str
     allowed: bool
-    """Whether this server's limits let a request choose it."""
+    """Whether a request to this server may choose it."""
+
+    refused: str | None
+    """Why not: the server's limits, or a model that cannot be pruned by it."""
 
     reads_text: bool
     """Whether another question about an image keeps other tokens."""

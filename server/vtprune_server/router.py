@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from importlib.resources import files
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.responses import HTMLResponse, Response
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 
-from vtprune_server.access import GuardedRoute
+from vtprune_server.access import MAX_BODY, GuardedRoute
 from vtprune_server.compare import compare
 from vtprune_server.describe import describe_config, describe_methods
 from vtprune_server.estimate import estimate
@@ -30,7 +31,20 @@ __all__ = ["router"]
 _PLAYGROUND = files("vtprune_server") / "playground"
 
 router = APIRouter(prefix="/vtprune", tags=["vtprune"])
-_guarded = APIRouter(route_class=GuardedRoute)
+
+
+def _refusals(when: dict[int, str]) -> dict[int | str, dict[str, Any]]:
+    """Answers in OpenAI's error format by status, for the OpenAPI."""
+    return {status: {"model": ErrorResponse, "description": text} for status, text in when.items()}
+
+
+_HEAD = {401: "No key, where the server has one", 404: "A server that does not prune"}
+_BODY = {
+    400: "A body, or settings, that a chat completion could not have either",
+    411: "A body whose length is not said",
+    413: f"A body of more than {MAX_BODY} bytes",
+}
+_guarded = APIRouter(route_class=GuardedRoute, responses=_refusals(_HEAD))
 
 
 def _surface(request: Request) -> Surface:
@@ -52,19 +66,19 @@ async def get_methods(surface: At) -> MethodsResponse:
     return describe_methods(surface)
 
 
-@_guarded.post("/estimate")
+@_guarded.post("/estimate", responses=_refusals(_BODY))
 async def post_estimate(body: EstimateRequest, surface: At) -> EstimateResponse:
     """Visual tokens of images of given sizes, before and after pruning; computes nothing."""
     return estimate(surface, body)
 
 
-@_guarded.post("/explain")
+@_guarded.post("/explain", responses=_refusals(_BODY))
 async def post_explain(body: ExplainRequest, surface: At) -> ExplainResponse:
     """Which tokens of a message's images are kept, and why; generates nothing."""
     return await explain(surface, body)
 
 
-@_guarded.post("/compare")
+@_guarded.post("/compare", responses=_refusals(_BODY))
 async def post_compare(body: CompareRequest, surface: At) -> CompareResponse:
     """The same message answered under several settings: answers, token counts, latencies."""
     return await compare(surface, body)

@@ -123,7 +123,7 @@ def test_kernel_compiles_without_spills(
 ) -> None:
     options = [{}]
     if spec.name == "greedy_select":
-        options = [{"objective": name} for name in ("max-min", "coverage", "dpp")]
+        options = [{"objective": name} for name in ("max-min", "coverage", "dpp", "demand")]
     for option in options:
         # Inputs of production shapes, on the CPU: a launch looks at strides and dtypes only.
         spec.launcher(**spec.make_inputs("zero", 576, dtype, "cpu", large=True, **option))
@@ -200,7 +200,7 @@ def test_one_row_compiles(spec: Spec, launches: list[Any]) -> None:
     """A size of 1 is a constant to Triton's compiler, which then compiles other code."""
     inputs = spec.make_inputs("zero", 1, torch.float32, "cpu")
     if spec.name == "greedy_select":
-        for objective in ("max-min", "coverage", "dpp"):
+        for objective in ("max-min", "coverage", "dpp", "demand"):
             spec.launcher(**{**inputs, "objective": objective})
     spec.launcher(**inputs)
     assert launches

@@ -64,6 +64,6 @@ def test_similarities_and_what_follows_are_the_same_in_any_batch(images: int) ->
     assert torch.equal(cosine_gram(rows[:images]), gram[:images])
     some_best, some_index = row_max_cosine(rows[:images], mask="before")
     assert torch.equal(some_best, best[:images]) and torch.equal(some_index, index[:images])
-    for objective in ("max-min", "coverage", "dpp"):
+    for objective in ("max-min", "coverage", "dpp", "demand"):
         kept = greedy_select(gram, 20, objective)
         assert torch.equal(greedy_select(gram[:images], 20, objective), kept[:images])

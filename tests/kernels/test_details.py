@@ -66,7 +66,7 @@ def test_dedup_agrees_when_neighbourhoods_run_out(
 
 @INTERPRETED
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("objective", ["max-min", "coverage", "dpp"])
+@pytest.mark.parametrize("objective", ["max-min", "coverage", "dpp", "demand"])
 def test_greedy_agrees_for_every_objective(objective: str, kind: str) -> None:
     inputs = GREEDY_SELECT.make_inputs(kind, 40, torch.float32, "cpu", objective=objective)
     inputs["keep"] = 12
@@ -78,9 +78,9 @@ def test_greedy_agrees_for_every_objective(objective: str, kind: str) -> None:
 def test_greedy_is_the_formulas_written_out() -> None:
     rows, keep = 30, 7
     gram = cosine_gram(features("random", (1, rows, 16), torch.float32, "cpu"))
-    weight = torch.rand(1, rows, generator=torch.Generator().manual_seed(5))
+    weight = torch.rand(1, rows, generator=torch.Generator().manual_seed(5)) / rows
     s, w = gram[0].double(), weight[0].double()
-    taken: dict[str, list[int]] = {"max-min": [], "coverage": [], "dpp": []}
+    taken: dict[str, list[int]] = {name: [] for name in ("max-min", "coverage", "demand", "dpp")}
     for objective, chosen in taken.items():
         for _ in range(keep):
             score = {}
@@ -88,15 +88,17 @@ def test_greedy_is_the_formulas_written_out() -> None:
                 others = chosen or [j for j in range(rows) if j != i]
                 if objective == "max-min":
                     score[i] = float((1 - s[i, others]).min())
-                elif objective == "coverage":
+                elif objective in ("coverage", "demand"):
                     cover = s[:, chosen].amax(dim=1) if chosen else torch.zeros(rows).double()
-                    score[i] = float(w[i] * (s[:, i] - cover.clamp_min(0)).clamp_min(0).sum())
+                    gain = (s[:, i] - cover.clamp_min(0)).clamp_min(0)
+                    score[i] = float(w[i] * gain.sum() if objective == "coverage" else w @ gain)
                 else:
                     both = [*chosen, i]
-                    kernel = w[both, None] * s[both][:, both] * w[None, both]
+                    big = w * rows
+                    kernel = big[both, None] * s[both][:, both] * big[None, both]
                     score[i] = float(torch.linalg.det(kernel))
             chosen.append(max(score, key=lambda i: score[i]))
-        found = greedy_select(gram, keep, objective, weight)
+        found = greedy_select(gram, keep, objective, weight * (rows if objective == "dpp" else 1))
         assert found[0].tolist() == sorted(chosen)
 
 

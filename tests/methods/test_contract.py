@@ -14,7 +14,7 @@ from vllm_pruner import method as methods
 NAMES = [name for name in methods.names() if methods.get(name).shrink is None]
 """All that choose among tokens; `resize` makes fewer of them."""
 
-GREEDY = {"divprune", "scope", "cdpruner"}
+GREEDY = {"divprune", "scope", "cdpruner", "triad"}
 """Their torch references take a step for every kept token, and look at all pairs in each."""
 
 CASES = [

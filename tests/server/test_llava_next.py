@@ -196,6 +196,17 @@ def test_tokens_are_bounded_by_the_largest_image(next_pruned: Server) -> None:
     assert "tokens is 337; allowed: 1 to 336" in error["message"]
 
 
+def test_methods_that_this_model_refuses_are_marked(next_pruned: Server) -> None:
+    found = next_pruned.client.get("/vtprune/methods").json()["methods"]
+    cards = {card["name"]: card for card in found}
+    assert cards["vispruner"]["allowed"] and not cards["visionzip"]["allowed"]
+    assert "several crops" in cards["visionzip"]["refused"]
+    for name, card in cards.items():
+        body = {"images": [{"width": 300, "height": 200}], "vtprune": {"method": name}}
+        response = next_pruned.client.post("/vtprune/estimate", json=body)
+        assert response.status_code == (200 if card["allowed"] else 400)
+
+
 def test_another_merging_of_crops_is_refused_at_start(tmp_path: Path) -> None:
     config = json.loads((MODELS / "demo-next" / "config.json").read_text())
     model = tmp_path / "flat"

@@ -57,6 +57,8 @@ def test_the_body_sets_the_budget_and_usage_reports_it(
 
 
 def test_rate_0_answers_as_stock_does_and_reports_nothing(bounded: Server, stock: Server) -> None:
+    bounded.forget()
+    stock.forget()  # other tests share it and may have asked the same: usage counts what was cached
     answer, expected = (
         bounded.ask(photo_question(1), vtprune={"rate": 0}),
         stock.ask(photo_question(1)),
@@ -115,6 +117,22 @@ def test_the_last_streamed_chunk_reports_too(bounded: Server) -> None:
     assert _counts(chunks[-1]) == {"original": 576, "kept": 50}
     pieces = [c["delta"].get("content") or "" for chunk in chunks for c in chunk["choices"]]
     assert "".join(pieces) == whole["choices"][0]["message"]["content"]
+
+
+def test_a_response_reports_too(bounded: Server) -> None:
+    picture = {"type": "input_image", "image_url": data_url(PHOTOS[0].read_bytes())}
+    content = [{**picture, "detail": "auto"}, {"type": "input_text", "text": "What?"}]
+    body = {"model": "demo", "input": [{"role": "user", "content": content}]}
+    body |= {"vtprune": {"tokens": 50}, "max_output_tokens": 4, "temperature": 0}
+    whole = bounded.client.post("/v1/responses", json=body)
+    assert whole.status_code == 200, whole.text
+    assert _counts(whole.json()) == {"original": 576, "kept": 50}
+    lines = bounded.client.post("/v1/responses", json={**body, "stream": True}).text.splitlines()
+    events = [json.loads(line.removeprefix("data: ")) for line in lines if line[:6] == "data: "]
+    (last,) = [event for event in events if event["type"] == "response.completed"]
+    assert _counts(last["response"]) == {"original": 576, "kept": 50}
+    unpruned = bounded.client.post("/v1/responses", json={**body, "vtprune": {"rate": 0}}).json()
+    assert "visual_tokens" not in unpruned["usage"]
 
 
 @pytest.mark.parametrize(

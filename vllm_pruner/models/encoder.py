@@ -99,7 +99,8 @@ class Encoder:
         }
         score = (0, torch.float32)
         columns = {name: width_of.get(name, score) for name in (FEATURES, *sorted(self._cached))}
-        self.cache = FeatureCache(cache_bytes, crop_tokens(hf_config), columns, first.device)
+        self._tokens = crop_tokens(hf_config)
+        self.cache = FeatureCache(cache_bytes, self._tokens, columns, first.device)
         # Every rank has the same images; the first speaks for all.
         self.counts = get_tp_group().rank_in_group == 0
         self._watch = Stopwatch(metrics.TOWER_SECONDS, first.device)
@@ -124,12 +125,10 @@ class Encoder:
             return self._encode(torch.cat(images), needs & TOWER)
         if not needs & TOWER <= self._cached:
             self._report(hits=0, misses=len(images))
-            with self._watch.measure():
-                return self._encode(torch.cat(images), needs & TOWER)
+            return self._measured(torch.cat(images), needs & TOWER)
 
         def encode(places: list[int]) -> dict[str, torch.Tensor]:
-            with self._watch.measure():
-                return self._encode(torch.cat([images[p] for p in places]), self._cached)
+            return self._measured(torch.cat([images[p] for p in places]), self._cached)
 
         hits, misses = self.cache.hits, self.cache.misses
         found = self.cache.fetch(identities, [len(crops) for crops in images], encode)
@@ -148,6 +147,15 @@ class Encoder:
         """Return the same of images shrunk to `grid` patches, none of which is kept."""
         with small_positions(self._tower, grid):
             return self._encode(shrink_pixels(torch.cat(images), grid, self._patch), needs & TOWER)
+
+    def _measured(self, pixels: torch.Tensor, needs: frozenset[Need]) -> dict[str, torch.Tensor]:
+        with self._watch.measure(pieces=len(pixels) * self._tokens):
+            return self._encode(pixels, needs)
+
+    @property
+    def seconds_per_patch(self) -> float | None:
+        """Device time of the tower, by all that was counted so far; None if nothing was."""
+        return self._watch.seconds_per_piece
 
     @torch.no_grad()
     def _encode(self, pixels: torch.Tensor, needs: frozenset[Need]) -> dict[str, torch.Tensor]:

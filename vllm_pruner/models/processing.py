@@ -68,6 +68,15 @@ class PrunedInfo(_Info):
             return None
         return self.get_num_image_tokens(image_width=size.width, image_height=size.height)
 
+    def fault(self, config: PruneConfig) -> str | None:
+        """What is wrong with settings for this model: one sentence, or None."""
+        try:
+            check_method(self.get_hf_config(), config)
+        except ConfigError as error:
+            return str(error)
+        alone = encoder_only.lacks_language_model(self.ctx.model_config)
+        return encoder_only.fault(config) if alone else None
+
     def get_mm_max_tokens_per_item(
         self, seq_len: int, mm_counts: Mapping[str, int]
     ) -> Mapping[str, int]:
@@ -98,8 +107,12 @@ class PrunedProcessor(PlannedItems):
             kwargs[KEY] = plans = self._plans(configs, bare, anonymous)
         planned = dataclasses.replace(inputs, hf_processor_mm_kwargs=kwargs)
         output = super().apply(planned, timing_ctx)
-        if plans and None not in tokens:
-            output[KEY] = sum(tokens)  # type: ignore[literal-required]  # for the answer's usage
+        known = [count for count in tokens if count is not None]
+        if plans and len(known) == len(tokens):
+            # For the answer's usage and the request's span; nothing else in vLLM looks at it.
+            methods = sorted({config.method for config in configs if not config.off})
+            told = {"original": sum(known), "method": ", ".join(methods)}
+            output[KEY] = told  # type: ignore[literal-required]
         if not anonymous:
             count_images(configs, tokens, output["mm_placeholders"]["image"], plans)
         return output
@@ -124,12 +137,10 @@ class PrunedProcessor(PlannedItems):
         """The settings of each image; a bad request is the client's error."""
         most = self.info.get_max_image_tokens()
         counts = [most if count is None else count for count in tokens]
-        alone = encoder_only.lacks_language_model(self.info.ctx.model_config)
         try:
             configs = image_configs(self.info.prune_config, requested, counts, most)
             for config in configs:
-                check_method(self.info.get_hf_config(), config)
-                if alone and (fault := encoder_only.fault(config)):
+                if fault := self.info.fault(config):
                     raise ConfigError(fault)
         except ConfigError as error:
             raise refusal(f"{KEY}: {error}") from None

@@ -1,4 +1,4 @@
-"""What the processor counts of a prompt with images, for `/metrics`."""
+"""What the processor counts of a prompt with images, for `/metrics` and the log."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import Any
 
 from vllm_pruner import metrics
 from vllm_pruner.config import PruneConfig
+from vllm_pruner.ledger import Ledger
 from vllm_pruner.models.plan import ImagePlan
 
 __all__ = ["count_images"]
 
 _UNPRUNED = "none"
+_ledger = Ledger()
 
 
 def count_images(
@@ -40,3 +42,4 @@ def count_images(
     for plan in plans:
         if plan.config.resolved[0].needs_text and not plan.text and not plan.config.off:
             metrics.NO_TEXT.add()
+    _ledger.note_request()

@@ -26,6 +26,7 @@ from vllm_pruner.models.encoder import FEATURES, Encoder, crop_grid
 from vllm_pruner.models.explain import WORKER_METHODS
 from vllm_pruner.models.plan import ImagePlan
 from vllm_pruner.models.raster import arrange
+from vllm_pruner.models.savings import Savings
 from vllm_pruner.models.shrink import middles
 from vllm_pruner.models.stopwatch import Stopwatch
 
@@ -99,6 +100,7 @@ class PrunedModel(_Model):
         )
         compat.add_worker_methods(WORKER_METHODS)
         self._watch = Stopwatch(metrics.SELECTION_SECONDS, tower.device)
+        self._savings = Savings(tower, self.language_model)
         logger.info("vtprune: selection runs on %s", implementation(tower.device))
 
     def _largest_image(self) -> tuple[int, int]:
@@ -222,6 +224,9 @@ class PrunedModel(_Model):
             return positions.expand(len(tokens.features), -1)
         with self._watch.measure(method=config.method):
             kept = choose(tokens, config, layout)
+        if self._watch.enabled:
+            dropped = len(tokens.features) * (layout.tokens - config.keep_count(layout.tokens))
+            self._savings.add(config.method, dropped, self._encoder.seconds_per_patch)
         ranks = get_tp_group()
         if ranks.world_size == 1:
             return kept

@@ -13,6 +13,8 @@ from vllm_pruner.metrics import Metric
 
 __all__ = ["Stopwatch"]
 
+_Running = tuple[torch.cuda.Event, torch.cuda.Event, int, dict[str, str]]
+
 
 class Stopwatch:
     """Adds what it measured to a metric: on a CPU at once, on a GPU when the device has got there.
@@ -26,27 +28,43 @@ class Stopwatch:
         """False while nothing is to be counted."""
         self._metric = metric
         self._on_gpu = device.type == "cuda"
-        self._running: deque[tuple[torch.cuda.Event, torch.cuda.Event, dict[str, str]]] = deque()
+        self._running: deque[_Running] = deque()
+        self._seconds, self._pieces = 0.0, 0
 
     @contextmanager
-    def measure(self, **labels: str) -> Iterator[None]:
-        """Measure what is done, or put on the current stream, inside."""
+    def measure(self, pieces: int = 1, **labels: str) -> Iterator[None]:
+        """Measure what is done, or put on the current stream, inside.
+
+        Args:
+            pieces: of equal work that it is, for `seconds_per_piece`.
+            labels: of the metric.
+        """
         if not self.enabled:
             yield
             return
         if not self._on_gpu:
             before = time.perf_counter()
             yield
-            self._metric.add(time.perf_counter() - before, **labels)
+            self._add(time.perf_counter() - before, pieces, labels)
             return
         self._collect()
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
         yield
         end.record()
-        self._running.append((start, end, labels))
+        self._running.append((start, end, pieces, labels))
 
     def _collect(self) -> None:
         while self._running and self._running[0][1].query():
-            start, end, labels = self._running.popleft()
-            self._metric.add(1e-3 * start.elapsed_time(end), **labels)
+            start, end, pieces, labels = self._running.popleft()
+            self._add(1e-3 * start.elapsed_time(end), pieces, labels)
+
+    def _add(self, seconds: float, pieces: int, labels: dict[str, str]) -> None:
+        self._seconds += seconds
+        self._pieces += pieces
+        self._metric.add(seconds, **labels)
+
+    @property
+    def seconds_per_piece(self) -> float | None:
+        """By all that was measured so far; None if nothing was."""
+        return self._seconds / self._pieces if self._pieces else None

@@ -9,13 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from counted import COUNTER, work
 from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from vllm_pruner import metrics
-
-COUNTER = metrics.Metric("vtprune_test", "Of this test", ("method",))
-LEVEL = metrics.Metric("vtprune_level", "Of this test", is_counter=False)
 
 
 @pytest.fixture
@@ -30,30 +28,24 @@ def shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector
     monkeypatch.delenv("VLLM_VTPRUNE_METRICS_DIR")
 
 
-def _work(times: int) -> None:
-    for _ in range(times):
-        COUNTER.add(2, method="a")
-    LEVEL.set(times)
-
-
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_processes_are_added_up(shown: CollectorRegistry, method: str) -> None:
-    _work(3)  # before the fork, which inherits the open file
+    work(3)  # before the fork, which inherits the open file
     context = multiprocessing.get_context(method)
-    children = [context.Process(target=_work, args=(times,)) for times in (10, 20)]
+    children = [context.Process(target=work, args=(times,)) for times in (10, 20)]
     for child in children:
         child.start()
     for child in children:
         child.join()
         assert child.exitcode == 0
-    _work(4)
+    work(4)
     assert shown.get_sample_value("vtprune_test_total", {"method": "a"}) == 2 * 37
     assert shown.get_sample_value("vtprune_level") == 4 + 10 + 20
 
 
 def test_threads_lose_no_count(shown: CollectorRegistry) -> None:
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: _work(500), range(8)))
+        list(pool.map(lambda _: work(500), range(8)))
     assert shown.get_sample_value("vtprune_test_total", {"method": "a"}) == 8 * 1000
 
 

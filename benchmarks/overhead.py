@@ -1,0 +1,150 @@
+"""What the plugin's surface costs those who send no image: stock vLLM and vtprune on text alone.
+
+    make bench-overhead                                       about 20 minutes on two cores
+    make bench-overhead ARGS="--blocks 300 --clients 4"
+
+Both servers run at once and answer the same prompts in short blocks, in turn, the order drawn anew
+for each pair; the one that is not asked is idle. A pair of neighbouring blocks sees the same
+machine, so its ratio is not disturbed by what comes and goes; the figure is the median of the
+ratios with a 95 % bootstrap interval. Beside requests per second it takes the processor time of
+each server's API process, where all of the surface is: that hardly depends on what else the machine
+does. Rows are appended to benchmarks/results/overhead-cpu.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from _chat import closed_load, text_body
+from _machine import describe
+from vllm_process import VllmProcess
+
+RESULTS = Path(__file__).parent / "results" / "overhead-cpu.jsonl"
+CONTENDERS: dict[str, list[str]] = {"stock": [], "vtprune": ["--plugin", "vtprune"]}
+MEASURED = {"requests_per_s": "requests/s", "api_cpu_ms": "API process, CPU ms a request"}
+RESAMPLES = 10_000
+
+
+def main() -> None:
+    """Run, print the table and append it to the results."""
+    arguments = _arguments()
+    with ExitStack() as stack:
+        logs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        servers = {name: _server(stack, logs, name, arguments) for name in CONTENDERS}
+        pairs = _pairs(servers, arguments)
+    rows = [_row(name, pairs, arguments.seed) for name in MEASURED]
+    _print(rows, len(pairs))
+    RESULTS.parent.mkdir(exist_ok=True)
+    with RESULTS.open("a") as file:
+        file.write(json.dumps({**describe(), **vars(arguments), "rows": rows}) + "\n")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="demo", help="a folder of .cache/models")
+    parser.add_argument("--blocks", type=int, default=200, help="of each server")
+    parser.add_argument("--requests", type=int, default=16, help="in a block")
+    parser.add_argument("--clients", type=int, default=4)
+    parser.add_argument("--words", type=int, default=64, help="in a prompt")
+    parser.add_argument("--output-tokens", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def _server(stack: ExitStack, logs: Path, name: str, arguments: argparse.Namespace) -> VllmProcess:
+    print(f"starting {name} ...", flush=True)
+    flags = ["--max-num-seqs", "64", *CONTENDERS[name]]
+    if arguments.model.startswith("bench"):
+        flags += ["--load-format", "dummy"]  # it has no weights
+    env = {"VLLM_PLUGINS": "none"} if name == "stock" else {}
+    return stack.enter_context(VllmProcess(logs / f"{name}.log", arguments.model, *flags, **env))
+
+
+def _pairs(
+    servers: dict[str, VllmProcess], arguments: argparse.Namespace
+) -> list[dict[str, dict[str, float]]]:
+    """Measure block after block; the first two pairs compile and warm up."""
+    choose = random.Random(arguments.seed)
+    pairs = []
+    for number in range(arguments.blocks + 2):
+        bodies = [
+            text_body(arguments.words, arguments.output_tokens, choose)
+            for _ in range(arguments.requests)
+        ]
+        order = choose.sample(list(servers), k=len(servers))
+        pair = {name: _block(servers[name], bodies, arguments.clients) for name in order}
+        if number >= 2:
+            pairs.append(pair)
+        if number % 20 == 19:
+            ratios = [_ratio(pair, "requests_per_s") for pair in pairs]
+            print(f"{len(pairs)} pairs: {statistics.median(ratios):.4f}", flush=True)
+    return pairs
+
+
+def _block(server: VllmProcess, bodies: list[dict[str, Any]], clients: int) -> dict[str, float]:
+    before = _processor_seconds(server.pid)
+    _, seconds = closed_load(server.url, bodies, clients)
+    used = _processor_seconds(server.pid) - before
+    return {
+        "requests_per_s": len(bodies) / seconds,
+        "api_cpu_ms": 1000 * used / len(bodies),
+    }
+
+
+def _processor_seconds(pid: int) -> float:
+    """Of a process and all its threads, without its children: the engine is one of these."""
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
+def _ratio(pair: dict[str, dict[str, float]], measure: str) -> float:
+    return pair["vtprune"][measure] / pair["stock"][measure]
+
+
+def _row(measure: str, pairs: list[dict[str, dict[str, float]]], seed: int) -> dict[str, Any]:
+    """Medians of both, and the ratio: of requests per second the median over pairs; of processor
+    time, which the kernel counts in hundredths of a second, that of the sums."""
+    values = np.array([[pair[name][measure] for name in CONTENDERS] for pair in pairs])
+
+    def ratio(sample: np.ndarray) -> float:
+        if measure == "api_cpu_ms":
+            stock, vtprune = sample.sum(axis=0)
+            return float(vtprune / stock)
+        return float(np.median(sample[:, 1] / sample[:, 0]))
+
+    draw = np.random.default_rng(seed)
+    resampled = [
+        ratio(values[draw.integers(len(values), size=len(values))]) for _ in range(RESAMPLES)
+    ]
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    center = values.mean(axis=0) if measure == "api_cpu_ms" else np.median(values, axis=0)
+    return {
+        "measure": measure,
+        **{name: round(float(value), 4) for name, value in zip(CONTENDERS, center, strict=True)},
+        "ratio": round(ratio(values), 5),
+        "ratio_95": [round(float(low), 5), round(float(high), 5)],
+    }
+
+
+def _print(rows: list[dict[str, Any]], pairs: int) -> None:
+    print(f"\n| text alone, {pairs} pairs of blocks | stock | vtprune | ratio (95 %) |")
+    print("|---|---|---|---|")
+    for row in rows:
+        low, high = row["ratio_95"]
+        print(
+            f"| {MEASURED[row['measure']]} | {row['stock']:.2f} | {row['vtprune']:.2f} "
+            f"| {row['ratio']:.4f} ({low:.4f}-{high:.4f}) |"
+        )
+
+
+if __name__ == "__main__":
+    main()
