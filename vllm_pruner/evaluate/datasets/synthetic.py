@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ def _group(question: Question) -> str:
     return _KINDS.get(question.kind) or question.salience
 
 
+@lru_cache(maxsize=1024)
 def _png(*seed: int) -> bytes:
     file = io.BytesIO()
     Image.fromarray(draw_scene(*seed).pixels).save(file, "PNG")
