@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.get_closest_marker("server"):
-            item.add_marker(pytest.mark.xdist_group("server"))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark it now: pytest-xdist reads the groups as soon as all tests are collected."""
+    if item.get_closest_marker("server"):
+        item.add_marker(pytest.mark.xdist_group("server"))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException as StarletteHTTPException
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -51,7 +52,12 @@ class GuardedRoute(APIRoute):
 
         async def guarded(request: Request) -> Response:
             _admit(request)
-            return await handle(request)
+            try:
+                return await handle(request)
+            except (
+                StarletteHTTPException
+            ) as error:  # of a body that is no text; vLLM formats FastAPI's only
+                raise HTTPException(error.status_code, error.detail) from error
 
         return guarded
 

@@ -169,6 +169,12 @@ def test_a_bad_body_is_refused_in_openais_format(
     assert pruned.text(photo_question(0))
 
 
+def test_a_body_that_is_no_text_is_refused_in_openais_format(pruned: Server) -> None:
+    headers = {"Content-Type": "application/json"}
+    response = pruned.client.post("/vtprune/estimate", content=b"\x80", headers=headers)
+    assert (response.status_code, response.json()["error"]["code"]) == (400, 400)
+
+
 def test_a_body_too_large_is_not_read(pruned: Server) -> None:
     headers = {"Content-Type": "application/json"}
     body = b'{"messages": "' + b"x" * (32 << 20) + b'"}'
