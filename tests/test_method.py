@@ -29,6 +29,7 @@ BUILT_IN = [
     "random",
     "resize",
     "scope",
+    "triad",
     "uniform",
     "visionzip",
     "vispruner",
