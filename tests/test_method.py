@@ -87,7 +87,7 @@ def test_the_built_in_methods_are_entry_points_like_any_other() -> None:
 
 def test_a_method_says_what_it_looks_at() -> None:
     asking = {need: {n for n in BUILT_IN if need in methods.get(n).needs} for need in Need}
-    assert asking[Need.TEXT] == {"adafv", "adafv-ref", "cdpruner"}
+    assert asking[Need.TEXT] == {"adafv", "adafv-ref", "cdpruner", "triad"}
     assert asking[Need.PROJECTED] == asking[Need.TEXT] | {"divprune"}
     assert asking[Need.KEYS] == {"visionzip", "prumerge+"}
     assert asking[Need.RECEIVED] == asking[Need.RECEIVED_MIDWAY] == {"hiprune"}
