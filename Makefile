@@ -24,12 +24,9 @@ serve: setup  ## serve the demo model with pruning (PORT=8000, ARGS=more flags)
 	$(ENV) $(BIN)/vllm serve models/demo --plugin vtprune \
 	  --served-model-name demo --dtype float32 --max-model-len 4096 --port $(PORT) $(ARGS)
 
-# Those that ask a server mostly wait for one core, all others need the other one; 5: none selected.
+# A file's tests stay in one process, which starts its servers once.
 test: lint models  ## lint, check types, run the tests on two cores (ARGS=pytest's)
-	@$(ENV) $(BIN)/pytest -m server $(ARGS) > .cache/server-tests.log 2>&1 & servers=$$!; \
-	$(ENV) $(BIN)/pytest -m "not server" $(ARGS); rest=$$?; \
-	wait $$servers; servers=$$?; cat .cache/server-tests.log; \
-	for status in $$rest $$servers; do [ $$status -eq 0 ] || [ $$status -eq 5 ] || exit 1; done
+	$(ENV) $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check

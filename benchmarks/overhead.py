@@ -56,15 +56,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--words", type=int, default=64, help="in a prompt")
     parser.add_argument("--output-tokens", type=int, default=8)
+    parser.add_argument("--dtype", default="float32", help="bfloat16 wants AVX-512")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
 
 def _server(stack: ExitStack, logs: Path, name: str, arguments: argparse.Namespace) -> VllmProcess:
     print(f"starting {name} ...", flush=True)
-    flags = ["--max-num-seqs", "64", *CONTENDERS[name]]
-    if arguments.model.startswith("bench"):
-        flags += ["--load-format", "dummy"]  # it has no weights
+    flags = ["--dtype", arguments.dtype, "--max-num-seqs", "64", *CONTENDERS[name]]
     env = {"VLLM_PLUGINS": "none"} if name == "stock" else {}
     return stack.enter_context(VllmProcess(logs / f"{name}.log", arguments.model, *flags, **env))
 

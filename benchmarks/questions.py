@@ -1,7 +1,9 @@
 """Which method for which traffic: new images, and many questions about known ones.
 
-    make bench-questions                                          about 12 minutes on two cores
-    make bench-questions ARGS="--model bench-clip-l --workloads fits --images 8"
+    make bench-questions ARGS="--eager"
+    make bench-questions ARGS="--eager --model bench-clip-l --workloads fits --images 4"
+
+take 20 minutes each on two cores.
 
 Four contenders answer the same requests in turn, within every round, so that a noisy machine
 disturbs all of them alike: `stock` vLLM, `vispruner`, and `adafv` with and without the feature
@@ -14,7 +16,7 @@ cache, each keeping 64 of 576 visual tokens. Three workloads:
 
 What was reused is read from each server's own counters, so a row shows why it is fast. How heavy
 the tower is beside the decoder decides what the feature cache is worth, so its share is measured in
-the same run: `bench` has a light one, `bench-clip-l` has CLIP-L's. Rows are appended to
+the same run: `bench-small` has a light one, `bench-clip-l` has CLIP-L's. Rows are appended to
 benchmarks/results/questions-cpu.jsonl.
 """
 
@@ -37,8 +39,9 @@ from vllm_process import VllmProcess
 
 RESULTS = Path(__file__).parent / "results" / "questions-cpu.jsonl"
 WORKLOADS = ("new", "fits", "overflows")
-BLOCK, STOCK_PROMPT = 128, 640
-"""Tokens of a KV block of vLLM's CPU backend, and of stock's prompt in whole blocks."""
+BLOCK, STOCK_PROMPT = 32, 640
+"""Tokens of a KV block, and of stock's prompt in whole blocks. A GPU's default is 16; the CPU
+backend takes multiples of 32, and no pruned prompt would fill a block of its default, 128."""
 
 COUNTERS = (
     "vllm:prefix_cache_queries_total",
@@ -71,7 +74,8 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="bench", choices=["bench", "bench-clip-l", "demo"])
+    parser.add_argument("--model", default="bench-small", help="a folder of .cache/models")
+    parser.add_argument("--dtype", default="float32", help="bfloat16 wants AVX-512")
     parser.add_argument("--workloads", nargs="+", default=list(WORKLOADS), choices=WORKLOADS)
     parser.add_argument("--concurrency", type=int, default=8)
     parser.add_argument("--images", type=int, default=20, help="that questions are asked about")
@@ -109,10 +113,9 @@ def _server(
     stack: ExitStack, logs: Path, name: str, blocks: int, arguments: argparse.Namespace
 ) -> VllmProcess:
     print(f"starting {name} with {blocks} KV blocks ...", flush=True)
-    flags = ["--max-num-seqs", "64", "--num-gpu-blocks-override", str(blocks)]
-    flags += ["--block-size", str(BLOCK), "--limit-mm-per-prompt", '{"image": 1}']
-    if arguments.model != "demo":
-        flags += ["--load-format", "dummy"]
+    flags = ["--dtype", arguments.dtype, "--max-num-seqs", "64"]
+    flags += ["--num-gpu-blocks-override", str(blocks), "--block-size", str(BLOCK)]
+    flags += ["--limit-mm-per-prompt", '{"image": 1}']
     if arguments.eager:
         flags += ["--enforce-eager"]
     log = logs / f"{name.replace(', ', '-').replace(' ', '-')}.log"
@@ -161,7 +164,7 @@ def _bodies(workload: str, round_: int, arguments: argparse.Namespace) -> Iterat
 
 
 def _warm_up(server: VllmProcess, arguments: argparse.Namespace) -> None:
-    views = itertools.islice(photographs(seed=12345), 2 * arguments.concurrency)
+    views = itertools.islice(photographs(seed=12345), arguments.concurrency)
     bodies = [image_body(url, arguments.output_tokens) for url in views]
     closed_load(server.url, bodies, arguments.concurrency)
 

@@ -56,6 +56,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--requests", type=int, default=4, help="per client, contender and round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--keep", type=int, default=64)
+    parser.add_argument("--dtype", default="float32", help="bfloat16 wants AVX-512")
     parser.add_argument("--output-tokens", type=int, default=16)
     parser.add_argument(
         "--step-tokens", type=int, help="vLLM's --max-num-batched-tokens, for all contenders"
@@ -65,7 +66,7 @@ def _arguments() -> argparse.Namespace:
 
 def _server(stack: ExitStack, logs: Path, name: str, arguments: argparse.Namespace) -> VllmProcess:
     print(f"starting {name} ...", flush=True)
-    flags = ["--load-format", "dummy", "--max-num-seqs", "64"]
+    flags = ["--dtype", arguments.dtype, "--max-num-seqs", "64"]
     if arguments.step_tokens:
         flags += ["--max-num-batched-tokens", str(arguments.step_tokens)]
     if name == "vtprune":

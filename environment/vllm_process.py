@@ -29,11 +29,15 @@ _ENVIRONMENT = {
 
 
 def command(model: str, arguments: Sequence[str]) -> list[str]:
-    """The command line that serves the checkpoint as the model `demo`."""
+    """The command line that serves the checkpoint as the model `demo`; one without weights gets
+    random ones."""
     beside = Path(sys.executable).with_name("vllm")
     vllm = beside if beside.exists() else (shutil.which("vllm") or beside)
+    folder = MODELS / model
     common = ["--served-model-name", "demo", "--max-model-len", "4096"]
-    return [str(vllm), "serve", str(MODELS / model), *common, *arguments]
+    if not any(folder.glob("*.safetensors")):
+        common += ["--load-format", "dummy"]
+    return [str(vllm), "serve", str(folder), *common, *arguments]
 
 
 def environment(**extra: str) -> dict[str, str]:

@@ -57,7 +57,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--keep", type=int, default=64)
     parser.add_argument("--output-tokens", type=int, default=16)
     parser.add_argument("--pictures", choices=["photos", "synthetic"], default="photos")
-    parser.add_argument("--checkpoint", default="bench", help="a folder of .cache/models")
+    parser.add_argument("--checkpoint", default="bench-small", help="a folder of .cache/models")
+    parser.add_argument("--dtype", default="float32", help="bfloat16 wants AVX-512")
     parser.add_argument("--model", default="demo", help="model name in the requests")
     parser.add_argument("--stock-url", help="measure this server instead of starting one")
     parser.add_argument("--vtprune-url", help="the same for vtprune")
@@ -92,9 +93,7 @@ def _servers(stack: ExitStack, arguments: argparse.Namespace) -> dict[str, str]:
         if given := getattr(arguments, f"{name}_url"):
             urls[name] = given
             continue
-        flags = ["--max-num-seqs", "64"]
-        if arguments.checkpoint == "bench":
-            flags += ["--load-format", "dummy"]  # it has no weights
+        flags = ["--dtype", arguments.dtype, "--max-num-seqs", "64"]
         env = {"VLLM_PLUGINS": "none"}
         if name == "vtprune":
             flags += ["--plugin", "vtprune", "--prune-tokens", str(arguments.keep)]

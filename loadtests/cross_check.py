@@ -48,19 +48,20 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--output-tokens", type=int, default=16)
-    parser.add_argument("--checkpoint", default="bench", help="a folder of .cache/models")
+    parser.add_argument("--checkpoint", default="bench-small", help="a folder of .cache/models")
+    parser.add_argument("--dtype", default="float32", help="bfloat16 wants AVX-512")
     parser.add_argument("--url", help="ask this server instead of starting one")
     arguments = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        url = arguments.url or stack.enter_context(_server(folder, arguments.checkpoint)).url
+        url = arguments.url or stack.enter_context(_server(folder, arguments)).url
         answers(Load("single_image", users=2, seconds=3, seed=-1), url)  # warms up
         _print(list(_rounds(url, folder, arguments)))
 
 
-def _server(folder: Path, checkpoint: str) -> VllmProcess:
-    flags = ["--load-format", "dummy"] if checkpoint == "bench" else []
-    return VllmProcess(folder / "server.log", checkpoint, "--plugin", "vtprune", *flags)
+def _server(folder: Path, arguments: argparse.Namespace) -> VllmProcess:
+    flags = ["--dtype", arguments.dtype, "--plugin", "vtprune"]
+    return VllmProcess(folder / "server.log", arguments.checkpoint, *flags)
 
 
 def _rounds(url: str, folder: Path, arguments: argparse.Namespace) -> Iterator[list[Figures]]:

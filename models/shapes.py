@@ -33,7 +33,6 @@ class Shape:
 SHAPES = {
     "demo": Shape(128, 4, 256, 2, 704),
     "demo-siglip": Shape(128, 4, 256, 2, 704, tower="siglip", seed=1),
-    # 201 M parameters in the decoder, 3 M in the tower: prefill costs enough to be measured.
     # LLaVA-NeXT's five grids with crops of 64 tokens: an image has 192 to 336 tokens.
     "demo-next": Shape(
         *(128, 4, 256, 2, 704),
@@ -41,7 +40,11 @@ SHAPES = {
         image_size=112,
         grids=((1, 2), (2, 1), (2, 2), (3, 1), (1, 3)),
     ),
+    # 201 M parameters in the decoder, 3 M in the tower: prefill costs enough to be measured.
     "bench": Shape(192, 6, 1024, 16, 2560, dtype="bfloat16", seed=None),
+    # The same with 25 M and 0.8 M, for processors that do not multiply bfloat16 (no AVX-512): a
+    # stock request takes about a second here too.
+    "bench-small": Shape(128, 4, 512, 8, 1280, seed=None),
     # LLaVA-1.5-7B but for its vocabulary (ours has an eighth of the words), for a GPU.
     "llava-7b": Shape(
         *(1024, 24, 4096, 32, 11008), dtype="bfloat16", seed=None, text_head_size=128

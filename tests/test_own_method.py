@@ -67,7 +67,8 @@ def test_the_installed_method_selects(site: Path) -> None:
 def test_the_installed_method_is_served(site: Path, tmp_path: Path) -> None:
     tests = ROOT / "tests" / "server"
     path = os.pathsep.join([_path(site), str(tests)])
-    arguments = ["--plugin", "vtprune", "--prune-method", "fovea", "--prune-tokens", "36"]
+    arguments = ["--plugin", "vtprune", "--enforce-eager", "--prune-tokens", "36"]
+    arguments += ["--prune-method", "fovea"]
     with Server(tmp_path / "own.log", *arguments, PYTHONPATH=path) as server:
         server.rpc("start_probe")
         middle = server.text(photo_question(0))

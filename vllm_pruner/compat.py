@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -59,6 +59,15 @@ def check_version() -> None:
         )
 
 
+@contextlib.contextmanager
+def _built_as_read() -> Iterator[None]:
+    """Say in a sentence that a private which the block looks up is not there."""
+    try:
+        yield
+    except (AttributeError, KeyError) as error:
+        raise RuntimeError(f"vtprune: vLLM is not built as {CHECKED_VERSION} is: {error}") from None
+
+
 def patch_engine_args(
     add_arguments: Callable[[argparse.ArgumentParser], None],
     fold_arguments: Callable[[EngineArgs, argparse.Namespace], None],
@@ -78,11 +87,12 @@ def patch_engine_args(
 
     if "_vtprune" in vars(EngineArgs):
         return
-    add, parse, create = (
-        EngineArgs.add_cli_args,
-        EngineArgs.from_cli_args.__func__,  # type: ignore[attr-defined]
-        EngineArgs.create_model_config,
-    )
+    with _built_as_read():
+        add, parse, create = (
+            EngineArgs.add_cli_args,
+            EngineArgs.from_cli_args.__func__,  # type: ignore[attr-defined]
+            EngineArgs.create_model_config,
+        )
 
     @functools.wraps(add)
     def add_cli_args(parser: Any) -> Any:
@@ -135,14 +145,12 @@ def patch_chat(
 
     if "_vtprune" in vars(OnlineRenderer):
         return
-    try:
+    with _built_as_read():
         preprocess, complete, respond = (
             OnlineRenderer.preprocess_chat,
             OpenAIServingChat.create_chat_completion,
             OpenAIServingResponses.create_responses,
         )
-    except AttributeError as error:
-        raise RuntimeError(f"vtprune: vLLM is not built as {CHECKED_VERSION} is: {error}") from None
 
     @functools.wraps(preprocess)
     async def preprocess_chat(
@@ -209,14 +217,12 @@ def patch_tracing(attributes: Callable[[Any], dict[str, Any]]) -> None:
 
     if "_vtprune" in vars(AsyncLLM):
         return
-    try:
+    with _built_as_read():
         run, make, request_name = (
             AsyncLLM.generate,
             vars(output_processor)["instrument_manual"],  # imported there, not exported
             SpanAttributes.GEN_AI_REQUEST_ID,
         )
-    except (AttributeError, KeyError) as error:
-        raise RuntimeError(f"vtprune: vLLM is not built as {CHECKED_VERSION} is: {error}") from None
     running: dict[Any, dict[str, Any]] = {}
 
     @functools.wraps(run)

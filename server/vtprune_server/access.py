@@ -54,9 +54,8 @@ class GuardedRoute(APIRoute):
             _admit(request)
             try:
                 return await handle(request)
-            except (
-                StarletteHTTPException
-            ) as error:  # of a body that is no text; vLLM formats FastAPI's only
+            except StarletteHTTPException as error:
+                # Of a body that is no text; vLLM formats FastAPI's own only.
                 raise HTTPException(error.status_code, error.detail) from error
 
         return guarded

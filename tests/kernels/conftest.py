@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -23,11 +25,14 @@ def interpreted() -> Iterator[None]:
     hand the variable to the servers that other tests start. With the variable set, the functions
     are such twins already and nothing is replaced.
     """
-    # Imported at the first launch otherwise, when it would miss the originals.
+    # Imported at the first launch otherwise, when it would miss the originals, or keep the twins.
     import triton.experimental.gluon  # noqa: F401
+    import vtprune_kernels
     from triton.runtime.interpreter import InterpretedFunction
     from triton.runtime.jit import JITFunction
 
+    for module in pkgutil.iter_modules(vtprune_kernels.__path__, "vtprune_kernels."):
+        importlib.import_module(module.name)
     twins: dict[int, Any] = {}
     replaced: list[tuple[dict[str, Any], str, Any]] = []
     for module_name, module in list(sys.modules.items()):

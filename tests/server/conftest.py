@@ -41,12 +41,24 @@ def stock(log_folder: Path) -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture(scope="module")
-def start(log_folder: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Server]]:
-    """Start a server that ends with the module."""
+def _starting(log_folder: Path) -> Iterator[Callable[..., Server]]:
+    """A function that starts a server.
+
+    Compiling takes two fifths of a start; it is left out unless answers are compared with those of
+    the servers above, which compile as a user's do.
+    """
     with ExitStack() as stack:
 
-        def enter(name: str, *arguments: str, **options: str) -> Server:
-            return stack.enter_context(Server(log_folder / f"{name}.log", *arguments, **options))
+        def enter(name: str, *arguments: str, compiled: bool = False, **options: str) -> Server:
+            eager = [] if compiled else ["--enforce-eager"]
+            log = log_folder / f"{name}.log"
+            return stack.enter_context(Server(log, *arguments, *eager, **options))
 
         yield enter
+
+
+start = pytest.fixture(_starting, name="start")
+"""Servers that end with the test: several at once take the memory of a small machine."""
+
+start_shared = pytest.fixture(_starting, name="start_shared", scope="module")
+"""Servers that end with the file."""

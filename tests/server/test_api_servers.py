@@ -13,10 +13,10 @@ pytestmark = pytest.mark.server
 
 
 @pytest.fixture(scope="module")
-def connections(start: Callable[..., Server]) -> Iterator[list[Server]]:
+def connections(start_shared: Callable[..., Server]) -> Iterator[list[Server]]:
     """The same server over eight connections, which the kernel deals out to the processes: that all
     fall to one has a chance of 1 in 128."""
-    server = start("two-api-servers", "--plugin", "vtprune", "--api-server-count", "2")
+    server = start_shared("two-api-servers", "--plugin", "vtprune", "--api-server-count", "2")
     views = []
     for _ in range(8):
         view = object.__new__(Server)

@@ -46,15 +46,15 @@ CONTENTS: list[Any] = [
 
 
 @pytest.fixture(scope="module")
-def next_pruned(start: Callable[..., Server]) -> Server:
+def next_pruned(start_shared: Callable[..., Server]) -> Server:
     """vtprune with its defaults."""
-    return start("next", "--plugin", "vtprune", model="demo-next")
+    return start_shared("next", "--plugin", "vtprune", model="demo-next")
 
 
 @pytest.fixture(scope="module")
-def next_stock(start: Callable[..., Server]) -> Server:
+def next_stock(start_shared: Callable[..., Server]) -> Server:
     """vLLM that does not load vtprune at all."""
-    return start("next-stock", model="demo-next", VLLM_PLUGINS="none")
+    return start_shared("next-stock", model="demo-next", VLLM_PLUGINS="none")
 
 
 def _fresh(server: Server, content: Any, **body: Any) -> str:

@@ -122,5 +122,7 @@ def test_one_master_and_two_workers(pruned, tmp_path) -> None:
     answers = [(tmp_path / f"answers.{worker}").read_text().splitlines() for worker in range(2)]
     assert all(answers), "both workers asked"
     rows = {row["method"]: row for row in json.loads((tmp_path / "stats.json").read_text())}
-    assert rows["CHAT"]["num_requests"] == sum(map(len, answers))
-    assert counters(pruned)["requests"] - before["requests"] == sum(map(len, answers))
+    asked = sum(map(len, answers))
+    # locust's master waits half a second for its workers' last reports, and may miss them.
+    assert 0 < rows["CHAT"]["num_requests"] <= asked
+    assert counters(pruned)["requests"] - before["requests"] == asked

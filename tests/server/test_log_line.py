@@ -16,8 +16,8 @@ EVERY = 6
 
 
 @pytest.fixture(scope="module")
-def talkative(start: Callable[..., Server]) -> Server:
-    return start("talkative", "--plugin", "vtprune", VLLM_VTPRUNE_LOG_EVERY=str(EVERY))
+def talkative(start_shared: Callable[..., Server]) -> Server:
+    return start_shared("talkative", "--plugin", "vtprune", VLLM_VTPRUNE_LOG_EVERY=str(EVERY))
 
 
 def _lines(server: Server) -> list[dict[str, Any]]:

@@ -46,7 +46,7 @@ def expected(stock: Server) -> dict[str, str]:
 def test_answers_are_those_of_stock_vllm_to_the_byte(
     name: str, arguments: list[str], start: Callable[..., Server], expected: dict[str, str]
 ) -> None:
-    assert _answers(start(name, *arguments)) == expected
+    assert _answers(start(name, *arguments, compiled=True)) == expected
 
 
 def test_a_request_can_turn_any_method_off(pruned: Server, expected: dict[str, str]) -> None:
@@ -58,7 +58,7 @@ def test_a_request_can_turn_any_method_off(pruned: Server, expected: dict[str, s
 def test_kill_switch_serves_stock_answers_and_says_so(
     start: Callable[..., Server], expected: dict[str, str]
 ) -> None:
-    server = start("killed", "--plugin", "vtprune", VLLM_VTPRUNE_DISABLE="1")
+    server = start("killed", "--plugin", "vtprune", compiled=True, VLLM_VTPRUNE_DISABLE="1")
     assert _answers(server) == expected
     assert "VLLM_VTPRUNE_DISABLE is set; images are served unpruned" in server.log
 

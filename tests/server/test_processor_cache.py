@@ -75,7 +75,7 @@ def test_a_known_image_can_be_named_instead_of_sent_for_a_new_question(pruned: S
 def test_with_vllms_other_processor_caches(
     arguments: list[str], calls: int, start: Callable[..., Server], alone: list[str]
 ) -> None:
-    server = start(arguments[1], *ADAFV, *arguments)
+    server = start(arguments[1], *ADAFV, *arguments, compiled=True)
     assert _ask_all(server, 0) == (alone, calls)
     answers, _ = _ask_all(server, 0)
     assert answers == alone

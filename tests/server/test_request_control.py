@@ -18,9 +18,9 @@ LIMITS = {"max_rate": 0.97, "min_tokens": 18, "methods": ["vispruner", "adafv", 
 
 
 @pytest.fixture(scope="module")
-def bounded(start: Callable[..., Server]) -> Server:
+def bounded(start_shared: Callable[..., Server]) -> Server:
     limits = ["--prune-limits", json.dumps(LIMITS), "--prune-detail", '{"low": 0.9375}']
-    return start("bounded", "--plugin", "vtprune", *limits)
+    return start_shared("bounded", "--plugin", "vtprune", *limits, compiled=True)
 
 
 def _image(index: int, **fields: Any) -> dict[str, Any]:

@@ -68,6 +68,7 @@ def test_without_prefix_cache_and_with_prefill_in_awkward_chunks(
         "chunked",
         *["--plugin", "vtprune", "--no-enable-prefix-caching"],
         *["--max-num-batched-tokens", "67", "--max-num-seqs", "8"],
+        compiled=True,
     )
     for _ in range(2):
         assert [server.text(content) for content in CONTENTS] == alone

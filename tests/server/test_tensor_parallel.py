@@ -14,10 +14,11 @@ pytestmark = pytest.mark.server
 
 
 @pytest.fixture(scope="module")
-def two_ranks(start: Callable[..., Server]) -> Server:
-    return start(
+def two_ranks(start_shared: Callable[..., Server]) -> Server:
+    return start_shared(
         "tp2",
         *["--plugin", "vtprune", "--tensor-parallel-size", "2"],
+        compiled=True,
         VLLM_CPU_OMP_THREADS_BIND="0|1",
     )
 

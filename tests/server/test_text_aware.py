@@ -146,6 +146,7 @@ def test_answers_do_not_depend_on_the_size_of_the_feature_cache(
         f"cache-{megabytes}",
         *["--plugin", "vtprune", "--prune-method", "adafv"],
         *["--prune-feature-cache-mb", str(megabytes)],
+        compiled=True,
     )
     server.rpc("start_probe")
     assert [server.text(content) for content in contents] == expected

@@ -22,9 +22,9 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture(scope="module")
-def traced(collector: Collector, start: Callable[..., Server]) -> Server:
+def traced(collector: Collector, start_shared: Callable[..., Server]) -> Server:
     flags = ["--plugin", "vtprune", "--otlp-traces-endpoint", collector.endpoint]
-    return start("traced", *flags, OTEL_BSP_SCHEDULE_DELAY="100")
+    return start_shared("traced", *flags, OTEL_BSP_SCHEDULE_DELAY="100")
 
 
 def _span(server: Server, collector: Collector, content: Any, **body: Any) -> dict[str, Any]:
