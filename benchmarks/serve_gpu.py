@@ -9,8 +9,8 @@ tokens, then, at eight clients, what an image costs in tower, selection and proj
 random: time does not depend on them. Rows are appended to benchmarks/results/serve-gpu.csv with
 GPU, driver, versions and commit; the targets stand below the table with what was found.
 
-Without a GPU it is a dry run of the model `bench` on the CPU: nothing is recorded, and no figure is
-worth anything.
+Without a GPU it is a dry run of the model `bench-small` on the CPU: nothing is recorded, and no
+figure is worth anything.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     gpu = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="llava-7b" if gpu else "bench")
+    parser.add_argument("--model", default="llava-7b" if gpu else "bench-small")
     parser.add_argument("--keep", type=int, nargs="+", default=[64, 192])
     levels = [1, 2, 4, 8, 16, 32, 64] if gpu else [1, 2]
     parser.add_argument("--concurrency", type=int, nargs="+", default=levels)
@@ -89,11 +89,13 @@ def _contenders(stack: ExitStack, arguments: argparse.Namespace, dry: bool) -> I
     budgets = {"stock": None, **{f"vtprune {keep}": keep for keep in arguments.keep}}
     for name, keep in budgets.items():
         print(f"starting {name} ...", flush=True)
-        flags = ["--load-format", "dummy", "--max-num-seqs", "64"]
+        flags = ["--max-num-seqs", "64"]
         flags += ["--worker-extension-cls", "worker_timer.WorkerTimer"]
         if keep is not None:
             flags += ["--plugin", "vtprune", "--prune-tokens", str(keep)]
-        if not dry:
+        if dry:
+            flags += ["--dtype", "float32"]
+        else:
             flags += ["--gpu-memory-utilization", f"{0.85 / len(budgets):.2f}"]
         log = logs / f"{name.replace(' ', '-')}.log"
         server = VllmProcess(log, arguments.model, *flags, PYTHONPATH=search_path())
