@@ -28,6 +28,7 @@ import _answers  # noqa: F401  # its listener writes them
 import _options  # noqa: F401  # its listener adds the flags
 import gevent
 from _media import Media
+from _native_thread import in_thread
 from _stream import Answer, AnswerError, StreamReader, refusal
 from gevent.event import AsyncResult
 from gevent.pool import Pool
@@ -98,7 +99,7 @@ class ChatUser(User):  # type: ignore[misc]  # locust has no annotations
 
     def _prepare(self) -> AsyncResult:
         """Draw the next visit's picture in a thread, so that no user's stream waits for it."""
-        return gevent.get_hub().threadpool.spawn(next(self._visits).prepare)
+        return in_thread(next(self._visits).prepare)
 
     def _survive(self, media: Media) -> None:
         with contextlib.suppress(AnswerError):
