@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -70,7 +71,9 @@ def answers(load: Load, url: str) -> list[dict[str, Any]]:
         scenario = SCENARIOS / f"{load.scenario}.py"
         locust = [sys.executable, "-m", "locust", "-f", str(scenario), "--headless"]
         command = [*locust, "--only-summary", "--host", url, "--answers", str(file), *load.flags()]
-        done = subprocess.run(command, capture_output=True, text=True)
+        # Every request looks its host up; gevent's way through its pool of threads can lose one.
+        environment = {**os.environ, "GEVENT_RESOLVER": "block"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if not file.exists():
             raise RuntimeError(f"{load.scenario} asked nothing:\n{done.stderr[-3000:]}")
         return [json.loads(line) for line in file.read_text().splitlines()]

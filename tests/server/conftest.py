@@ -26,7 +26,7 @@ def pruned(log_folder: Path) -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def answering(log_folder: Path) -> Iterator[Server]:
     """`make serve`: the trained demo model, with vtprune's defaults."""
     model = str(Path(__file__).parents[2] / "models" / "demo")
