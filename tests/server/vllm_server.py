@@ -21,13 +21,21 @@ _PROBE = [
 ]
 
 
+def _core() -> dict[str, str]:
+    """A core for the engines of each of pytest's processes; vLLM binds all to the first one."""
+    if not (worker := os.environ.get("PYTEST_XDIST_WORKER")):
+        return {}
+    core = int(worker.removeprefix("gw")) % (os.cpu_count() or 1)
+    return {"VLLM_CPU_OMP_THREADS_BIND": str(core)}
+
+
 class Server(VllmProcess):
     """A `vllm serve` with the probes loaded."""
 
     def __init__(self, log: Path, *arguments: str, model: str = "demo", **env: str) -> None:
         inherited = [path for path in [os.environ.get("PYTHONPATH")] if path]
         path = os.pathsep.join([str(Path(__file__).parent), *inherited])
-        env = {"PYTHONPATH": path, **env}
+        env = {"PYTHONPATH": path, **_core(), **env}
         super().__init__(log, model, *_COMMON, *_PROBE, *arguments, **env)
         self.client = httpx.Client(base_url=self.url, timeout=300)
 
