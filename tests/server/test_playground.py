@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from media import PHOTOS
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, Route, expect, sync_playwright
 from test_surface import picture
 from vllm_server import Server
 
@@ -95,6 +95,20 @@ def test_nothing_comes_from_elsewhere(page: Page, pruned: Server) -> None:
     page.locator("#photos button").nth(1).click()
     expect(page.locator("#overlays img")).to_have_count(1)
     assert asked and all(url.startswith((pruned.url, "data:")) for url in asked)
+
+
+def test_a_photograph_taken_before_the_server_has_answered_is_explained(page: Page) -> None:
+    held: list[Route] = []
+    page.route("**/vtprune/config", lambda route: held.append(route))
+    page.reload()
+    page.locator("#photos button").first.click()
+    expect(page.locator("#photos button").first).to_have_attribute("aria-pressed", "true")
+    page.wait_for_timeout(500)  # long enough for a question asked too early to fail
+    assert page.locator("#error").text_content() == ""
+    for route in held:
+        route.continue_()
+    page.unroute("**/vtprune/config")
+    expect(page.locator("#counts")).to_have_text("63 of 576 visual tokens kept")
 
 
 def test_a_fault_is_shown_in_words(page: Page) -> None:

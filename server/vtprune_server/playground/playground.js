@@ -2,6 +2,7 @@
 const $ = (id) => document.getElementById(id);
 const PHOTOS = ["cat", "coffee", "rocket", "astronaut"];
 let image = null; // a data URL
+let ready = false; // the server's methods and rates are known
 let busy = false;
 
 function headers() {
@@ -37,7 +38,7 @@ function messages(extra = {}) {
 let latest = 0;
 async function explain() {
   $("percent").textContent = `${Math.round(100 * $("rate").value)} %`;
-  if (!image) return;
+  if (!image || !ready) return;
   const mine = ++latest;
   try {
     const response = await call("explain", { messages: messages(), vtprune: settings() });
@@ -117,8 +118,9 @@ function facts(name, rows) {
 }
 
 async function ask() {
-  if (busy || !image) return;
-  busy = $("ask").disabled = true;
+  if (busy || !image || !ready) return;
+  busy = true;
+  allowAsking();
   $("error").textContent = "";
   try { // one after the other: together they would slow each other down
     await answer("pruned", settings());
@@ -126,7 +128,12 @@ async function ask() {
   } catch (error) {
     $("error").textContent = error.message;
   }
-  busy = $("ask").disabled = false;
+  busy = false;
+  allowAsking();
+}
+
+function allowAsking() {
+  $("ask").disabled = busy || !image || !ready;
 }
 
 // --- the image ----------------------------------------------------------------------------------
@@ -138,7 +145,7 @@ async function take(blob) {
     reader.onload = () => resolve(reader.result);
     reader.readAsDataURL(blob);
   });
-  $("ask").disabled = busy;
+  allowAsking();
   await explain();
 }
 
@@ -174,7 +181,9 @@ async function greet() {
   $("rate").max = limits.max_rate ?? 0.99;
   $("rate").value = rate ?? 1 - tokens / config.visual_tokens;
   summarise();
-  $("percent").textContent = `${Math.round(100 * $("rate").value)} %`;
+  ready = true;
+  allowAsking();
+  await explain(); // an image may have been taken meanwhile
 }
 
 function summarise() {
@@ -201,7 +210,10 @@ $("form").onsubmit = (event) => { event.preventDefault(); ask(); };
 document.onkeydown = (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) ask();
 };
-$("key").onchange = () => greet().then(explain, (error) => { $("error").textContent = error.message; });
+function begin() {
+  greet().catch((error) => { $("error").textContent = error.message; });
+}
 
+$("key").onchange = begin;
 offerPhotos();
-greet().catch((error) => { $("error").textContent = error.message; });
+begin();
