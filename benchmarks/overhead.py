@@ -4,18 +4,17 @@
     make bench-overhead ARGS="--blocks 300 --clients 4"
 
 Both servers run at once and answer the same prompts in short blocks, in turn, the order drawn anew
-for each pair; the one that is not asked is idle. A pair of neighbouring blocks sees the same
-machine, so its ratio is not disturbed by what comes and goes; the figure is the median of the
-ratios with a 95 % bootstrap interval. Beside requests per second it takes the processor time of
-each server's API process, where all of the surface is: that hardly depends on what else the machine
-does. Rows are appended to benchmarks/results/overhead-cpu.jsonl.
+for each pair; the one that is not asked is idle, and has had the time to stop spinning. A pair of
+neighbouring blocks sees the same machine, so its ratio is not disturbed by what comes and goes; the
+figure is the median of the ratios with a 95 % bootstrap interval. Beside requests per second it
+takes the processor time of each server's API process, where all of the surface is: that hardly
+depends on what else the machine does. Rows are appended to benchmarks/results/overhead-cpu.jsonl.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import statistics
 import tempfile
@@ -41,8 +40,6 @@ def main() -> None:
     with ExitStack() as stack:
         logs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         servers = {name: _server(stack, logs, name, arguments) for name in CONTENDERS}
-        for server in servers.values():
-            _give_others_the_rest(server.pid)
         pairs = _pairs(servers, arguments)
     rows = [_row(name, pairs, arguments.seed) for name in MEASURED]
     _print(rows, len(pairs))
@@ -54,8 +51,8 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="demo", help="a folder of .cache/models")
-    parser.add_argument("--blocks", type=int, default=200, help="of each server")
-    parser.add_argument("--requests", type=int, default=16, help="in a block")
+    parser.add_argument("--blocks", type=int, default=80, help="of each server")
+    parser.add_argument("--requests", type=int, default=64, help="in a block")
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--words", type=int, default=64, help="in a prompt")
     parser.add_argument("--output-tokens", type=int, default=8)
@@ -69,19 +66,6 @@ def _server(stack: ExitStack, logs: Path, name: str, arguments: argparse.Namespa
     flags = ["--dtype", arguments.dtype, "--max-num-seqs", "64", *CONTENDERS[name]]
     env = {"VLLM_PLUGINS": "none"} if name == "stock" else {}
     return stack.enter_context(VllmProcess(logs / f"{name}.log", arguments.model, *flags, **env))
-
-
-def _give_others_the_rest(pid: int) -> None:
-    """Keep all of a server but its worker off the first core.
-
-    vLLM binds the worker to that core. Left to the scheduler, the rest of one server shares it for
-    minutes while the other's does not: blocks came in two speeds, a factor of two apart.
-    """
-    _, *rest = sorted(os.sched_getaffinity(0))
-    for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
-        if rest and "Worker" not in process.name():
-            for thread in process.threads():
-                os.sched_setaffinity(thread.id, rest)
 
 
 def _pairs(

@@ -1,0 +1,96 @@
+"""The whole selection in its place: between the tower's last layer and the projector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import literal_vispruner
+import torch
+from _clip_tower import HEADS, WIDTH, ClipTower
+from _kernel_cases import STEP
+from _record import graph_of, time_interleaved
+from vtprune_kernels import cls_importance, cosine_gram, dedup, gather_rows
+from vtprune_kernels.spec import all_specs
+
+__all__ = ["measure_selection"]
+
+KEEP, IMPORTANT = 64, 32
+SCALE = (WIDTH // HEADS) ** -0.5
+
+
+def measure_selection(
+    device: torch.device, images: int, rounds: int
+) -> dict[str, tuple[float, float, float]]:
+    """Verify 576 to 64, then time it: alone, as a CUDA graph, in eager torch, as the literal
+    published routine; and the tower before it. Without a GPU there is no graph.
+
+    Returns:
+        Median, 20 % and 80 % quantile in microseconds, by contender.
+
+    Raises:
+        SystemExit: the kernels and the references select other tokens.
+    """
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32  # CPUs without AVX-512
+    tower = ClipTower().to(device, dtype)
+    pixels = torch.randn(images, 3, 336, 336, device=device, dtype=dtype)
+    tokens, query, key = tower(pixels)
+    rows = tokens[:, 1:]
+    wanted = _select(rows, query, key, reference=True)
+    contenders: dict[str, Callable[[], object]] = {
+        "kernel": lambda: _select(rows, query, key),
+        "eager": lambda: _select(rows, query, key, reference=True),
+        "literal": lambda: _literal(rows, query, key),
+        "tower": lambda: tower(pixels),
+    }
+    if not torch.equal(_select(rows, query, key), wanted):
+        raise SystemExit("selection differs from the references: nothing is timed")
+    if device.type == "cuda":
+        _show_that_nothing_waits(rows, query, key, wanted)
+        contenders["graph"] = graph_of(contenders["kernel"])
+    return time_interleaved(contenders, rounds, device)
+
+
+def _select(
+    rows: torch.Tensor, query: torch.Tensor, key: torch.Tensor, reference: bool = False
+) -> torch.Tensor:
+    """Do as the plugin does: the kept rows `[images, KEEP, WIDTH]`, gathered for the projector."""
+    specs = {spec.name: spec for spec in all_specs()}
+    if reference:
+        score, gram, remove = (
+            specs[name].reference for name in ("cls_importance", "cosine_gram", "dedup")
+        )
+    else:
+        score, gram, remove = cls_importance, cosine_gram, dedup
+    order = score(query, key, HEADS, SCALE).argsort(dim=1, descending=True, stable=True)
+    pool = order[:, IMPORTANT:]
+    diverse = pool.gather(1, remove(gram(rows, pool), KEEP - IMPORTANT, STEP))
+    kept = torch.cat([order[:, :IMPORTANT], diverse], dim=1).sort(dim=1).values
+    return gather_rows([rows], kept)[0]
+
+
+def _literal(rows: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    """The published routine over the same distance."""
+    kept = literal_vispruner.select(
+        rows, literal_vispruner.importance(query, key, HEADS, SCALE), KEEP
+    )
+    return rows[torch.arange(len(kept), device=kept.device).unsqueeze(1), kept]
+
+
+def _show_that_nothing_waits(
+    rows: torch.Tensor, query: torch.Tensor, key: torch.Tensor, wanted: torch.Tensor
+) -> None:
+    """Run selection and projector where a wait of the host raises, and capture them in a graph."""
+    projector = torch.nn.Linear(WIDTH, 4096, device=rows.device, dtype=rows.dtype)
+
+    def to_projector() -> torch.Tensor:
+        kept = _select(rows, query, key)
+        projector(kept)
+        return kept
+
+    to_projector()
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    to_projector()
+    torch.cuda.set_sync_debug_mode("default")
+    if not torch.equal(graph_of(to_projector)(), wanted):
+        raise SystemExit("the captured selection differs: nothing is timed")
