@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from _chat import Timing, closed_load
 from vllm_process import VllmProcess
 
@@ -54,15 +55,15 @@ def compare(
 
 
 def _row(name: str, concurrency: int, timings: list[Timing], rates: list[float]) -> dict[str, Any]:
-    first = sorted(timing.first_token for timing in timings)
+    first = [timing.first_token for timing in timings]
     return {
         "contender": name,
         "concurrency": concurrency,
         "requests": len(timings),
         "prompt_tokens": round(statistics.mean(timing.prompt_tokens for timing in timings)),
         "requests_per_s": round(statistics.median(rates), 3),
-        "ttft_p50_s": round(statistics.median(first), 4),
-        "ttft_p95_s": round(first[int(0.95 * (len(first) - 1))], 4),
+        "ttft_p50_s": round(float(np.percentile(first, 50)), 4),
+        "ttft_p95_s": round(float(np.percentile(first, 95)), 4),
     }
 
 

@@ -110,7 +110,7 @@ def _measure(spec: Spec, case: Case, machine: Machine, rounds: int) -> Row:
             contenders["compiled"] = torch.compile(contenders["eager"], dynamic=False)
     found = time_interleaved(contenders, rounds, machine.device)
     row = _row(case.op, case.shape, found, machine.floor(case) if machine.is_gpu else None)
-    print(f"{case.op:18} {case.shape:20} agrees with the reference", _shown(row), flush=True)
+    print(f"{case.op:18} {case.shape:20} agrees with the reference{_shown(row)}", flush=True)
     return row
 
 
@@ -134,7 +134,7 @@ def _selections(machine: Machine, rounds: int) -> list[Row]:
     for images in (1, 8, 64) if machine.is_gpu else (1,):
         found = measure_selection(machine.device, images, rounds)
         rows.append(_row("selection", f"{images} x {PATCHES}", found, None))
-        print(f"selection of {images}, 576 to 64: agrees with the references", _shown(rows[-1]))
+        print(f"selection of {images}, 576 to 64: agrees with the references{_shown(rows[-1])}")
     return rows
 
 
