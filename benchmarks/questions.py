@@ -1,7 +1,8 @@
-"""Which method for which traffic: new images, and many questions about known ones.
+r"""Which method for which traffic: new images, and many questions about known ones.
 
     make bench-questions ARGS="--eager"
-    make bench-questions ARGS="--eager --model bench-clip-l --workloads fits --images 4"
+    make bench-questions ARGS="--eager --model bench-clip-l --workloads fits --images 4 \
+        --concurrency 4"
 
 take 20 minutes each on two cores.
 
