@@ -1,7 +1,8 @@
 """What the plugin's surface costs those who send no image: stock vLLM and vtprune on text alone.
 
-    make bench-overhead ARGS="--blocks 200"
-    make bench-overhead ARGS="--blocks 200 --first vtprune"
+    make bench-overhead
+    make bench-overhead ARGS="--first vtprune"
+    make bench-overhead ARGS="--together"          measures nothing: joins the latest of both
 
 take 26 minutes each on two cores. Both are needed: the server that starts second takes some 3 %
 less processor time a request, whichever it is; the cost is the geometric mean of the two ratios.
@@ -40,6 +41,8 @@ RESAMPLES = 10_000
 def main() -> None:
     """Run, print the table and append it to the results."""
     arguments = _arguments()
+    if arguments.together:
+        return _print_together()
     with ExitStack() as stack:
         logs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         order = sorted(CONTENDERS, key=lambda name: name != arguments.first)
@@ -55,7 +58,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="demo", help="a folder of .cache/models")
-    parser.add_argument("--blocks", type=int, default=80, help="of each server")
+    parser.add_argument("--blocks", type=int, default=200, help="of each server")
     parser.add_argument("--requests", type=int, default=64, help="in a block")
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--words", type=int, default=64, help="in a prompt")
@@ -64,6 +67,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--first", default="stock", choices=CONTENDERS, help="starts before the other"
     )
+    parser.add_argument("--together", action="store_true", help="join the latest of both orders")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
@@ -150,6 +154,17 @@ def _print(rows: list[dict[str, Any]], pairs: int) -> None:
             f"| {MEASURED[row['measure']]} | {row['stock']:.2f} | {row['vtprune']:.2f} "
             f"| {row['ratio']:.4f} ({low:.4f}-{high:.4f}) |"
         )
+
+
+def _print_together() -> None:
+    """Geometric means over both orders of starting; half-widths of the intervals add in squares."""
+    runs = [json.loads(line) for line in RESULTS.read_text().splitlines()]
+    latest = {run.get("first", "stock"): run["rows"] for run in runs}
+    for rows in zip(*(latest[name] for name in CONTENDERS), strict=True):
+        center = np.mean([np.log(row["ratio"]) for row in rows])
+        half = np.linalg.norm([np.diff(np.log(row["ratio_95"]))[0] / 2 for row in rows]) / 2
+        mean, low, high = np.exp([center, center - half, center + half])
+        print(f"{MEASURED[rows[0]['measure']]}: {mean:.4f} ({low:.4f}-{high:.4f})")
 
 
 if __name__ == "__main__":
