@@ -18,10 +18,10 @@ setup:  ## install vLLM for CPUs and vtprune into .venv
 	@$(PYTHON) environment/bootstrap.py
 
 models: setup  ## build the demo models into .cache/models
-	@$(BIN)/python models/build_demo.py
+	@$(BIN)/python demo/build_demo.py
 
 serve: setup  ## serve the demo model with pruning (PORT=8000, ARGS=more flags)
-	$(ENV) $(BIN)/vllm serve models/demo --plugin vtprune \
+	$(ENV) $(BIN)/vllm serve demo/llava --plugin vtprune \
 	  --served-model-name demo --dtype float32 --max-model-len 4096 --port $(PORT) $(ARGS)
 
 # A file's tests stay in one process, which starts its servers once.
@@ -34,7 +34,7 @@ lint: setup  ## ruff and mypy
 	$(BIN)/mypy
 
 evaluate: setup  ## accuracy of a server on PORT, by method and kept share (ARGS=its flags)
-	$(BIN)/python -m vllm_pruner.evaluate run --url http://localhost:$(PORT) $(ARGS)
+	$(BIN)/python -m vtprune_evaluate run --url http://localhost:$(PORT) $(ARGS)
 
 loadtest: models  ## load stock and pruned servers, write an HTML report (ARGS=--quick)
 	$(ENV) PYTHONPATH=environment:benchmarks $(BIN)/python loadtests/compare.py $(ARGS)

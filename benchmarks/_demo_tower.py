@@ -14,11 +14,11 @@ __all__ = ["DemoTower"]
 
 DEMO = Path(__file__).resolve().parents[1] / "models" / "demo"
 _MIDWAY = 3 / 8
-"""Of the depth, as in `vllm_pruner.models.attention_probe`."""
+"""Of the depth, as in `vllm_pruner.worker.probe`."""
 
 
 class DemoTower:
-    """Tower, projector and word embeddings of `models/demo`, without vLLM."""
+    """Tower, projector and word embeddings of `demo/llava`, without vLLM."""
 
     def __init__(self) -> None:
         self._processor = LlavaProcessor.from_pretrained(DEMO)

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from vtprune_kernels import cls_importance, column_importance
 
-from vllm_pruner import method as methods
-from vllm_pruner.method import Need, VisualTokens
+from vllm_pruner import methods
+from vllm_pruner.methods.base import Need, VisualTokens
 
 __all__ = ["time_methods"]
 

@@ -31,8 +31,8 @@ from _machine import describe
 from _record import append
 from vtprune_kernels import cls_importance, cosine_gram, dedup, gather_rows
 
-from vllm_pruner import method as methods
-from vllm_pruner.method import VisualTokens
+from vllm_pruner import methods
+from vllm_pruner.methods.base import VisualTokens
 
 RESULTS = Path(__file__).parent / "results" / "selection-cpu.csv"
 METHODS = RESULTS.with_name("selection-methods-cpu.csv")

@@ -28,8 +28,8 @@ from _record import append
 from torch import nn
 from vtprune_kernels import cls_importance, gather_rows
 
-from vllm_pruner import method as methods
-from vllm_pruner.method import VisualTokens
+from vllm_pruner import methods
+from vllm_pruner.methods.base import VisualTokens
 
 RESULTS = Path(__file__).parent / "results" / "selection-adafv-cpu.csv"
 KEEP, QUESTION, DECODER = 64, 40, 4096

@@ -1,6 +1,6 @@
 """What pruning gains in a real server on a GPU: LLaVA-1.5-7B's shape, 576, 192 and 64 tokens.
 
-    python models/build_demo.py llava-7b       its configuration and tokenizer; there are no weights
+    python demo/build_demo.py llava-7b       its configuration and tokenizer; there are no weights
     PYTHONPATH=environment:$PYTHONPATH python benchmarks/serve_gpu.py
 
 Stock vLLM and vtprune at each budget run side by side (a GPU with 100 GB, or fewer by --keep) and
@@ -46,7 +46,7 @@ def main() -> None:
     if dry:
         print("no GPU: a dry run on the CPU, nothing recorded; not a measurement")
     elif not (MODELS / arguments.model).exists():
-        raise SystemExit(f"{MODELS / arguments.model} is missing: python models/build_demo.py")
+        raise SystemExit(f"{MODELS / arguments.model} is missing: python demo/build_demo.py")
     with ExitStack() as stack:
         contenders = list(_contenders(stack, arguments, dry))
         rows = [

@@ -3,7 +3,7 @@
     make bench-set-quality
     make bench-set-quality ARGS="--photos DIR --keep 1/4 1/9"
 
-The tower of models/demo on every photograph and on its four quarters, as crops are cut:
+The tower of demo/llava on every photograph and on its four quarters, as crops are cut:
 
     coverage    mean over all tokens of the best cosine with a kept row: what is dropped has a
                 stand-in
@@ -27,7 +27,7 @@ from _machine import describe
 from PIL import Image
 
 import vllm_pruner
-from vllm_pruner import method as methods
+from vllm_pruner import methods
 
 HERE = Path(__file__).resolve().parent
 PHOTOS = HERE.parent / "assets" / "photos"

@@ -3,7 +3,7 @@
     python examples/offline_image.py MODEL PICTURE "What is this?"
 
 Needs vLLM and vtprune. With the demo model on a CPU, after `make setup`:
-`.venv/bin/python examples/offline_image.py models/demo assets/scene.png "What color is the heart?"`
+`.venv/bin/python examples/offline_image.py demo/llava assets/scene.png "What color is the heart?"`
 """
 
 import base64

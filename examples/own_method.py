@@ -28,7 +28,7 @@ import torch
 from pydantic import Field
 from vtprune_kernels import top_k_sorted
 
-from vllm_pruner.method import Method, Need, Options, VisualTokens
+from vllm_pruner.methods.base import Method, Need, Options, VisualTokens
 
 
 class FoveaOptions(Options):

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from vllm_process import MODELS, environment
 
-from vllm_pruner import metrics
+from vllm_pruner.telemetry import metrics
 
 ROOT = Path(__file__).parents[1]
 DOCKER = ROOT / "docker"

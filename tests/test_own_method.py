@@ -43,12 +43,12 @@ def _path(site: Path) -> str:
 def test_the_installed_method_selects(site: Path) -> None:
     program = """if True:
         import json, torch, vllm_pruner
-        from vllm_pruner import method
+        from vllm_pruner import methods
         kept = vllm_pruner.select("fovea", keep=4, features=torch.zeros(2, 36, 1), grid=(6, 6))
         left = vllm_pruner.select(
             "fovea", keep=3, features=torch.zeros(36, 1), grid=(6, 6), x=0.0, y=0.0
         )
-        print(json.dumps([method.names(), kept.tolist(), left.tolist()]))
+        print(json.dumps([methods.names(), kept.tolist(), left.tolist()]))
     """
     done = subprocess.run(
         [sys.executable, "-c", program],

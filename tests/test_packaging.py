@@ -23,6 +23,7 @@ PACKAGES = {
     "vllm_pruner": ROOT,
     "vtprune_kernels": ROOT / "kernels",
     "vtprune_server": ROOT / "server",
+    "vtprune_evaluate": ROOT / "evaluate",
 }
 NEEDED_BY_SETTINGS = ["pydantic", "pydantic_core", "annotated_types", "typing_inspection"]
 
@@ -34,7 +35,16 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ignore = shutil.ignore_patterns(
         ".*", "__pycache__", "*.egg-info", "build", "dist", "results", "cache"
     )
-    for name in ("vllm_pruner", "kernels", "server", "tests", "benchmarks", "loadtests", "docker"):
+    for name in (
+        "vllm_pruner",
+        "kernels",
+        "server",
+        "evaluate",
+        "tests",
+        "benchmarks",
+        "loadtests",
+        "docker",
+    ):
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, checkout / name, ignore=ignore)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -90,7 +100,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> CleanVen
     return CleanVenv(python, site, dependencies)
 
 
-def test_the_wheel_holds_every_module_of_the_three_packages_and_nothing_else(wheel) -> None:
+def test_the_wheel_holds_every_module_of_the_four_packages_and_nothing_else(wheel) -> None:
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
     expected = {
@@ -142,8 +152,8 @@ def test_a_clean_venv_imports_the_package_without_any_dependency(installed) -> N
 def test_a_clean_venv_counts_tokens_with_pydantic_alone(installed) -> None:
     """The count for a prompt needs no torch; only looking up the built-in methods does."""
     program = (
-        "from vllm_pruner.config import DEFAULT_RATE\n"
-        "from vllm_pruner.budget import Budget, keep_count\n"
+        "from vllm_pruner.settings.config import DEFAULT_RATE\n"
+        "from vllm_pruner.methods.budget import Budget, keep_count\n"
         "print(keep_count(576, Budget(rate=DEFAULT_RATE)))"
     )
     assert installed.run(program, str(installed.dependencies)) == "64"

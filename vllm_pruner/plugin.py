@@ -13,8 +13,10 @@ import argparse
 import logging
 from typing import TYPE_CHECKING
 
-from vllm_pruner import cli, compat, envs
-from vllm_pruner.config import KEY, ConfigError, PruneConfig, ServerConfig
+from vllm_pruner import compat, envs
+from vllm_pruner.settings import cli
+from vllm_pruner.settings.config import KEY, PruneConfig, ServerConfig
+from vllm_pruner.settings.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,18 +83,19 @@ def _configure(engine_args: EngineArgs, original: Callable[[], ModelConfig]) -> 
 def _create_pruned(
     engine_args: EngineArgs, original: Callable[[], ModelConfig], config: ServerConfig
 ) -> ModelConfig:
-    from vllm_pruner import chat, metrics, models
-    from vllm_pruner.models import encoder_only
+    from vllm_pruner.families import registry
+    from vllm_pruner.prompt import chat, encoder_only
+    from vllm_pruner.telemetry import metrics
 
-    taken = engine_args.model_class_overrides.keys() & models.CLASSES.keys()
+    taken = engine_args.model_class_overrides.keys() & registry.CLASSES.keys()
     if taken:
         raise ConfigError(
             f"model_class_overrides has {', '.join(taken)}; allowed: architectures that vtprune "
             "does not replace itself"
         )
-    engine_args.model_class_overrides = {**engine_args.model_class_overrides, **models.CLASSES}
+    engine_args.model_class_overrides = {**engine_args.model_class_overrides, **registry.CLASSES}
     model_config = original()
-    tokens = models.visual_tokens(model_config.hf_config, config)
+    tokens = registry.visual_tokens(model_config.hf_config, config)
     if not config.off and (fault := config.limits.fault_on(config, tokens)):
         raise ConfigError(f"{fault}, by limits")
     compat.enable_endpoints(KEY)

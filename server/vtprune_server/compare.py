@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import HTTPException
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 
-from vllm_pruner.config import KEY
+from vllm_pruner.settings.config import KEY
 from vtprune_server.protocol import Answer, CompareRequest, CompareResponse
 from vtprune_server.surface import Surface
 

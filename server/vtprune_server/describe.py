@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from vllm_pruner import method as methods
-from vllm_pruner.config import PruneConfig
+from vllm_pruner import methods
+from vllm_pruner.settings.config import PruneConfig
 from vtprune_server.protocol import ConfigResponse, MethodCard, MethodsResponse
 from vtprune_server.surface import Surface
 

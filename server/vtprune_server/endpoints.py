@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vllm_pruner.config import KEY, ServerConfig
+from vllm_pruner.settings.config import KEY, ServerConfig
 from vtprune_server.access import Access
 from vtprune_server.router import router
 from vtprune_server.surface import Surface

@@ -5,8 +5,9 @@ from __future__ import annotations
 from vllm.exceptions import VLLMValidationError
 from vllm.multimodal.parse import ImageSize
 
-from vllm_pruner.config import KEY, ConfigError
-from vllm_pruner.request import DETAIL, image_configs
+from vllm_pruner.settings.config import KEY
+from vllm_pruner.settings.errors import ConfigError
+from vllm_pruner.settings.rules import DETAIL, image_configs
 from vtprune_server.protocol import EstimateRequest, EstimateResponse, ImageEstimate
 from vtprune_server.surface import Surface
 

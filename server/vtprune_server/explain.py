@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import HTTPException
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 
-from vllm_pruner.config import KEY
+from vllm_pruner.settings.config import KEY
 from vtprune_server.overlay import draw, picture
 from vtprune_server.protocol import ExplainRequest, ExplainResponse, Explanation, View
 from vtprune_server.surface import Surface

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from vllm_pruner.evaluate.datasets import DATASETS
-from vllm_pruner.evaluate.datasets.vqa_words import normalize, vqa_accuracy
-from vllm_pruner.evaluate.item import DatasetError, Item
+from vtprune_evaluate.datasets import DATASETS
+from vtprune_evaluate.datasets.vqa_words import normalize, vqa_accuracy
+from vtprune_evaluate.item import DatasetError, Item
 
 PHOTO = (Path(__file__).parents[2] / "assets" / "photos" / "cat.jpg").read_bytes()
 

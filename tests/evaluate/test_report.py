@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from vllm_pruner.evaluate.contender import contenders
-from vllm_pruner.evaluate.datasets import DATASETS
-from vllm_pruner.evaluate.plot import draw_plot
-from vllm_pruner.evaluate.report import interval, markdown, paired_difference
-from vllm_pruner.evaluate.run import read_records
-from vllm_pruner.evaluate.tune import LADDER, tune
+from vtprune_evaluate.contender import contenders
+from vtprune_evaluate.datasets import DATASETS
+from vtprune_evaluate.plot import draw_plot
+from vtprune_evaluate.report import interval, markdown, paired_difference
+from vtprune_evaluate.run import read_records
+from vtprune_evaluate.tune import LADDER, tune
 
 HALF = Fraction(1, 2)
 

@@ -6,11 +6,10 @@ import collections
 
 import numpy as np
 import pytest
-
-from vllm_pruner.evaluate.datasets.synthetic import GROUPS, SYNTHETIC, SYNTHETIC_2
-from vllm_pruner.evaluate.scene_parts import COLORS
-from vllm_pruner.evaluate.scene_questions import NUMBERS, PLAN, ask
-from vllm_pruner.evaluate.scenes import SIDES, SIZE, draw_scene
+from vtprune_evaluate.datasets.synthetic import GROUPS, SYNTHETIC, SYNTHETIC_2
+from vtprune_evaluate.scene_parts import COLORS
+from vtprune_evaluate.scene_questions import NUMBERS, PLAN, ask
+from vtprune_evaluate.scenes import SIDES, SIZE, draw_scene
 
 SCENES = [draw_scene(9, i) for i in range(40)]
 

@@ -10,8 +10,8 @@ import torch
 from drawn_tokens import COUNTS, KINDS, cosines, draw, keeps, ranked
 
 import vllm_pruner
-from vllm_pruner import method as methods
-from vllm_pruner.budget import Budget
+from vllm_pruner import methods
+from vllm_pruner.methods.budget import Budget
 
 
 def literal(given: dict, image: int, keep: int) -> list[int]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import vllm_pruner
-from vllm_pruner import method as methods
+from vllm_pruner import methods
 
 NAMES = [name for name in methods.names() if methods.get(name).shrink is None]
 """All that choose among tokens; `resize` makes fewer of them."""

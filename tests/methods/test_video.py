@@ -7,7 +7,7 @@ import torch
 from drawn_tokens import KINDS, cosines, ranked, rows
 
 import vllm_pruner
-from vllm_pruner import method as methods
+from vllm_pruner import methods
 
 SHAPES = [(1, 1), (1, 7), (2, 1), (4, 16), (8, 72)]
 

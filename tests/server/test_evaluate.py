@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 from vllm_server import Server
-
-from vllm_pruner.evaluate.__main__ import main
-from vllm_pruner.evaluate.run import read_records
+from vtprune_evaluate.__main__ import main
+from vtprune_evaluate.run import read_records
 
 pytestmark = pytest.mark.server
 

@@ -11,8 +11,8 @@ import pytest
 from media import photo_question
 from vllm_server import Server
 
-from vllm_pruner import method as methods
-from vllm_pruner.budget import Budget
+from vllm_pruner import methods
+from vllm_pruner.methods.budget import Budget
 
 pytestmark = pytest.mark.server
 

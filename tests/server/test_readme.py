@@ -54,11 +54,12 @@ def test_selection_snippet_runs() -> None:
 def test_every_flag_and_method_is_documented() -> None:
     import argparse
 
-    from vllm_pruner import cli, method
+    from vllm_pruner import methods
+    from vllm_pruner.settings import cli
 
     parser = argparse.ArgumentParser()
     cli.add_arguments(parser)
     for action in parser._actions[1:]:
         assert f"`{action.option_strings[0]}" in README
-    for name in method.names():
+    for name in methods.names():
         assert f"| `{name}` |" in README

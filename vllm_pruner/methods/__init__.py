@@ -1,2 +1,85 @@
-"""The built-in methods, one paper a file. `pyproject.toml` lists them as entry points, where
-`vllm_pruner.method` finds them beside those of other packages."""
+"""The installed pruning methods, by name.
+
+Methods are entry points of installed packages, the built-in ones too, so that a third party's is
+found the same way. Importing this loads none of them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+
+from vllm_pruner.methods.base import Method, Need
+
+__all__ = ["GROUP", "VIDEO_GROUP", "check_installed", "get", "names"]
+
+GROUP = "vtprune.methods"
+"""Entry points `name = module:VALUE` of methods for images, each a `Method` of that name."""
+
+VIDEO_GROUP = "vtprune.video_methods"
+"""The same for videos: they compare frames, and an image has one."""
+
+
+def get(name: str, group: str = GROUP) -> Method:
+    """Return the method called `name`.
+
+    Raises:
+        ValueError: there is none, and the message names those there are; or its package is broken.
+    """
+    if name not in _installed(group):
+        raise ValueError(f"method is {name!r}; allowed: {', '.join(names(group))}")
+    return _load(name, group)
+
+
+def names(group: str = GROUP) -> list[str]:
+    """Return the names of all installed methods, sorted. Loads none of them."""
+    return sorted(_installed(group))
+
+
+def check_installed() -> None:
+    """Load every installed method.
+
+    Raises:
+        ValueError: the first one that cannot be used, with its package and the reason.
+    """
+    for group in (GROUP, VIDEO_GROUP):
+        for name in names(group):
+            _load(name, group)
+
+
+@cache
+def _installed(group: str) -> dict[str, list[EntryPoint]]:
+    found = defaultdict(list)
+    for entry in entry_points(group=group):
+        found[entry.name].append(entry)
+    return dict(found)
+
+
+@cache
+def _load(name: str, group: str) -> Method:
+    entry, *others = _installed(group)[name]
+    if others:
+        packages = ", ".join(sorted(_package(each) for each in (entry, *others)))
+        raise ValueError(f"method {name!r} is in several packages: {packages}; allowed: one")
+    try:
+        method = entry.load()
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise _broken(entry, f"cannot be loaded from {entry.value!r} ({reason})") from error
+    if not isinstance(method, Method):
+        raise _broken(entry, f"is {type(method).__name__} at {entry.value!r}; allowed: a Method")
+    if method.name != name:
+        raise _broken(entry, f"calls itself {method.name!r}; allowed: the entry point's name")
+    if unknown := set(method.needs) - set(Need):
+        asked = ", ".join(map(repr, sorted(unknown)))
+        raise _broken(entry, f"needs {asked}; allowed: {', '.join(Need)}")
+    return method
+
+
+def _broken(entry: EntryPoint, fault: str) -> ValueError:
+    return ValueError(f"method {entry.name!r} of package {_package(entry)} {fault}")
+
+
+def _package(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist else "unknown"

@@ -32,7 +32,7 @@ import torch
 from pydantic import Field
 from vtprune_kernels import text_relevance, top_k_sorted
 
-from vllm_pruner.method import Method, Need, Options, VisualTokens
+from vllm_pruner.methods.base import Method, Need, Options, VisualTokens
 
 __all__ = ["ADAFV", "AdaFVOptions", "Listed", "lists"]
 

@@ -19,9 +19,9 @@ from __future__ import annotations
 import torch
 from vtprune_kernels import top_k_sorted
 
-from vllm_pruner.budget import Budget, keep_count
-from vllm_pruner.method import Method, Need, VisualTokens
 from vllm_pruner.methods.adafv import AdaFVOptions, lists
+from vllm_pruner.methods.base import Method, Need, VisualTokens
+from vllm_pruner.methods.budget import Budget, keep_count
 
 __all__ = ["ADAFV_REF"]
 

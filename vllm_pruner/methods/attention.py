@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from vtprune_kernels import top_k_sorted
 
-from vllm_pruner.method import Method, Need, Options, VisualTokens
+from vllm_pruner.methods.base import Method, Need, Options, VisualTokens
 
 __all__ = ["ATTENTION"]
 

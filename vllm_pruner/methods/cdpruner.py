@@ -27,7 +27,7 @@ from __future__ import annotations
 import torch
 from vtprune_kernels import cosine_gram, greedy_select, row_max_cosine
 
-from vllm_pruner.method import Method, Need, Options, VisualTokens
+from vllm_pruner.methods.base import Method, Need, Options, VisualTokens
 
 __all__ = ["CDPRUNER"]
 

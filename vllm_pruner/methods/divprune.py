@@ -20,7 +20,7 @@ from __future__ import annotations
 import torch
 from vtprune_kernels import cosine_gram, greedy_select
 
-from vllm_pruner.method import Method, Need, Options, VisualTokens
+from vllm_pruner.methods.base import Method, Need, Options, VisualTokens
 
 __all__ = ["DIVPRUNE"]
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import torch
 from vtprune_kernels import row_max_cosine, top_k_sorted
 
-from vllm_pruner.method import Method, Options, VisualTokens
+from vllm_pruner.methods.base import Method, Options, VisualTokens
 
 __all__ = ["EVS"]
 

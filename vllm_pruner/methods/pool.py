@@ -17,8 +17,8 @@ from functools import lru_cache
 
 import torch
 
-from vllm_pruner.merge import mix
-from vllm_pruner.method import Merged, Method, Need, Options, VisualTokens
+from vllm_pruner.methods.base import Merged, Method, Need, Options, VisualTokens
+from vllm_pruner.methods.merge import mix
 
 __all__ = ["POOL"]
 

@@ -27,8 +27,8 @@ from __future__ import annotations
 import torch
 from vtprune_kernels import cosine_gram, gather_rows, top_k_sorted
 
-from vllm_pruner.merge import mix
-from vllm_pruner.method import Merged, Method, Need, Options, VisualTokens
+from vllm_pruner.methods.base import Merged, Method, Need, Options, VisualTokens
+from vllm_pruner.methods.merge import mix
 
 __all__ = ["PRUMERGE_PLUS"]
 

@@ -20,8 +20,8 @@ from math import isqrt
 
 import torch
 
-from vllm_pruner.budget import Budget, keep_count
-from vllm_pruner.method import Method, Need, Options, VisualTokens
+from vllm_pruner.methods.base import Method, Need, Options, VisualTokens
+from vllm_pruner.methods.budget import Budget, keep_count
 
 __all__ = ["RESIZE"]
 

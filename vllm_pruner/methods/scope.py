@@ -21,7 +21,7 @@ import torch
 from pydantic import Field
 from vtprune_kernels import cosine_gram, greedy_select
 
-from vllm_pruner.method import Method, Need, Options, VisualTokens
+from vllm_pruner.methods.base import Method, Need, Options, VisualTokens
 
 __all__ = ["SCOPE", "ScopeOptions"]
 

@@ -36,7 +36,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from vtprune_kernels import cosine_gram, greedy_select
 
-from vllm_pruner.method import Method, Need, Options, VisualTokens
+from vllm_pruner.methods.base import Method, Need, Options, VisualTokens
 
 __all__ = ["TRIAD"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from vllm_pruner.method import Method, Options, VisualTokens
+from vllm_pruner.methods.base import Method, Options, VisualTokens
 
 __all__ = ["UNIFORM"]
 

@@ -16,7 +16,7 @@ Deviations from the published code:
 - A contextual row stands in its target's place, so that the decoder reads the image in raster
   order; the code appends them all at the end.
 - Without a class token, importance is the attention that a token receives.
-- Ties go to the lower index; means are exact sums (`vllm_pruner.merge`), rounded once.
+- Ties go to the lower index; means are exact sums (`vllm_pruner.methods.merge`), rounded once.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ import torch
 from pydantic import Field
 from vtprune_kernels import gather_rows, row_max_cosine, top_k_sorted
 
-from vllm_pruner.merge import mix
-from vllm_pruner.method import Merged, Method, Need, Options, VisualTokens
+from vllm_pruner.methods.base import Merged, Method, Need, Options, VisualTokens
+from vllm_pruner.methods.merge import mix
 
 __all__ = ["VISIONZIP", "VisionZipOptions"]
 

@@ -29,7 +29,7 @@ import torch
 from pydantic import Field
 from vtprune_kernels import cosine_gram, dedup
 
-from vllm_pruner.method import Method, Need, Options, VisualTokens
+from vllm_pruner.methods.base import Method, Need, Options, VisualTokens
 
 __all__ = ["VISPRUNER", "VisPrunerOptions"]
 

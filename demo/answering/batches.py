@@ -1,0 +1,164 @@
+"""Training batches: scenes as patches with labels, and all questions of a scene in one sequence.
+
+The questions of one scene stand side by side. A mask lets each see the image and itself only, and
+its positions start again after the image, so each is computed as if it were alone; the image is
+encoded once for twenty questions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from vocabulary import ASSISTANT, EOS, IDS, NOTHING, ORDER, SIZES, VISIBLE, encode
+from vtprune_evaluate.scene_parts import COLORS, LETTERS, SHAPES
+from vtprune_evaluate.scene_questions import PLAN, ask
+from vtprune_evaluate.scenes import SIZE, Scene, Thing, draw_scene
+
+PATCH, GRID = 14, SIZE // 14
+MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])
+STD = torch.tensor([0.26862954, 0.26130258, 0.27577711])
+"""CLIP's, as in its image processor."""
+IGNORE = -100
+
+LABEL_WORDS = {
+    "color": [*COLORS, NOTHING],
+    "shape": [*SHAPES, "tiles", "sign", NOTHING],
+    "size": [*SIZES, NOTHING],
+    "letter": [*LETTERS, NOTHING],
+    "order": [*ORDER, NOTHING],
+    "row": ["top", "bottom"],
+    "column": ["left", "right"],
+}
+"""What the patch-level loss asks of every visual token, and among which words."""
+_PLACE = {group: {word: i for i, word in enumerate(words)} for group, words in LABEL_WORDS.items()}
+SEEN = [*COLORS, *SHAPES, *LETTERS, "tiles", "sign"]
+"""What the class token learns to report of the salient, and of the sign where there is one."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """`patches` [B, 256, 588], bytes; `labels` group -> [B, 256]; `owner` [B, 256]; `seen` [B, 34];
+    `tokens`, `targets` [B, L]; `about` [B, S] owners of the named things."""
+
+    patches: torch.Tensor
+    labels: dict[str, torch.Tensor]
+    owner: torch.Tensor
+    seen: torch.Tensor
+    tokens: torch.Tensor
+    targets: torch.Tensor
+    about: torch.Tensor
+
+
+def to_patches(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Cut, channel first within a patch, as the tower's convolution reads them: [256, 588]."""
+    cut = pixels.reshape(GRID, PATCH, GRID, PATCH, 3).transpose(0, 2, 4, 1, 3)
+    return cut.reshape(GRID * GRID, 3 * PATCH * PATCH)
+
+
+def take(patches: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+    """The patches `which` [B, K], normalised: [B, K, 588]."""
+    some = patches.gather(1, which[..., None].expand(-1, -1, patches.shape[2])).float()
+    return (some / 255 - MEAN.repeat_interleave(PATCH**2)) / STD.repeat_interleave(PATCH**2)
+
+
+_ROW_OF = np.arange(SIZE) // PATCH
+_PATCH_OF = _ROW_OF[:, None] * GRID + _ROW_OF
+
+
+def owners(scene: Scene) -> NDArray[np.int64]:
+    """Whose each patch is: of whom a fifth of it or more shows, 0 for nobody's."""
+    mine = _PATCH_OF * 9 + scene.owner
+    counts = np.bincount(mine.ravel(), minlength=9 * GRID * GRID).reshape(-1, 9)[:, 1:]
+    return np.where(counts.max(-1) >= PATCH * PATCH // 5, counts.argmax(-1) + 1, 0)
+
+
+def _rows(scene: Scene) -> list[tuple[str, str, str, str]]:
+    """Colour, shape, size and letter by owner."""
+
+    def row(thing: Thing) -> tuple[str, str, str, str]:
+        return thing.color, thing.shape, thing.size, thing.letter or NOTHING
+
+    blank = (NOTHING,) * 4
+    things = [row(thing) for thing in scene.things]
+    tiles = (scene.tile_color, "tiles", NOTHING, NOTHING)
+    return [blank, *things, row(scene.copies[0]), tiles, (NOTHING, "sign", NOTHING, NOTHING)]
+
+
+def patch_labels(scene: Scene, owner: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+    """The index of the right word of every group for every patch."""
+    rows = _rows(scene)
+    labels = {
+        group: np.array([_PLACE[group][row[i]] for row in rows])[owner]
+        for i, group in enumerate(("color", "shape", "size", "letter"))
+    }
+    y, x = np.divmod(np.arange(GRID * GRID), GRID)
+    left = scene.sign_box[0]
+    at = np.clip((x * PATCH + PATCH / 2 - left - 3) // 24, 0, 2).astype(int)
+    on_sign = np.array([_PLACE["letter"][letter] for letter in scene.sign or LETTERS[:3]])[at]
+    labels["letter"] = np.where(owner == 8, on_sign, labels["letter"])
+    labels["order"] = np.where(owner == 8, at, len(ORDER))
+    labels["row"], labels["column"] = (y >= GRID // 2).astype(int), (x >= GRID // 2).astype(int)
+    return labels
+
+
+def _seen(scene: Scene) -> NDArray[np.float32]:
+    salient = [thing for thing in scene.things if not thing.faint] + scene.copies
+    words = {thing.color for thing in salient} | {thing.shape for thing in salient}
+    words |= {thing.letter for thing in salient} | set(scene.sign)
+    words |= {scene.tile_color, "tiles"} | ({"sign"} if scene.sign else set())
+    return np.array([word in words for word in SEEN], np.float32)
+
+
+def _sequence(scene: Scene, *seed: int) -> tuple[list[int], list[int], list[int]]:
+    tokens: list[int] = []
+    targets: list[int] = []
+    about: list[int] = []
+    for question in ask(scene, *seed):
+        words, answer = [*encode(question.text), ASSISTANT], encode(question.answer)
+        tokens += [*words, *answer]
+        wanted = [*answer, EOS] if question.clear else [IGNORE] * (len(answer) + 1)
+        targets += [IGNORE] * (len(words) - 1) + wanted
+        about += question.about
+    return tokens, targets, about
+
+
+def make_batch(size: int, *seed: int) -> Batch:
+    """The batch of a seed: scene i is drawn from `(*seed, i)`."""
+    scenes = [draw_scene(*seed, i) for i in range(size)]
+    owner = [owners(scene) for scene in scenes]
+    labels = [patch_labels(scene, of) for scene, of in zip(scenes, owner, strict=True)]
+    pairs = [_sequence(scene, *seed, i) for i, scene in enumerate(scenes)]
+    return Batch(
+        torch.from_numpy(np.stack([to_patches(scene.pixels) for scene in scenes])),
+        {g: torch.from_numpy(np.stack([label[g] for label in labels])) for g in LABEL_WORDS},
+        torch.from_numpy(np.stack(owner)),
+        torch.from_numpy(np.stack([_seen(scene) for scene in scenes])),
+        torch.tensor([tokens for tokens, _, _ in pairs]),
+        torch.tensor([targets for _, targets, _ in pairs]),
+        torch.tensor([about for _, _, about in pairs]),
+    )
+
+
+NAMED_AT = {"color": (4,), "shape": (4,), "letter": (5,), "size": (4,), "where": (3,)}
+NAMED_AT |= {"beside": (2, 8), "above": (2, 7), "count": (2,), "sign": (3,), "tiles": (4,)}
+"""Which words of a question name the things that it is about."""
+
+
+def layout() -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+    """Of one sequence's text: the question `[L]` and the place in it `[L]` of every token, and the
+    kind of each question. The same for every scene."""
+    scene = draw_scene(0)
+    questions = ask(scene, 0)
+    lengths = [len(encode(q.text)) + 1 + len(encode(q.answer)) for q in questions]
+    which = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    place = torch.cat([torch.arange(length) for length in lengths])
+    return which, place, PLAN
+
+
+WORD_IDS = {g: torch.tensor([IDS[word] for word in words]) for g, words in LABEL_WORDS.items()}
+UNSEEN_IDS = torch.tensor([i for word, i in IDS.items() if word not in VISIBLE])
+"""Words that name nothing visible, the marks of turns among them."""
+THING_IDS = torch.tensor([IDS[word] for word in SEEN])

@@ -1,0 +1,233 @@
+"""Train the demo model that answers, in stages: python demo/answering/train.py STAGE [--steps N]
+
+tower  the vision tower alone learns to say in the decoder's words what every patch shows
+ideal  the decoder alone learns to answer, from made-up visual tokens that say just that
+real   the decoder alone, on the tokens of the tower as it is saved (both may run side by side)
+joint  all of it, on whole images, with texture held apart
+
+Batch n of a stage is drawn from (seed, stage, n), so a stage that is stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from batches import IGNORE, WORD_IDS, Batch, layout, make_batch, take
+from guidance import guidance_loss, pooling_loss
+from losses import (
+    KIND_WEIGHT,
+    answer_loss,
+    flat_loss,
+    ideal_tokens,
+    patch_loss,
+    said_words,
+    spread_loss,
+    visual_room,
+)
+from mechanism import mechanism
+from network import Answerer, positions, question_mask
+from start import start_decoder, start_tower
+from tqdm import tqdm
+
+HERE = Path(__file__).resolve().parent
+DEFAULT_OUT = HERE.parents[1] / ".cache" / "training" / "answering"
+STAGES = ["tower", "ideal", "real", "joint"]
+STEPS = {"tower": 2100, "ideal": 900, "real": 300, "joint": 400}
+BATCH = {"tower": 24, "ideal": 12, "real": 12, "joint": 12}
+PEAK = {"tower": 1.5e-3, "ideal": 1.5e-3, "real": 1.5e-3, "joint": 4e-4}
+WARMUP, FALL = 30, 0.35
+"""AdamW's learning rate rises for so many steps and falls for this share of them."""
+PATCHES = {"tower": (128,), "ideal": (48,), "real": (96, 64, 256, 128), "joint": (256, 128)}
+"""Patches that the steps of a stage look at, in turns: what shows something first."""
+LABELS = torch.cat(list(WORD_IDS.values())).unique()
+"""The words that tower and decoder share stay as drawn until they are trained jointly, so that both
+can be trained at the same time."""
+HELD_OUT = 2
+"""First word of the seeds of the scenes that are looked at during training."""
+
+
+def choose_patches(owner: torch.Tensor, count: int, seed: int) -> torch.Tensor:
+    """`count` patches an image, ascending: what shows something first, the rest by lot."""
+    if count == owner.shape[1]:
+        return torch.arange(count).expand(len(owner), -1)
+    lot = torch.rand(owner.shape, generator=torch.Generator().manual_seed(seed))
+    chance = lot + 0.8 * (owner > 0) - 0.4 * (owner == 7)
+    return chance.topk(count, dim=1).indices.sort(dim=1).values
+
+
+class Trainer:
+    """The model, its optimiser, and the step of the stage it is at."""
+
+    def __init__(self, stage: str, arguments: argparse.Namespace) -> None:
+        self.stage, self.arguments, self.step = stage, arguments, 0
+        self.steps = arguments.steps or STEPS[stage]
+        torch.manual_seed(arguments.seed)
+        self.model = Answerer()
+        start_tower(self.model)
+        start_decoder(self.model)
+        self.names_of_tower = [n for n in self.model.state_dict() if "language_model" not in n]
+        for name, parameter in self.model.named_parameters():
+            alone = {"tower": "language_model" not in name, "joint": True}
+            parameter.requires_grad_(alone.get(stage, "language_model" in name))
+        learnt = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(learnt, lr=PEAK[stage], betas=(0.9, 0.98))
+        self.which, self.place, self.plan = layout()
+        self.tower_read = 0.0
+        self.weight = torch.tensor([KIND_WEIGHT.get(self.plan[i], 1.0) for i in self.which])
+        self.label_words = self.model.words.detach()[LABELS].clone()
+        self.room = visual_room(self.model.words.detach())
+
+    def file(self, stage: str) -> Path:
+        folder: Path = self.arguments.out
+        return folder / f"{stage}.pt"
+
+    def load(self) -> None:
+        """Go on with this stage, or begin it with what the earlier ones made."""
+        if self.file(self.stage).exists():
+            state = torch.load(self.file(self.stage), weights_only=True)
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step = state["step"]
+        elif self.stage in ("real", "joint"):
+            before = "ideal" if self.stage == "real" else "real"
+            state = torch.load(self.file(before), weights_only=True)
+            self.model.load_state_dict(state["model"])
+            self.read_tower()
+
+    def read_tower(self) -> None:
+        """The tower as its own stage saved it last."""
+        file = self.file("tower")
+        if file.stat().st_mtime != self.tower_read:
+            self.tower_read = file.stat().st_mtime
+            state = torch.load(file, weights_only=True)["model"]
+            tower = {name: state[name] for name in self.names_of_tower}
+            self.model.load_state_dict(tower, strict=False)
+
+    def save(self) -> None:
+        """Written beside, then moved: a file that exists is whole."""
+        file = self.file(self.stage)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        torch.save({**state, "step": self.step}, file.with_suffix(".part"))
+        os.replace(file.with_suffix(".part"), file)
+
+    def learning_rate(self) -> float:
+        """Up, level, and down in a straight line."""
+        left = (self.steps - self.step) / (FALL * self.steps)
+        return PEAK[self.stage] * min(1, (self.step + 1) / WARMUP, max(left, 0.02))
+
+    def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """What the stage minimises the sum of, weighted."""
+        counts = PATCHES[self.stage]
+        which = choose_patches(batch.owner, counts[self.step % len(counts)], self.step)
+        owner = batch.owner.gather(1, which)
+        labels = {group: label.gather(1, which) for group, label in batch.labels.items()}
+        found: dict[str, torch.Tensor] = {}
+        if self.stage == "ideal":
+            visual = ideal_tokens(labels, self.model.words.detach(), owner, self.room)
+        else:
+            with torch.set_grad_enabled(self.stage != "real"):
+                seen = self.model.see(take(batch.patches, which), which)
+            visual, report, before = seen
+        found["flat"] = 3.0 * flat_loss(visual, self.model.words)
+        if self.stage in ("tower", "joint"):
+            found["patch"] = patch_loss(visual, labels, self.model.words, owner)
+            report = torch.nn.functional.binary_cross_entropy_with_logits(report, batch.seen)
+            found["report"] = 2.0 * report
+            found["pool"] = 0.3 * pooling_loss(self.model, before, owner)
+        if self.stage == "joint":
+            found["spread"] = spread_loss(visual, owner)
+        if self.stage != "tower":
+            mask = question_mask(which.shape[1], self.which)
+            place = positions(which.shape[1], self.place)
+            logits, states = self.model.answer(visual, batch.tokens, mask, place)
+            found["answer"] = answer_loss(logits, batch.targets, self.weight)
+            guide = guidance_loss(self.model, states, owner, batch, self.which, mask, place)
+            found["guide"] = 0.2 * guide
+        return found
+
+    def train_step(self, batch: Batch) -> dict[str, float]:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate()
+        losses = self.losses(batch)
+        self.optimizer.zero_grad()
+        sum(losses.values(), torch.zeros(())).backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        if self.stage in ("ideal", "real"):
+            with torch.no_grad():
+                self.model.words[LABELS] = self.label_words
+        self.step += 1
+        return {name: loss.item() for name, loss in losses.items()}
+
+    @torch.no_grad()
+    def accuracy(self, scenes: int) -> dict[str, float]:
+        """Share of held-out questions whose every answer token is the most likely one, by kind, and
+        of the tower's patches that say the right word by themselves."""
+        right: dict[str, list[float]] = {}
+        for i in range(0, scenes, 32):
+            batch = make_batch(32, HELD_OUT, i)
+            which = choose_patches(batch.owner, batch.owner.shape[1], 0)
+            visual, _, before = self.model.see(take(batch.patches, which), which)
+            for name, shares in mechanism(self.model, visual, before, batch.owner).items():
+                right.setdefault(name, []).extend(shares)
+            for name, values in said_words(visual, batch, self.model.words).items():
+                right.setdefault(name, []).extend(values)
+            mask = question_mask(which.shape[1], self.which)
+            place = positions(which.shape[1], self.place)
+            logits, _ = self.model.answer(visual, batch.tokens, mask, place)
+            wrong = (logits.argmax(-1) != batch.targets) & (batch.targets != IGNORE)
+            for slot, kind in enumerate(self.plan):
+                mine = self.which == slot
+                clear = (batch.targets[:, mine] != IGNORE).any(1)
+                right.setdefault(kind, []).extend((~wrong[:, mine].any(1))[clear].tolist())
+        return {kind: sum(values) / len(values) for kind, values in right.items()}
+
+    def run(self) -> None:
+        """Train to the end of the stage; saved every two minutes."""
+        bar = tqdm(total=self.steps, initial=self.step, mininterval=5, desc=self.stage)
+        saved = time.monotonic()
+        size = self.arguments.batch or BATCH[self.stage]
+        seed = (self.arguments.seed, STAGES.index(self.stage))
+        with ThreadPoolExecutor(1) as ahead:
+            coming = ahead.submit(make_batch, size, *seed, self.step)
+            while self.step < self.steps:
+                batch = coming.result()
+                coming = ahead.submit(make_batch, size, *seed, self.step + 1)
+                if self.stage == "real" and self.step % 20 == 0:
+                    self.read_tower()
+                losses = self.train_step(batch)
+                bar.update()
+                bar.set_postfix({name: f"{loss:.2f}" for name, loss in losses.items()})
+                if time.monotonic() - saved > 120 or self.step == self.steps:
+                    self.save()
+                    saved = time.monotonic()
+                if self.step % 200 == 0 or self.step == self.steps:
+                    scores = self.accuracy(64).items()
+                    bar.write(f"{self.step} " + " ".join(f"{k} {v:.2f}" for k, v in scores))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("--steps", type=int, help=f"default {STEPS}")
+    parser.add_argument("--batch", type=int, help=f"images a step, default {BATCH}")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=DEFAULT_OUT, metavar="DIR")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    trainer = Trainer(arguments.stage, arguments)
+    trainer.load()
+    trainer.run()
+
+
+if __name__ == "__main__":
+    main()

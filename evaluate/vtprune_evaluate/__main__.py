@@ -1,0 +1,130 @@
+"""python -m vtprune_evaluate run|tune|table: accuracy over HTTP, by method and rate.
+
+run   asks a data set's questions unpruned and by every method at every kept share; writes a line a
+      question to --out, and beside it a table and a plot. Running again continues.
+tune  finds the highest rate of one method whose accuracy stays within a bound of unpruned.
+table writes table and plot of what a file holds, without asking anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+from vtprune_evaluate.client import Server, ServerError
+from vtprune_evaluate.contender import UNPRUNED, Contender, contenders
+from vtprune_evaluate.datasets import DATASETS
+from vtprune_evaluate.item import Dataset, DatasetError, Item
+from vtprune_evaluate.report import markdown
+from vtprune_evaluate.run import Record, evaluate, read_records
+from vtprune_evaluate.tune import tune
+
+SHARES = [Fraction(1, n) for n in (2, 4, 9, 16)]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m vtprune_evaluate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="accuracy of methods at kept shares")
+    run.add_argument("--methods", nargs="+", default=["vispruner"], metavar="NAME[{JSON}]")
+    run.add_argument("--keep", nargs="+", type=Fraction, default=SHARES, metavar="SHARE")
+    finder = commands.add_parser("tune", help="the highest rate within a bound of unpruned")
+    finder.add_argument("--method", default="vispruner", metavar="NAME[{JSON}]")
+    finder.add_argument("--bound", type=float, default=1.0, help="points below unpruned")
+    finder.add_argument("--sure", action="store_true", help="also with 95 %% confidence")
+    table = commands.add_parser("table", help="table and plot of a results file")
+    for command in (run, finder):
+        command.add_argument("--url", default="http://localhost:8000", help="without /v1")
+        command.add_argument("--model", default="demo")
+        command.add_argument("--api-key", default="")
+        command.add_argument("--concurrency", type=int, default=8)
+        command.add_argument("--data", type=Path, help="folder of the data set's files")
+        command.add_argument("--items", type=int, help="ask the first so many questions")
+    for command in (run, finder, table):
+        command.add_argument("--dataset", choices=DATASETS, default="synthetic")
+        command.add_argument("--out", type=Path, default=Path("evaluation.jsonl"))
+    return parser
+
+
+def _progress(label: str) -> Callable[[int, int], None]:
+    """A line on standard error, rewritten as answers come."""
+
+    def show(done: int, total: int) -> None:
+        sys.stderr.write(f"\r{label}: {done}/{total}" + ("\n" if done == total else ""))
+        sys.stderr.flush()
+
+    return show
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def _plot(records: Sequence[Record], file: Path) -> None:
+    try:
+        from vtprune_evaluate.plot import draw_plot
+
+        draw_plot(records, file)
+    except ImportError:
+        _say("no plot: matplotlib is missing; `pip install vtprune[evaluate]` brings it")
+
+
+def _run(arguments: argparse.Namespace, server: Server, data: Dataset, items: list[Item]) -> None:
+    wanted = contenders(arguments.methods, arguments.keep)
+    records = evaluate(server, data, items, wanted, arguments.out, _progress(data.name))
+    _show(data, records, arguments)
+
+
+def _show(data: Dataset, records: Sequence[Record], arguments: argparse.Namespace) -> None:
+    table = markdown(data, records)
+    arguments.out.with_suffix(".md").write_text(table + "\n")
+    _plot(records, arguments.out.with_suffix(".png"))
+    _say(table)
+
+
+def _tune(arguments: argparse.Namespace, server: Server, data: Dataset, items: list[Item]) -> None:
+    def measure(contender: Contender) -> list[Record]:
+        show = _progress(contender.label)
+        return evaluate(server, data, items, [contender], arguments.out, show)
+
+    def at(keep: Fraction) -> list[Record]:
+        return measure(contenders([arguments.method], [keep])[1])
+
+    choice = tune(at, measure(Contender(UNPRUNED)), arguments.bound, arguments.sure)
+    for trial in choice.trials:
+        verdict = "within" if trial.passed else "outside"
+        limits = f"{trial.difference:+.1f} points ({trial.low:+.1f} to {trial.high:+.1f})"
+        _say(f"kept {trial.keep}: {limits}, {verdict} the bound of {arguments.bound:g}")
+    _say(f"--prune-method {arguments.method} --prune-rate {choice.rate:.4f}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; 1 and one sentence on standard error if it cannot be done."""
+    arguments = _parser().parse_args(argv)
+    data = DATASETS[arguments.dataset]
+    if arguments.command == "table":
+        mine = [each for each in read_records(arguments.out) if each["dataset"] == data.name]
+        if not mine:
+            sys.stderr.write(f"{arguments.out} holds no answers about {data.name}\n")
+            return 1
+        _show(data, mine, arguments)
+        return 0
+    server = Server(arguments.url, arguments.model, arguments.concurrency, arguments.api_key)
+    try:
+        items = list(data.items(arguments.data, arguments.items))
+        (_run if arguments.command == "run" else _tune)(arguments, server, data, items)
+    except (DatasetError, ServerError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,16 @@
+"""The data sets by name: the built-in synthetic ones, and published ones from local files."""
+
+from vtprune_evaluate.datasets.gqa import GQA
+from vtprune_evaluate.datasets.mme import MME
+from vtprune_evaluate.datasets.pope import POPE
+from vtprune_evaluate.datasets.scienceqa import SCIENCEQA
+from vtprune_evaluate.datasets.synthetic import SYNTHETIC, SYNTHETIC_2
+from vtprune_evaluate.datasets.textvqa import TEXTVQA
+from vtprune_evaluate.datasets.vqav2 import VQAV2
+
+__all__ = ["DATASETS"]
+
+DATASETS = {
+    dataset.name: dataset
+    for dataset in (SYNTHETIC, SYNTHETIC_2, GQA, MME, POPE, SCIENCEQA, TEXTVQA, VQAV2)
+}

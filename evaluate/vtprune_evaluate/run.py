@@ -1,0 +1,100 @@
+"""One evaluation: asks what has not been answered yet and appends each answer to a file.
+
+The file has one JSON object a line. Running again with the same file continues; a last line that
+was cut off in the middle is dropped and asked again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from vtprune_evaluate.client import Answer, Server, ServerError, ask_all
+from vtprune_evaluate.contender import Contender
+from vtprune_evaluate.item import Dataset, Item
+
+__all__ = ["Record", "evaluate", "read_records"]
+
+Record = dict[str, Any]
+
+
+def read_records(file: Path) -> list[Record]:
+    """Every whole line of a results file; none if there is no file."""
+    if not file.exists():
+        return []
+    text = file.read_text()
+    whole = text[: text.rfind("\n") + 1]
+    if len(whole) < len(text):
+        os.truncate(file, len(whole.encode()))
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def _record(dataset: Dataset, item: Item, contender: Contender, answer: Answer) -> Record:
+    return {
+        "dataset": dataset.name,
+        "method": contender.line,
+        "keep": str(contender.keep),
+        "id": item.id,
+        "image": item.image,
+        "group": item.group,
+        "question": item.prompt,
+        "reference": item.reference,
+        "answer": answer.text,
+        "score": dataset.score(answer.text, item.reference),
+        "original": answer.original,
+        "kept": answer.kept,
+    }
+
+
+def _key(record: Record) -> tuple[str, str, str, str]:
+    return record["dataset"], record["method"], record["keep"], record["id"]
+
+
+def _write(file: TextIO, record: Record) -> None:
+    file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    file.flush()
+
+
+def evaluate(
+    server: Server,
+    dataset: Dataset,
+    items: Sequence[Item],
+    wanted: Sequence[Contender],
+    file: Path,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Record]:
+    """Ask every item of every contender and return the records of these, old ones included.
+
+    Contenders come one after another, so that a file that is not finished has whole contenders.
+
+    Raises:
+        ServerError: the server refused a request or cannot be reached; what was answered is kept.
+    """
+    asked = {_key(record): record for record in read_records(file)}
+
+    def key(item: Item, contender: Contender) -> tuple[str, str, str, str]:
+        return dataset.name, contender.line, str(contender.keep), item.id
+
+    pairs = [(item, contender) for contender in wanted for item in items]
+    work = [pair for pair in pairs if key(*pair) not in asked]
+    count = len(pairs) - len(work)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a") as out:
+
+        def done(item: Item, contender: Contender, answer: Answer) -> None:
+            nonlocal count
+            count += 1
+            record = _record(dataset, item, contender, answer)
+            asked[_key(record)] = record
+            _write(out, record)
+            progress(count, len(pairs))
+
+        try:
+            asyncio.run(ask_all(server, work, dataset.max_tokens, done))
+        except* ServerError as errors:
+            raise errors.exceptions[0] from None
+    return [asked[key(*pair)] for pair in pairs]

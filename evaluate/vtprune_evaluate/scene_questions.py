@@ -1,0 +1,115 @@
+"""Questions about a synthetic scene, each with its one right answer.
+
+`PLAN` is the same for every scene, so the questions of a kind have the same number of words and a
+training batch needs no padding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vtprune_evaluate.scene_parts import LETTERS, SHAPES
+from vtprune_evaluate.scenes import SIZE, Scene, Thing
+
+__all__ = ["NUMBERS", "PLAN", "Question", "ask"]
+
+NUMBERS = ["zero", "one", "two", "three", "four"]
+PLAN = ["color"] * 4 + ["shape"] * 4 + ["letter"] * 2 + ["size", "where", "beside", "above"]
+PLAN += ["count", "sign", "tiles"]
+_CLEAR = 12
+"""Pixels that decide a position: closer calls are marked unclear."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question of one scene."""
+
+    kind: str
+    text: str
+    answer: str
+    salience: str = ""
+    """`salient` or `faint`, for a question about one thing."""
+    about: tuple[int, ...] = ()
+    """Whose places in `Scene.owner` hold the answer, in the order in which they are named; 0 for
+    what is not there."""
+    clear: bool = True
+    """False where two answers could be defended; such a question is not scored."""
+
+
+def _attribute(kind: str, thing: Thing) -> tuple[str, str]:
+    if kind == "shape":
+        return f"what shape is the {thing.color} object?", thing.shape
+    if kind == "letter":
+        return f"what letter is on the {thing.shape}?", thing.letter
+    if kind == "size":
+        return f"what size is the {thing.shape}?", thing.size
+    return f"what color is the {thing.shape}?", thing.color
+
+
+def _about(kind: str, scene: Scene, which: int) -> Question:
+    thing, about = scene.things[which], (which + 1,)
+    salience = "faint" if thing.faint else "salient"
+    if kind == "letter" and not thing.letter:
+        text = f"what letter is on the {thing.shape}?"
+        return Question(kind, text, LETTERS[0], salience, about, clear=False)
+    if kind != "where":
+        text, answer = _attribute(kind, thing)
+        return Question(kind, text, answer, salience, about)
+    x, y = thing.center
+    answer = f"{'top' if y < SIZE / 2 else 'bottom'} {'left' if x < SIZE / 2 else 'right'}"
+    clear = min(abs(x - SIZE / 2), abs(y - SIZE / 2)) > _CLEAR
+    return Question(kind, f"where is the {thing.shape}?", answer, salience, about, clear)
+
+
+def _relation(kind: str, scene: Scene, random: np.random.Generator) -> Question:
+    i, j = (int(place) for place in random.choice(len(scene.things), 2, replace=False))
+    first, second, about = scene.things[i], scene.things[j], (i + 1, j + 1)
+    dx, dy = np.subtract(first.center, second.center)
+    if kind == "beside":
+        text = f"is the {first.shape} left or right of the {second.shape}?"
+        return Question(kind, text, "left" if dx < 0 else "right", "", about, abs(dx) > _CLEAR)
+    text = f"is the {first.shape} above or below the {second.shape}?"
+    return Question(kind, text, "above" if dy < 0 else "below", "", about, abs(dy) > _CLEAR)
+
+
+def _count(scene: Scene, random: np.random.Generator) -> Question:
+    """Mostly of the copies; else of a shape that is absent or there once."""
+    shape = scene.copies[0].shape
+    if random.random() < 0.3:
+        shape = str(random.choice(list(SHAPES)))
+    shapes = [thing.shape for thing in scene.things + scene.copies]
+    number = shapes.count(shape)
+    about = min(shapes.index(shape), 5) + 1 if number else 0
+    text = f"how many {shape} shapes are there?"
+    return Question("count", text, NUMBERS[number], about=(about,))
+
+
+def _sign(scene: Scene) -> Question:
+    text = "what does the sign say?"
+    if not scene.sign:
+        return Question("sign", text, " ".join(LETTERS[:3]), about=(0,), clear=False)
+    return Question("sign", text, " ".join(scene.sign), about=(8,))
+
+
+def ask(scene: Scene, *seed: int) -> list[Question]:
+    """One question for every entry of `PLAN`; no two of a kind about the same thing."""
+    random = np.random.default_rng(seed)
+    left: dict[str, list[int]] = {}
+    questions = []
+    for kind in PLAN:
+        if kind in ("color", "shape", "letter", "size", "where"):
+            if not left.get(kind):
+                left[kind] = random.permutation(len(scene.things)).tolist()
+            questions.append(_about(kind, scene, left[kind].pop()))
+        elif kind in ("beside", "above"):
+            questions.append(_relation(kind, scene, random))
+        elif kind == "count":
+            questions.append(_count(scene, random))
+        elif kind == "sign":
+            questions.append(_sign(scene))
+        else:
+            text = "what color are the tiles?"
+            questions.append(Question(kind, text, scene.tile_color, about=(7,)))
+    return questions

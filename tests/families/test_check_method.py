@@ -1,0 +1,49 @@
+"""A method that a model cannot serve is refused by name, at start and in a request alike."""
+
+from __future__ import annotations
+
+import pytest
+from transformers import AutoConfig
+from vllm_process import MODELS
+
+from vllm_pruner import methods
+from vllm_pruner.families.registry import visual_tokens
+from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.errors import ConfigError
+
+
+def _refused(model: str, **changes: str) -> dict[str, str]:
+    hf_config = AutoConfig.from_pretrained(MODELS / model)
+    for name, value in changes.items():
+        setattr(hf_config, name, value)
+    found = {}
+    for name in methods.names():
+        try:
+            assert visual_tokens(hf_config, PruneConfig(method=name, tokens=16)) > 16
+        except ConfigError as error:
+            found[name] = str(error)
+    return found
+
+
+@pytest.mark.parametrize("model", ["demo", "demo-siglip"])
+def test_llava_serves_every_method(model: str) -> None:
+    assert _refused(model) == {}
+
+
+def test_a_grid_that_lacks_a_patch_is_none() -> None:
+    refused = _refused("demo-siglip", vision_feature_select_strategy="default")
+    assert set(refused) == {"hiprune", "pool", "resize"}
+    assert refused["pool"] == (
+        "method is 'pool', which needs the tower's whole grid of patches, but "
+        "vision_feature_select_strategy is 'default'; "
+        "allowed: 'full' with this tower, or a method without a grid"
+    )
+
+
+def test_crops_with_newlines_take_methods_that_choose_tokens_one_by_one() -> None:
+    refused = _refused("demo-next")
+    assert set(refused) == {"adafv-ref", "hiprune", "pool", "prumerge+", "resize", "visionzip"}
+    assert refused["visionzip"].startswith(
+        "method is 'visionzip', which works on an image of one grid, but an image of this model is "
+        "several crops"
+    )

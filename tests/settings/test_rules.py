@@ -1,0 +1,139 @@
+"""What one request asks for, image by image, and how far the operator lets it go."""
+
+from __future__ import annotations
+
+import pytest
+
+from vllm_pruner.settings.config import ServerConfig
+from vllm_pruner.settings.errors import ConfigError
+from vllm_pruner.settings.rules import check, image_configs
+
+N = 576
+BOUNDED = {
+    "rate": 0.75,
+    "limits": {
+        "min_rate": 0.5,
+        "max_rate": 0.9,
+        "methods": ["vispruner", "adafv"],
+        "min_tokens": 64,
+    },
+}
+
+
+def kept(server: object, requested: object, *tokens: int) -> list[int]:
+    configs = image_configs(ServerConfig.parse(server), requested, tokens, N)
+    return [config.keep_count(count) for config, count in zip(configs, tokens, strict=True)]
+
+
+@pytest.mark.parametrize(
+    "server, requested, counts",
+    [
+        ({}, None, [64, 64, 64]),
+        ({}, {}, [64, 64, 64]),
+        ({}, {"rate": 0}, [576, 576, 576]),
+        ({}, {"detail": ["low", "auto", "high"]}, [29, 64, 288]),
+        ({}, {"tokens": 100, "detail": ["low", "auto", "high"]}, [29, 100, 288]),
+        # low never keeps more than auto, high never less
+        ({"tokens": 10}, {"detail": ["low", "auto", "high"]}, [10, 10, 288]),
+        ({"rate": 0.1}, {"detail": ["low", "auto", "high"]}, [29, 518, 518]),
+        ({"rate": 0}, {"detail": ["low", "auto", "high"]}, [29, 576, 576]),
+        ({"detail": {"low": 0.75, "high": 0}}, {"detail": ["low", "auto", "high"]}, [64, 64, 576]),
+        # the rates of detail stay within the limits
+        (BOUNDED, {"detail": ["low", "auto", "high"]}, [64, 144, 288]),
+        ({"limits": {"min_rate": 0.6}}, {"detail": ["auto", "auto", "high"]}, [64, 64, 230]),
+    ],
+    ids=str,
+)
+def test_every_image_has_its_own_settings(server, requested, counts) -> None:
+    assert kept(server, requested, N, N, N) == counts
+
+
+def test_a_small_image_may_keep_all_that_it_has() -> None:
+    server = {"limits": {"min_tokens": 64}}
+    assert kept(server, {"tokens": 64}, 40) == [40]
+    assert kept(server, {"rate": 0, "detail": ["low"]}, 40) == [40]
+
+
+@pytest.mark.parametrize(
+    "server, requested, sentence",
+    [
+        ({}, {"tokens": 577}, "tokens is 577; allowed: 1 to 576"),
+        ({}, {"rate": 2}, "rate is 2; it should be less than 1"),
+        ({}, 0.5, "settings are 0.5; allowed: an object such as {'rate': 0.9}"),
+        ({}, {"detail": "low"}, "detail is 'low'; allowed: a list of auto, low, high"),
+        ({}, {"detail": ["tiny"]}, "detail is ['tiny']; allowed: a list of auto, low, high"),
+        ({}, {"detail": ["low"] * 2}, "detail has 2 entries; allowed: one for each of 1"),
+        (BOUNDED, {"rate": 0}, "rate is 0; allowed here: rates from 0.5 to 0.9"),
+        (BOUNDED, {"rate": 0.95}, "rate is 0.95; allowed here: rates from 0.5 to 0.9"),
+        (
+            {"limits": {"min_rate": 0.2}},
+            {"rate": 0.1},
+            "rate is 0.1; allowed here: rates from 0.2 to below 1",
+        ),
+        (BOUNDED, {"tokens": 63}, "tokens is 63; allowed here: 64 or more"),
+        (
+            BOUNDED,
+            {"tokens": 300},
+            "tokens is 300, which removes 0.4792 of an image's 576; "
+            "allowed here: rates from 0.5 to 0.9",
+        ),
+        (
+            BOUNDED,
+            {"rate": 0.9},
+            "rate is 0.9, which keeps 58 of an image's 576 tokens; allowed here: 64 or more",
+        ),
+        (BOUNDED, {"method": "random"}, "method is 'random'; allowed here: vispruner, adafv"),
+    ],
+    ids=str,
+)
+def test_what_is_out_of_bounds_gets_one_sentence(server, requested, sentence) -> None:
+    with pytest.raises(ConfigError) as raised:
+        image_configs(ServerConfig.parse(server), requested, [N], N)
+    assert str(raised.value) == sentence
+
+
+def test_a_request_that_asks_for_nothing_is_never_out_of_bounds() -> None:
+    server = {"rate": 0.75, "limits": {"min_tokens": 200}}
+    assert kept(server, None, N) == [144]
+    assert kept(server, {"detail": ["auto"]}, N) == [144]
+
+
+def test_settings_are_checked_without_an_image_too() -> None:
+    with pytest.raises(ConfigError, match="allowed here: rates from"):
+        check(ServerConfig.parse(BOUNDED), {"rate": 0.1})
+
+
+@pytest.mark.parametrize(
+    "server, sentence",
+    [
+        (
+            {"rate": 0.95, "limits": {"max_rate": 0.9}},
+            "rate is 0.95; allowed: rates from 0 to 0.9, by limits",
+        ),
+        (
+            {"method": "random", "limits": {"methods": ["adafv"]}},
+            "method is 'random'; allowed: adafv, by limits",
+        ),
+        (
+            {"limits": {"min_rate": 0.9, "max_rate": 0.5}},
+            "limits.min_rate is 0.9 and limits.max_rate is 0.5; allowed: the first at most the "
+            "second",
+        ),
+        ({"limits": {"max_rate": 1}}, "limits.max_rate is 1; it should be less than 1"),
+        (
+            {"limits": {"rate": 1}},
+            "limits.rate is 1 but there is no such key; "
+            "allowed: min_rate, max_rate, methods, min_tokens",
+        ),
+        ({"detail": {"low": 2}}, "detail.low is 2; it should be less than 1"),
+        (
+            {"detail": {"auto": 0.5}},
+            "detail.auto is 0.5 but there is no such key; allowed: low, high",
+        ),
+    ],
+    ids=str,
+)
+def test_bad_bounds_stop_the_server(server, sentence) -> None:
+    with pytest.raises(ConfigError) as raised:
+        ServerConfig.parse(server)
+    assert str(raised.value) == sentence

@@ -1,0 +1,16 @@
+"""What the processes of `test_metrics.py` count. A spawned process imports it by name, so it is a
+module of a folder that pytest puts on the path, and the test file is not."""
+
+from __future__ import annotations
+
+from vllm_pruner.telemetry import metrics
+
+COUNTER = metrics.Metric("vtprune_test", "Of this test", ("method",))
+LEVEL = metrics.Metric("vtprune_level", "Of this test", is_counter=False)
+
+
+def work(times: int) -> None:
+    """Count 2 `times` times, and hold `times`."""
+    for _ in range(times):
+        COUNTER.add(2, method="a")
+    LEVEL.set(times)

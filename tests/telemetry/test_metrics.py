@@ -1,0 +1,64 @@
+"""Counts of several processes, added up by whoever is asked."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from counted import COUNTER, work
+from prometheus_client import CollectorRegistry
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from vllm_pruner.telemetry import metrics
+
+
+@pytest.fixture
+def shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CollectorRegistry]:
+    """What /metrics would show with several API servers, where vLLM says which folder it reads."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    monkeypatch.delenv("VLLM_VTPRUNE_METRICS_DIR", raising=False)
+    metrics.publish()
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)
+    yield registry
+    monkeypatch.delenv("VLLM_VTPRUNE_METRICS_DIR")
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_processes_are_added_up(shown: CollectorRegistry, method: str) -> None:
+    work(3)  # before the fork, which inherits the open file
+    context = multiprocessing.get_context(method)
+    children = [context.Process(target=work, args=(times,)) for times in (10, 20)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+        assert child.exitcode == 0
+    work(4)
+    assert shown.get_sample_value("vtprune_test_total", {"method": "a"}) == 2 * 37
+    assert shown.get_sample_value("vtprune_level") == 4 + 10 + 20
+
+
+def test_threads_lose_no_count(shown: CollectorRegistry) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: work(500), range(8)))
+    assert shown.get_sample_value("vtprune_test_total", {"method": "a"}) == 8 * 1000
+
+
+def test_zero_makes_a_counter_visible(shown: CollectorRegistry) -> None:
+    COUNTER.add(0, method="b")
+    assert shown.get_sample_value("vtprune_test_total", {"method": "b"}) == 0
+
+
+def test_without_a_folder_nothing_is_counted_and_nothing_breaks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VLLM_VTPRUNE_METRICS_DIR", raising=False)
+    COUNTER.add(method="a")
+    monkeypatch.setenv("VLLM_VTPRUNE_METRICS_DIR", str(tmp_path / "on-another-machine"))
+    COUNTER.add(method="a")
+    assert os.listdir(tmp_path) == []

@@ -1,0 +1,1 @@
+"""Where the visual tokens of an image stand: geometry alone, no vLLM."""

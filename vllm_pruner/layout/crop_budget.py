@@ -1,0 +1,82 @@
+"""How one budget becomes kept tokens of an image that has several crops.
+
+`joint`: the method sees the patches of all crops as one list. `per_crop`: it sees each crop on its
+own, with a share of the budget in proportion to the crop's patches, padding not counted; with crops
+that are all full that is the equal share of the published LLaVA-NeXT experiments.
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING
+
+import torch
+
+from vllm_pruner.layout.newlines import method_budget, with_newlines
+from vllm_pruner.methods.base import Merged, Need, VisualTokens
+
+if TYPE_CHECKING:
+    from vllm_pruner.layout.crop_layout import CropLayout
+    from vllm_pruner.settings.config import PruneConfig
+
+__all__ = ["choose"]
+
+
+def choose(tokens: VisualTokens, config: PruneConfig, layout: CropLayout) -> torch.Tensor | Merged:
+    """Return the positions that are kept of each image: `[images, keep]`, ascending; of an image
+    that is one crop also what its method merges.
+
+    Args:
+        tokens: of all patches, in the order of the layout.
+        config: the settings; their budget counts newlines.
+        layout: of each of the images.
+    """
+    method, options = config.resolved
+    keep = config.keep_count(layout.tokens)
+    if layout.crops == 1:
+        return method.select(tokens, keep, options)
+    budget = method_budget(keep, layout)
+    if config.crop_budget == "joint":
+        chosen = _indices(method.select(tokens, budget, options))
+    else:
+        chosen = _per_crop(tokens, budget, config, layout)
+    importance = tokens.importance if Need.IMPORTANCE in method.needs else None
+    if importance is None:
+        importance = _scattered(layout.patches, chosen)
+    return with_newlines(chosen, importance, keep, layout)
+
+
+def _per_crop(
+    tokens: VisualTokens, budget: int, config: PruneConfig, layout: CropLayout
+) -> torch.Tensor:
+    """Return `[images, budget]` patches, chosen in each crop on its own."""
+    method, options = config.resolved
+    crops = layout.patches_of_crops(tokens.features.device)
+    chosen = [crops[0].new_empty(len(tokens.features), 0)]
+    for crop, share in zip(crops, shares([len(crop) for crop in crops], budget), strict=True):
+        if share:
+            kept = _indices(method.select(tokens.at(crop), share, options))
+            chosen.append(crop[kept])
+    return torch.cat(chosen, dim=1).sort(dim=1).values
+
+
+def _indices(kept: torch.Tensor | Merged) -> torch.Tensor:
+    """What a method chose; those that merge are refused before (`check_method`)."""
+    assert not isinstance(kept, Merged)
+    return kept
+
+
+def shares(sizes: list[int], budget: int) -> list[int]:
+    """Divide a budget in proportion to sizes: no share above its size, exactly the budget in all.
+
+    Of what is not whole, an earlier crop gets less and a later one more.
+    """
+    total = sum(sizes)
+    ends = [0, *(budget * end // total for end in accumulate(sizes))]
+    return [end - start for start, end in pairwise(ends)]
+
+
+def _scattered(patches: int, like: torch.Tensor) -> torch.Tensor:
+    """The same arbitrary ranking for every image, so that a baseline without content stays one."""
+    index = torch.arange(patches, device=like.device)
+    return (index * 2654435761 % 2**32).double().expand(len(like), -1)

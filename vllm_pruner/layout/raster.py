@@ -1,0 +1,49 @@
+"""The patches of an image's crops as one sequence, in the decoder's order and without padding.
+
+The tower attends within a crop, so its importance says which tokens of that crop matter, and adds
+up to about the same in an empty corner as in the middle of the picture. To rank the tokens of all
+crops in one list, each is divided by the mean over its crop's patches: 1 is what a token of any
+crop has on average. Padding is no patch: it is never ranked and enters no mean.
+"""
+
+from __future__ import annotations
+
+import torch
+from vtprune_kernels import gather_rows
+
+from vllm_pruner.layout.crop_layout import CropLayout
+
+__all__ = ["arrange"]
+
+
+def arrange(values: dict[str, torch.Tensor], layout: CropLayout) -> dict[str, torch.Tensor]:
+    """Return features, scores and keys of the patches of images that have the same layout.
+
+    Args:
+        values: `[images * crops, N, ...]` each, image by image; a score is `[images * crops, N]`.
+        layout: of each of the images.
+
+    Returns:
+        `[images, patches, ...]` each; what came in where an image is one crop.
+    """
+    if layout.crops == 1:
+        return values
+    sources = layout.sources(next(iter(values.values())).device)
+    whole = [
+        value.unflatten(0, (-1, layout.crops)).flatten(1, 2)
+        if value.dim() == 3
+        else _on_one_scale(value, sources, layout)
+        for value in values.values()
+    ]
+    rows = gather_rows(whole, sources.expand(len(whole[0]), -1))
+    return dict(zip(values, rows, strict=True))
+
+
+def _on_one_scale(score: torch.Tensor, sources: torch.Tensor, layout: CropLayout) -> torch.Tensor:
+    """Return `[images, crops * N]`: each score over the mean of its crop's patches."""
+    is_patch = torch.zeros(layout.crops * layout.base, dtype=torch.bool, device=score.device)
+    is_patch = is_patch.index_fill_(0, sources, True).view(layout.crops, layout.base)
+    score = score.unflatten(0, (-1, layout.crops))
+    total = score.where(is_patch, 0.0).sum(dim=2, keepdim=True)
+    mean = total / is_patch.sum(dim=1, keepdim=True).clamp_min(1)
+    return (score / mean.clamp_min(torch.finfo(score.dtype).tiny)).flatten(1)

@@ -1,0 +1,209 @@
+"""Selection outside vLLM: call a method on tensors.
+
+This is what `vllm_pruner.select` and its siblings run. Inside vLLM the models call the same
+`Method.select`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from vtprune_kernels import gather_rows
+
+from vllm_pruner import methods
+from vllm_pruner.methods.base import Merged, Method, Need, VisualTokens
+from vllm_pruner.settings.config import parse_options
+
+__all__ = ["prune", "select", "select_video"]
+
+
+def select(
+    name: str | Method,
+    *,
+    keep: int,
+    features: torch.Tensor,
+    importance: torch.Tensor | None = None,
+    projected: torch.Tensor | None = None,
+    text: Sequence[torch.Tensor] | torch.Tensor | None = None,
+    keys: torch.Tensor | None = None,
+    received: torch.Tensor | None = None,
+    received_midway: torch.Tensor | None = None,
+    grid: tuple[int, int] | None = None,
+    **options: object,
+) -> torch.Tensor:
+    """Choose the visual tokens to keep, with any installed method, outside vLLM.
+
+    Args:
+        name: of a method for images, as `--prune-method` takes it; or a `Method` itself.
+        keep: tokens kept per image, 0 to N.
+        features: `[B, N, D]` encoder features before projection, or `[N, D]` for one image.
+        importance: `[B, N]` (or `[N]`) attention to each token. This and what follows is needed
+            by some methods only; what is missing is named.
+        projected: `[B, N, W]` (or `[N, W]`) the tokens in the decoder's space.
+        text: for each image `[M, W]` decoder input embeddings of the question, M may be 0 and may
+            differ.
+        keys: `[B, N, K]` (or `[N, K]`) keys of the encoder's attention, mean over heads.
+        received: `[B, N]` (or `[N]`) attention each token receives in the layer of the features.
+        received_midway: the same in the encoder's middle layer.
+        grid: rows and columns of tokens.
+        options: the method's own, such as `important_ratio=0.5`.
+
+    Returns:
+        int64 `[B, keep]` (or `[keep]`), ascending. Equal input gives equal output in any batch.
+
+    Raises:
+        ValueError: an unknown method or option, a value out of range, or shapes that do not fit;
+            the message says what is allowed.
+    """
+    inputs = {
+        "importance": importance,
+        "projected": projected,
+        "text": text,
+        "keys": keys,
+        "received": received,
+        "received_midway": received_midway,
+        "grid": grid,
+    }
+    return prune(name, keep=keep, features=features, **inputs, **options)[0]
+
+
+def prune(
+    name: str | Method, *, keep: int, features: torch.Tensor, **inputs: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what is left of the features: `select`, with the rows beside the indices.
+
+    A method that merges tokens makes new rows; of any other they are the kept rows of `features`.
+
+    Args:
+        name: as for `select`, and so are the other arguments, options included.
+        keep: tokens kept per image.
+        features: `[B, N, D]` or `[N, D]`.
+        inputs: what else the method needs, and its options.
+
+    Returns:
+        int64 `[B, keep]` and rows `[B, keep, D]`, or `[keep]` and `[keep, D]`.
+
+    Raises:
+        ValueError: as for `select`.
+    """
+    method = methods.get(name) if isinstance(name, str) else name
+    if features.dim() not in (2, 3):
+        raise ValueError(
+            f"features has shape {tuple(features.shape)}; allowed: [B, N, D] or [N, D]"
+        )
+    fields = {need: inputs.pop(need, None) for need in map(str, Need)}
+    single = features.dim() == 2
+    if single:
+        features = features.unsqueeze(0)
+        if fields["text"] is not None:
+            fields["text"] = [torch.as_tensor(fields["text"])]
+        fields = {k: v[None] if isinstance(v, torch.Tensor) else v for k, v in fields.items()}
+    elif fields["text"] is not None:
+        fields["text"] = list(fields["text"])
+    index, rows = _run(method, keep, VisualTokens(features, **fields), inputs, single)
+    return (index[0], rows[0]) if single else (index, rows)
+
+
+def select_video(
+    name: str | Method, *, keep: int, features: torch.Tensor, **options: object
+) -> torch.Tensor:
+    """Choose the tokens of a video to keep, outside vLLM.
+
+    Args:
+        name: `evs`, `vidcom2`, or a `Method`.
+        keep: tokens kept of all frames together.
+        features: `[frames, tokens, D]`, or `[videos, frames, tokens, D]`.
+        options: the method's own.
+
+    Returns:
+        int64 `[keep]` or `[videos, keep]`, ascending, counting through the frames.
+
+    Raises:
+        ValueError: as for `select`.
+    """
+    method = methods.get(name, methods.VIDEO_GROUP) if isinstance(name, str) else name
+    if features.dim() not in (3, 4):
+        raise ValueError(
+            f"features has shape {tuple(features.shape)}; allowed: [videos, frames, tokens, D] or "
+            "[frames, tokens, D]"
+        )
+    single = features.dim() == 3
+    videos = features.unsqueeze(0) if single else features
+    tokens = VisualTokens(videos.flatten(1, 2), frames=videos.shape[1])
+    index, _ = _run(method, keep, tokens, options, single)
+    return index[0] if single else index
+
+
+def _run(
+    method: Method, keep: int, tokens: VisualTokens, options: dict[str, Any], single: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    parsed = parse_options(method, options)
+    _check(method, keep, tokens, single)
+    kept = method.select(tokens, keep, parsed)
+    if isinstance(kept, Merged):
+        return kept.index, kept.rows
+    return kept, gather_rows([tokens.features], kept)[0]
+
+
+_USE = {
+    Need.IMPORTANCE: "ranks tokens by it",
+    Need.KEYS: "compares tokens by them",
+    Need.RECEIVED: "ranks tokens by it",
+    Need.RECEIVED_MIDWAY: "ranks tokens by it",
+    Need.PROJECTED: "compares tokens in the decoder's space",
+    Need.TEXT: "matches tokens with text",
+    Need.GRID: "looks at neighbours",
+}
+
+
+def _check(method: Method, keep: int, tokens: VisualTokens, single: bool) -> None:
+    """Raise ValueError with one sentence for arguments that the method cannot work on."""
+    _, total, _ = tokens.features.shape
+    if type(keep) is not int or not 0 <= keep <= total:
+        raise ValueError(f"keep is {keep!r}; allowed: 0 to {total}")
+    if method.shrink is not None and keep != total:
+        raise ValueError(
+            f"keep is {keep}; allowed: {total}, because method {method.name!r} shrinks the image "
+            "before there are tokens"
+        )
+    for need in Need:
+        if need in method.needs and getattr(tokens, need) is None:
+            raise ValueError(f"{need} is missing; method {method.name!r} {_USE[need]}")
+    _check_shapes(tokens, single)
+    if method.needs_text:
+        _check_text(tokens)
+
+
+def _check_shapes(tokens: VisualTokens, single: bool) -> None:
+    """Raise ValueError with one sentence if anything does not fit the features."""
+    images, total, _ = tokens.features.shape
+    for need in (Need.IMPORTANCE, Need.RECEIVED, Need.RECEIVED_MIDWAY):
+        scores = getattr(tokens, need)
+        if scores is not None and scores.shape != (images, total):
+            raise ValueError(
+                f"{need} has shape {tuple(scores.shape[single:])}; "
+                f"allowed: {(images, total)[single:]}, one score a token"
+            )
+    for need in (Need.KEYS, Need.PROJECTED):
+        rows = getattr(tokens, need)
+        if rows is not None and (rows.dim() != 3 or rows.shape[:2] != (images, total)):
+            raise ValueError(
+                f"{need} has shape {tuple(rows.shape[single:])}; "
+                f"allowed: one row for each of {images} x {total} tokens"
+            )
+    if tokens.grid is not None and tokens.grid[0] * tokens.grid[1] != total:
+        raise ValueError(f"grid is {tokens.grid}; allowed: rows and columns of {total} tokens")
+
+
+def _check_text(tokens: VisualTokens) -> None:
+    """Raise ValueError with one sentence if the text does not fit the tokens."""
+    assert tokens.projected is not None
+    assert tokens.text is not None
+    images, _, width = tokens.projected.shape
+    if len(tokens.text) != images or any(text.shape[1:] != (width,) for text in tokens.text):
+        raise ValueError(
+            f"text has shapes {[tuple(text.shape) for text in tokens.text]}; "
+            f"allowed: [tokens, {width}] for each of {images} images"
+        )

@@ -1,0 +1,78 @@
+"""What is to happen to one image: its settings, which one it is, and the text that asks about it.
+
+Made in the processor, where the whole prompt is known, and carried to the model as fields of the
+image. vLLM's multimodal fields carry tensors; ours stay on the CPU (`keep_on_cpu`), so that reading
+them does not make the model wait for the device.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from vllm_pruner.settings.config import KEY, PruneConfig
+
+__all__ = ["FIELDS", "ImagePlan"]
+
+_IMAGE, _TEXT = f"{KEY}_image", f"{KEY}_text"
+FIELDS = (KEY, _IMAGE, _TEXT)
+"""Names of the fields."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePlan:
+    """The plan of one image."""
+
+    ANONYMOUS: ClassVar[str] = ""
+    """Identity of an image that is nobody's: vLLM's dummies, of which its memory profile encodes
+    many that look the same."""
+
+    config: PruneConfig
+
+    image: str
+    """vLLM's identity of the bare image: of its content, or given by the client."""
+
+    text: tuple[int, ...] = ()
+    """Token ids that follow the image in its message; empty unless the method asks for them."""
+
+    @property
+    def identity(self) -> str:
+        """vLLM's identity of the image under this plan: what its encoder output and KV are cached
+        by. An image that is left alone is the bare one, whoever left it alone."""
+        if self.config.off:
+            return self.image
+        text = ",".join(map(str, self.text))
+        plan = f"{self.image}\n{self.config.canonical()}\n{text}"
+        return hashlib.blake2b(plan.encode(), digest_size=32).hexdigest()
+
+    def fields(self) -> dict[str, torch.Tensor]:
+        """The plan as tensors, by field name."""
+        return {
+            KEY: _to_tensor(self.config.canonical()),
+            _IMAGE: _to_tensor(self.image),
+            _TEXT: torch.tensor(self.text, dtype=torch.int64),
+        }
+
+    @classmethod
+    def pop_all(cls, fields: dict[str, Any]) -> list[ImagePlan]:
+        """Take the fields of all images of a batch out of the model's keyword arguments.
+
+        Returns:
+            A plan for each image; empty if the images have none.
+        """
+        columns = [fields.pop(name, ()) for name in FIELDS]
+        return [
+            cls(PruneConfig.from_canonical(_to_text(config)), _to_text(image), tuple(text.tolist()))
+            for config, image, text in zip(*columns, strict=True)
+        ]
+
+
+def _to_tensor(text: str) -> torch.Tensor:
+    return torch.tensor(list(text.encode()), dtype=torch.uint8)
+
+
+def _to_text(tensor: torch.Tensor) -> str:
+    return bytes(tensor.tolist()).decode()

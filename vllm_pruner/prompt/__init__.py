@@ -1,0 +1,1 @@
+"""The API server's half of pruning: placeholders, plans, usage. Never imports `worker`."""

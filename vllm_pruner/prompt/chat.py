@@ -1,0 +1,139 @@
+"""A chat request over HTTP: settings out of its body, visual tokens into its usage and its span.
+
+`"vtprune": {...}` in the body and OpenAI's `image_url.detail` reach the processor where a trusted
+request's `mm_processor_kwargs["vtprune"]` does, without opening that door to anything else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Iterable
+from typing import TYPE_CHECKING, Any
+
+from vllm_pruner.prompt.refusal import refusal
+from vllm_pruner.settings.config import KEY, ServerConfig
+from vllm_pruner.settings.detail import AUTO, LEVELS
+from vllm_pruner.settings.errors import ConfigError
+from vllm_pruner.settings.rules import DETAIL, check
+
+if TYPE_CHECKING:
+    from vllm.config import ModelConfig
+
+__all__ = ["USAGE", "report", "requested", "span_attributes", "take_counts"]
+
+USAGE = "visual_tokens"
+"""The field of `usage`: `{"original": tokens of all images, "kept": of these}`."""
+
+_COUNTS = f"{KEY}_counts"
+"""Where a request object remembers its counts between its prompt and its answer."""
+
+_IMAGES = ("image_url", "input_image", "image_pil", "image_embeds")
+"""Content parts that vLLM counts as images."""
+
+
+def requested(model_config: ModelConfig, request: Any, messages: list[Any]) -> dict[str, Any]:
+    """Return what a request says in our words; empty if nothing or if this server does not prune.
+
+    Raises:
+        VLLMValidationError: a 400 for the client.
+    """
+    mm_config = model_config.multimodal_config
+    settings = (mm_config.mm_processor_kwargs or {}).get(KEY) if mm_config else None
+    if settings is None:
+        return {}
+    said = getattr(request, KEY, None)
+    if said is not None:
+        if KEY in (getattr(request, "mm_processor_kwargs", None) or {}):
+            raise refusal(f"{KEY}: settings are given twice; allowed: in the body or in its kwargs")
+        try:  # also for a request without an image, which no processor will look at
+            check(ServerConfig.parse(settings), said)
+        except ConfigError as error:
+            raise refusal(f"{KEY}: {error}") from None
+    levels = _levels(messages)
+    detail = {DETAIL: levels} if set(levels) - {AUTO} else {}
+    return {**(said or {}), **detail}
+
+
+def _levels(messages: Iterable[Any]) -> list[str]:
+    """`image_url.detail` of every image, in the order in which vLLM takes them."""
+    contents = [message.get("content") for message in messages if isinstance(message, dict)]
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    return [_level(part) for part in parts if _is_image(part)]
+
+
+def _is_image(part: Any) -> bool:
+    """Whether a content part is an image; vLLM lets a part go without `type`."""
+    if not isinstance(part, dict):
+        return False
+    kind = part.get("type")
+    return kind in _IMAGES or (kind is None and any(name in part for name in _IMAGES))
+
+
+def _level(part: dict[str, Any]) -> str:
+    image = part.get("image_url")
+    # Chat completions have it beside the URL, the Responses API beside the type.
+    level = (image if isinstance(image, dict) else part).get("detail") or AUTO
+    if level not in LEVELS:
+        raise refusal(f"{KEY}: image_url.detail is {level!r}; allowed: {', '.join(LEVELS)}")
+    return str(level)
+
+
+def take_counts(request: Any, engine_input: Any) -> None:
+    """Note on the request how many visual tokens its images have and how many are kept."""
+    if (told := engine_input.get(KEY)) is not None:
+        setattr(request, _COUNTS, {"original": told["original"], "kept": _kept(engine_input)})
+
+
+def _kept(engine_input: Any) -> int:
+    """Visual tokens in a prompt."""
+    return sum(place.get_num_embeds() for place in engine_input["mm_placeholders"]["image"])
+
+
+def span_attributes(engine_input: Any) -> dict[str, Any]:
+    """Return what the OpenTelemetry span of a request says, by name; empty if nothing is pruned.
+
+    The rate is what became of all images of the request together, whatever was asked for.
+    """
+    told = engine_input.get(KEY) if isinstance(engine_input, dict) else None
+    if told is None:
+        return {}
+    original, kept = told["original"], _kept(engine_input)
+    return {
+        f"{KEY}.images": len(engine_input["mm_placeholders"]["image"]),
+        f"{KEY}.visual_tokens.original": original,
+        f"{KEY}.visual_tokens.kept": kept,
+        f"{KEY}.method": told["method"],
+        f"{KEY}.rate": 1 - kept / original,
+    }
+
+
+def report(request: Any, answer: Any) -> Any:
+    """Return the answer to a chat completion or a Responses request, with the counts in its usage
+    if it was pruned."""
+    counts = (request.model_extra or {}).pop(_COUNTS, None)
+    if counts is None:
+        return answer
+    if isinstance(answer, AsyncGenerator):
+        return _report_streamed(answer, counts)
+    _report_in(answer, counts)
+    return answer
+
+
+def _report_in(answer: Any, counts: dict[str, int]) -> None:
+    if getattr(answer, "usage", None) is not None:
+        setattr(answer.usage, USAGE, counts)
+
+
+async def _report_streamed(
+    events: AsyncGenerator[Any, None], counts: dict[str, int]
+) -> AsyncGenerator[Any, None]:
+    """The same events; the last one of a chat, which has a usage and no choices, with the counts,
+    and so the last one of a response, which carries it whole."""
+    async for event in events:
+        if not isinstance(event, str):
+            _report_in(getattr(event, "response", None), counts)
+        elif '"choices":[],' in event and '"usage":{' in event:
+            chunk = json.loads(event.removeprefix("data: "))
+            chunk["usage"][USAGE] = counts
+            event = f"data: {json.dumps(chunk, ensure_ascii=False, separators=(',', ':'))}\n\n"
+        yield event

@@ -1,0 +1,34 @@
+"""Encoder disaggregation: an engine that has the tower but not the language model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vllm_pruner import methods
+from vllm_pruner.settings.config import PruneConfig
+
+if TYPE_CHECKING:
+    from vllm.config import ModelConfig
+    from vllm.engine.arg_utils import EngineArgs
+
+__all__ = ["fault", "lacks_language_model"]
+
+
+def lacks_language_model(model_config: ModelConfig, engine_args: EngineArgs | None = None) -> bool:
+    """Whether `--mm-encoder-only` is set, or will be by vLLM because the engine's only role is to
+    send encoder output (`--ec-transfer-config`)."""
+    ec_config = getattr(engine_args, "ec_transfer_config", None)
+    if ec_config is not None and ec_config.is_encode_only:
+        return True
+    return model_config.get_multimodal_config().mm_encoder_only
+
+
+def fault(config: PruneConfig) -> str | None:
+    """Return what is wrong with settings there: one sentence, or None."""
+    if config.off or not config.resolved[0].needs_text:
+        return None
+    allowed = [name for name in methods.names() if not methods.get(name).needs_text]
+    return (
+        f"method is {config.method!r}, which reads the question through the language model, but "
+        f"--mm-encoder-only leaves that unloaded; allowed: {', '.join(allowed)}"
+    )

@@ -1,0 +1,45 @@
+"""What the processor counts of a prompt with images, for `/metrics` and the log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from vllm_pruner.plan import ImagePlan
+from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.telemetry import metrics
+from vllm_pruner.telemetry.ledger import Ledger
+
+__all__ = ["count_images"]
+
+_UNPRUNED = "none"
+_ledger = Ledger()
+
+
+def count_images(
+    configs: Sequence[PruneConfig],
+    tokens: Sequence[int | None],
+    places: Sequence[Any],
+    plans: Sequence[ImagePlan],
+) -> None:
+    """Count a prompt, its images and their tokens.
+
+    Args:
+        configs: settings of each image.
+        tokens: visual tokens of each image, unpruned. An image for which they are not known is left
+            out of both token counts, so that their ratio stays what it is.
+        places: vLLM's placeholder range of each image.
+        plans: of each image; none if all are left alone.
+    """
+    methods = [_UNPRUNED if config.off else config.method for config in configs]
+    for method in set(methods):
+        metrics.REQUESTS.add(method=method)
+    for method, original, place in zip(methods, tokens, places, strict=True):
+        metrics.IMAGES.add(method=method)
+        if original is not None:
+            metrics.ORIGINAL.add(original, method=method)
+            metrics.KEPT.add(place.get_num_embeds(), method=method)
+    for plan in plans:
+        if plan.config.resolved[0].needs_text and not plan.text and not plan.config.off:
+            metrics.NO_TEXT.add()
+    _ledger.note_request()

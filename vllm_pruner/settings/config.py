@@ -1,0 +1,200 @@
+"""The settings of one pruned image: validated once, at the edge, and immutable afterwards.
+
+The command line, `LLM(mm_processor_kwargs={"vtprune": {...}})` and a request all end in the same
+`PruneConfig`. It travels through vLLM inside `mm_processor_kwargs`, so every process sees it, and
+its canonical text enters vLLM's hash of an image, so no two settings share a cache entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from vllm_pruner import methods
+from vllm_pruner.methods.base import Method, Options
+from vllm_pruner.methods.budget import Budget
+from vllm_pruner.settings.detail import DetailRates
+from vllm_pruner.settings.errors import ConfigError
+from vllm_pruner.settings.limits import Limits, Rate
+
+__all__ = [
+    "DEFAULT_RATE",
+    "KEY",
+    "PruneConfig",
+    "ServerConfig",
+    "parse_options",
+]
+
+KEY = "vtprune"
+"""Where the settings live in `mm_processor_kwargs`."""
+
+DEFAULT_RATE = 8 / 9
+"""64 of 576 tokens of LLaVA-1.5: VisPruner keeps 92.8 % (RESTORE's re-run) to 96.6 % (its authors)
+of the model's scores there, LLaVA-1.5-7B."""
+
+
+class PruneConfig(BaseModel):
+    """Which method, how much, and with which options."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    method: str = "vispruner"
+    """Name of an installed method for images."""
+
+    rate: Rate | None = None
+    """Fraction of an image's visual tokens removed; 0 leaves the image alone."""
+
+    tokens: Annotated[int, Field(ge=1)] | None = None
+    """Visual tokens kept per image, instead of a rate."""
+
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the method, checked against its own model."""
+
+    crop_budget: Literal["joint", "per_crop"] = "joint"
+    """Whether the crops of an image compete for one budget or each has its share of it. The same
+    for a model whose images are one crop."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_budget(cls, data: Any) -> Any:
+        """Fill in the default rate; refuse a rate beside a number of tokens."""
+        if not isinstance(data, Mapping):
+            raise ConfigError(f"settings are {data!r}; allowed: an object such as {{'rate': 0.9}}")
+        if data.get("rate") is not None and data.get("tokens") is not None:
+            both = f"rate is {data['rate']!r} and tokens is {data['tokens']!r}"
+            raise ConfigError(f"{both}; allowed: one of the two")
+        if data.get("rate") is None and data.get("tokens") is None:
+            return {**data, "rate": DEFAULT_RATE}
+        return data
+
+    @model_validator(mode="after")
+    def _known_method(self) -> PruneConfig:
+        parse_options(methods.get(self.method), self.options)
+        return self
+
+    @classmethod
+    def parse(cls, data: object) -> Self:
+        """Validate settings from outside.
+
+        Raises:
+            ConfigError: one sentence with the key, the value and what is allowed.
+        """
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise ConfigError(_sentence(error, cls)) from None
+
+    def override(self, data: object) -> Self:
+        """Return these settings changed by a request's: what it leaves out stays as it is.
+
+        A key with null is left out. A rate replaces a number of tokens and the other way round;
+        options replace all options; another method drops those of the first.
+        """
+        if not isinstance(data, Mapping):
+            return self.parse(data)
+        data = {key: value for key, value in data.items() if value is not None}
+        merged = self.model_dump(exclude_none=True)
+        if "rate" in data or "tokens" in data:
+            merged.pop("rate", None)
+            merged.pop("tokens", None)
+        if data.get("method", self.method) != self.method:
+            merged.pop("options")
+        return self.parse({**merged, **data})
+
+    @property
+    def off(self) -> bool:
+        """Whether nothing is to be pruned: the image takes vLLM's own path."""
+        return self.rate == 0.0
+
+    def keep_count(self, tokens: int) -> int:
+        """Tokens kept of an image that has `tokens`."""
+        return methods.get(self.method).keep_count(tokens, Budget(self.rate, self.tokens))
+
+    def canonical(self) -> str:
+        """The same text for the same settings: what vLLM hashes and what the model reads.
+
+        Options are written out with their defaults, so `{}` and `{"step": 8}` do not differ.
+        """
+        fields = self.model_dump(exclude_none=True)
+        fields["options"] = dict(sorted(self.resolved[1].model_dump().items()))
+        return type(self).model_construct(**fields).model_dump_json(exclude_none=True)
+
+    @staticmethod
+    @lru_cache(maxsize=1024)
+    def from_canonical(text: str) -> PruneConfig:
+        """The inverse of `canonical`, parsed once per distinct text."""
+        return PruneConfig.model_validate_json(text)
+
+    @property
+    def resolved(self) -> tuple[Method, Options]:
+        """The method and its validated options."""
+        method = methods.get(self.method)
+        return method, parse_options(method, self.options)
+
+
+class ServerConfig(PruneConfig):
+    """What the operator sets: the settings of images without their own, and what is not theirs."""
+
+    feature_cache_mb: Annotated[int, Field(ge=0)] = 256
+    """MiB on the device for features of known images, so that another question, rate or method
+    about them skips the tower; 0 keeps none."""
+
+    detail: DetailRates = Field(default_factory=DetailRates)
+    """Rates of OpenAI's `image_url.detail`."""
+
+    limits: Limits = Field(default_factory=Limits)
+    """Bounds of what a request may ask for."""
+
+    @model_validator(mode="after")
+    def _within_limits(self) -> ServerConfig:
+        """The default of every request has to be one that a request could name."""
+        if fault := self.limits.fault(self):
+            raise ConfigError(f"{fault.replace(' here', '')}, by limits")
+        return self
+
+    @model_validator(mode="after")
+    def _sound_methods(self) -> ServerConfig:
+        """Refuse to start beside a package whose method is broken: a request could ask for it."""
+        methods.check_installed()
+        return self
+
+    @property
+    def images(self) -> PruneConfig:
+        """The part that a request may change."""
+        return PruneConfig.model_validate(self.model_dump(include=set(PruneConfig.model_fields)))
+
+
+def parse_options(method: Method, options: Mapping[str, object]) -> Options:
+    """Validate `options` against the method's own model.
+
+    Raises:
+        ConfigError: one sentence with the key, the value and what is allowed.
+    """
+    try:
+        return method.options.model_validate(dict(options))
+    except ValidationError as error:
+        raise ConfigError(_sentence(error, method.options, prefix="options.")) from None
+
+
+def _sentence(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
+    """The first fault that pydantic found, in our words."""
+    fault = error.errors(include_url=False)[0]
+    if fault["type"] == "value_error":
+        return str(fault["ctx"]["error"])
+    key = prefix + ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        allowed = ", ".join(_model_at(model, fault["loc"]).model_fields) or "none"
+        return f"{key} is {fault['input']!r} but there is no such key; allowed: {allowed}"
+    return f"{key} is {fault['input']!r}; {fault['msg'].replace('Input', 'it', 1)}"
+
+
+def _model_at(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:
+    """The model, possibly one inside `model`, that lacks the last key of `path`."""
+    for key in path[:-1]:
+        inner = model.model_fields[str(key)].annotation
+        assert isinstance(inner, type) and issubclass(inner, BaseModel), path
+        model = inner
+    return model

@@ -1,0 +1,44 @@
+"""OpenAI's `image_url.detail`: how closely the model should look at one image.
+
+`auto` takes the settings of the request or the server; `low` and `high` have rates that the
+operator sets. `low` never keeps more than `auto` and `high` never less, so that a word of the API
+means the same whatever the server's own rate is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pydantic import BaseModel, ConfigDict
+
+from vllm_pruner.settings.limits import Limits, Rate
+
+if TYPE_CHECKING:
+    from vllm_pruner.settings.config import PruneConfig
+
+__all__ = ["AUTO", "LEVELS", "DetailRates"]
+
+AUTO: Final = "auto"
+LEVELS: Final = (AUTO, "low", "high")
+
+
+class DetailRates(BaseModel):
+    """The rates of the levels."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    low: Rate = 0.95
+    """29 of the 576 tokens of LLaVA-1.5."""
+
+    high: Rate = 0.5
+
+    def apply(self, level: str, config: PruneConfig, limits: Limits, tokens: int) -> PruneConfig:
+        """Return the settings of an image of `tokens` visual tokens at one of `LEVELS`, given
+        those of `auto`."""
+        if level == AUTO:
+            return config
+        rated = config.override({"rate": limits.clamp(self.low if level == "low" else self.high)})
+        if rated.keep_count(tokens) < min(limits.min_tokens, tokens):
+            rated = config.override({"tokens": limits.min_tokens})
+        more = rated.keep_count(tokens) - config.keep_count(tokens)
+        return rated if (more > 0) == (level == "high") and more else config

@@ -1,0 +1,1 @@
+"""Counters, timers, and the log line that sums them up."""

@@ -1,0 +1,153 @@
+"""One line of the log for every thousand requests with images, and a warning when pruning costs
+more than it saves.
+
+The line is the difference of two sums over all processes of this server (`metrics.totals`), so it
+is the same whichever API server writes it. The one before is kept in the metrics' folder, where
+whoever comes first past the thousand takes it up. API servers look a few times in a thousand
+requests of their own; a line may therefore cover somewhat more than a thousand, and says how many.
+
+**What pruning costs** is the device time of selection. **What it saves** is the prefill of the
+tokens that were dropped, an estimate: `models/savings.py` says of what. Not in the balance, though
+pruning changes it: decoding over a shorter context and room in the KV cache, which count for
+pruning; the prefix cache's misses under a method that reads the question, and the time in which the
+API server plans, which count against it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from vllm_pruner import envs
+from vllm_pruner.telemetry import metrics
+
+__all__ = ["Ledger"]
+
+logger = logging.getLogger("vllm.vtprune")
+
+_LOOKS = 10
+"""How often an API server looks within the requests of one line, if it gets all of them."""
+
+_SUMMED = {
+    "requests": metrics.REQUESTS,
+    "images": metrics.IMAGES,
+    "visual_tokens_original": metrics.ORIGINAL,
+    "visual_tokens_kept": metrics.KEPT,
+    "tower_seconds": metrics.TOWER_SECONDS,
+    "selection_seconds": metrics.SELECTION_SECONDS,
+    "prefill_seconds_saved": metrics.PREFILL_SECONDS_SAVED,
+    "feature_cache_hits": metrics.FEATURE_HITS,
+    "feature_cache_misses": metrics.FEATURE_MISSES,
+    "refusals": metrics.REFUSALS,
+}
+"""What a line says, in order."""
+
+_Totals = dict[tuple[str, str], float]
+
+
+class Ledger:
+    """What one API server has to do with the lines."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._requests = 0
+        self._since = time.time()
+
+    def note_request(self) -> None:
+        """Say that a request with images was counted; from any thread."""
+        if not (every := envs.log_every()):
+            return
+        with self._lock:
+            self._requests += 1
+            due = self._requests % max(1, every // _LOOKS) == 0
+        if due:
+            _settle(every, self._since)
+
+
+def _settle(every: int, since: float) -> None:
+    """Write a line if enough requests have come since the last one of any process, or, if there was
+    none yet, since that time."""
+    if (folder := envs.metrics_folder()) is None:
+        return
+    try:
+        with _last(os.path.join(folder, "vtprune-ledger.json")) as last:
+            now = metrics.totals()
+            then = {(name, method): value for name, method, value in last.get("totals", [])}
+            change = {key: value - then.get(key, 0.0) for key, value in now.items()}
+            if _sum(change, metrics.REQUESTS) < every:
+                return
+            seconds = time.time() - last.get("time", since)
+            logger.info("vtprune: %s", json.dumps(_line(change, seconds)))
+            last["costly"] = _warn(change, every / _LOOKS, set(last.get("costly", [])))
+            last["totals"] = [[*key, value] for key, value in now.items()]
+            last["time"] = time.time()
+    except OSError as error:  # the folder is gone: the server ends
+        logger.debug("vtprune: no line: %s", error)
+
+
+@contextmanager
+def _last(path: str) -> Iterator[dict[str, Any]]:
+    """What was written down last, to be changed, while other processes wait."""
+    with open(path, "a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        before = file.read()
+        last: dict[str, Any] = json.loads(before) if before else {}
+        yield last
+        file.truncate(0)
+        file.write(json.dumps(last))
+
+
+def _sum(change: _Totals, metric: metrics.Metric, method: str | None = None) -> float:
+    return sum(v for (n, m), v in change.items() if n == metric.name and method in (None, m))
+
+
+def _line(change: _Totals, seconds: float) -> dict[str, Any]:
+    """The sums of a line, seconds to the millisecond; a request counts once for each method."""
+    line: dict[str, Any] = {"seconds": round(seconds, 3)}
+    for name, metric in _SUMMED.items():
+        line[name] = round(_sum(change, metric), 3 if "seconds" in name else None)
+    methods = {method for name, method in change if name == metrics.IMAGES.name}
+    images = {method: round(_sum(change, metrics.IMAGES, method)) for method in sorted(methods)}
+    return {**line, "images_by_method": {name: count for name, count in images.items() if count}}
+
+
+def _warn(change: _Totals, least: float, costly: set[str]) -> list[str]:
+    """Say of which methods the balance has turned; once, not at every line.
+
+    Args:
+        change: what the line sums up.
+        least: images below which a method is not judged: one compilation would decide.
+        costly: methods that cost more than they saved by the line before.
+
+    Returns:
+        Those of this line.
+    """
+    for method in sorted({method for _, method in change if method}):
+        cost = _sum(change, metrics.SELECTION_SECONDS, method)
+        saved = _sum(change, metrics.PREFILL_SECONDS_SAVED, method)
+        if _sum(change, metrics.IMAGES, method) < least or not cost + saved:
+            continue
+        numbers = method, cost, saved
+        if cost > saved and method not in costly:
+            logger.warning(
+                "vtprune: %s costs more than it saves: %.3f s of selection against about %.3f s of "
+                "prefill; a higher rate saves more, rate 0 or another method costs less",
+                *numbers,
+            )
+            costly.add(method)
+        elif cost <= saved and method in costly:
+            logger.info(
+                "vtprune: %s saves more than it costs again: %.3f s of selection against about "
+                "%.3f s of prefill",
+                *numbers,
+            )
+            costly.remove(method)
+    return sorted(costly)

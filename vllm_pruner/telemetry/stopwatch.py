@@ -1,0 +1,70 @@
+"""Seconds that a device spends on a piece of work, measured without waiting for it."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from vllm_pruner.telemetry.metrics import Metric
+
+__all__ = ["Stopwatch"]
+
+_Running = tuple[torch.cuda.Event, torch.cuda.Event, int, dict[str, str]]
+
+
+class Stopwatch:
+    """Adds what it measured to a metric: on a CPU at once, on a GPU when the device has got there.
+
+    On a GPU two events are put beside the work, and looked at when the next piece is measured: one
+    that has not happened yet is left for later.
+    """
+
+    def __init__(self, metric: Metric, device: torch.device) -> None:
+        self.enabled = True
+        """False while nothing is to be counted."""
+        self._metric = metric
+        self._on_gpu = device.type == "cuda"
+        self._running: deque[_Running] = deque()
+        self._seconds, self._pieces = 0.0, 0
+
+    @contextmanager
+    def measure(self, pieces: int = 1, **labels: str) -> Iterator[None]:
+        """Measure what is done, or put on the current stream, inside.
+
+        Args:
+            pieces: of equal work that it is, for `seconds_per_piece`.
+            labels: of the metric.
+        """
+        if not self.enabled:
+            yield
+            return
+        if not self._on_gpu:
+            before = time.perf_counter()
+            yield
+            self._add(time.perf_counter() - before, pieces, labels)
+            return
+        self._collect()
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        yield
+        end.record()
+        self._running.append((start, end, pieces, labels))
+
+    def _collect(self) -> None:
+        while self._running and self._running[0][1].query():
+            start, end, pieces, labels = self._running.popleft()
+            self._add(1e-3 * start.elapsed_time(end), pieces, labels)
+
+    def _add(self, seconds: float, pieces: int, labels: dict[str, str]) -> None:
+        self._seconds += seconds
+        self._pieces += pieces
+        self._metric.add(seconds, **labels)
+
+    @property
+    def seconds_per_piece(self) -> float | None:
+        """By all that was measured so far; None if nothing was."""
+        return self._seconds / self._pieces if self._pieces else None

@@ -1,0 +1,1 @@
+"""The engine's half of pruning: tower, selection, caches. Never imports `prompt`."""
