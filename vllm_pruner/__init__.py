@@ -19,3 +19,7 @@ def __getattr__(name: str) -> Any:
     from vllm_pruner import offline
 
     return getattr(offline, name)
+
+
+def __dir__() -> list[str]:
+    return __all__
