@@ -17,7 +17,12 @@ from vllm_pruner import offline
 ROOT = Path(vllm_pruner.__file__).parents[1]
 MODULES = sorted(
     path
-    for package in ("vllm_pruner", "kernels/vtprune_kernels", "server/vtprune_server", "evaluate/vtprune_evaluate")
+    for package in (
+        "vllm_pruner",
+        "kernels/vtprune_kernels",
+        "server/vtprune_server",
+        "evaluate/vtprune_evaluate",
+    )
     for path in (ROOT / package).rglob("*.py")
 )
 

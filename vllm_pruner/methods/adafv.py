@@ -33,6 +33,7 @@ from pydantic import Field
 from vtprune_kernels import text_relevance, top_k_sorted
 
 from vllm_pruner.methods.base import Method, Need, Options, VisualTokens
+from vllm_pruner.methods.scores import shares
 
 __all__ = ["ADAFV", "AdaFVOptions", "Listed", "lists"]
 
@@ -70,8 +71,8 @@ def lists(tokens: VisualTokens, keep: int, options: AdaFVOptions) -> tuple[Liste
     """Return what relevance and saliency choose; a token may be in both."""
     assert tokens.importance is not None
     assert tokens.text is not None
-    saliency = _shares(tokens.importance.double())
-    relevance = _shares(_relevance(tokens, options.temperature).double())
+    saliency = shares(tokens.importance.double())
+    relevance = shares(_relevance(tokens, options.temperature).double())
     # 1. Without text there is no relevance; saliency in its place makes both lists the same.
     if any(len(text) == 0 for text in tokens.text):
         spoken = torch.tensor([[len(text) > 0] for text in tokens.text])
@@ -104,11 +105,6 @@ def _relevance(tokens: VisualTokens, temperature: float) -> torch.Tensor:
         temperature=1.0 / temperature,
     )
     return flat.view(images, total)
-
-
-def _shares(scores: torch.Tensor) -> torch.Tensor:
-    """Each row as shares of its total; rows of zeros stay zeros."""
-    return scores / scores.sum(dim=1, keepdim=True).clamp_min(torch.finfo(scores.dtype).tiny)
 
 
 def _rank(scores: torch.Tensor) -> torch.Tensor:

@@ -37,6 +37,7 @@ from torch.nn.utils.rnn import pad_sequence
 from vtprune_kernels import cosine_gram, greedy_select
 
 from vllm_pruner.methods.base import Method, Need, Options, VisualTokens
+from vllm_pruner.methods.scores import shares
 
 __all__ = ["TRIAD"]
 
@@ -57,7 +58,7 @@ def select(tokens: VisualTokens, keep: int, options: Options) -> torch.Tensor:
     cosine = cosine_gram(torch.cat([tokens.projected, words], dim=1))
     # 2. Who has a claim to be covered.
     saliency = tokens.importance.double().nan_to_num(0.0).clamp_min(0.0)
-    claims = _shares(saliency) + _shares(_relevance(cosine[:, total:, :total])) + 1 / max(total, 1)
+    claims = shares(saliency) + shares(_relevance(cosine[:, total:, :total])) + 1 / max(total, 1)
     # 3. Cover it.
     return greedy_select(cosine[:, :total, :total], keep, "demand", (claims / 3).float())
 
@@ -76,11 +77,6 @@ def _relevance(cosine: torch.Tensor) -> torch.Tensor:
     above = deviation.clamp_min(0) ** 2
     shares = above.double() / above.sum(dim=2, keepdim=True).double().clamp_min(1.0)
     return (skew * shares * _CLAIM).round().long().sum(dim=1).double()
-
-
-def _shares(scores: torch.Tensor) -> torch.Tensor:
-    """Each row as shares of its total; rows of zeros stay zeros."""
-    return scores / scores.sum(dim=1, keepdim=True).clamp_min(torch.finfo(scores.dtype).tiny)
 
 
 TRIAD = Method("triad", select, needs=frozenset({Need.IMPORTANCE, Need.PROJECTED, Need.TEXT}))
