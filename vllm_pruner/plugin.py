@@ -87,13 +87,14 @@ def _create_pruned(
     from vllm_pruner.prompt import chat, encoder_only
     from vllm_pruner.telemetry import metrics
 
-    taken = engine_args.model_class_overrides.keys() & registry.CLASSES.keys()
+    classes = registry.classes()
+    taken = engine_args.model_class_overrides.keys() & classes.keys()
     if taken:
         raise ConfigError(
             f"model_class_overrides has {', '.join(taken)}; allowed: architectures that vtprune "
             "does not replace itself"
         )
-    engine_args.model_class_overrides = {**engine_args.model_class_overrides, **registry.CLASSES}
+    engine_args.model_class_overrides = {**engine_args.model_class_overrides, **classes}
     model_config = original()
     tokens = registry.visual_tokens(model_config.hf_config, config)
     if not config.off and (fault := config.limits.fault_on(config, tokens)):

@@ -10,7 +10,7 @@ from transformers import AutoConfig, PixtralVisionConfig, SiglipVisionConfig
 from vllm_process import MODELS
 
 import vllm_pruner
-from vllm_pruner.families.llava_next import visual_tokens
+from vllm_pruner.families.llava_next import LLAVA_NEXT
 from vllm_pruner.layout.crop_budget import choose, shares
 from vllm_pruner.layout.crop_layout import CropLayout
 from vllm_pruner.layout.newlines import method_budget
@@ -199,5 +199,5 @@ def test_a_model_that_is_merged_otherwise_is_refused(
     changes: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(ConfigError) as raised:
-        visual_tokens(_config(**changes))
+        LLAVA_NEXT.largest(_config(**changes))
     assert str(raised.value) == sentence

@@ -14,7 +14,7 @@ from vllm.model_executor.models.llava_next import (
 )
 from vllm_process import MODELS
 
-from vllm_pruner.families.llava_next import layout_of, visual_tokens
+from vllm_pruner.families.llava_next import LLAVA_NEXT
 from vllm_pruner.layout.crop_layout import CropLayout
 from vllm_pruner.layout.raster import arrange
 
@@ -44,7 +44,7 @@ def _merged(config: Any, layout: CropLayout, size: tuple[int, int]) -> torch.Ten
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_all_positions_are_what_vllm_merges(config: Any, size: tuple[int, int]) -> None:
-    layout = layout_of(config, *size)
+    layout = LLAVA_NEXT.layout(config, *size)
     expected = _merged(config, layout, size)
     patches, newline = layout.patches_at(torch.arange(layout.tokens))
     found = layout.sources(torch.device("cpu"))[patches].masked_fill(newline, NEWLINE)
@@ -57,15 +57,15 @@ def test_the_count_is_that_of_vllms_placeholders(config: Any, size: tuple[int, i
     context: Any = SimpleNamespace(get_hf_config=lambda _: config)
     info = LlavaNextProcessingInfo(context)
     count = info.get_num_image_tokens(image_height=size[0], image_width=size[1])
-    assert layout_of(config, *size).tokens == count
-    assert count <= visual_tokens(config) == info.get_max_image_tokens() == 336
+    assert LLAVA_NEXT.layout(config, *size).tokens == count
+    assert count <= LLAVA_NEXT.largest(config).tokens == info.get_max_image_tokens() == 336
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_patches_of_crops_are_those_whose_source_is_in_the_crop(
     config: Any, size: tuple[int, int]
 ) -> None:
-    layout = layout_of(config, *size)
+    layout = LLAVA_NEXT.layout(config, *size)
     crop = layout.sources(torch.device("cpu")) // layout.base
     expected = [(crop == number).nonzero().flatten().tolist() for number in range(layout.crops)]
     found = layout.patches_of_crops(torch.device("cpu"))
@@ -76,7 +76,7 @@ def test_patches_of_crops_are_those_whose_source_is_in_the_crop(
 def test_importance_has_the_same_mean_in_every_crop_and_padding_has_no_say(
     config: Any, size: tuple[int, int]
 ) -> None:
-    layout = layout_of(config, *size)
+    layout = LLAVA_NEXT.layout(config, *size)
     generator = torch.Generator().manual_seed(0)
     raw = torch.rand(2 * layout.crops, layout.base, generator=generator)
     raw *= torch.logspace(-3, 0, 2 * layout.crops).unsqueeze(1)

@@ -1,6 +1,6 @@
 """LLaVA-1.5 and its kin: `LlavaForConditionalGeneration` with a CLIP or SigLIP tower.
 
-Follows `vllm/model_executor/models/llava.py` of vLLM 0.32. An image is one crop.
+Follows `vllm/model_executor/models/llava.py` of vLLM 0.32. Every image is one crop.
 """
 
 from __future__ import annotations
@@ -15,32 +15,36 @@ from vllm.model_executor.models.llava import (
 )
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
+from vllm_pruner.family import EncoderImage, Family
 from vllm_pruner.layout.crop_layout import CropLayout
 from vllm_pruner.methods.base import Method, Need
 from vllm_pruner.prompt.processor import PrunedInfo, PrunedProcessor
 from vllm_pruner.settings.errors import ConfigError
-from vllm_pruner.worker.model import CroppedImage, PrunedModel
-from vllm_pruner.worker.tower import crop_grid, crop_tokens
+from vllm_pruner.worker.model import PrunedModel
+from vllm_pruner.worker.tower import crop_side, crop_tokens
 
-__all__ = ["PrunedLlava", "check_method", "visual_tokens"]
+__all__ = ["LLAVA", "PrunedLlava"]
 
 
-def visual_tokens(hf_config: Any) -> int:
-    """Return the visual tokens of an image, unpruned.
+def largest(hf_config: Any) -> CropLayout:
+    """Return the layout of every image; see `Family.largest`."""
+    return CropLayout(crop_tokens(hf_config), crop_side(hf_config))
 
-    Raises:
-        ConfigError: the vision tower is one that cannot be pruned here.
-    """
-    return crop_tokens(hf_config)
+
+def layout(hf_config: Any, height: int, width: int) -> CropLayout:
+    """Return the same layout for every size; see `Family.layout`."""
+    return largest(hf_config)
+
+
+def images(hf_config: Any, image_input: Any) -> list[EncoderImage]:
+    """Return the images of a batch; see `Family.images`."""
+    one = largest(hf_config)
+    return [EncoderImage(pixels, one) for pixels in image_input["pixel_values"].split(1)]
 
 
 def check_method(hf_config: Any, method: Method) -> None:
-    """Refuse a method that this model cannot serve.
-
-    Raises:
-        ConfigError: one sentence with the method and the reason.
-    """
-    if Need.GRID in method.needs and crop_grid(hf_config) is None:
+    """Refuse a method that needs a grid if the tower drops a patch; see `Family.check_method`."""
+    if Need.GRID in method.needs and largest(hf_config).whole_grid is None:
         raise ConfigError(
             f"method is {method.name!r}, which needs the tower's whole grid of patches, but "
             f"vision_feature_select_strategy is {hf_config.vision_feature_select_strategy!r}; "
@@ -48,14 +52,13 @@ def check_method(hf_config: Any, method: Method) -> None:
         )
 
 
+LLAVA = Family("llava", largest, layout, images, check_method, one_layout=True)
+
+
 class PrunedLlavaInfo(PrunedInfo, LlavaProcessingInfo):
     """`LlavaProcessingInfo` with settings; see `PrunedInfo` for the changes."""
 
-    check_method = staticmethod(check_method)
-
-    def image_tokens(self, size: object) -> int:
-        """The same for every image."""
-        return self.get_max_image_tokens()
+    family = LLAVA
 
 
 class PrunedLlavaProcessor(PrunedProcessor, LlavaMultiModalProcessor):
@@ -68,15 +71,10 @@ class PrunedLlavaProcessor(PrunedProcessor, LlavaMultiModalProcessor):
 class PrunedLlava(PrunedModel, LlavaForConditionalGeneration):
     """vLLM's LLaVA, keeping the visual tokens that matter; see `PrunedModel`.
 
-    Changes of its own: LoRA on the tower is told the tower's own token count.
+    Changes of its own: LoRA on the tower gets the tower's own token count.
     """
 
-    def _largest_image(self) -> tuple[int, int]:
-        return crop_tokens(self.config), 1
-
-    def _cropped(self, image_input: Any) -> list[CroppedImage]:
-        layout = CropLayout(crop_tokens(self.config))
-        return [CroppedImage(crop, layout) for crop in image_input["pixel_values"].split(1)]
+    family = LLAVA
 
     def get_mm_lora_token_counts(
         self, *, modality: str, mm_kwargs: Any, num_mm_embeds: int

@@ -1,25 +1,75 @@
-"""The model families that can be pruned: architecture to class, and what a configuration gives.
+"""The model families that can be pruned, by vLLM's name of their architecture.
 
-Names only: the class is imported by vLLM where it is needed.
+The table holds names only; a family's module is imported when a model of that family is served.
+Other packages add families as entry points.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from vllm_pruner.family import Family
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.errors import ConfigError
 
-__all__ = ["CLASSES", "check_method", "visual_tokens"]
+__all__ = ["GROUP", "classes", "family_of", "visual_tokens"]
 
-CLASSES = {
+GROUP = "vtprune.families"
+"""Entry points `architecture = module:Class`. The class takes the place of vLLM's own and has a
+`Family` as its attribute `family`."""
+
+_BUILT_IN = {
     "LlavaForConditionalGeneration": "vllm_pruner.families.llava:PrunedLlava",
     "LlavaNextForConditionalGeneration": "vllm_pruner.families.llava_next:PrunedLlavaNext",
 }
-"""vLLM's `model_class_overrides`: architecture to `module:Class`. The module also has
-`visual_tokens(hf_config)`: the most tokens of an image, or a ConfigError; and
-`check_method(hf_config, method)`: a ConfigError for a method that the family cannot serve."""
+
+
+@cache
+def classes() -> dict[str, str]:
+    """Return `module:Class` by architecture, as vLLM's `model_class_overrides` takes them.
+
+    Raises:
+        ConfigError: an architecture has more than one class.
+    """
+    known = dict(_BUILT_IN)
+    for entry in entry_points(group=GROUP):
+        if known.setdefault(entry.name, entry.value) != entry.value:
+            raise ConfigError(
+                f"architecture {entry.name} has the classes {known[entry.name]} and {entry.value} "
+                f"of installed packages ({GROUP}); allowed: one"
+            )
+    return known
+
+
+def family_of(hf_config: Any) -> Family:
+    """Return the family of a model.
+
+    Raises:
+        ConfigError: no family has the model's architecture, or its class cannot be used.
+    """
+    architectures = hf_config.architectures or ["unknown"]
+    for architecture in architectures:
+        if architecture in classes():
+            return _load(architecture)
+    raise ConfigError(
+        f"architecture is {', '.join(architectures)}; allowed: {', '.join(classes())}"
+    )
+
+
+@cache
+def _load(architecture: str) -> Family:
+    value = classes()[architecture]
+    try:
+        family = EntryPoint(architecture, value, GROUP).load().family
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"architecture {architecture} cannot be loaded from {value!r}: {error}"
+        ) from error
+    if not isinstance(family, Family):
+        raise ConfigError(f"family of {value!r} is {type(family).__name__}; allowed: a Family")
+    return family
 
 
 def visual_tokens(hf_config: Any, config: PruneConfig) -> int:
@@ -28,30 +78,11 @@ def visual_tokens(hf_config: Any, config: PruneConfig) -> int:
     Raises:
         ConfigError: the model cannot be pruned, or not with these settings.
     """
-    family = _family(hf_config)
-    tokens: int = family.visual_tokens(hf_config)
+    family = family_of(hf_config)
+    tokens = family.largest(hf_config).tokens
     if config.tokens is not None and config.tokens > tokens:
         raise ConfigError(
             f"tokens is {config.tokens}; allowed: 1 to {tokens}, an image's visual tokens here"
         )
-    check_method(hf_config, config)
+    family.check_method(hf_config, config.resolved[0])
     return tokens
-
-
-def check_method(hf_config: Any, config: PruneConfig) -> None:
-    """Refuse settings whose method this model cannot serve.
-
-    Raises:
-        ConfigError: one sentence with the method and the reason.
-    """
-    _family(hf_config).check_method(hf_config, config.resolved[0])
-
-
-def _family(hf_config: Any) -> Any:
-    for architecture in hf_config.architectures or []:
-        if architecture in CLASSES:
-            return import_module(CLASSES[architecture].partition(":")[0])
-    raise ConfigError(
-        f"architecture is {', '.join(hf_config.architectures or ['unknown'])}; "
-        f"allowed: {', '.join(CLASSES)}"
-    )

@@ -26,7 +26,8 @@ class CropLayout:
     """N, tokens of the base crop, and of every other one."""
 
     side: int = 0
-    """Rows and columns of tokens in a crop of the grid; 0 without a grid, else `side**2` is N."""
+    """Rows and columns of patches in a crop. Its square is N, but for an image of one crop whose
+    tower drops a patch."""
 
     grid: tuple[int, int] = (0, 0)
     """Rows and columns of crops."""
@@ -41,6 +42,12 @@ class CropLayout:
     def crops(self) -> int:
         """Crops that the tower encodes."""
         return 1 + self.grid[0] * self.grid[1]
+
+    @property
+    def whole_grid(self) -> tuple[int, int] | None:
+        """Rows and columns of tokens if the image is one complete grid of them, else None."""
+        complete = self.crops == 1 and self.side**2 == self.base
+        return (self.side, self.side) if complete else None
 
     @property
     def height(self) -> int:

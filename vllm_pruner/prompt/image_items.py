@@ -90,7 +90,7 @@ class PlannedItems(_Processor):
             for theirs, own in zip(parts.kwargs.require_data()["image"], ours["image"], strict=True)
         ]
         updates = [
-            [_shorten(update, plan) for update in of_image]
+            [self._shorten(update, plan) for update in of_image]
             for of_image, plan in zip(parts.prompt_updates["image"], some, strict=True)
         ]
         return MultiModalKwargsItems({"image": kwargs}), {"image": updates}
@@ -121,6 +121,17 @@ class PlannedItems(_Processor):
             timing_ctx,
         )
 
+    def _shorten(self, update: ResolvedPromptUpdate, plan: ImagePlan) -> ResolvedPromptUpdate:
+        """Return an update with as many placeholders as the model will return embeddings."""
+        content = update.content
+        if content.is_embed is not None:
+            raise RuntimeError(
+                f"vtprune: {update} is not built as in vLLM {compat.CHECKED_VERSION}"
+            )
+        kept = plan.config.keep_count(len(content.full))
+        short = self.info.family.shorten(content.full, kept)
+        return dataclasses.replace(update, content=dataclasses.replace(content, full=short))
+
 
 def _without_key(kwargs: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in kwargs.items() if name != KEY}
@@ -129,12 +140,3 @@ def _without_key(kwargs: Mapping[str, object]) -> dict[str, object]:
 def _plans_in(kwargs: Mapping[str, Any]) -> list[ImagePlan]:
     """The plans that `apply` put into the processor kwargs: one an image, or none at all."""
     return list(kwargs.get(KEY, ()))
-
-
-def _shorten(update: ResolvedPromptUpdate, plan: ImagePlan) -> ResolvedPromptUpdate:
-    """The same update with as many placeholder tokens as the model will return embeddings."""
-    full, content = update.content.full, update.content
-    if len(set(full)) != 1 or content.is_embed is not None:
-        raise RuntimeError(f"vtprune: {update} is not built as in vLLM {compat.CHECKED_VERSION}")
-    kept = full[: plan.config.keep_count(len(full))]
-    return dataclasses.replace(update, content=dataclasses.replace(content, full=kept))

@@ -7,14 +7,14 @@ the same `PruneConfig` that the model selects with.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from vllm.multimodal.parse import ImageEmbeddingItems
 
 from vllm_pruner import compat
-from vllm_pruner.methods.base import Method
+from vllm_pruner.family import Family
 from vllm_pruner.plan import ImagePlan
 from vllm_pruner.prompt import encoder_only
 from vllm_pruner.prompt.image_items import PlannedItems
@@ -54,11 +54,8 @@ class PrunedInfo(_Info):
       because the tower is profiled by it.
     """
 
+    family: Family
     prune_config: ServerConfig
-    get_max_image_tokens: Callable[[], int]
-    get_num_image_tokens: Callable[..., int]
-    check_method: Callable[[Any, Method], None]
-    """The family's: a `ConfigError` for a method that it cannot serve."""
 
     def __init__(self, ctx: InputProcessingContext) -> None:
         settings = (ctx.get_mm_config().mm_processor_kwargs or {}).get(KEY, {})
@@ -66,16 +63,23 @@ class PrunedInfo(_Info):
         stripped = compat.without_settings(ctx.model_config, KEY)
         super().__init__(dataclasses.replace(ctx, model_config=stripped))
 
+    def get_max_image_tokens(self) -> int:
+        """Return the most visual tokens that an image has, unpruned."""
+        return self.family.largest(self.get_hf_config()).tokens
+
     def image_tokens(self, size: ImageSize | None) -> int | None:
-        """Visual tokens of an image, unpruned; None if its size is not known but would say."""
+        """Return the visual tokens of an image, unpruned; None if they depend on its size and that
+        is not known."""
+        if self.family.one_layout:
+            return self.get_max_image_tokens()
         if size is None:
             return None
-        return self.get_num_image_tokens(image_width=size.width, image_height=size.height)
+        return self.family.layout(self.get_hf_config(), size.height, size.width).tokens
 
     def fault(self, config: PruneConfig) -> str | None:
         """What is wrong with settings for this model: one sentence, or None."""
         try:
-            self.check_method(self.get_hf_config(), config.resolved[0])
+            self.family.check_method(self.get_hf_config(), config.resolved[0])
         except ConfigError as error:
             return str(error)
         alone = encoder_only.lacks_language_model(self.ctx.model_config)

@@ -1,12 +1,13 @@
-"""What a selection saw and chose, for a person to look at: called by name on every worker.
+"""What a selection saw and chose, for a person to look at. Called by name on every worker.
 
-Nothing of this runs while requests are answered, so it may copy to the host.
+None of this runs while requests are answered, so it may copy to the host.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -14,21 +15,36 @@ from vtprune_kernels import implementation, text_relevance
 
 from vllm_pruner.methods.base import VisualTokens
 from vllm_pruner.plan import ImagePlan
-from vllm_pruner.settings.config import KEY, PruneConfig
+from vllm_pruner.settings.config import PruneConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from vllm_pruner.layout.crop_layout import CropLayout
-    from vllm_pruner.worker.model import PrunedModel
 
-__all__ = ["WORKER_METHODS"]
+__all__ = ["WORKER_METHODS", "Observer"]
+
+Observer = Callable[[VisualTokens, torch.Tensor, "CropLayout"], None]
+"""Takes what a selection was made from, the kept positions `[images, keep]` and the layout that the
+images share."""
 
 _SHARPNESS = 100.0
-"""Of the softmax that shows relevance: AdaFV's, whatever the method makes of the text."""
+"""Inverse temperature of the softmax that shows relevance: AdaFV's, for every method."""
+
+_WHOLE = ImagePlan(PruneConfig(rate=0.0), ImagePlan.ANONYMOUS)
+"""Of an image that the processor left without a plan, because nothing is pruned of its request."""
 
 
-def explain(model: PrunedModel, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+class Explained(Protocol):
+    """What this file asks of a `PrunedModel`."""
+
+    vision_tower: Any
+    on_selection: Observer | None
+
+    def embed_planned(self, plans: list[ImagePlan], **kwargs: object) -> Any: ...
+
+
+def explain(model: Explained, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Select for images as a request would.
 
     Args:
@@ -36,10 +52,10 @@ def explain(model: PrunedModel, items: list[dict[str, Any]]) -> list[dict[str, A
         items: for each image the fields that the processor made, as `(dtype, shape, bytes)`.
 
     Returns:
-        For each image its `settings`, `original` count, `kept` positions and `views`: the base
-        crop, and the raster of all others. A view has its grid of `crops`, the first and last
-        `rows` and `columns` of patches that are no padding, kept patches, `importance` and
-        `relevance`.
+        For each image its `settings` (none if it is not pruned), `original` count, `kept` positions
+        and `views`: the base crop, and the raster of all others. A view has its grid of `crops`,
+        the bounds of its `rows` and `columns` of patches without padding, the `kept` patches,
+        `importance` and `relevance`.
     """
     return [
         _explain_one(model, {name: _unpack(*it) for name, it in item.items()}) for item in items
@@ -51,32 +67,27 @@ def _unpack(dtype: str, shape: list[int], data: bytes) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _explain_one(model: PrunedModel, item: dict[str, torch.Tensor]) -> dict[str, Any]:
+def _explain_one(model: Explained, item: dict[str, torch.Tensor]) -> dict[str, Any]:
     fields: dict[str, Any] = {name: tensor.unsqueeze(0) for name, tensor in item.items()}
     pixels = fields["pixel_values"]
     fields["pixel_values"] = pixels.to(model.vision_tower.device, model.vision_tower.dtype)
-    if KEY not in fields:  # rate 0: kept whole, by a method that needs nothing
-        fields |= {name: field.unsqueeze(0) for name, field in _WHOLE.fields().items()}
-    settings = ImagePlan.pop_all(dict(fields))[0].config
-    with _watched(model) as selections:
-        model.embed_multimodal(**fields)
+    (plan,) = ImagePlan.pop_all(fields) or [_WHOLE]
+    with _observed(model) as selections:
+        model.embed_planned([plan], **fields)
     ((tokens, kept, layout),) = selections
     return {
-        "settings": {} if settings == _WHOLE.config else settings.model_dump(exclude_none=True),
+        "settings": {} if plan.config.off else plan.config.model_dump(exclude_none=True),
         "original": layout.tokens,
         "kept": kept[0].tolist(),
-        "views": _views(model, tokens, kept[0], layout),
+        "views": _views(tokens, kept[0], layout),
     }
 
 
-_WHOLE = ImagePlan(PruneConfig(method="uniform", rate=1e-9), ImagePlan.ANONYMOUS)
-
-
 @contextmanager
-def _watched(
-    model: PrunedModel,
+def _observed(
+    model: Explained,
 ) -> Iterator[list[tuple[VisualTokens, torch.Tensor, CropLayout]]]:
-    """Fill the yielded list with what is selected from and what is kept."""
+    """Collect the selections made in the block."""
     selections: list[tuple[VisualTokens, torch.Tensor, CropLayout]] = []
     before = model.on_selection
     model.on_selection = lambda *selection: selections.append(selection)
@@ -86,12 +97,9 @@ def _watched(
         model.on_selection = before
 
 
-def _views(
-    model: PrunedModel, tokens: VisualTokens, kept: torch.Tensor, layout: CropLayout
-) -> list[dict[str, Any]]:
-    """The base crop, and the raster of the other crops if there are any."""
-    vision: Any = model.config.vision_config
-    side = vision.image_size // vision.patch_size
+def _views(tokens: VisualTokens, kept: torch.Tensor, layout: CropLayout) -> list[dict[str, Any]]:
+    """Describe the base crop, and the raster of the other crops if there are any."""
+    side = layout.side
     first = side * side - layout.base  # a SigLIP tower with the strategy "default" lacks a patch
     patches, newline = layout.patches_at(kept)
     chosen = patches[~newline]
@@ -114,12 +122,12 @@ def _views(
 
 
 def _row(scores: torch.Tensor | None, start: int, end: int, first: int) -> list[float] | None:
-    """Scores of one image's patches, after zeros for those that the tower does not hand on."""
+    """Return the scores of one image's patches, zeros first for those that the tower drops."""
     return None if scores is None else [0.0] * first + scores[0, start:end].float().tolist()
 
 
 def _relevance(tokens: VisualTokens) -> torch.Tensor | None:
-    """`[1, N]`: how well each token of one image matches the text; None without any."""
+    """Return `[1, N]`, how well each token of one image matches its text; None without text."""
     if tokens.text is None or tokens.projected is None or not len(tokens.text[0]):
         return None
     visual, text = tokens.projected[0], tokens.text[0].to(tokens.projected.dtype)
@@ -134,7 +142,7 @@ def _relevance(tokens: VisualTokens) -> torch.Tensor | None:
     ).unsqueeze(0)
 
 
-def _implementation(model: PrunedModel) -> str:
+def _implementation(model: Explained) -> str:
     return implementation(model.vision_tower.device)
 
 
@@ -142,4 +150,4 @@ WORKER_METHODS: dict[str, Callable[..., Any]] = {
     "vtprune_explain": explain,
     "vtprune_implementation": _implementation,
 }
-"""By the names that `collective_rpc` is called with."""
+"""By the name that `collective_rpc` calls them with."""

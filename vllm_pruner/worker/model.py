@@ -7,8 +7,8 @@ crops (`CropLayout`); a family's file says that, and what it accepts.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from vllm.distributed import get_tp_group
 from vtprune_kernels import gather_rows, implementation
 
 from vllm_pruner import compat
+from vllm_pruner.family import EncoderImage, Family
 from vllm_pruner.layout.crop_budget import choose
 from vllm_pruner.layout.crop_layout import CropLayout
 from vllm_pruner.layout.raster import arrange
@@ -26,10 +27,10 @@ from vllm_pruner.plan import ImagePlan
 from vllm_pruner.settings.config import KEY, PruneConfig, ServerConfig
 from vllm_pruner.telemetry import metrics
 from vllm_pruner.telemetry.stopwatch import Stopwatch
-from vllm_pruner.worker.explain import WORKER_METHODS
+from vllm_pruner.worker.explain import WORKER_METHODS, Observer
 from vllm_pruner.worker.savings import Savings
 from vllm_pruner.worker.shrink import middles
-from vllm_pruner.worker.tower import FEATURES, Encoder, crop_grid
+from vllm_pruner.worker.tower import FEATURES, Encoder
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -52,20 +53,9 @@ if TYPE_CHECKING:
 else:
     _Model = object
 
-__all__ = ["CroppedImage", "PrunedModel"]
+__all__ = ["PrunedModel"]
 
 logger = logging.getLogger("vllm.vtprune")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class CroppedImage:
-    """An image as it enters the tower."""
-
-    pixels: torch.Tensor
-    """`[crops, 3, height, width]`."""
-
-    layout: CropLayout
-    """Where its tokens go."""
 
 
 class PrunedModel(_Model):
@@ -81,14 +71,16 @@ class PrunedModel(_Model):
     Images without settings (rate 0) take the inherited path.
     """
 
-    on_selection: Callable[[VisualTokens, torch.Tensor, CropLayout], None] | None = None
-    """Told of every selection: what it was made from, the kept positions, the images' layout."""
+    family: Family
+
+    on_selection: Observer | None = None
+    """Called after every selection."""
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
-        tokens, crops = self._largest_image()
-        self._grid = crop_grid(self.config)
-        self._crops_at_once = crops * compat.profiled_images(vllm_config, tokens)
+        largest = self.family.largest(self.config)
+        profiled = compat.profiled_images(vllm_config, largest.tokens)
+        self._crops_at_once = largest.crops * profiled
         kwargs = vllm_config.model_config.get_multimodal_config().mm_processor_kwargs or {}
         config = ServerConfig.parse(kwargs.get(KEY, {}))
         tower = self.vision_tower
@@ -104,27 +96,29 @@ class PrunedModel(_Model):
         self._savings = Savings(tower, self.language_model)
         logger.info("vtprune: selection runs on %s", implementation(tower.device))
 
-    def _largest_image(self) -> tuple[int, int]:
-        """Return the most tokens that an image has, unpruned, and its crops."""
-        raise NotImplementedError
-
-    def _cropped(self, image_input: Any) -> list[CroppedImage]:
-        """Return the images of a validated batch."""
-        raise NotImplementedError
-
     def embed_multimodal(self, **kwargs: object) -> Any:
         if not (plans := ImagePlan.pop_all(kwargs)):
             return super().embed_multimodal(**kwargs)
+        return self.embed_planned(plans, **kwargs)
+
+    def embed_planned(self, plans: list[ImagePlan], **kwargs: object) -> list[torch.Tensor]:
+        """Return what the decoder gets of each image: `[keep, width of the decoder]`.
+
+        Args:
+            plans: one for each image.
+            kwargs: the images, as vLLM's `embed_multimodal` takes them.
+        """
         dummies = any(plan.image == ImagePlan.ANONYMOUS for plan in plans)
         self._watch.enabled = self._encoder.counts and not dummies
-        images = self._cropped(self._parse_and_validate_image_input(**kwargs))
+        image_input = self._parse_and_validate_image_input(**kwargs)
+        images = self.family.images(self.config, image_input)
         embeddings: list[torch.Tensor] = []
         for some in _portions(images, self._crops_at_once):
             embeddings += self._embed_pruned(images[some], plans[some])
         return embeddings
 
     def _embed_pruned(
-        self, images: list[CroppedImage], plans: list[ImagePlan]
+        self, images: list[EncoderImage], plans: list[ImagePlan]
     ) -> list[torch.Tensor]:
         """Encode images together, those that are shrunk alike, then select and project those with
         equal settings together."""
@@ -140,7 +134,7 @@ class PrunedModel(_Model):
         return embeddings
 
     def _encode(
-        self, pairs: list[tuple[CroppedImage, ImagePlan]], grid: tuple[int, int] | None
+        self, pairs: list[tuple[EncoderImage, ImagePlan]], grid: tuple[int, int] | None
     ) -> dict[str, torch.Tensor]:
         """Run the tower for what the methods of these images look at."""
         pixels = [image.pixels for image, _ in pairs]
@@ -161,7 +155,7 @@ class PrunedModel(_Model):
         needs = self._needs(config)
         read = {name: encoded[name] for name in (FEATURES, *(needs & TOWER))}
         arranged: dict[str, Any] = arrange(read, layout)
-        tokens = VisualTokens(**arranged, grid=self._grid if Need.GRID in needs else None)
+        tokens = VisualTokens(**arranged, grid=layout.whole_grid if Need.GRID in needs else None)
         if config.off or needs & {Need.PROJECTED, Need.TEXT}:
             # Comparing in the decoder's space takes all tokens there: none is projected twice.
             texts_rows = self._embed_texts(texts) if Need.TEXT in needs else None
@@ -190,14 +184,14 @@ class PrunedModel(_Model):
         config: PruneConfig,
         layout: CropLayout,
     ) -> None:
-        """Tell who watches; where nothing is pruned, there is nothing to tell."""
-        if self.on_selection is None or config.off:
+        """Show a selection to the observer, if there is one."""
+        if self.on_selection is None:
             return
         index = kept.index if isinstance(kept, Merged) else kept
         if tokens.features.shape[1] < layout.patches:  # of a shrunk image
-            assert self._grid is not None
+            assert layout.whole_grid is not None
             grid = config.resolved[0].shrink(index.shape[1])  # type: ignore[misc]
-            index = middles(grid, self._grid, index.device).expand_as(index)
+            index = middles(grid, layout.whole_grid, index.device).expand_as(index)
             tokens = replace(tokens, importance=None)
         self.on_selection(tokens, index, layout)
 
@@ -242,7 +236,7 @@ class PrunedModel(_Model):
         return super().load_weights(weights)
 
 
-def _small_grid(pair: tuple[CroppedImage, ImagePlan]) -> tuple[int, int] | None:
+def _small_grid(pair: tuple[EncoderImage, ImagePlan]) -> tuple[int, int] | None:
     """Rows and columns of patches that an image is shrunk to, if its method shrinks it."""
     image, plan = pair
     method, _ = plan.config.resolved
@@ -251,7 +245,7 @@ def _small_grid(pair: tuple[CroppedImage, ImagePlan]) -> tuple[int, int] | None:
     return method.shrink(plan.config.keep_count(image.layout.tokens))
 
 
-def _portions(images: list[CroppedImage], crops: int) -> Iterator[slice]:
+def _portions(images: list[EncoderImage], crops: int) -> Iterator[slice]:
     """Cut a batch into runs of at most `crops` crops, and at least one image."""
     start = held = 0
     for place, image in enumerate(images):

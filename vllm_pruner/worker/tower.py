@@ -27,7 +27,7 @@ from vllm_pruner.worker.feature_cache import FeatureCache
 from vllm_pruner.worker.probe import AttentionProbe
 from vllm_pruner.worker.shrink import shrink_pixels, small_positions
 
-__all__ = ["FEATURES", "Encoder", "crop_grid", "crop_tokens"]
+__all__ = ["FEATURES", "Encoder", "crop_side", "crop_tokens"]
 
 FEATURES = "features"
 """What is always there, beside the `Need`s that were asked for."""
@@ -56,12 +56,14 @@ def crop_tokens(hf_config: Any) -> int:
     return int(get_num_selected_vision_tokens(tokens, strategy))
 
 
-def crop_grid(hf_config: Any) -> tuple[int, int] | None:
-    """Return rows and columns of a crop's tokens; None if they are not the whole grid of patches,
-    as of a SigLIP tower whose first patch the strategy "default" drops."""
+def crop_side(hf_config: Any) -> int:
+    """Return the rows, and the columns, of patches in a crop.
+
+    A SigLIP tower has one visual token fewer than patches under the strategy "default", which drops
+    the first patch as if it were a class token.
+    """
     tower = hf_config.vision_config
-    side = tower.image_size // tower.patch_size
-    return (side, side) if side * side == crop_tokens(hf_config) else None
+    return int(tower.image_size // tower.patch_size)
 
 
 class Encoder:
