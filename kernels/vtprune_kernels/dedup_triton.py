@@ -8,6 +8,10 @@ of that list that is in b; only where none is, and that takes a neighbourhood al
 the row of the Gram is read: the same values, so the same result to the bit. The sort is by
 counting: a row's new position is the number of keys below its own, with the old position in the
 key's low bits.
+
+Loops carry tiles and reduce them once, behind the loop: Triton 3.6 (an H200's with vLLM 0.32)
+cannot compile a reduction inside a loop whose running result is used more than once afterwards
+(`OptimizeThreadLocality`, seen 2026-11-27).
 """
 
 # Triton's bodies carry no Python types.
@@ -207,7 +211,7 @@ def _dedup_kernel(
             at = start + tl.arange(0, 32)
             i = tl.load(queue + at, mask=at < waiting, other=0)
             row = tl.load(now + 2 * i, mask=at < waiting, other=0).to(tl.int64)
-            best = tl.full([32], -float("inf"), dtype=tl.float32)
+            best = tl.full([32, 64], -float("inf"), dtype=tl.float32)
             for start_b in range(0, count_b, 64):
                 j = start_b + column
                 other = tl.load(now + 2 * j + 1, mask=j < count_b, other=0)
@@ -216,20 +220,21 @@ def _dedup_kernel(
                     mask=(at < waiting)[:, None] & (j < count_b)[None, :],
                     other=-float("inf"),
                 )
-                best = tl.maximum(best, tl.max(value, axis=1))
-            tl.store(keys + i, _key(best, i), mask=at < waiting)
+                best = tl.maximum(best, value)
+            tl.store(keys + i, _key(tl.max(best, axis=1), i), mask=at < waiting)
         tl.debug_barrier()
 
         # 4. Sort a by its keys without the first ones; b follows as it is.
         for start in range(0, count_a, BLOCK_ROWS):
             i = start + lane
             key = tl.load(keys + i, mask=i < count_a, other=0)
-            rank = tl.zeros([BLOCK_ROWS], dtype=tl.int32)
+            below = tl.zeros([BLOCK_ROWS, 64], dtype=tl.int32)
             for start_j in range(0, count_a, 64):
                 j = start_j + column
                 # 2**62 is above every key.
                 other = tl.load(keys + j, mask=j < count_a, other=4611686018427387904)
-                rank += tl.sum((other[None, :] < key[:, None]).to(tl.int32), axis=1)
+                below += (other[None, :] < key[:, None]).to(tl.int32)
+            rank = tl.sum(below, axis=1)
             row = tl.load(now + 2 * i, mask=i < count_a, other=0)
             position = rank - removed
             stays = (i < count_a) & (position >= 0)
