@@ -62,9 +62,9 @@ def test_the_container_is_no_root_and_reports_its_health(name) -> None:
 
 
 def test_the_image_is_of_the_version_that_was_checked() -> None:
-    from vllm_pruner.compat import CHECKED_VERSION
+    from vllm_pruner.compat import SUPPORTED
 
-    assert f"vllm/vllm-openai:v{CHECKED_VERSION}.0" in " ".join(of("Dockerfile", "FROM"))
+    assert f"vllm/vllm-openai:v{SUPPORTED}.0" in " ".join(of("Dockerfile", "FROM"))
 
 
 def test_the_cpu_image_is_built_and_started_as_make_serve_does() -> None:

@@ -126,7 +126,7 @@ class PlannedItems(_Processor):
         content = update.content
         if content.is_embed is not None:
             raise RuntimeError(
-                f"vtprune: {update} is not built as in vLLM {compat.CHECKED_VERSION}"
+                f"vtprune: {update} is not built as in vLLM {compat.SUPPORTED}"
             )
         kept = plan.config.keep_count(len(content.full))
         short = self.info.family.shorten(content.full, kept)

@@ -13,39 +13,36 @@ def _unused(*_: Any) -> Any:
     raise AssertionError("nothing is patched, so nothing is called")
 
 
-def _without(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
-    """Take `name` away, and the mark of a patch that another test has applied."""
-    monkeypatch.delattr(owner, "_vtprune", raising=False)
-    monkeypatch.delattr(owner, name)
-
-
 def test_engine_arguments_made_in_another_way(monkeypatch: pytest.MonkeyPatch) -> None:
     from vllm.engine.arg_utils import EngineArgs
 
-    _without(monkeypatch, EngineArgs, "create_model_config")
+    before = vars(EngineArgs)["add_cli_args"]
+    monkeypatch.delattr(EngineArgs, "create_model_config")
     with pytest.raises(RuntimeError, match=r"^vtprune: vLLM is not built .*create_model_config"):
         compat.patch_engine_args(_unused, _unused, _unused)
-    assert "_vtprune" not in vars(EngineArgs)
+    assert vars(EngineArgs)["add_cli_args"] is before
 
 
 def test_chat_requests_made_in_another_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
     from vllm.renderers.online_renderer import OnlineRenderer
 
-    _without(monkeypatch, OnlineRenderer, "preprocess_chat")
+    before = OpenAIServingChat.create_chat_completion
+    monkeypatch.delattr(OnlineRenderer, "preprocess_chat")
     with pytest.raises(RuntimeError, match=r"^vtprune: vLLM is not built .*preprocess_chat"):
         compat.patch_chat("vtprune", _unused, _unused, _unused)
-    assert "_vtprune" not in vars(OnlineRenderer)
+    assert OpenAIServingChat.create_chat_completion is before
 
 
 def test_spans_made_in_another_way(monkeypatch: pytest.MonkeyPatch) -> None:
     from vllm.v1.engine import output_processor
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    monkeypatch.delattr(AsyncLLM, "_vtprune", raising=False)
+    before = AsyncLLM.generate
     monkeypatch.delattr(output_processor, "instrument_manual")
     with pytest.raises(RuntimeError, match=r"^vtprune: vLLM is not built .*instrument_manual"):
         compat.patch_tracing(_unused)
-    assert "_vtprune" not in vars(AsyncLLM)
+    assert AsyncLLM.generate is before
 
 
 def test_a_tower_built_in_another_way() -> None:

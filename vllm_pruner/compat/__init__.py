@@ -1,0 +1,26 @@
+"""Every touch of a vLLM private, one a file; `versions` has the table of all names relied on."""
+
+from vllm_pruner.compat.chat import patch_chat
+from vllm_pruner.compat.endpoints import enable_endpoints
+from vllm_pruner.compat.engine_args import patch_engine_args
+from vllm_pruner.compat.processor import bare_image_cache, without_settings
+from vllm_pruner.compat.profile import profiled_images
+from vllm_pruner.compat.tower import position_embedding, tower_attention
+from vllm_pruner.compat.tracing import patch_tracing
+from vllm_pruner.compat.versions import SUPPORTED, check_version
+from vllm_pruner.compat.worker_methods import add_worker_methods
+
+__all__ = [
+    "SUPPORTED",
+    "add_worker_methods",
+    "bare_image_cache",
+    "check_version",
+    "enable_endpoints",
+    "patch_chat",
+    "patch_engine_args",
+    "patch_tracing",
+    "position_embedding",
+    "profiled_images",
+    "tower_attention",
+    "without_settings",
+]

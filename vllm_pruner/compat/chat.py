@@ -1,0 +1,127 @@
+"""Settings of ours in a chat request, and counts in its answer.
+
+Replaces: `OnlineRenderer.preprocess_chat`, `OpenAIServingChat.create_chat_completion` and
+`OpenAIServingResponses.create_responses`.
+Why: a request may carry processor settings only to a server that trusts every key of every client
+(`--trust-request-mm-kwargs`); ours are checked before they get there.
+Relies on: `preprocess_chat` making the engine's input of every chat-like request and reading
+`request.mm_processor_kwargs`; the renderer's `trust_request_mm_kwargs`; a request object that
+belongs to one request.
+vLLM versions: 0.32.
+Goes when: a plugin can add a field to requests.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from vllm_pruner.compat.patching import Patch, apply
+
+if TYPE_CHECKING:
+    from vllm.config import ModelConfig
+    from vllm.renderers.online_renderer import OnlineRenderer
+
+__all__ = ["patch_chat"]
+
+_Async = Callable[..., Coroutine[Any, Any, Any]]
+
+
+class _Hooks(NamedTuple):
+    """The arguments of `patch_chat` that `preprocess_chat` takes."""
+
+    key: str
+    requested: Callable[[ModelConfig, Any, list[Any]], dict[str, Any]]
+    take_counts: Callable[[Any, Any], None]
+
+
+def patch_chat(
+    key: str,
+    requested: Callable[[ModelConfig, Any, list[Any]], dict[str, Any]],
+    take_counts: Callable[[Any, Any], None],
+    report: Callable[[Any, Any], Any],
+) -> None:
+    """Let a chat request carry settings, and its answer carry counts. Safe to call again.
+
+    Args:
+        key: our key in `mm_processor_kwargs`.
+        requested: returns the settings of a request, given the server's model and the messages.
+        take_counts: called with the request and the engine's input made of it.
+        report: returns the answer to a client, given the request and vLLM's answer.
+
+    Raises:
+        RuntimeError: this vLLM lacks one of the three methods.
+    """
+    from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
+    from vllm.entrypoints.openai.responses.serving import OpenAIServingResponses
+    from vllm.renderers.online_renderer import OnlineRenderer
+
+    with_settings = partial(_with_settings, _Hooks(key, requested, take_counts))
+    with_report = partial(_with_report, report)
+    apply(
+        Patch(OnlineRenderer, "preprocess_chat", with_settings),
+        Patch(OpenAIServingChat, "create_chat_completion", with_report),
+        Patch(OpenAIServingResponses, "create_responses", with_report),
+    )
+
+
+def _with_settings(hooks: _Hooks, preprocess: _Async) -> _Async:
+    """Return a `preprocess_chat` that passes settings on and takes counts."""
+
+    async def preprocess_chat(
+        self: OnlineRenderer, request: Any, messages: list[Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        settings = hooks.requested(self.model_config, request, messages)
+        if settings:
+            _check_client(self, request)
+            with _carrying(request, hooks.key, settings):
+                made = await preprocess(_trusting(self), request, messages, *args, **kwargs)
+        else:
+            made = await preprocess(self, request, messages, *args, **kwargs)
+        for engine_input in made[1]:
+            hooks.take_counts(request, engine_input)
+        return made
+
+    return preprocess_chat
+
+
+def _check_client(renderer: OnlineRenderer, request: Any) -> None:
+    """Refuse what the client itself may not send, as vLLM does, before ours is added to it."""
+    from vllm.entrypoints.generate.base.protocol import validate_request_mm_kwargs
+
+    validate_request_mm_kwargs(
+        mm_processor_kwargs=getattr(request, "mm_processor_kwargs", None),
+        media_io_kwargs=getattr(request, "media_io_kwargs", None),
+        trust_request_mm_kwargs=renderer.trust_request_mm_kwargs,
+    )
+
+
+def _trusting(renderer: OnlineRenderer) -> OnlineRenderer:
+    """Return a shallow copy that trusts its request; the server's renderer serves others too."""
+    trusting = copy.copy(renderer)
+    trusting.trust_request_mm_kwargs = True
+    return trusting
+
+
+@contextmanager
+def _carrying(request: Any, key: str, settings: dict[str, Any]) -> Iterator[None]:
+    """Put settings into a request in the block. Not into a copy: vLLM's parsers adjust the request
+    in place, and that must last."""
+    sent = getattr(request, "mm_processor_kwargs", None)
+    request.mm_processor_kwargs = {**(sent or {}), key: settings}
+    try:
+        yield
+    finally:
+        request.mm_processor_kwargs = sent
+
+
+def _with_report(report: Callable[[Any, Any], Any], answer: _Async) -> _Async:
+    """Return a handler whose answer passes through `report`."""
+
+    async def answer_with_counts(self: Any, request: Any, raw_request: Any = None) -> Any:
+        return report(request, await answer(self, request, raw_request))
+
+    return answer_with_counts
