@@ -61,7 +61,7 @@ def _install(model: Any) -> None:
         return call
 
     model.vision_tower.forward = timed("tower", model.vision_tower.forward)
-    if hasattr(model, "_select"):  # stock has none
-        model._select = timed("select", model._select)
+    if hasattr(model, "_selector"):  # stock has none
+        model._selector.select = timed("select", model._selector.select)
     model.multi_modal_projector.forward = timed("project", model.multi_modal_projector.forward)
     model.embed_multimodal = timed("embed_multimodal", model.embed_multimodal)

@@ -1,7 +1,7 @@
 """Selection outside vLLM: call a method on tensors.
 
 This is what `vllm_pruner.select` and its siblings run. Inside vLLM the models call the same
-`Method.select`.
+`Method.choose`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from vtprune_kernels import gather_rows
 
 from vllm_pruner import methods
-from vllm_pruner.methods.base import Merged, Method, Need, VisualTokens
+from vllm_pruner.methods.base import Method, Need, VisualTokens
 from vllm_pruner.settings.config import parse_options
 
 __all__ = ["prune", "select", "select_video"]
@@ -141,10 +141,9 @@ def _run(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     parsed = parse_options(method, options)
     _check(method, keep, tokens, single)
-    kept = method.select(tokens, keep, parsed)
-    if isinstance(kept, Merged):
-        return kept.index, kept.rows
-    return kept, gather_rows([tokens.features], kept)[0]
+    kept = method.choose(tokens, keep, parsed)
+    rows = gather_rows([tokens.features], kept.index)[0] if kept.rows is None else kept.rows
+    return kept.index, rows
 
 
 _USE = {

@@ -57,11 +57,11 @@ def test_a_faint_token_that_the_question_asks_for_is_kept_where_it_stands(keep: 
     text[0][2] = projected[0, patch[0]] * 2
     asked = VisualTokens(arranged.features, arranged.importance, projected, text)
     adafv = PruneConfig.parse({"method": "adafv", "tokens": keep})
-    (kept,) = _patches(choose(asked, adafv, LAYOUT))
+    (kept,) = _patches(choose(asked, adafv, LAYOUT).index)
     assert patch[0] in kept
     for method, tokens in (("attention", keep), ("vispruner", 4)):
         config = PruneConfig.parse({"method": method, "tokens": tokens})
-        (kept,) = _patches(choose(arranged, config, LAYOUT))
+        (kept,) = _patches(choose(arranged, config, LAYOUT).index)
         assert patch[0] not in kept, method
 
 
@@ -78,7 +78,7 @@ def test_padding_is_never_kept_however_bright(method: str, crop_budget: str) -> 
     assert bool(tokens.importance.isfinite().all())
     for keep in (1, 5, 24, 47, 100, LAYOUT.tokens - 1, LAYOUT.tokens):
         config = PruneConfig.parse({"method": method, "tokens": keep, "crop_budget": crop_budget})
-        positions = choose(tokens, config, LAYOUT)
+        positions = choose(tokens, config, LAYOUT).index
         assert positions.shape == (2, keep)
         assert bool((positions[:, 1:] > positions[:, :-1]).all())
         assert int(positions.min()) >= 0
@@ -96,7 +96,7 @@ def test_joint_ranks_the_tokens_of_all_crops_by_their_own_crops_scale() -> None:
             VisualTokens(**arrange({"features": features, "importance": scores}, LAYOUT)),
             config,
             LAYOUT,
-        )
+        ).index
         for scores in (importance, scaled)
     )
     assert torch.equal(first, second)
@@ -120,10 +120,10 @@ def test_per_crop_is_the_method_in_every_crop() -> None:
         expected |= set(crop[kept].tolist())
     assert len(expected) == budget
     config = PruneConfig.parse({"tokens": keep, "crop_budget": "per_crop"})
-    (kept_patches,) = _patches(choose(tokens, config, LAYOUT))
+    (kept_patches,) = _patches(choose(tokens, config, LAYOUT).index)
     assert expected <= kept_patches
     joint = PruneConfig.parse({"tokens": keep})
-    assert _patches(choose(tokens, joint, LAYOUT)) != [kept_patches]
+    assert _patches(choose(tokens, joint, LAYOUT).index) != [kept_patches]
 
 
 def test_a_baseline_without_content_looks_at_none_when_it_fills_up() -> None:
@@ -132,7 +132,7 @@ def test_a_baseline_without_content_looks_at_none_when_it_fills_up() -> None:
     for seed in (6, 7):
         features, importance = _encoded(seed)
         arranged = arrange({"features": features, "importance": importance}, LAYOUT)
-        kept.append(choose(VisualTokens(**arranged), config, LAYOUT).tolist())
+        kept.append(choose(VisualTokens(**arranged), config, LAYOUT).index.tolist())
     assert kept[0] == kept[1]
 
 
@@ -144,12 +144,14 @@ def test_an_image_is_chosen_alike_alone_and_in_a_batch() -> None:
             VisualTokens(**arrange({"features": features, "importance": importance}, LAYOUT)),
             config,
             LAYOUT,
-        )
+        ).index
         for image in range(3):
             own = slice(image * LAYOUT.crops, (image + 1) * LAYOUT.crops)
             values = {"features": features[own], "importance": importance[own]}
             arranged = arrange(values, LAYOUT)
-            assert torch.equal(choose(VisualTokens(**arranged), config, LAYOUT)[0], together[image])
+            assert torch.equal(
+                choose(VisualTokens(**arranged), config, LAYOUT).index[0], together[image]
+            )
 
 
 def test_shares_are_whole_and_add_up() -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from vllm_pruner.layout.newlines import method_budget, with_newlines
-from vllm_pruner.methods.base import Merged, Need, VisualTokens
+from vllm_pruner.methods.base import Kept, Need, VisualTokens
 
 if TYPE_CHECKING:
     from vllm_pruner.layout.crop_layout import CropLayout
@@ -22,28 +22,27 @@ if TYPE_CHECKING:
 __all__ = ["choose"]
 
 
-def choose(tokens: VisualTokens, config: PruneConfig, layout: CropLayout) -> torch.Tensor | Merged:
-    """Return the positions that are kept of each image: `[images, keep]`, ascending; of an image
-    that is one crop also what its method merges.
+def choose(tokens: VisualTokens, config: PruneConfig, layout: CropLayout) -> Kept:
+    """Return the kept positions of each image; of images of one crop also the merged rows.
 
     Args:
-        tokens: of all patches, in the order of the layout.
-        config: the settings; their budget counts newlines.
-        layout: of each of the images.
+        tokens: all patches, in the order of the layout.
+        config: the settings; newlines count towards their budget.
+        layout: the layout that all images share.
     """
     method, options = config.resolved
     keep = config.keep_count(layout.tokens)
     if layout.crops == 1:
-        return method.select(tokens, keep, options)
+        return method.choose(tokens, keep, options)
     budget = method_budget(keep, layout)
     if config.crop_budget == "joint":
-        chosen = _indices(method.select(tokens, budget, options))
+        chosen = _indices(method.choose(tokens, budget, options))
     else:
         chosen = _per_crop(tokens, budget, config, layout)
     importance = tokens.importance if Need.IMPORTANCE in method.needs else None
     if importance is None:
         importance = _scattered(layout.patches, chosen)
-    return with_newlines(chosen, importance, keep, layout)
+    return Kept(with_newlines(chosen, importance, keep, layout))
 
 
 def _per_crop(
@@ -55,15 +54,15 @@ def _per_crop(
     chosen = [crops[0].new_empty(len(tokens.features), 0)]
     for crop, share in zip(crops, shares([len(crop) for crop in crops], budget), strict=True):
         if share:
-            kept = _indices(method.select(tokens.at(crop), share, options))
+            kept = _indices(method.choose(tokens.at(crop), share, options))
             chosen.append(crop[kept])
     return torch.cat(chosen, dim=1).sort(dim=1).values
 
 
-def _indices(kept: torch.Tensor | Merged) -> torch.Tensor:
-    """What a method chose; those that merge are refused before (`check_method`)."""
-    assert not isinstance(kept, Merged)
-    return kept
+def _indices(kept: Kept) -> torch.Tensor:
+    """Return the tokens of a method that merges none; others are refused by `check_method`."""
+    assert kept.rows is None
+    return kept.index
 
 
 def shares(sizes: list[int], budget: int) -> list[int]:

@@ -18,7 +18,7 @@ from vllm_pruner.methods.budget import Budget, keep_count
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["TOWER", "Merged", "Method", "Need", "Options", "VisualTokens"]
+__all__ = ["TOWER", "Kept", "Method", "Need", "Options", "VisualTokens"]
 
 
 class Options(BaseModel):
@@ -99,14 +99,15 @@ _OF_EACH_TOKEN = (
 
 
 @dataclass(frozen=True, slots=True)
-class Merged:
-    """Rows that a method made, in place of rows that it chose."""
+class Kept:
+    """What a method keeps of a batch of images."""
 
     index: torch.Tensor
-    """`[images, keep]` int64, ascending: the token in whose place each row stands."""
+    """`[images, keep]` int64, ascending: the kept tokens, or those in whose place `rows` stand."""
 
-    rows: torch.Tensor
-    """`[images, keep, D]`, of the type of the features: what the projector gets."""
+    rows: torch.Tensor | None = None
+    """`[images, keep, D]` in the features' dtype: merged rows, which the projector gets instead of
+    the features at `index`. None if the method chooses tokens as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +117,10 @@ class Method:
     name: str
     """The paper's name in lower case: what `--prune-method` takes."""
 
-    select: Callable[[VisualTokens, int, Any], torch.Tensor | Merged]
+    select: Callable[[VisualTokens, int, Any], torch.Tensor | Kept]
     """`select(tokens, keep, options)` returns `[images, keep]` int64, ascending and unique, on the
-    device of the features, without asking the host; or `Merged`. Equal input gives equal output in
-    any batch."""
+    device of the features, without asking the host; or a `Kept` if it merges. Equal input gives
+    equal output in any batch. Call `choose` for the result."""
 
     options: type[Options] = Options
     """Validated type of the third argument of `select`."""
@@ -136,10 +137,15 @@ class Method:
     before the encoder. `select` then gets the encoder's `keep` tokens. None leaves the image."""
 
     merges: bool = False
-    """Whether `select` returns `Merged`."""
+    """Whether `select` makes rows of its own."""
 
     repeats: bool = False
     """Whether a token may be kept twice. No method of ours does but for the sake of an original."""
+
+    def choose(self, tokens: VisualTokens, keep: int, options: Options) -> Kept:
+        """Return what `select` keeps, always as a `Kept`."""
+        kept = self.select(tokens, keep, options)
+        return kept if isinstance(kept, Kept) else Kept(kept)
 
     @property
     def needs_text(self) -> bool:

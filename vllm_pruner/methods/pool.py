@@ -17,13 +17,13 @@ from functools import lru_cache
 
 import torch
 
-from vllm_pruner.methods.base import Merged, Method, Need, Options, VisualTokens
+from vllm_pruner.methods.base import Kept, Method, Need, Options, VisualTokens
 from vllm_pruner.methods.merge import mix
 
 __all__ = ["POOL"]
 
 
-def select(tokens: VisualTokens, keep: int, options: Options) -> Merged:
+def select(tokens: VisualTokens, keep: int, options: Options) -> Kept:
     """Return `[images, keep]` indices and rows; see `Method.select`."""
     assert tokens.grid is not None
     images, total, width = tokens.features.shape
@@ -34,11 +34,11 @@ def select(tokens: VisualTokens, keep: int, options: Options) -> Merged:
     )
     index = middles.expand(images, keep)
     if keep == 0:
-        return Merged(index, tokens.features[:, :0])
+        return Kept(index, tokens.features[:, :0])
     member = (cell_of_token == torch.arange(keep, device=device).unsqueeze(1)).double()
     mean = mix(member.expand(images, keep, total), tokens.features)
     mean = mean / member.sum(dim=1, keepdim=True)
-    return Merged(index, mean.to(tokens.features.dtype).view(images, keep, width))
+    return Kept(index, mean.to(tokens.features.dtype).view(images, keep, width))
 
 
 @lru_cache(maxsize=64)

@@ -27,7 +27,7 @@ from __future__ import annotations
 import torch
 from vtprune_kernels import cosine_gram, gather_rows, top_k_sorted
 
-from vllm_pruner.methods.base import Merged, Method, Need, Options, VisualTokens
+from vllm_pruner.methods.base import Kept, Method, Need, Options, VisualTokens
 from vllm_pruner.methods.merge import mix
 
 __all__ = ["PRUMERGE_PLUS"]
@@ -35,7 +35,7 @@ __all__ = ["PRUMERGE_PLUS"]
 _SIMILAR, _SALIENT_SHARE = 32, 4
 
 
-def select(tokens: VisualTokens, keep: int, options: Options) -> torch.Tensor | Merged:
+def select(tokens: VisualTokens, keep: int, options: Options) -> torch.Tensor | Kept:
     """Return `[images, keep]` indices and rows; see `Method.select`."""
     assert tokens.importance is not None
     assert tokens.keys is not None
@@ -61,7 +61,7 @@ def select(tokens: VisualTokens, keep: int, options: Options) -> torch.Tensor | 
     own = gather_rows([tokens.features], kept)[0][:, : max(1, keep - 1)].double()
     rows[:, : own.shape[1]] += own
     index, place = kept.sort(dim=1)
-    return Merged(index, gather_rows([rows.to(tokens.features.dtype)], place)[0])
+    return Kept(index, gather_rows([rows.to(tokens.features.dtype)], place)[0])
 
 
 def _chosen(importance: torch.Tensor, count: int) -> torch.Tensor:

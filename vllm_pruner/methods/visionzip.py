@@ -27,7 +27,7 @@ import torch
 from pydantic import Field
 from vtprune_kernels import gather_rows, row_max_cosine, top_k_sorted
 
-from vllm_pruner.methods.base import Merged, Method, Need, Options, VisualTokens
+from vllm_pruner.methods.base import Kept, Method, Need, Options, VisualTokens
 from vllm_pruner.methods.merge import mix
 
 __all__ = ["VISIONZIP", "VisionZipOptions"]
@@ -40,7 +40,7 @@ class VisionZipOptions(Options):
     """Share of the budget that are merged tokens: 10 of 64, 20 of 128, 30 of 192 in the paper."""
 
 
-def select(tokens: VisualTokens, keep: int, options: VisionZipOptions) -> Merged:
+def select(tokens: VisualTokens, keep: int, options: VisionZipOptions) -> Kept:
     """Return `[images, keep]` indices and rows; see `Method.select`."""
     assert tokens.importance is not None
     assert tokens.keys is not None
@@ -55,14 +55,14 @@ def select(tokens: VisualTokens, keep: int, options: VisionZipOptions) -> Merged
     index = top_k_sorted(kept.to(tokens.importance.dtype), keep)
     rows = gather_rows([tokens.features], index)[0]
     if contextual == 0:
-        return Merged(index, rows)
+        return Kept(index, rows)
     # 2. Who joins whom: a target is known by its token.
     _, nearest = row_max_cosine(tokens.keys, gather_rows([tokens.keys], target)[0])
     joined = target.gather(1, nearest).masked_fill(kept, -1)
     # 3. The mean of who joined, added where the target stands; nobody joins a dominant token.
     member = (joined[:, None, :] == index[:, :, None]).double()
     mean = mix(member, tokens.features) / member.sum(dim=2, keepdim=True).clamp_min(1.0)
-    return Merged(index, (rows.double() + mean).to(rows.dtype))
+    return Kept(index, (rows.double() + mean).to(rows.dtype))
 
 
 VISIONZIP = Method(

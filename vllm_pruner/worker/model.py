@@ -1,39 +1,35 @@
 """The model's half of pruning: encode, select, project what is kept.
 
-A mixin for vLLM's LLaVA-like classes. What differs between families is how an image is cut into
-crops (`CropLayout`); a family's file says that, and what it accepts.
+A mixin for vLLM's LLaVA-like classes, which differ in their `Family` only.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import replace
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from vllm.distributed import get_tp_group
 from vtprune_kernels import gather_rows, implementation
 
 from vllm_pruner import compat
-from vllm_pruner.family import EncoderImage, Family
-from vllm_pruner.layout.crop_budget import choose
-from vllm_pruner.layout.crop_layout import CropLayout
 from vllm_pruner.layout.raster import arrange
-from vllm_pruner.methods.base import TOWER, Merged, Need, VisualTokens
+from vllm_pruner.methods.base import TOWER, Kept, Need, VisualTokens
 from vllm_pruner.plan import ImagePlan
 from vllm_pruner.settings.config import KEY, PruneConfig, ServerConfig
-from vllm_pruner.telemetry import metrics
-from vllm_pruner.telemetry.stopwatch import Stopwatch
+from vllm_pruner.worker.batches import Batch, Group, batches
 from vllm_pruner.worker.explain import WORKER_METHODS, Observer
 from vllm_pruner.worker.savings import Savings
+from vllm_pruner.worker.selection import Selector
 from vllm_pruner.worker.shrink import middles
 from vllm_pruner.worker.tower import FEATURES, Encoder
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
+
+    from vllm_pruner.family import Family
+    from vllm_pruner.layout.crop_layout import CropLayout
 
     class _Model(nn.Module):
         """What the mixin expects of the class after it."""
@@ -68,7 +64,7 @@ class PrunedModel(_Model):
     - a known image takes its features from a cache instead of the tower;
     - the tower never encodes more crops at once than vLLM's memory profile did;
     - new weights empty that cache.
-    Images without settings (rate 0) take the inherited path.
+    If no image of a batch has a plan (rate 0), the inherited path is taken.
     """
 
     family: Family
@@ -78,28 +74,29 @@ class PrunedModel(_Model):
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
+        kwargs = vllm_config.model_config.get_multimodal_config().mm_processor_kwargs or {}
+        config = ServerConfig.parse(kwargs.get(KEY, {}))
         largest = self.family.largest(self.config)
         profiled = compat.profiled_images(vllm_config, largest.tokens)
         self._crops_at_once = largest.crops * profiled
-        kwargs = vllm_config.model_config.get_multimodal_config().mm_processor_kwargs or {}
-        config = ServerConfig.parse(kwargs.get(KEY, {}))
         tower = self.vision_tower
         self._encoder = Encoder(
             tower,
             lambda pixels: self._image_pixels_to_features(tower, pixels),
-            self.config,
+            self.config.vision_config,
+            largest.base,
             config.feature_cache_mb << 20,
             config.resolved[0].needs,
         )
+        savings = Savings(tower, self.language_model)
+        self._selector = Selector(self._encoder, savings, tower.device)
         compat.add_worker_methods(WORKER_METHODS)
-        self._watch = Stopwatch(metrics.SELECTION_SECONDS, tower.device)
-        self._savings = Savings(tower, self.language_model)
         logger.info("vtprune: selection runs on %s", implementation(tower.device))
 
     def embed_multimodal(self, **kwargs: object) -> Any:
-        if not (plans := ImagePlan.pop_all(kwargs)):
-            return super().embed_multimodal(**kwargs)
-        return self.embed_planned(plans, **kwargs)
+        if plans := ImagePlan.pop_all(kwargs):
+            return self.embed_planned(plans, **kwargs)
+        return super().embed_multimodal(**kwargs)
 
     def embed_planned(self, plans: list[ImagePlan], **kwargs: object) -> list[torch.Tensor]:
         """Return what the decoder gets of each image: `[keep, width of the decoder]`.
@@ -108,95 +105,57 @@ class PrunedModel(_Model):
             plans: one for each image.
             kwargs: the images, as vLLM's `embed_multimodal` takes them.
         """
-        dummies = any(plan.image == ImagePlan.ANONYMOUS for plan in plans)
-        self._watch.enabled = self._encoder.counts and not dummies
+        self._selector.count(all(plan.image != ImagePlan.ANONYMOUS for plan in plans))
         image_input = self._parse_and_validate_image_input(**kwargs)
         images = self.family.images(self.config, image_input)
+        return [
+            embeddings
+            for batch in batches(images, plans, self._crops_at_once)
+            for embeddings in self._embed_batch(batch)
+        ]
+
+    def _embed_batch(self, batch: Batch) -> list[torch.Tensor]:
+        """Encode a batch together; select and project each of its groups."""
+        encoded = self._encode(batch)
         embeddings: list[torch.Tensor] = []
-        for some in _portions(images, self._crops_at_once):
-            embeddings += self._embed_pruned(images[some], plans[some])
+        for group in batch.groups():
+            tokens = self._tokens_of(group, encoded)
+            kept = self._selector.select(tokens, group.config, group.layout)
+            self._notify(tokens, kept, group)
+            embeddings += self._project(tokens, kept, group.layout)
         return embeddings
 
-    def _embed_pruned(
-        self, images: list[EncoderImage], plans: list[ImagePlan]
-    ) -> list[torch.Tensor]:
-        """Encode images together, those that are shrunk alike, then select and project those with
-        equal settings together."""
-        embeddings: list[torch.Tensor] = []
-        for grid, group in groupby(zip(images, plans, strict=True), key=_small_grid):
-            pairs = list(group)
-            encoded, end = self._encode(pairs, grid), 0
-            for (layout, config), some in groupby(pairs, key=lambda p: (p[0].layout, p[1].config)):
-                texts = [plan.text for _, plan in some]
-                part = slice(end, end := end + layout.crops * len(texts))
-                rows = {name: values[part] for name, values in encoded.items()}
-                embeddings += self._keep(rows, texts, config, layout)
-        return embeddings
-
-    def _encode(
-        self, pairs: list[tuple[EncoderImage, ImagePlan]], grid: tuple[int, int] | None
-    ) -> dict[str, torch.Tensor]:
-        """Run the tower for what the methods of these images look at."""
-        pixels = [image.pixels for image, _ in pairs]
-        needs = frozenset(need for _, plan in pairs for need in self._needs(plan.config))
-        if grid is not None:
-            return self._encoder.encode_small(pixels, needs, grid)
-        return self._encoder.encode(pixels, [plan.image for _, plan in pairs], needs)
-
-    def _keep(
-        self,
-        encoded: dict[str, torch.Tensor],
-        texts: list[tuple[int, ...]],
-        config: PruneConfig,
-        layout: CropLayout,
-    ) -> list[torch.Tensor]:
-        """Return what is kept of each image, projected: `[keep, width of the decoder]` each."""
-        project = self.multi_modal_projector
-        needs = self._needs(config)
-        read = {name: encoded[name] for name in (FEATURES, *(needs & TOWER))}
-        arranged: dict[str, Any] = arrange(read, layout)
-        tokens = VisualTokens(**arranged, grid=layout.whole_grid if Need.GRID in needs else None)
-        if config.off or needs & {Need.PROJECTED, Need.TEXT}:
-            # Comparing in the decoder's space takes all tokens there: none is projected twice.
-            texts_rows = self._embed_texts(texts) if Need.TEXT in needs else None
-            tokens = replace(tokens, projected=project(tokens.features), text=texts_rows)
-        kept = self._select(tokens, config, layout)
-        self._show(tokens, kept, config, layout)
-        if isinstance(kept, Merged):
-            return list(project(kept.rows))
-        patches, newline = layout.patches_at(kept)
-        source = tokens.features if tokens.projected is None else tokens.projected
-        (rows,) = gather_rows([source], patches)
-        rows = project(rows) if tokens.projected is None else rows
-        if layout.height:
-            rows = rows.where(~newline.unsqueeze(2), self.image_newline)
-        return list(rows)
+    def _encode(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Run the tower for what the methods of a batch look at."""
+        pixels = [image.pixels for image in batch.images]
+        needs = frozenset(need for plan in batch.plans for need in self._needs(plan.config))
+        if batch.small_grid is not None:
+            return self._encoder.encode_small(pixels, needs, batch.small_grid)
+        return self._encoder.encode(pixels, [plan.image for plan in batch.plans], needs)
 
     def _needs(self, config: PruneConfig) -> frozenset[Need]:
-        """What an image's method looks at; one without pruning may stand beside others."""
+        """Return what a method and the observer look at; an unpruned image has no method."""
         needs = frozenset[Need]() if config.off else config.resolved[0].needs
         return needs if self.on_selection is None else needs | {Need.IMPORTANCE}
 
-    def _show(
-        self,
-        tokens: VisualTokens,
-        kept: torch.Tensor | Merged,
-        config: PruneConfig,
-        layout: CropLayout,
-    ) -> None:
-        """Show a selection to the observer, if there is one."""
-        if self.on_selection is None:
-            return
-        index = kept.index if isinstance(kept, Merged) else kept
-        if tokens.features.shape[1] < layout.patches:  # of a shrunk image
-            assert layout.whole_grid is not None
-            grid = config.resolved[0].shrink(index.shape[1])  # type: ignore[misc]
-            index = middles(grid, layout.whole_grid, index.device).expand_as(index)
-            tokens = replace(tokens, importance=None)
-        self.on_selection(tokens, index, layout)
+    def _tokens_of(self, group: Group, encoded: dict[str, torch.Tensor]) -> VisualTokens:
+        """Return the visual tokens of a group in the decoder's order."""
+        needs = self._needs(group.config)
+        names = (FEATURES, *(needs & TOWER))
+        arranged: dict[str, Any] = arrange(
+            {name: encoded[name][group.crops] for name in names}, group.layout
+        )
+        grid = group.layout.whole_grid if Need.GRID in needs else None
+        tokens = VisualTokens(**arranged, grid=grid)
+        if not group.config.off and not needs & {Need.PROJECTED, Need.TEXT}:
+            return tokens
+        # Comparing in the decoder's space takes all tokens there, and so does keeping all: they are
+        # projected here, and not again afterwards.
+        text = self._embed_texts(group.texts) if Need.TEXT in needs else None
+        return replace(tokens, projected=self.multi_modal_projector(tokens.features), text=text)
 
     def _embed_texts(self, texts: list[tuple[int, ...]]) -> list[torch.Tensor]:
-        """The decoder's input embeddings `[tokens, width]` of each text, looked up together."""
+        """Return the decoder's input embeddings `[tokens, width]` of each text, from one lookup."""
         ids = torch.tensor([token for text in texts for token in text], dtype=torch.int64)
         decoder: Any = self.language_model
         rows: torch.Tensor = decoder.embed_input_ids(
@@ -204,53 +163,31 @@ class PrunedModel(_Model):
         )
         return list(rows.split([len(text) for text in texts]))
 
-    @torch.no_grad()
-    def _select(
-        self, tokens: VisualTokens, config: PruneConfig, layout: CropLayout
-    ) -> torch.Tensor | Merged:
-        """Return the kept positions `[images, keep]` or merged rows, the same on every rank.
+    def _project(self, tokens: VisualTokens, kept: Kept, layout: CropLayout) -> list[torch.Tensor]:
+        """Return the kept rows of each image in the decoder's space, with newlines between them."""
+        if kept.rows is not None:
+            return list(self.multi_modal_projector(kept.rows))
+        patches, newline = layout.patches_at(kept.index)
+        if tokens.projected is None:
+            rows = self.multi_modal_projector(gather_rows([tokens.features], patches)[0])
+        else:
+            rows = gather_rows([tokens.projected], patches)[0]
+        if layout.height:
+            rows = rows.where(~newline.unsqueeze(2), self.image_newline)
+        return list(rows)
 
-        Equal features give equal indices; ranks agree on theirs because an all-reduce ends in the
-        same bits everywhere. A backend that broke this would mix the tokens of two selections, so
-        the first rank's choice is sent to the others: a few hundred bytes.
-        """
-        if config.off:
-            positions = torch.arange(layout.tokens, device=tokens.features.device)
-            return positions.expand(len(tokens.features), -1)
-        with self._watch.measure(method=config.method):
-            kept = choose(tokens, config, layout)
-        if self._watch.enabled:
-            dropped = len(tokens.features) * (layout.tokens - config.keep_count(layout.tokens))
-            self._savings.add(config.method, dropped, self._encoder.seconds_per_patch)
-        ranks = get_tp_group()
-        if ranks.world_size == 1:
-            return kept
-        if isinstance(kept, Merged):
-            parts = (ranks.broadcast(part.contiguous(), src=0) for part in (kept.index, kept.rows))
-            return Merged(*parts)
-        sent: torch.Tensor = ranks.broadcast(kept.contiguous(), src=0)
-        return sent
+    def _notify(self, tokens: VisualTokens, kept: Kept, group: Group) -> None:
+        """Show a selection to the observer, if there is one."""
+        if self.on_selection is None:
+            return
+        index, full_grid = kept.index, group.layout.whole_grid
+        if tokens.features.shape[1] < group.layout.patches:  # of a shrunk image
+            small_grid = group.config.resolved[0].shrink(index.shape[1])  # type: ignore[misc]
+            assert full_grid is not None
+            index = middles(small_grid, full_grid, index.device).expand_as(index)
+            tokens = replace(tokens, importance=None)
+        self.on_selection(tokens, index, group.layout)
 
     def load_weights(self, weights: Any) -> set[str]:
         self._encoder.cache.clear()  # made with the old ones
         return super().load_weights(weights)
-
-
-def _small_grid(pair: tuple[EncoderImage, ImagePlan]) -> tuple[int, int] | None:
-    """Rows and columns of patches that an image is shrunk to, if its method shrinks it."""
-    image, plan = pair
-    method, _ = plan.config.resolved
-    if method.shrink is None or plan.config.off:
-        return None
-    return method.shrink(plan.config.keep_count(image.layout.tokens))
-
-
-def _portions(images: list[EncoderImage], crops: int) -> Iterator[slice]:
-    """Cut a batch into runs of at most `crops` crops, and at least one image."""
-    start = held = 0
-    for place, image in enumerate(images):
-        if held and held + image.layout.crops > crops:
-            yield slice(start, place)
-            start, held = place, 0
-        held += image.layout.crops
-    yield slice(start, len(images))

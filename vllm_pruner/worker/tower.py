@@ -73,7 +73,8 @@ class Encoder:
         self,
         tower: nn.Module,
         run: Callable[[torch.Tensor], Any],
-        hf_config: Any,
+        vision_config: Any,
+        tokens: int,
         cache_bytes: int,
         cached: frozenset[Need],
     ) -> None:
@@ -82,7 +83,8 @@ class Encoder:
         Args:
             tower: vLLM's CLIP or SigLIP vision model.
             run: `[crops, 3, height, width]` pixels to `[crops, N, D]` features, by that tower.
-            hf_config: the whole model's.
+            vision_config: the tower's.
+            tokens: N, visual tokens of a crop.
             cache_bytes: of the feature cache at most; 0 keeps nothing.
             cached: of `TOWER`, what the cache keeps beside the features and the importance: what
                 the server's own method needs. Images that need more go past the cache.
@@ -90,18 +92,20 @@ class Encoder:
         Raises:
             RuntimeError: the tower is not built as `compat` knows it.
         """
-        vision = hf_config.vision_config
-        self._tower, self._run, self._patch = tower, run, vision.patch_size
-        self._probe = AttentionProbe(tower, vision, isinstance(vision, CLIPVisionConfig))
+        self._tower, self._run, self._patch = tower, run, vision_config.patch_size
+        self._probe = AttentionProbe(
+            tower, vision_config, isinstance(vision_config, CLIPVisionConfig)
+        )
         first = next(tower.parameters())
         self._cached = (cached & TOWER) | {Need.IMPORTANCE}
+        head_size = vision_config.hidden_size // vision_config.num_attention_heads
         width_of = {
-            FEATURES: (vision.hidden_size, first.dtype),
-            Need.KEYS: (vision.hidden_size // vision.num_attention_heads, torch.float32),
+            FEATURES: (vision_config.hidden_size, first.dtype),
+            Need.KEYS: (head_size, torch.float32),
         }
         score = (0, torch.float32)
         columns = {name: width_of.get(name, score) for name in (FEATURES, *sorted(self._cached))}
-        self._tokens = crop_tokens(hf_config)
+        self._tokens = tokens
         self.cache = FeatureCache(cache_bytes, self._tokens, columns, first.device)
         # Every rank has the same images; the first speaks for all.
         self.counts = get_tp_group().rank_in_group == 0

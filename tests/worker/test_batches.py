@@ -1,0 +1,79 @@
+"""Images stay in order and whole, whatever is taken together."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import torch
+
+from vllm_pruner.family import EncoderImage
+from vllm_pruner.layout.crop_layout import CropLayout
+from vllm_pruner.plan import ImagePlan
+from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.worker.batches import Batch, batches
+
+ONE = CropLayout(16, 4)
+LAYOUTS = [
+    ONE,
+    CropLayout(16, 4, (1, 2), (0, 4), (0, 8)),
+    CropLayout(16, 4, (2, 2), (0, 8), (1, 7)),
+]
+
+
+def _image(layout: CropLayout) -> EncoderImage:
+    return EncoderImage(torch.zeros(layout.crops, 3, 2, 2), layout)
+
+
+def _plan(place: int, **settings: Any) -> ImagePlan:
+    return ImagePlan(PruneConfig.parse(settings), str(place), (place,))
+
+
+def _taken(found: list[Batch]) -> list[str]:
+    return [plan.image for batch in found for plan in batch.plans]
+
+
+@pytest.mark.parametrize("crops_at_once", [1, 5, 6, 100])
+def test_a_batch_holds_no_more_crops_than_the_tower_may_encode(crops_at_once: int) -> None:
+    draw = random.Random(crops_at_once)
+    images = [_image(draw.choice(LAYOUTS)) for _ in range(40)]
+    plans = [_plan(place, tokens=4) for place in range(40)]
+    found = list(batches(images, plans, crops_at_once))
+    assert _taken(found) == [plan.image for plan in plans]
+    crops = [[image.layout.crops for image in batch.images] for batch in found]
+    assert all(sum(each) <= crops_at_once or len(each) == 1 for each in crops)
+    # No two neighbours would have fitted together.
+    assert all(
+        sum(before) + after[0] > crops_at_once
+        for before, after in zip(crops, crops[1:], strict=False)
+    )
+
+
+def test_a_group_shares_layout_and_settings_and_knows_its_crops() -> None:
+    layouts = [LAYOUTS[0], LAYOUTS[0], LAYOUTS[1], LAYOUTS[1], LAYOUTS[0]]
+    budgets = [4, 4, 4, 5, 5]
+    plans = [_plan(place, tokens=tokens) for place, tokens in enumerate(budgets)]
+    (batch,) = batches([_image(layout) for layout in layouts], plans, 100)
+    groups = list(batch.groups())
+    assert [group.texts for group in groups] == [[(0,), (1,)], [(2,)], [(3,)], [(4,)]]
+    assert [group.crops for group in groups] == [
+        slice(0, 2),
+        slice(2, 5),
+        slice(5, 8),
+        slice(8, 9),
+    ]
+    assert [group.config.tokens for group in groups] == [4, 4, 5, 5]
+
+
+def test_images_that_are_shrunk_alike_are_encoded_together() -> None:
+    settings = [{"tokens": 4}, {"tokens": 4}, {"tokens": 9}, {"rate": 0.0}]
+    plans = [_plan(place, method="resize", **each) for place, each in enumerate(settings)]
+    plans += [_plan(4, tokens=4)]
+    found = list(batches([_image(ONE)] * 5, plans, 100))
+    assert [batch.small_grid for batch in found] == [(2, 2), (3, 3), None]
+    assert [len(batch.images) for batch in found] == [2, 1, 2]
+
+
+def test_no_images_make_no_batches() -> None:
+    assert list(batches([], [], 1)) == []
