@@ -1,0 +1,98 @@
+"""Where families come from: our table, and entry points of other packages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from vllm_pruner.families import registry
+from vllm_pruner.families.llava import LLAVA
+from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.errors import ConfigError
+
+OUTSIDE = """
+import dataclasses
+from vllm_pruner.families.llava import LLAVA, PrunedLlava
+
+class Mine(PrunedLlava):
+    family = dataclasses.replace(LLAVA, name="mine")
+
+class Without:
+    family = None
+"""
+
+Install = Callable[..., None]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Put a package with entry points on the path, gone again after the test."""
+
+    def forget() -> None:
+        registry.classes.cache_clear()
+        registry._load.cache_clear()
+
+    def install(**entry_points: str) -> None:
+        folder = tmp_path / "elsewhere-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: elsewhere\nVersion: 1.0\n")
+        lines = "".join(f"{name} = {value}\n" for name, value in entry_points.items())
+        (folder / "entry_points.txt").write_text(f"[vtprune.families]\n{lines}")
+        (tmp_path / "elsewhere_families.py").write_text(OUTSIDE)
+        monkeypatch.syspath_prepend(tmp_path)
+        forget()
+
+    yield install
+    monkeypatch.undo()
+    forget()
+
+
+def _config(*architectures: str) -> Any:
+    return SimpleNamespace(architectures=list(architectures))
+
+
+def test_a_family_from_outside_is_one_like_ours(install: Install) -> None:
+    install(MineForConditionalGeneration="elsewhere_families:Mine")
+    assert registry.classes()["MineForConditionalGeneration"] == "elsewhere_families:Mine"
+    assert registry.family_of(_config("MineForConditionalGeneration")).name == "mine"
+    assert registry.family_of(_config("LlavaForConditionalGeneration")) is LLAVA
+
+
+def test_two_classes_of_one_architecture_are_refused(install: Install) -> None:
+    install(LlavaForConditionalGeneration="elsewhere_families:Mine")
+    with pytest.raises(ConfigError) as raised:
+        registry.classes()
+    assert str(raised.value) == (
+        "architecture LlavaForConditionalGeneration has the classes "
+        "vllm_pruner.families.llava:PrunedLlava and elsewhere_families:Mine of installed packages "
+        "(vtprune.families); allowed: one"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        ("elsewhere_families:Gone", "architecture Broken cannot be loaded from"),
+        ("no_such_module:Mine", "architecture Broken cannot be loaded from"),
+        ("elsewhere_families:Without", "is NoneType; allowed: a Family"),
+    ],
+)
+def test_a_broken_package_is_named_when_its_model_is_served(
+    install: Install, value: str, fault: str
+) -> None:
+    install(Broken=value)
+    with pytest.raises(ConfigError, match=fault):
+        registry.family_of(_config("Broken"))
+
+
+def test_an_unknown_architecture_is_answered_with_those_there_are() -> None:
+    with pytest.raises(ConfigError) as raised:
+        registry.visual_tokens(_config("LlamaForCausalLM"), PruneConfig())
+    assert str(raised.value) == (
+        "architecture is LlamaForCausalLM; allowed: LlavaForConditionalGeneration, "
+        "LlavaNextForConditionalGeneration"
+    )
