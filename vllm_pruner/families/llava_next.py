@@ -21,7 +21,8 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm_pruner.family import EncoderImage, Family
 from vllm_pruner.layout.crop_layout import CropLayout
 from vllm_pruner.methods.base import Method, Need
-from vllm_pruner.prompt.processor import PrunedInfo, PrunedProcessor
+from vllm_pruner.prompt.info import PrunedInfo
+from vllm_pruner.prompt.processor import PrunedProcessor
 from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.worker.model import PrunedModel
 from vllm_pruner.worker.tower import crop_side, crop_tokens

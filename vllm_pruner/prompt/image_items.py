@@ -1,14 +1,14 @@
-"""What the engine gets of an image: HF's part, which any plan can use again, and the plan.
+"""What the engine gets of an image: the output of the HF processor, and the image's plan.
 
-A mixin for vLLM's multimodal processors. vLLM has one identity of an image for everything it
-caches; here what HF made of an image is kept by the image alone, and what the engine gets of it by
-image and plan. So another question, rate or method does not preprocess a known image again.
+A mixin for vLLM's multimodal processors. vLLM identifies an image in all its caches by one hash;
+here the HF processor's output is cached by the image alone, and what the engine gets by image and
+plan. So another question, rate or method does not preprocess a known image again.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from transformers.feature_extraction_utils import BatchFeature
@@ -21,7 +21,6 @@ from vllm.multimodal.processing.processor import MultiModalProcessingResult
 
 from vllm_pruner import compat
 from vllm_pruner.plan import FIELDS, ImagePlan
-from vllm_pruner.settings.config import KEY
 
 if TYPE_CHECKING:
     from vllm.model_executor.models.llava import LlavaMultiModalProcessor
@@ -36,15 +35,34 @@ if TYPE_CHECKING:
 else:
     _Processor = object
 
-__all__ = ["PlannedItems"]
+__all__ = ["PlannedItems", "hand_on"]
+
+_PLANS = "vtprune_plans"
+"""The processor kwarg that holds a `list[ImagePlan]` between `apply` and the mixin below."""
+
+
+def hand_on(plans: list[ImagePlan], inputs: ProcessorInputs) -> ProcessorInputs:
+    """Return the inputs with a plan for each image, for `PlannedItems` to take; none changes
+    nothing."""
+    if not plans:
+        return inputs
+    kwargs = {**inputs.hf_processor_mm_kwargs, _PLANS: plans}
+    return dataclasses.replace(inputs, hf_processor_mm_kwargs=kwargs)
+
+
+def _take(inputs: ProcessorInputs) -> tuple[list[ImagePlan], ProcessorInputs]:
+    """Return what `hand_on` was given."""
+    kwargs = dict(inputs.hf_processor_mm_kwargs)
+    plans: Any = kwargs.pop(_PLANS, [])
+    return plans, dataclasses.replace(inputs, hf_processor_mm_kwargs=kwargs)
 
 
 class PlannedItems(_Processor):
-    """Mixin for a `BaseMultiModalProcessor` whose images are rows of one placeholder token.
+    """Mixin for a `BaseMultiModalProcessor` that knows what to do with the plans of `hand_on`.
 
-    Change, following `vllm.multimodal.processing.processor` of vLLM 0.32: images with plans, which
-    are in the processor kwargs under our key, are processed without them; then placeholders are cut
-    to the kept count and the plans go to the model as fields.
+    Change, following `vllm.multimodal.processing.processor` of vLLM 0.32: images with plans are
+    processed as if they had none; then their placeholders are cut to the kept count, and the plans
+    go to the model as fields.
     """
 
     info: Any
@@ -52,70 +70,67 @@ class PlannedItems(_Processor):
     def _cached_apply_hf_processor(
         self, inputs: ProcessorInputs, timing_ctx: TimingContext
     ) -> MultiModalProcessingResult:
-        if not (plans := _plans_in(inputs.hf_processor_mm_kwargs)):
-            return super()._cached_apply_hf_processor(inputs, timing_ctx)
+        plans, bare = _take(inputs)
+        if not plans:
+            return super()._cached_apply_hf_processor(bare, timing_ctx)
+        prompt, cache = self._postprocess_prompt(bare.prompt), bare.cache
         identities = {"image": [plan.identity for plan in plans]}
-        cache = inputs.cache
         known = cache.is_cached(identities["image"]) if cache else [False] * len(plans)
         missing = [place for place, is_known in enumerate(known) if not is_known]
-        prompt = self._postprocess_prompt(inputs.prompt)
-        made, updates = self._planned(inputs, plans, missing, timing_ctx)
+        items, updates = self._planned(bare, plans, missing, timing_ctx)
         if cache is None:
-            return MultiModalProcessingResult(prompt, made, identities, updates)
+            return MultiModalProcessingResult(prompt, items, identities, updates)
         try:
-            merged = self._merge_mm_kwargs(cache, identities, {"image": known}, made, updates)
+            merged = self._merge_mm_kwargs(cache, identities, {"image": known}, items, updates)
         finally:
             cache.release_sender_touches()
         return MultiModalProcessingResult(prompt, merged[0], identities, merged[1])
 
     def _planned(
         self,
-        inputs: ProcessorInputs,
+        bare: ProcessorInputs,
         plans: list[ImagePlan],
         places: list[int],
         timing_ctx: TimingContext,
     ) -> tuple[MultiModalKwargsItems[MultiModalKwargsItem], MultiModalPromptUpdates]:
-        """What the engine gets of the images at `places`: HF's part with their plans."""
+        """Return what the engine gets of the images at `places`, and their placeholders."""
         if not places:
             return MultiModalKwargsItems(), {}
-        images, some = inputs.mm_data_items["image"], [plans[place] for place in places]
-        parts = self._without_plans(inputs, [images[place] for place in places], some, timing_ctx)
-        fields = [plan.fields() for plan in some]
-        ours = MultiModalKwargsItems.from_hf_inputs(
-            BatchFeature({name: [each[name] for each in fields] for name in FIELDS}),
-            {name: MultiModalFieldConfig.batched("image", keep_on_cpu=True) for name in FIELDS},
-        )
-        kwargs = [
-            MultiModalKwargsItem({**theirs, **own})
-            for theirs, own in zip(parts.kwargs.require_data()["image"], ours["image"], strict=True)
+        plans = [plans[place] for place in places]
+        images = [bare.mm_data_items["image"][place] for place in places]
+        stock = self._without_plans(bare, images, plans, timing_ctx)
+        items = [
+            MultiModalKwargsItem({**item, **fields})
+            for item, fields in zip(
+                stock.kwargs.require_data()["image"], _as_items(plans), strict=True
+            )
         ]
         updates = [
-            [self._shorten(update, plan) for update in of_image]
-            for of_image, plan in zip(parts.prompt_updates["image"], some, strict=True)
+            [self._shorten(update, plan) for update in updates_of_image]
+            for updates_of_image, plan in zip(stock.prompt_updates["image"], plans, strict=True)
         ]
-        return MultiModalKwargsItems({"image": kwargs}), {"image": updates}
+        return MultiModalKwargsItems({"image": items}), {"image": updates}
 
     def _without_plans(
         self,
-        inputs: ProcessorInputs,
+        bare: ProcessorInputs,
         images: list[Any],
         plans: list[ImagePlan],
         timing_ctx: TimingContext,
     ) -> MultiModalProcessingResult:
-        """vLLM's own processing of bare images, over a cache of their own.
+        """Process images as vLLM does, with a cache in which they are known without plans.
 
         Their identities are passed on as if the client had given them: hashing an image takes
         longer than finding it.
         """
-        cache = inputs.cache
+        cache = bare.cache
         if cache is not None:
             cache = compat.bare_image_cache(cache, self.info.ctx.model_config)
         return super()._cached_apply_hf_processor(
             dataclasses.replace(
-                inputs,
+                bare,
                 mm_data_items=self.info.parse_mm_data({"image": images}, validate=False),
                 mm_uuid_items={"image": [plan.image or None for plan in plans]},
-                hf_processor_mm_kwargs=_without_key(inputs.hf_processor_mm_kwargs),
                 cache=cache,
             ),
             timing_ctx,
@@ -133,10 +148,12 @@ class PlannedItems(_Processor):
         return dataclasses.replace(update, content=dataclasses.replace(content, full=short))
 
 
-def _without_key(kwargs: Mapping[str, object]) -> dict[str, object]:
-    return {name: value for name, value in kwargs.items() if name != KEY}
-
-
-def _plans_in(kwargs: Mapping[str, Any]) -> list[ImagePlan]:
-    """The plans that `apply` put into the processor kwargs: one an image, or none at all."""
-    return list(kwargs.get(KEY, ()))
+def _as_items(plans: list[ImagePlan]) -> Sequence[MultiModalKwargsItem]:
+    """Return the fields of each plan as vLLM carries them to the model."""
+    rows = [plan.fields() for plan in plans]
+    columns = {name: [row[name] for row in rows] for name in FIELDS}
+    config = MultiModalFieldConfig.batched("image", keep_on_cpu=True)
+    items: MultiModalKwargsItems[MultiModalKwargsItem] = MultiModalKwargsItems.from_hf_inputs(
+        BatchFeature(columns), dict.fromkeys(FIELDS, config)
+    )
+    return items["image"]

@@ -1,0 +1,71 @@
+"""What the prompt's half knows about a model: its family, and the server's settings."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from vllm_pruner import compat
+from vllm_pruner.prompt import encoder_only
+from vllm_pruner.settings.config import KEY, PruneConfig, ServerConfig
+from vllm_pruner.settings.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vllm.multimodal.parse import ImageSize
+    from vllm.multimodal.processing import BaseProcessingInfo, InputProcessingContext
+
+    from vllm_pruner.family import Family
+
+    _Info = BaseProcessingInfo
+else:
+    _Info = object
+
+__all__ = ["PrunedInfo"]
+
+
+class PrunedInfo(_Info):
+    """Mixin for a `BaseProcessingInfo`: holds the server's settings.
+
+    Changes:
+    - the context that the rest of vLLM sees no longer has our key in `mm_processor_kwargs`;
+    - the token counts of images are the family's, and unpruned: a request may ask for rate 0, and
+      vLLM profiles the tower's memory by the largest.
+    """
+
+    family: Family
+    prune_config: ServerConfig
+
+    def __init__(self, ctx: InputProcessingContext) -> None:
+        settings = (ctx.get_mm_config().mm_processor_kwargs or {}).get(KEY, {})
+        self.prune_config = ServerConfig.parse(settings)
+        stripped = compat.without_settings(ctx.model_config, KEY)
+        super().__init__(dataclasses.replace(ctx, model_config=stripped))
+
+    def get_max_image_tokens(self) -> int:
+        """Return the most visual tokens that an image has, unpruned."""
+        return self.family.largest(self.get_hf_config()).tokens
+
+    def image_tokens(self, size: ImageSize | None) -> int | None:
+        """Return the visual tokens of an image, unpruned; None if they depend on its size and that
+        is not known."""
+        if self.family.one_layout:
+            return self.get_max_image_tokens()
+        if size is None:
+            return None
+        return self.family.layout(self.get_hf_config(), size.height, size.width).tokens
+
+    def fault(self, config: PruneConfig) -> str | None:
+        """Return what is wrong with settings for this model: one sentence, or None."""
+        try:
+            self.family.check_method(self.get_hf_config(), config.resolved[0])
+        except ConfigError as error:
+            return str(error)
+        if encoder_only.lacks_language_model(self.ctx.model_config):
+            return encoder_only.fault(config)
+        return None
+
+    def get_mm_max_tokens_per_item(
+        self, seq_len: int, mm_counts: Mapping[str, int]
+    ) -> Mapping[str, int]:
+        return {"image": self.get_max_image_tokens()}
