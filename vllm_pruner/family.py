@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vllm_pruner.layout.crop_layout import CropLayout
     from vllm_pruner.methods.base import Method
 
-__all__ = ["EncoderImage", "Family", "shorten_run"]
+__all__ = ["EncoderImage", "Family", "cut_run"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,7 +31,7 @@ class EncoderImage:
     """Where the tokens of these crops go in the decoder's sequence."""
 
 
-def shorten_run(placeholders: Sequence[int], kept: int) -> list[int]:
+def cut_run(placeholders: Sequence[int], kept: int) -> list[int]:
     """Return the first `kept` placeholders of an image that is a run of one repeated token.
 
     Raises:
@@ -63,8 +63,8 @@ class Family:
     check_method: Callable[[Any, Method], None]
     """`check_method(hf_config, method)`: a `ConfigError` if this model cannot serve the method."""
 
-    shorten: Callable[[Sequence[int], int], list[int]] = shorten_run
-    """`shorten(placeholders, kept)`: what is left of an image's placeholder tokens when `kept` of
+    cut: Callable[[Sequence[int], int], list[int]] = cut_run
+    """`cut(placeholders, kept)`: what is left of an image's placeholder tokens when `kept` of
     its visual tokens are."""
 
     one_layout: bool = False

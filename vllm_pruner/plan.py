@@ -1,8 +1,8 @@
-"""What is to happen to one image: its settings, which one it is, and the text that asks about it.
+"""What to do with one image: its settings, its identity and the text that asks about it.
 
-Made in the processor, where the whole prompt is known, and carried to the model as fields of the
-image. vLLM's multimodal fields carry tensors; ours stay on the CPU (`keep_on_cpu`), so that reading
-them does not make the model wait for the device.
+Made by the processor, which sees the whole prompt, and carried to the model as fields of the image.
+vLLM's multimodal fields carry tensors; these stay on the CPU (`keep_on_cpu`), so that reading them
+does not make the model wait for the device.
 """
 
 from __future__ import annotations
@@ -27,21 +27,23 @@ class ImagePlan:
     """The plan of one image."""
 
     ANONYMOUS: ClassVar[str] = ""
-    """Identity of an image that is nobody's: vLLM's dummies, of which its memory profile encodes
-    many that look the same."""
+    """Identity of vLLM's dummy images. Its memory profile encodes many identical ones, so they must
+    not be found in a cache."""
 
     config: PruneConfig
 
     image: str
-    """vLLM's identity of the bare image: of its content, or given by the client."""
+    """vLLM's identity of the image without a plan: a hash of its content, or the client's own."""
 
     text: tuple[int, ...] = ()
     """Token ids that follow the image in its message; empty unless the method asks for them."""
 
     @property
     def identity(self) -> str:
-        """vLLM's identity of the image under this plan: what its encoder output and KV are cached
-        by. An image that is left alone is the bare one, whoever left it alone."""
+        """Identity of the image under this plan, by which vLLM caches its encoder output and KV.
+
+        An unpruned image has the same one as without a plan.
+        """
         if self.config.off:
             return self.image
         text = ",".join(map(str, self.text))
@@ -49,7 +51,7 @@ class ImagePlan:
         return hashlib.blake2b(plan.encode(), digest_size=32).hexdigest()
 
     def fields(self) -> dict[str, torch.Tensor]:
-        """The plan as tensors, by field name."""
+        """Return the plan as tensors, by field name."""
         return {
             KEY: _to_tensor(self.config.canonical()),
             _IMAGE: _to_tensor(self.image),
@@ -58,10 +60,10 @@ class ImagePlan:
 
     @classmethod
     def pop_all(cls, fields: dict[str, Any]) -> list[ImagePlan]:
-        """Take the fields of all images of a batch out of the model's keyword arguments.
+        """Remove the plans of a batch from the model's keyword arguments.
 
         Returns:
-            A plan for each image; empty if the images have none.
+            One for each image; empty if the images have none.
         """
         columns = [fields.pop(name, ()) for name in FIELDS]
         return [

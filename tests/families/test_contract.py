@@ -96,15 +96,15 @@ def test_every_position_is_a_newline_or_a_patch_from_its_own_place(
         assert layout.whole_grid[0] * layout.whole_grid[1] == layout.tokens
 
 
-def test_a_shortened_run_has_exactly_the_kept_placeholders(model: tuple[Family, Any]) -> None:
+def test_a_cut_run_has_exactly_the_kept_placeholders(model: tuple[Family, Any]) -> None:
     family, hf_config = model
     for size in SIZES:
         tokens = family.layout(hf_config, *size).tokens
         for budget in BUDGETS:
             kept = PruneConfig.parse(budget).keep_count(tokens)
-            assert family.shorten([7] * tokens, kept) == [7] * kept
+            assert family.cut([7] * tokens, kept) == [7] * kept
     with pytest.raises(ValueError, match=r"placeholders are \[7, 8, 7\]; allowed: one token"):
-        family.shorten([7, 8, 7], 2)
+        family.cut([7, 8, 7], 2)
 
 
 def test_a_method_is_served_or_refused_with_its_name_and_what_is_allowed(

@@ -1,1 +1,1 @@
-"""Where the visual tokens of an image stand: geometry alone, no vLLM."""
+"""Geometry of an image's visual tokens. No vLLM."""

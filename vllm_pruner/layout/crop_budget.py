@@ -1,8 +1,8 @@
-"""How one budget becomes kept tokens of an image that has several crops.
+"""Spend one budget on an image of several crops.
 
 `joint`: the method sees the patches of all crops as one list. `per_crop`: it sees each crop on its
-own, with a share of the budget in proportion to the crop's patches, padding not counted; with crops
-that are all full that is the equal share of the published LLaVA-NeXT experiments.
+own, with a share of the budget in proportion to the crop's patches, not counting padding. If no
+crop has padding, these are the equal shares of the published LLaVA-NeXT experiments.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def choose(tokens: VisualTokens, config: PruneConfig, layout: CropLayout) -> Kep
 def _per_crop(
     tokens: VisualTokens, budget: int, config: PruneConfig, layout: CropLayout
 ) -> torch.Tensor:
-    """Return `[images, budget]` patches, chosen in each crop on its own."""
+    """Return patches `[images, budget]`, chosen in each crop on its own."""
     method, options = config.resolved
     crops = layout.patches_of_crops(tokens.features.device)
     chosen = [crops[0].new_empty(len(tokens.features), 0)]
@@ -66,9 +66,9 @@ def _indices(kept: Kept) -> torch.Tensor:
 
 
 def shares(sizes: list[int], budget: int) -> list[int]:
-    """Divide a budget in proportion to sizes: no share above its size, exactly the budget in all.
+    """Divide a budget in proportion to sizes. The shares add up to it and none exceeds its size.
 
-    Of what is not whole, an earlier crop gets less and a later one more.
+    Shares are rounded so that earlier crops get less and later ones more.
     """
     total = sum(sizes)
     ends = [0, *(budget * end // total for end in accumulate(sizes))]
@@ -76,6 +76,6 @@ def shares(sizes: list[int], budget: int) -> list[int]:
 
 
 def _scattered(patches: int, like: torch.Tensor) -> torch.Tensor:
-    """The same arbitrary ranking for every image, so that a baseline without content stays one."""
+    """Return one arbitrary ranking for all images: a baseline that ignores content stays one."""
     index = torch.arange(patches, device=like.device)
     return (index * 2654435761 % 2**32).double().expand(len(like), -1)

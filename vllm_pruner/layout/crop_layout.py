@@ -1,12 +1,12 @@
 """Where the tokens of an image's crops stand in the decoder's sequence.
 
-An image is a base crop (the whole picture, squeezed) and possibly a grid of crops (the picture
+An image is a base crop (the whole picture, resized) and possibly a grid of crops (the picture
 enlarged and padded to fill the grid). The decoder sees the base crop's tokens, then the raster of
-all other crops together, without the padding around the picture, a newline token after each of its
-rows. All of it follows from the image's size, so nothing here asks a tensor.
+all other crops together, without the padding around the picture, with a newline token after each of
+its rows. All of it follows from the image's size, so nothing here reads a tensor.
 
-Two numberings are used. A *patch* is a token that came from the tower and is not padding, numbered
-as the decoder meets them. A *position* counts the newlines too: it is what placeholders are.
+There are two ways to count. A *patch* is a token that comes from the tower and is not padding,
+numbered in the decoder's order. A *position* counts the newlines too, as placeholders do.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ __all__ = ["CropLayout"]
 
 @dataclass(frozen=True, slots=True)
 class CropLayout:
-    """The layout of one image: hashable, so that images of equal layout can share a batch."""
+    """The layout of one image; hashable, so that images with equal layouts can share a batch."""
 
     base: int
-    """N, tokens of the base crop, and of every other one."""
+    """N, the tokens of the base crop and of every other one."""
 
     side: int = 0
-    """Rows and columns of patches in a crop. Its square is N, but for an image of one crop whose
+    """Rows and columns of patches in a crop. Its square is N unless the image is one crop and the
     tower drops a patch."""
 
     grid: tuple[int, int] = (0, 0)
     """Rows and columns of crops."""
 
     rows: tuple[int, int] = (0, 0)
-    """First row of the grid's raster that is not padding, and the one after the last."""
+    """The rows of the grid's raster that are not padding, as a half-open range."""
 
     columns: tuple[int, int] = (0, 0)
     """The same of its columns."""
 
     @property
     def crops(self) -> int:
-        """Crops that the tower encodes."""
+        """Number of crops that the tower encodes."""
         return 1 + self.grid[0] * self.grid[1]
 
     @property
@@ -51,27 +51,27 @@ class CropLayout:
 
     @property
     def height(self) -> int:
-        """Rows of the raster, and its newlines."""
+        """Number of rows of the raster, and of newlines."""
         return self.rows[1] - self.rows[0]
 
     @property
     def width(self) -> int:
-        """Patches in a row of the raster. 0 for a picture so narrow that all is cut as padding: its
-        rows are newlines only."""
+        """Number of patches in a row of the raster. 0 for a picture so narrow that all of it is cut
+        off as padding: its rows are newlines only."""
         return self.columns[1] - self.columns[0]
 
     @property
     def patches(self) -> int:
-        """Tokens from the tower without padding."""
+        """Number of tokens from the tower, without padding."""
         return self.base + self.height * self.width
 
     @property
     def tokens(self) -> int:
-        """Positions: patches and newlines, as many as unpruned placeholders."""
+        """Number of positions: patches and newlines, as many as placeholders without pruning."""
         return self.patches + self.height
 
     def sources(self, device: torch.device) -> torch.Tensor:
-        """Return `[patches]`: which of the tower's `crops * N` tokens each patch is."""
+        """Return `[patches]`, the index of each patch among the tower's `crops * N` tokens."""
         row = torch.arange(*self.rows, device=device).unsqueeze(1)
         column = torch.arange(*self.columns, device=device)
         side = max(1, self.side)
@@ -80,7 +80,7 @@ class CropLayout:
         return torch.cat([torch.arange(self.base, device=device), raster.flatten()])
 
     def patches_of_crops(self, device: torch.device) -> list[torch.Tensor]:
-        """Return the patches of each crop, ascending; none where a crop is all padding."""
+        """Return the patches of each crop, ascending; empty for a crop that is all padding."""
         crops = [torch.arange(self.base, device=device)]
         for grid_row in range(self.grid[0]):
             rows = self._span(self.rows, grid_row, device).unsqueeze(1)
@@ -90,7 +90,7 @@ class CropLayout:
         return crops
 
     def _span(self, bounds: tuple[int, int], crop: int, device: torch.device) -> torch.Tensor:
-        """Rows (or columns) of the raster that fall into the n-th row (or column) of crops."""
+        """Return the rows (columns) of the raster that lie in the n-th row (column) of crops."""
         first, last = (
             min(max(crop_end * self.side, bounds[0]), bounds[1]) - bounds[0]
             for crop_end in (crop, crop + 1)
@@ -98,8 +98,8 @@ class CropLayout:
         return torch.arange(first, last, device=device)
 
     def patches_at(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return for positions which patches stand there, and where there are newlines instead
-        (patch 0 there)."""
+        """Return the patches at positions, and a mask of those that are newlines (whose patch is
+        given as 0)."""
         in_raster = positions - self.base
         row, column = in_raster // (self.width + 1), in_raster % (self.width + 1)
         newline = (in_raster >= 0) & (column == self.width)

@@ -1,23 +1,23 @@
-"""The budget of an image whose rows end in newline tokens.
+"""Spend the budget of an image whose rows end in newline tokens.
 
-A newline says where a row of the raster ends, so it is kept if and only if a patch of its row is.
-How many rows that are depends on the content; the number of tokens must not. With a budget of K
-tokens and a raster of R rows:
+A newline marks the end of a row of the raster, so it is kept if and only if a patch of its row is.
+The number of such rows depends on the content; the number of kept tokens must not. With a budget of
+K tokens and a raster of R rows:
 
-    1. The method chooses P = max(K - R, floor(K / 2)) patches. In whatever rows they lie, they fit
+    1. The method chooses P = max(K - R, floor(K / 2)) patches. Whatever rows they are in, they fit
        together with their newlines: P + min(P, R) <= K.
-    2. The places left go to the other patches in order of importance, each with its newline if it
-       is the first of its row, until the next one does not fit.
-    3. If one place is left then, the most important patch of the base crop or of a kept row takes
-       it. If all of those are kept already, the least important one of the base crop makes way, and
-       the two places take a patch and its newline.
+    2. The remaining places go to the other patches in order of importance, each with its newline if
+       it is the first of its row, until the next one does not fit.
+    3. If one place remains, the most important patch of the base crop or of a kept row takes it. If
+       all of those are kept already, the least important patch of the base crop is dropped, and a
+       patch and its newline take the two places.
 
-Exactly K, for every K from 1 to all. What it costs: a newline for every kept row; and below
-K = 2 R, up to half of the budget is filled by importance instead of by the method. Nothing that the
-method chose is given up but in the last case, in which nearly everything is kept.
+This keeps exactly K, for every K from 1 to all. The cost is a newline for every kept row; and below
+K = 2 R, up to half of the budget is filled by importance instead of by the method. A patch that the
+method chose is dropped in the last case only, in which nearly everything is kept.
 
-A raster without columns (a picture a hundred times as high as wide, all of it cut as padding) has
-newlines only: the first of them fill what the base crop leaves.
+A raster without columns (a picture a hundred times as high as wide, all of it cut off as padding)
+has newlines only: the first of them fill what the base crop leaves.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["method_budget", "with_newlines"]
 
 
 def method_budget(keep: int, layout: CropLayout) -> int:
-    """Return P, how many patches the method may choose if `keep` tokens are kept."""
+    """Return P, the number of patches that the method may choose if `keep` tokens are kept."""
     if layout.width == 0:
         return min(keep, layout.patches)
     return max(keep - layout.height, keep // 2)
@@ -40,13 +40,13 @@ def method_budget(keep: int, layout: CropLayout) -> int:
 def with_newlines(
     chosen: torch.Tensor, importance: torch.Tensor, keep: int, layout: CropLayout
 ) -> torch.Tensor:
-    """Return the positions of all that is kept, without asking the host.
+    """Return the positions of all kept tokens, without a host sync.
 
     Args:
-        chosen: `[images, P]` patches, as many as `method_budget` says.
+        chosen: patches `[images, P]`, with P from `method_budget`.
         importance: `[images, patches]`.
-        keep: K, 1 to all tokens of the layout.
-        layout: where patches and newlines stand.
+        keep: K, from 1 to all tokens of the layout.
+        layout: the layout that all images share.
 
     Returns:
         `[images, keep]` int64, ascending.
@@ -65,7 +65,7 @@ def with_newlines(
 
 
 def _order(chosen: torch.Tensor, importance: torch.Tensor) -> torch.Tensor:
-    """All patches of each image, the chosen ones first, each part by importance."""
+    """Return all patches of each image: the chosen ones, then the others, each by importance."""
     others = torch.ones(importance.shape, dtype=torch.int8, device=chosen.device)
     others.scatter_(1, chosen, 0)
     order = importance.argsort(dim=1, descending=True, stable=True)
@@ -73,7 +73,7 @@ def _order(chosen: torch.Tensor, importance: torch.Tensor) -> torch.Tensor:
 
 
 def _fill(order: torch.Tensor, keep: int, layout: CropLayout) -> torch.Tensor:
-    """Return a mask `[images, patches]` of what is kept, taking patches in order."""
+    """Return a mask `[images, patches]` of the patches that fit, taken in order."""
     place = torch.arange(layout.patches, device=order.device).expand_as(order)
     place_of = torch.empty_like(order).scatter_(1, order, place)
     rows = place_of[:, layout.base :].unflatten(1, (layout.height, layout.width))

@@ -1,9 +1,9 @@
-"""The patches of an image's crops as one sequence, in the decoder's order and without padding.
+"""Arrange the patches of an image's crops as one sequence, in the decoder's order, without padding.
 
-The tower attends within a crop, so its importance says which tokens of that crop matter, and adds
-up to about the same in an empty corner as in the middle of the picture. To rank the tokens of all
-crops in one list, each is divided by the mean over its crop's patches: 1 is what a token of any
-crop has on average. Padding is no patch: it is never ranked and enters no mean.
+The tower attends within a crop, so its importance ranks the tokens of that crop only: it adds up to
+about the same in an empty corner as in the middle of the picture. To rank the tokens of all crops
+in one list, each score is divided by the mean over its crop's patches, so that a token has 1 on
+average in every crop. Padding is not ranked and enters no mean.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ __all__ = ["arrange"]
 
 
 def arrange(values: dict[str, torch.Tensor], layout: CropLayout) -> dict[str, torch.Tensor]:
-    """Return features, scores and keys of the patches of images that have the same layout.
+    """Return features, scores and keys of the patches of images that share a layout.
 
     Args:
         values: `[images * crops, N, ...]` each, image by image; a score is `[images * crops, N]`.
-        layout: of each of the images.
+        layout: the shared layout.
 
     Returns:
-        `[images, patches, ...]` each; what came in where an image is one crop.
+        `[images, patches, ...]` each; `values` itself if an image is one crop.
     """
     if layout.crops == 1:
         return values
@@ -40,7 +40,7 @@ def arrange(values: dict[str, torch.Tensor], layout: CropLayout) -> dict[str, to
 
 
 def _on_one_scale(score: torch.Tensor, sources: torch.Tensor, layout: CropLayout) -> torch.Tensor:
-    """Return `[images, crops * N]`: each score over the mean of its crop's patches."""
+    """Return `[images, crops * N]`: each score divided by the mean over its crop's patches."""
     is_patch = torch.zeros(layout.crops * layout.base, dtype=torch.bool, device=score.device)
     is_patch = is_patch.index_fill_(0, sources, True).view(layout.crops, layout.base)
     score = score.unflatten(0, (-1, layout.crops))

@@ -15,8 +15,8 @@ __all__ = ["fault", "lacks_language_model"]
 
 
 def lacks_language_model(model_config: ModelConfig, engine_args: EngineArgs | None = None) -> bool:
-    """Whether `--mm-encoder-only` is set, or will be by vLLM because the engine's only role is to
-    send encoder output (`--ec-transfer-config`)."""
+    """Return whether `--mm-encoder-only` is set, or will be by vLLM because the engine does nothing
+    but send encoder output (`--ec-transfer-config`)."""
     ec_config = getattr(engine_args, "ec_transfer_config", None)
     if ec_config is not None and ec_config.is_encode_only:
         return True
@@ -24,7 +24,7 @@ def lacks_language_model(model_config: ModelConfig, engine_args: EngineArgs | No
 
 
 def fault(config: PruneConfig) -> str | None:
-    """Return what is wrong with settings there: one sentence, or None."""
+    """Return what is wrong with settings for such an engine: one sentence, or None."""
     if config.off or not config.resolved[0].needs_text:
         return None
     allowed = [name for name in methods.names() if not methods.get(name).needs_text]

@@ -106,7 +106,7 @@ class PlannedItems(_Processor):
             )
         ]
         updates = [
-            [self._shorten(update, plan) for update in updates_of_image]
+            [self._cut(update, plan) for update in updates_of_image]
             for updates_of_image, plan in zip(stock.prompt_updates["image"], plans, strict=True)
         ]
         return MultiModalKwargsItems({"image": items}), {"image": updates}
@@ -136,7 +136,7 @@ class PlannedItems(_Processor):
             timing_ctx,
         )
 
-    def _shorten(self, update: ResolvedPromptUpdate, plan: ImagePlan) -> ResolvedPromptUpdate:
+    def _cut(self, update: ResolvedPromptUpdate, plan: ImagePlan) -> ResolvedPromptUpdate:
         """Return an update with as many placeholders as the model will return embeddings."""
         content = update.content
         if content.is_embed is not None:
@@ -144,7 +144,7 @@ class PlannedItems(_Processor):
                 f"vtprune: {update} is not built as in vLLM {compat.SUPPORTED}"
             )
         kept = plan.config.keep_count(len(content.full))
-        short = self.info.family.shorten(content.full, kept)
+        short = self.info.family.cut(content.full, kept)
         return dataclasses.replace(update, content=dataclasses.replace(content, full=short))
 
 

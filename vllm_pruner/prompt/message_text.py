@@ -1,9 +1,9 @@
-"""Which text asks about an image: from the image to the end of the message that carries it.
+"""The text that asks about an image: from the image to the end of its message.
 
 The system prompt and later turns are excluded, so that an image keeps the same tokens in every turn
-of a conversation and the prefix cache goes on hitting. The processor sees one list of token ids;
-where a user's message ends is read off the chat template once, by rendering a conversation of known
-words and looking at what stands between the user's and the assistant's.
+of a conversation and the prefix cache still hits. The processor sees one list of token ids. What
+ends a user's message is read off the chat template once, by rendering a conversation of known words
+and looking at what stands between the user's and the assistant's.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ class MessageText:
         self._end = _end_of_message(tokenizer)
 
     def of_images(self, prompt: Sequence[int]) -> list[tuple[int, ...]]:
-        """Return for each image token of the prompt the ids that follow it in its message, without
-        other images; none if they are only white space. Without a chat template a message ends with
-        the prompt."""
+        """Return for each image token of the prompt the ids that follow it in its message.
+
+        Other image tokens are left out; a text that is only white space is empty. Without a chat
+        template, a message ends with the prompt.
+        """
         places = [place for place, token in enumerate(prompt) if token == self._image_token]
         texts: list[tuple[int, ...]] = []
         for place in places:
@@ -39,7 +41,7 @@ class MessageText:
         return texts
 
     def _length(self, ids: Sequence[int]) -> int:
-        """How many of `ids` come before the end of the message."""
+        """Return the number of `ids` before the end of the message."""
         if not self._end:
             return len(ids)
         place = self._tokenizer.decode(ids).find(self._end)
@@ -54,7 +56,7 @@ class MessageText:
 
 
 def _end_of_message(tokenizer: Any) -> str:
-    """What the chat template writes between a user's words and the assistant's, or nothing."""
+    """Return what the chat template writes between a user's words and the assistant's, if any."""
     conversation = [
         {"role": "user", "content": _USER},
         {"role": "assistant", "content": _ASSISTANT},

@@ -1,4 +1,4 @@
-"""A request that is answered 400 because of its pruning settings, in vLLM's words and counted."""
+"""The error for a request that is refused because of its pruning settings: vLLM's own 400."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["refusal"]
 
 
 def refusal(sentence: str, parameter: str = KEY) -> VLLMValidationError:
-    """Return the exception to raise.
+    """Count a refusal and return the exception to raise.
 
     Args:
         sentence: what is wrong, with the value and what is allowed.
-        parameter: what OpenAI's error format names as the cause.
+        parameter: the `param` of OpenAI's error format.
     """
     metrics.REFUSALS.add()
     return VLLMValidationError(sentence, parameter=parameter)

@@ -1,4 +1,4 @@
-"""What the processor counts of a prompt with images, for `/metrics` and the log."""
+"""Counts prompts with images, for `/metrics` and the log."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def count_images(
     """Count a prompt, its images and their tokens.
 
     Args:
-        configs: settings of each image.
-        tokens: visual tokens of each image, unpruned. An image for which they are not known is left
-            out of both token counts, so that their ratio stays what it is.
+        configs: the settings of each image.
+        tokens: the visual tokens of each image, unpruned. An image whose number is not known enters
+            neither token count, so that their ratio is right.
         places: vLLM's placeholder range of each image.
-        plans: of each image; none if all are left alone.
+        plans: the plan of each image; none if nothing is pruned.
     """
     methods = [_UNPRUNED if config.off else config.method for config in configs]
     for method in set(methods):

@@ -1,12 +1,12 @@
-"""What the tower made of an image, kept on the device for the next question about it.
+"""A cache of the tower's output on the device, for the next question about the same image.
 
 vLLM caches an image's embeddings as they enter the decoder, and those depend on the settings and,
-for a text-aware method, on the question. Features, importance and what else a method reads in the
-tower depend on the image alone, so they are kept here under the image's own identity: another
+for a text-aware method, on the question. Features, importance and whatever else a method reads in
+the tower depend on the image alone, so they are cached here under the image's own identity: another
 question, rate or method skips the tower.
 
-The memory is taken when the model is built, so vLLM's memory profile counts it. Every rank is asked
-for the same images in the same order and so holds the same ones.
+The memory is allocated when the model is built, so vLLM's memory profile includes it. All ranks ask
+for the same images in the same order and so hold the same ones.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _Rows = dict[str, torch.Tensor]
 
 
 class FeatureCache:
-    """The most recently used images, as many as fit into a number of bytes.
+    """An LRU cache of images, bounded in bytes.
 
-    The memory is cut into slots of one crop. An image takes as many as it has crops and is kept and
-    forgotten as a whole; the slots need not be neighbours, so there is nothing to defragment.
+    The memory is divided into slots of one crop. An image takes a slot for each of its crops and is
+    evicted as a whole; its slots need not be neighbours, so nothing needs to be defragmented.
     """
 
     def __init__(
@@ -39,13 +39,13 @@ class FeatureCache:
         columns: Mapping[str, tuple[int, torch.dtype]],
         device: torch.device,
     ) -> None:
-        """Take the memory.
+        """Allocate the memory.
 
         Args:
-            size: bytes at most; 0, or less than one crop takes, keeps nothing.
+            size: bytes at most; 0, or less than a crop takes, keeps nothing.
             tokens: N, visual tokens of a crop.
-            columns: by name, what is kept of each token: how many numbers (0 is a single one,
-                without an axis of its own) of which type.
+            columns: by name, width and dtype of what is kept for each token. Width 0 is a scalar,
+                without an axis of its own.
             device: where the tower runs.
         """
         token_bytes = sum(max(1, width) * dtype.itemsize for width, dtype in columns.values())
@@ -66,33 +66,34 @@ class FeatureCache:
         crops: Sequence[int],
         encode: Callable[[list[int]], _Rows],
     ) -> _Rows:
-        """Return all columns of images, encoding those that are not known.
+        """Return all columns of images, encoding those that are not cached.
 
         Args:
             images: identities, possibly repeated.
-            crops: of each image. A client that gives two images one identity gets what vLLM's own
-                caches give it, but never rows that do not fit.
-            encode: called with places in `images`, at most once and with each image once; returns
-                `[crops of these, N, ...]` for every column.
+            crops: number of crops of each image. It is part of the key: a client that gives two
+                images one identity gets the first one's rows, as from vLLM's own caches, but never
+                rows of another shape.
+            encode: called with indices into `images`, at most once and with each image once;
+                returns `[crops of these, N, ...]` for every column.
 
         Returns:
-            `[all crops, N, ...]` for every column, image by image, not shared with the cache.
+            `[all crops, N, ...]` for every column, image by image; no views of the cache.
         """
         keys = list(zip(images, crops, strict=True))
         missing = [key for key in dict.fromkeys(keys) if key not in self._slots_of]
         self.hits += len(keys) - len(missing)
         self.misses += len(missing)
-        # Read before anything is written: a new image may take the place of one that is asked for.
+        # Read before anything is written: a new image may evict one that is asked for.
         rows = {key: self._read(key) for key in dict.fromkeys(keys) if key in self._slots_of}
         if missing:
-            made = encode([keys.index(key) for key in missing])
+            encoded = encode([keys.index(key) for key in missing])
             start = 0
             for key in missing:
                 part = slice(start, start := start + key[1])
-                rows[key] = {name: made[name][part] for name in self._values}
+                rows[key] = {name: encoded[name][part] for name in self._values}
                 self._write(key, rows[key])
             if len(missing) == len(keys):
-                return made
+                return encoded
         return {name: torch.cat([rows[key][name] for key in keys]) for name in self._values}
 
     def _read(self, key: _Key) -> _Rows:
@@ -104,7 +105,7 @@ class FeatureCache:
         }
 
     def _write(self, key: _Key, rows: _Rows) -> None:
-        """Keep an image, in place of those that were asked for longest ago if all is taken."""
+        """Cache an image, evicting the least recently used ones if there is no room."""
         _, crops = key
         if crops > self._slots:
             return
@@ -117,13 +118,13 @@ class FeatureCache:
         self._slots_of[key] = slots
 
     def clear(self) -> None:
-        """Forget all images."""
+        """Evict all images."""
         self._slots_of.clear()
         self._free = list(range(self._slots))
 
     @property
     def bytes(self) -> int:
-        """Bytes that images take now."""
+        """Bytes in use."""
         used = self._slots - len(self._free)
         return used * sum(values[:1].nbytes for values in self._values.values())
 

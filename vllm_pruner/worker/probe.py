@@ -1,8 +1,8 @@
-"""What methods ask of the inside of a vision tower, taken while it runs.
+"""Attention scores and keys of a vision tower, captured while it runs.
 
 The tower keeps its flash or SDPA attention, which never returns weights. Hooks on the attention of
-one or two layers see query and key and reduce them at once to a score or a short vector a token, so
-nothing of theirs outlives the layer.
+one or two layers see query and key and reduce them at once to a score or a short vector for each
+token, so neither outlives the layer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vllm_pruner.methods.base import TOWER, Need
 __all__ = ["AttentionProbe"]
 
 _MIDWAY = 3 / 8
-"""HiPrune's object layer as a share of the depth: the 9th of CLIP's 24."""
+"""HiPrune's object layer as a share of the depth: the 9th of CLIP's 24 layers."""
 
 
 class AttentionProbe:
@@ -33,8 +33,8 @@ class AttentionProbe:
 
         Args:
             tower: vLLM's CLIP or SigLIP vision model.
-            hf_config: the tower's, of the whole depth.
-            has_class_token: whether token 0 is a class token that looks at the patches (CLIP).
+            hf_config: its configuration, of the full depth.
+            has_class_token: whether token 0 is a class token that attends to the patches (CLIP).
 
         Raises:
             RuntimeError: the tower is not built as `compat` knows it.
@@ -54,28 +54,28 @@ class AttentionProbe:
 
     @contextmanager
     def capture(self, needs: frozenset[Need]) -> Iterator[dict[Need, torch.Tensor]]:
-        """Fill the yielded dictionary by one tower call in the block.
+        """Capture the one call of the tower in the block.
 
         Args:
-            needs: any of `TOWER`; only the layers that these take are looked at.
+            needs: any of `TOWER`; only the layers that these come from are hooked.
 
         Yields:
-            `[images, N, ...]` float32 each, of this rank's heads; a tower's own tokens come first
-            where it has some.
+            A dictionary that the call fills: `[images, N, ...]` float32 by need, of this rank's
+            heads. A class token comes first where there is one.
         """
-        found: dict[Need, torch.Tensor] = {}
+        captured: dict[Need, torch.Tensor] = {}
         with ExitStack() as stack:
             for need in sorted(needs):
                 layer = self._layer_of[need]
-                handle = layer.register_forward_pre_hook(self._hook(need, found))
+                handle = layer.register_forward_pre_hook(self._hook(need, captured))
                 stack.callback(handle.remove)
-            yield found
+            yield captured
 
-    def _hook(self, need: Need, found: dict[Need, torch.Tensor]) -> Any:
+    def _hook(self, need: Need, captured: dict[Need, torch.Tensor]) -> Any:
         @torch.no_grad()
         def look(layer: Any, args: tuple[torch.Tensor, ...]) -> None:
-            assert need not in found, "one call of the tower in a block"
-            found[need] = self._read(need, layer, *args[:2])
+            assert need not in captured, "the tower is called twice in one block"
+            captured[need] = self._read(need, layer, *args[:2])
 
         return look
 
@@ -89,7 +89,7 @@ class AttentionProbe:
         return scores
 
     def reduce(self, values: torch.Tensor) -> torch.Tensor:
-        """Mean over all heads, where tensor parallelism left each rank a share of them."""
+        """Return the mean over all heads of values over this rank's heads."""
         if self._shards == 1:
             return values
         reduced: torch.Tensor = tensor_model_parallel_all_reduce(values)

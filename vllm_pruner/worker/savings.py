@@ -1,16 +1,16 @@
-"""The device time that dropped tokens would have taken in the decoder: an estimate.
+"""An estimate of the device time that dropped tokens would have taken in the decoder.
 
-Nothing measures what is not done, and timing the decoder would need a hook inside CUDA graphs. But
-the tower is a transformer on the same device whose time is measured, so a dropped token is taken to
-cost in the decoder, per parameter that a token meets, what a patch costs in the tower:
+It cannot be measured, and timing the decoder would need a hook inside CUDA graphs. But the tower is
+a transformer on the same device whose time is measured, so a dropped token is assumed to cost in
+the decoder, per parameter applied to it, what a patch costs in the tower:
 
     seconds saved = dropped * P_decoder * tower seconds / (patches encoded * P_tower)
 
 P counts the parameters of weight matrices on this rank; embeddings are looked up, and the decoder's
 head sees the last token only, so both are left out. Attention over the context, decoding over a
 shorter one and the projection are left out too, so the estimate is low for long prompts. It is
-high for a mixture of experts, whose tokens meet few of the parameters, and where a small tower
-leaves the device idle. For `resize`, the time that the tower saves is not in it.
+high for a mixture of experts, which applies few of its parameters to a token, and where a small
+tower leaves the device idle. For `resize`, the time saved in the tower is not included.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["Savings", "matrix_parameters"]
 
 
 def matrix_parameters(module: nn.Module) -> int:
-    """Return how many parameters of matrices a token meets: no embeddings, no heads."""
+    """Return the number of parameters in weight matrices, without embeddings and output heads."""
     skipped = (nn.Embedding, VocabParallelEmbedding)
     return sum(
         parameter.numel()
@@ -42,7 +42,7 @@ class Savings:
     """Counts `vtprune_prefill_seconds_saved`."""
 
     def __init__(self, tower: nn.Module, decoder: nn.Module) -> None:
-        """Measure both; with pipeline parallelism, each rank has a share of the decoder."""
+        """Compare their sizes; under pipeline parallelism, each rank has a part of the decoder."""
         in_decoder = matrix_parameters(decoder) * get_pp_group().world_size
         self._ratio = in_decoder / max(1, matrix_parameters(tower))
         self._waiting: Counter[str] = Counter()
@@ -51,10 +51,10 @@ class Savings:
         """Count dropped tokens.
 
         Args:
-            method: that dropped them.
-            dropped: how many.
-            seconds_per_patch: of the tower, by all that was measured so far; None while nothing
-                was, when the tokens wait.
+            method: the name of the method that dropped them.
+            dropped: their number.
+            seconds_per_patch: the tower's, measured; None before the first measurement, until which
+                the tokens wait.
         """
         self._waiting[method] += dropped
         if seconds_per_patch is None:

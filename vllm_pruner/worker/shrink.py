@@ -1,7 +1,7 @@
-"""An image shrunk before the tower, for methods that ask for a smaller grid of patches.
+"""Shrink images before the tower, for methods that ask for a smaller grid of patches.
 
-The tower's learnt positions belong to its full grid. While a small image is encoded they are
-interpolated to the small grid, as `interpolate_pos_encoding` does in `transformers`.
+The tower's learned position embeddings are those of its full grid. While a small image is encoded,
+they are interpolated to the small grid, as `interpolate_pos_encoding` does in `transformers`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def shrink_pixels(pixels: torch.Tensor, grid: tuple[int, int], patch: int) -> to
 
 
 def middles(small: tuple[int, int], full: tuple[int, int], device: torch.device) -> torch.Tensor:
-    """Return which tokens of the full grid are in the middle of each one of the small grid."""
+    """Return the index in the full grid of the token at the middle of each small-grid token."""
     row, column = (
         (2 * torch.arange(few, device=device) + 1) * many // (2 * few)
         for few, many in zip(small, full, strict=True)
@@ -38,7 +38,7 @@ def middles(small: tuple[int, int], full: tuple[int, int], device: torch.device)
 
 @contextmanager
 def small_positions(tower: nn.Module, grid: tuple[int, int]) -> Iterator[None]:
-    """Let the tower encode images of `grid` rows and columns of patches in the block."""
+    """Make the tower accept images of `grid` rows and columns of patches in the block."""
 
     def smaller(_module: nn.Module, _args: Any, full: torch.Tensor) -> torch.Tensor:
         """Replace `[1, positions, D]`."""

@@ -1,7 +1,7 @@
-"""A vision tower with its attention read out, and what it made of known images.
+"""The vision tower, with its attention read out and a cache of its output.
 
-One step of every family: pixels of crops in, features of their tokens out and what else the methods
-of the batch look at. An image is one crop or several; the tower sees crops only.
+Pixels of crops go in; the features of their tokens come out, and whatever else the methods of the
+batch look at. An image is one crop or several; the tower sees crops only.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from vllm_pruner.worker.shrink import shrink_pixels, small_positions
 __all__ = ["FEATURES", "Encoder", "crop_side", "crop_tokens"]
 
 FEATURES = "features"
-"""What is always there, beside the `Need`s that were asked for."""
+"""The column that is always encoded, beside those of the `Need`s that are asked for."""
 
 
 def crop_tokens(hf_config: Any) -> int:
     """Return N, the visual tokens that the tower makes of one crop.
 
     Raises:
-        ConfigError: the vision tower is one that cannot be pruned here.
+        ConfigError: this vision tower cannot be pruned.
     """
     tower, strategy = hf_config.vision_config, hf_config.vision_feature_select_strategy
     if not isinstance(tower, CLIPVisionConfig | SiglipVisionConfig):
@@ -78,16 +78,16 @@ class Encoder:
         cache_bytes: int,
         cached: frozenset[Need],
     ) -> None:
-        """Hook the tower and take the memory of the cache.
+        """Hook the tower and allocate the cache.
 
         Args:
             tower: vLLM's CLIP or SigLIP vision model.
-            run: `[crops, 3, height, width]` pixels to `[crops, N, D]` features, by that tower.
-            vision_config: the tower's.
+            run: runs it on pixels `[crops, 3, height, width]`; returns features `[crops, N, D]`.
+            vision_config: its configuration.
             tokens: N, visual tokens of a crop.
-            cache_bytes: of the feature cache at most; 0 keeps nothing.
-            cached: of `TOWER`, what the cache keeps beside the features and the importance: what
-                the server's own method needs. Images that need more go past the cache.
+            cache_bytes: size of the feature cache; 0 keeps nothing.
+            cached: what the server's own method needs. Of that, `TOWER` is cached beside features
+                and importance; images that need more bypass the cache.
 
         Raises:
             RuntimeError: the tower is not built as `compat` knows it.
@@ -98,16 +98,10 @@ class Encoder:
         )
         first = next(tower.parameters())
         self._cached = (cached & TOWER) | {Need.IMPORTANCE}
-        head_size = vision_config.hidden_size // vision_config.num_attention_heads
-        width_of = {
-            FEATURES: (vision_config.hidden_size, first.dtype),
-            Need.KEYS: (head_size, torch.float32),
-        }
-        score = (0, torch.float32)
-        columns = {name: width_of.get(name, score) for name in (FEATURES, *sorted(self._cached))}
         self._tokens = tokens
-        self.cache = FeatureCache(cache_bytes, self._tokens, columns, first.device)
-        # Every rank has the same images; the first speaks for all.
+        columns = _columns(vision_config, first.dtype, self._cached)
+        self.cache = FeatureCache(cache_bytes, tokens, columns, first.device)
+        # All ranks encode the same images, so only the first one counts them.
         self.counts = get_tp_group().rank_in_group == 0
         self._watch = Stopwatch(metrics.TOWER_SECONDS, first.device)
         self._watch.enabled = self.counts
@@ -116,16 +110,16 @@ class Encoder:
     def encode(
         self, images: list[torch.Tensor], identities: list[str], needs: frozenset[Need]
     ) -> dict[str, torch.Tensor]:
-        """Return what methods look at, of known images from the cache.
+        """Return what methods look at; for known images, from the cache.
 
         Args:
-            images: `[crops, 3, height, width]` pixels each; the number of crops may differ.
-            identities: which images they are, by `ImagePlan.image`.
-            needs: what is asked for beside the features; only `TOWER` matters.
+            images: pixels `[crops, 3, height, width]` of each image; crops may differ in number.
+            identities: the `ImagePlan.image` of each.
+            needs: what to return beside the features; only `TOWER` matters.
 
         Returns:
-            By their names in `VisualTokens`: `[all crops, N, D]` features and at least what is
-            asked for, `[all crops, N, ...]` float32, image by image.
+            By field of `VisualTokens`: features `[all crops, N, D]` and at least what `needs` says,
+            `[all crops, N, ...]` float32, image by image.
         """
         if ImagePlan.ANONYMOUS in identities:
             return self._encode(torch.cat(images), needs & TOWER)
@@ -137,9 +131,9 @@ class Encoder:
             return self._measured(torch.cat([images[p] for p in places]), self._cached)
 
         hits, misses = self.cache.hits, self.cache.misses
-        found = self.cache.fetch(identities, [len(crops) for crops in images], encode)
+        columns = self.cache.fetch(identities, [len(crops) for crops in images], encode)
         self._report(self.cache.hits - hits, self.cache.misses - misses)
-        return found
+        return columns
 
     def _report(self, hits: int, misses: int) -> None:
         if self.counts:
@@ -150,7 +144,7 @@ class Encoder:
     def encode_small(
         self, images: list[torch.Tensor], needs: frozenset[Need], grid: tuple[int, int]
     ) -> dict[str, torch.Tensor]:
-        """Return the same of images shrunk to `grid` patches, none of which is kept."""
+        """Return the same for images shrunk to a grid of patches. They are not cached."""
         with small_positions(self._tower, grid):
             return self._encode(shrink_pixels(torch.cat(images), grid, self._patch), needs & TOWER)
 
@@ -160,17 +154,30 @@ class Encoder:
 
     @property
     def seconds_per_patch(self) -> float | None:
-        """Device time of the tower, by all that was counted so far; None if nothing was."""
+        """Mean device time of the tower for a patch; None before the first measurement."""
         return self._watch.seconds_per_piece
 
     @torch.no_grad()
     def _encode(self, pixels: torch.Tensor, needs: frozenset[Need]) -> dict[str, torch.Tensor]:
-        with self._probe.capture(needs) as found:
+        with self._probe.capture(needs) as captured:
             features = self._run(pixels)
-        # Patches come last. A class token is no feature; a SigLIP tower with the strategy "default"
-        # drops its first patch as if it were one.
+        # Patches come last. A class token has no feature; a SigLIP tower with the strategy
+        # "default" drops its first patch as if it were one.
         count = features.shape[1]
-        values = {
-            str(need): self._probe.reduce(v[:, v.shape[1] - count :]) for need, v in found.items()
+        reduced = {
+            str(need): self._probe.reduce(values[:, values.shape[1] - count :])
+            for need, values in captured.items()
         }
-        return {FEATURES: features, **values}
+        return {FEATURES: features, **reduced}
+
+
+def _columns(
+    vision_config: Any, dtype: torch.dtype, cached: frozenset[Need]
+) -> dict[str, tuple[int, torch.dtype]]:
+    """Return width and type of what is cached of a token; a score has width 0."""
+    head_size = vision_config.hidden_size // vision_config.num_attention_heads
+    columns = dict.fromkeys((FEATURES, *sorted(cached)), (0, torch.float32))
+    columns[FEATURES] = (vision_config.hidden_size, dtype)
+    if Need.KEYS in cached:
+        columns[Need.KEYS] = (head_size, torch.float32)
+    return columns
