@@ -25,7 +25,6 @@ from vllm_process import MODELS
 from vllm_pruner import methods
 from vllm_pruner.families.registry import classes, family_of
 from vllm_pruner.family import Family
-from vllm_pruner.layout.crop_layout import CropLayout
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.errors import ConfigError
 
@@ -139,19 +138,21 @@ def processor(request: pytest.FixtureRequest) -> Iterator[Any]:
     yield MULTIMODAL_REGISTRY.create_processor(arguments.create_model_config())
 
 
-def _process(processor: Any, size: tuple[int, int], settings: dict[str, Any]) -> Any:
-    height, width = size
-    pixels = np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    items = processor.info.parse_mm_data({"image": [Image.fromarray(pixels)]})
-    kwargs = {"vtprune": settings}
-    return processor("<image>\nWhat?", items, hf_processor_mm_kwargs=kwargs)
+def _process(processor: Any, settings: dict[str, Any], *sizes: tuple[int, int]) -> Any:
+    noise = np.random.default_rng(0)
+    pictures = [
+        Image.fromarray(noise.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in sizes
+    ]
+    items = processor.info.parse_mm_data({"image": pictures})
+    prompt = "<image>\n" * len(sizes) + "What?"
+    return processor(prompt, items, hf_processor_mm_kwargs={"vtprune": settings})
 
 
 @pytest.mark.server
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_vllm_counts_the_tokens_of_the_layout(processor: Any, size: tuple[int, int]) -> None:
     layout = processor.info.family.layout(processor.info.get_hf_config(), *size)
-    output = _process(processor, size, {"rate": 0.0})
+    output = _process(processor, {"rate": 0.0}, size)
     (place,) = output["mm_placeholders"]["image"]
     assert place.length == place.get_num_embeds() == layout.tokens
     assert processor.info.image_tokens(_size(size)) == layout.tokens
@@ -171,7 +172,7 @@ def test_a_prompt_has_the_kept_count_of_placeholders(processor: Any, size: tuple
     tokens = processor.info.image_tokens(_size(size))
     for budget in BUDGETS:
         config = PruneConfig.parse({"method": "vispruner", **budget})
-        output = _process(processor, size, {"method": "vispruner", **budget})
+        output = _process(processor, {"method": "vispruner", **budget}, size)
         (place,) = output["mm_placeholders"]["image"]
         assert place.length == place.get_num_embeds() == config.keep_count(tokens)
         run = output["prompt_token_ids"][place.offset :][: place.length]
@@ -181,20 +182,21 @@ def test_a_prompt_has_the_kept_count_of_placeholders(processor: Any, size: tuple
 
 @pytest.mark.server
 def test_a_batch_becomes_images_with_the_layouts_of_their_sizes(processor: Any) -> None:
+    """Of images that were preprocessed together, and so padded to as many crops."""
     family, hf_config = processor.info.family, processor.info.get_hf_config()
-    sizes = SIZES[:6]
-    rows = [
-        _process(processor, size, {"tokens": 7})["mm_kwargs"]["image"][0].get_data()
-        for size in sizes
-    ]
-    pixels = [row["pixel_values"] for row in rows]
-    batch: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
-    batch["pixel_values"] = torch.stack(pixels) if family.one_layout else pixels
-    if "image_sizes" in batch:
-        batch["image_sizes"] = torch.stack(batch["image_sizes"])
+    items = _process(processor, {"tokens": 7}, *SIZES[:6])["mm_kwargs"]["image"]
+    rows = [item.get_data() for item in items]
+    batch = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
     images = family.images(hf_config, batch)
-    layouts: list[CropLayout] = [family.layout(hf_config, *size) for size in sizes]
-    assert [image.layout for image in images] == layouts
-    for image, original in zip(images, pixels, strict=True):
-        assert torch.equal(image.pixels, original.view(-1, *original.shape[-3:]))
-        assert len(image.pixels) == image.layout.crops
+    assert [image.layout for image in images] == [
+        family.layout(hf_config, *size) for size in SIZES[:6]
+    ]
+    crops = [len(image.pixels) for image in images]
+    assert crops == [image.layout.crops for image in images]
+    given = [
+        row["pixel_values"].view(-1, *image.pixels.shape[1:])
+        for row, image in zip(rows, images, strict=True)
+    ]
+    assert family.one_layout == (max(map(len, given)) == min(crops)), "nothing was padded"
+    for image, pixels in zip(images, given, strict=True):
+        assert torch.equal(image.pixels, pixels[: image.layout.crops])
