@@ -56,6 +56,8 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("vllm_pruner/methods/uniform.py", "import vllm_pruner.settings.config", "methods.uniform"),
         ("vllm_pruner/methods/uniform.py", "def f():\n    import vllm.envs", "methods.uniform"),
         ("vllm_pruner/prompt/chat.py", "import vllm_pruner.worker.tower", "prompt.chat"),
+        ("vllm_pruner/worker/explain.py", "import vllm_pruner.worker.model", "explain"),
+        ("vllm_pruner/prompt/info.py", "import vllm_pruner.families.llava", "families"),
         ("vllm_pruner/settings/errors.py", "import vllm_pruner.settings.config", "errors"),
         ("vllm_pruner/settings/config.py", "import torch", "settings.config -> torch"),
         ("kernels/vtprune_kernels/dedup.py", "import vllm_pruner.envs", "dedup -> vllm_pruner"),
