@@ -140,7 +140,7 @@ class Method:
     """Whether `select` makes rows of its own."""
 
     repeats: bool = False
-    """Whether a token may be kept twice. No method of ours does but for the sake of an original."""
+    """Whether a token may be kept twice, as only the reproduction of a published defect does."""
 
     def choose(self, tokens: VisualTokens, keep: int, options: Options) -> Kept:
         """Return what `select` keeps, always as a `Kept`."""
