@@ -140,9 +140,7 @@ class PlannedItems(_Processor):
         """Return an update with as many placeholders as the model will return embeddings."""
         content = update.content
         if content.is_embed is not None:
-            raise RuntimeError(
-                f"vtprune: {update} is not built as in vLLM {compat.SUPPORTED}"
-            )
+            raise RuntimeError(f"vtprune: {update} is not built as in vLLM {compat.SUPPORTED}")
         kept = plan.config.keep_count(len(content.full))
         short = self.info.family.cut(content.full, kept)
         return dataclasses.replace(update, content=dataclasses.replace(content, full=short))
