@@ -38,10 +38,12 @@ def register() -> None:
     """Install the flags and the configuration hook; see the module's docstring.
 
     Raises:
-        RuntimeError: this vLLM is not one that vtprune was checked on.
+        RuntimeError: this vLLM is not one that vtprune was checked on, or lacks a name that it
+            relies on.
     """
     if not envs.disabled():
         compat.check_version()
+    compat.check(compat.Process.EVERY)
     compat.patch_engine_args(cli.add_arguments, _fold_arguments, _configure)
 
 
@@ -83,6 +85,9 @@ def _configure(engine_args: EngineArgs, original: Callable[[], ModelConfig]) -> 
 def _create_pruned(
     engine_args: EngineArgs, original: Callable[[], ModelConfig], config: ServerConfig
 ) -> ModelConfig:
+    compat.check(compat.Process.SERVER)
+    if engine_args.otlp_traces_endpoint is not None:
+        compat.check(compat.Process.TRACING)
     from vllm_pruner.families import registry
     from vllm_pruner.prompt import chat, encoder_only
     from vllm_pruner.telemetry import metrics

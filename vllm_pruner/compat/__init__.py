@@ -7,13 +7,15 @@ from vllm_pruner.compat.processor import bare_image_cache, without_settings
 from vllm_pruner.compat.profile import profiled_images
 from vllm_pruner.compat.tower import position_embedding, tower_attention
 from vllm_pruner.compat.tracing import patch_tracing
-from vllm_pruner.compat.versions import SUPPORTED, check_version
+from vllm_pruner.compat.versions import SUPPORTED, Process, check, check_version
 from vllm_pruner.compat.worker_methods import add_worker_methods
 
 __all__ = [
     "SUPPORTED",
+    "Process",
     "add_worker_methods",
     "bare_image_cache",
+    "check",
     "check_version",
     "enable_endpoints",
     "patch_chat",

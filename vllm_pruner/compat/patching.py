@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from vllm_pruner.compat.versions import SUPPORTED
+from vllm_pruner.compat.versions import not_as_read
 
 __all__ = ["Patch", "apply", "is_patched"]
 
@@ -54,7 +54,4 @@ def _look_up(patch: Patch) -> Any:
     try:
         return inspect.getattr_static(patch.owner, patch.name)
     except AttributeError:
-        raise RuntimeError(
-            f"vtprune: vLLM is not built as {SUPPORTED} is: "
-            f"{patch.owner.__name__} has no {patch.name}"
-        ) from None
+        raise not_as_read(f"{patch.name} of {patch.owner.__name__}") from None

@@ -73,6 +73,7 @@ class PrunedModel(_Model):
     """Called after every selection."""
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        compat.check(compat.Process.ENGINE)
         super().__init__(vllm_config=vllm_config, prefix=prefix)
         kwargs = vllm_config.model_config.get_multimodal_config().mm_processor_kwargs or {}
         config = ServerConfig.parse(kwargs.get(KEY, {}))
