@@ -9,7 +9,7 @@ BIN := .venv/bin
 ENV := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 VLLM_CPU_KVCACHE_SPACE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models serve test lint evaluate loadtest soak bench-serve bench-serve-gpu bench-questions bench-overhead screenshots bench-selection bench-selection-adafv bench-set-quality bench-kernels wheel clean
+.PHONY: help setup models serve test test-matrix lint evaluate loadtest soak bench-serve bench-serve-gpu bench-questions bench-overhead screenshots bench-selection bench-selection-adafv bench-set-quality bench-kernels wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,15 @@ serve: setup  ## serve the demo model with pruning (PORT=8000, ARGS=more flags)
 # A file's tests stay in one process, which starts its servers once.
 test: lint models  ## lint, check types, run the tests on two cores (ARGS=pytest's)
 	$(ENV) $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# The contract of a supported vLLM: counts, off means off, equal answers, settings of a request. 0.31
+# lies before .venv on the path; 0.33 has no build for CPUs (tests/compat/test_releases.py).
+CONTRACT := tests/compat tests/families tests/server/test_off.py tests/server/test_same_answer.py \
+  tests/server/test_request_control.py tests/server/test_llava_next.py
+test-matrix: models  ## run the contract tests on vLLM 0.31 and 0.32
+	$(ENV) PYTHONPATH=$$($(BIN)/python environment/overlay.py vllm-0.31) \
+	  $(BIN)/pytest -n 2 --dist loadfile $(CONTRACT) $(ARGS)
+	$(ENV) $(BIN)/pytest -n 2 --dist loadfile $(CONTRACT) $(ARGS)
 
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check

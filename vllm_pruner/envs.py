@@ -7,9 +7,18 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["disabled", "log_every", "metrics_folder", "prometheus_folder", "set_metrics_folder"]
+__all__ = [
+    "ask_for_canary",
+    "canary",
+    "disabled",
+    "log_every",
+    "metrics_folder",
+    "prometheus_folder",
+    "set_metrics_folder",
+]
 
 _METRICS = "VLLM_VTPRUNE_METRICS_DIR"
+_CANARY = "VLLM_VTPRUNE_CANARY"
 _LOG_EVERY = "VLLM_VTPRUNE_LOG_EVERY"
 
 
@@ -20,6 +29,19 @@ def disabled() -> bool:
     way out that needs no change of any command line. Unset, empty and `0` mean off.
     """
     return os.environ.get("VLLM_VTPRUNE_DISABLE", "") not in ("", "0")
+
+
+def canary() -> bool:
+    """Whether a picture has to go through processor and model before a server answers.
+
+    `VLLM_VTPRUNE_CANARY=1` asks for it on any vLLM; on one that vtprune does not know it is set.
+    """
+    return os.environ.get(_CANARY, "") not in ("", "0")
+
+
+def ask_for_canary() -> None:
+    """Tell this process, and all that it starts, that a picture has to."""
+    os.environ[_CANARY] = "1"
 
 
 def log_every() -> int:

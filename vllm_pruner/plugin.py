@@ -38,8 +38,7 @@ def register() -> None:
     """Install the flags and the configuration hook; see the module's docstring.
 
     Raises:
-        RuntimeError: this vLLM is not one that vtprune was checked on, or lacks a name that it
-            relies on.
+        RuntimeError: this vLLM is too old, or lacks a name that vtprune relies on.
     """
     if not envs.disabled():
         compat.check_version()
@@ -86,6 +85,9 @@ def _create_pruned(
     engine_args: EngineArgs, original: Callable[[], ModelConfig], config: ServerConfig
 ) -> ModelConfig:
     compat.check(compat.Process.SERVER)
+    if not compat.is_known():
+        logger.warning("vtprune: this vLLM is newer than those that vtprune was checked on")
+        envs.ask_for_canary()
     if engine_args.otlp_traces_endpoint is not None:
         compat.check(compat.Process.TRACING)
     from vllm_pruner.families import registry

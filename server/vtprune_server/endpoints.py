@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vllm_pruner import envs
 from vllm_pruner.settings.config import KEY, ServerConfig
 from vtprune_server.access import Access
+from vtprune_server.canary import check_vllm
 from vtprune_server.router import router
 from vtprune_server.surface import Surface
 
@@ -33,7 +35,11 @@ class Endpoints:
     async def init_state(
         self, engine_client: EngineClient | None, state: State, args: Namespace
     ) -> None:
-        """Give the routes what they work with, if this server prunes."""
+        """Give the routes what they work with, if this server prunes.
+
+        Raises:
+            RuntimeError: on a vLLM that is not known, a picture did not come through; see `canary`.
+        """
         state.vtprune_access = Access.of(args)
         state.vtprune = None
         if engine_client is None:
@@ -42,3 +48,5 @@ class Endpoints:
         settings = (mm_config.mm_processor_kwargs or {}).get(KEY) if mm_config else None
         if settings is not None:
             state.vtprune = Surface(engine_client, state, ServerConfig.parse(settings))
+            if envs.canary():
+                await check_vllm(state.vtprune)

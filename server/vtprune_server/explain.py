@@ -12,7 +12,7 @@ from vtprune_server.overlay import draw, picture
 from vtprune_server.protocol import ExplainRequest, ExplainResponse, Explanation, View
 from vtprune_server.surface import Surface
 
-__all__ = ["explain"]
+__all__ = ["explain", "items_of", "render", "selections"]
 
 
 async def explain(surface: Surface, body: ExplainRequest) -> ExplainResponse:
@@ -21,28 +21,42 @@ async def explain(surface: Surface, body: ExplainRequest) -> ExplainResponse:
     Raises:
         HTTPException: the message has no image, or is none that could be answered.
     """
-    items = await _items(surface, body)
-    packed = [{name: _pack(value) for name, value in item.items()} for item in items]
-    found = await surface.ask_worker("vtprune_explain", packed)
+    items = items_of(await render(surface, body))
     images = [
         _explanation(surface, one, item if body.overlay else None)
-        for one, item in zip(found, items, strict=True)
+        for one, item in zip(await selections(surface, items), items, strict=True)
     ]
     return ExplainResponse(images=images)
 
 
-async def _items(surface: Surface, body: ExplainRequest) -> list[dict[str, Any]]:
-    """The images as the model gets them: `pixel_values` and the fields of their plans."""
-    said = {} if body.vtprune is None else {KEY: body.vtprune}
-    request = ChatCompletionRequest.model_validate({"messages": body.messages, **said})
+async def render(surface: Surface, body: ExplainRequest) -> Any:
+    """Return the engine's input for a message, made without vLLM's caches.
+
+    Raises:
+        HTTPException: it could not be answered either.
+    """
+    settings = {} if body.vtprune is None else {KEY: body.vtprune}
+    request = ChatCompletionRequest.model_validate({"messages": body.messages, **settings})
     rendered = await surface.renderer.render_chat(request, skip_mm_cache=True)
     if not isinstance(rendered, tuple):
         raise HTTPException(rendered.error.code, rendered.error.message)
     (engine_input,) = rendered[1]
+    return engine_input
+
+
+def items_of(engine_input: Any) -> list[dict[str, Any]]:
+    """The images as the model gets them: `pixel_values` and the fields of their plans."""
     items = engine_input.get("mm_kwargs", {}).get("image", [])
     if not items:
         raise HTTPException(400, "messages have no image; allowed: one or more")
     return [item.get_data() for item in items]
+
+
+async def selections(surface: Surface, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what a worker selects of each image; see `vllm_pruner.worker.explain`."""
+    packed = [{name: _pack(value) for name, value in item.items()} for item in items]
+    answer: list[dict[str, Any]] = await surface.ask_worker("vtprune_explain", packed)
+    return answer
 
 
 def _pack(tensor: Any) -> tuple[str, list[int], bytes]:

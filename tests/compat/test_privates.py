@@ -1,4 +1,4 @@
-"""No private of vLLM is used outside `compat` without being in the table of `compat.versions`."""
+"""No private of vLLM is used outside `compat` without being in the table of `compat.symbols`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import vllm_pruner
-from vllm_pruner.compat.versions import SYMBOLS
+from vllm_pruner.compat.symbols import SYMBOLS
 
 ROOT = Path(vllm_pruner.__file__).parents[1]
 FOLDERS = {

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from vllm_pruner.compat import SUPPORTED, Process, check
-from vllm_pruner.compat.versions import SYMBOLS, Symbol
+from vllm_pruner.compat.symbols import SYMBOLS, Symbol
 
 NAMES = list({str(symbol): symbol for symbol in SYMBOLS}.values())
 

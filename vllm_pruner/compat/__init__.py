@@ -1,13 +1,19 @@
-"""Every touch of a vLLM private, one a file; `versions` has the table of all names relied on."""
+"""Every touch of a vLLM private, one a file; `symbols` has the table of all names relied on."""
 
 from vllm_pruner.compat.chat import patch_chat
 from vllm_pruner.compat.endpoints import enable_endpoints
 from vllm_pruner.compat.engine_args import patch_engine_args
-from vllm_pruner.compat.processor import bare_image_cache, without_settings
+from vllm_pruner.compat.processor import (
+    bare_image_cache,
+    image_identities,
+    release_touches,
+    without_settings,
+)
 from vllm_pruner.compat.profile import profiled_images
+from vllm_pruner.compat.symbols import Process
 from vllm_pruner.compat.tower import position_embedding, tower_attention
 from vllm_pruner.compat.tracing import patch_tracing
-from vllm_pruner.compat.versions import SUPPORTED, Process, check, check_version
+from vllm_pruner.compat.versions import SUPPORTED, check, check_version, is_known
 from vllm_pruner.compat.worker_methods import add_worker_methods
 
 __all__ = [
@@ -18,11 +24,14 @@ __all__ = [
     "check",
     "check_version",
     "enable_endpoints",
+    "image_identities",
+    "is_known",
     "patch_chat",
     "patch_engine_args",
     "patch_tracing",
     "position_embedding",
     "profiled_images",
+    "release_touches",
     "tower_attention",
     "without_settings",
 ]

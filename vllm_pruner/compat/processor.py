@@ -4,22 +4,23 @@ Replaces: `clear_cache` of one processor cache, on the instance.
 Why: vLLM passes all of `mm_processor_kwargs` to HF processors, and its cache holds an item under
 one identity, where a bare image and its plans have several.
 Relies on: `ModelConfig.multimodal_config`; `clear_cache` being called on the instance; and, for
-`prompt/`, on the methods of `BaseMultiModalProcessor` that `versions` lists: what
+`prompt/`, on the methods of `BaseMultiModalProcessor` that `symbols` lists: what
 `_cached_apply_hf_processor` does between its hashes and its merged items is written again there.
-vLLM versions: 0.32.
+vLLM versions: 0.32 and 0.33; 0.31 has neither `_get_mm_hashes` nor `release_sender_touches`.
 Goes when: vLLM has a place for a plugin's settings, and a cache with two identities an item.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vllm.config import ModelConfig
     from vllm.multimodal.cache import BaseMultiModalProcessorCache
+    from vllm.multimodal.processing import ProcessorInputs
 
-__all__ = ["bare_image_cache", "without_settings"]
+__all__ = ["bare_image_cache", "image_identities", "release_touches", "without_settings"]
 
 _BESIDE = "_vtprune_bare"
 
@@ -64,3 +65,24 @@ def bare_image_cache(
 
     vars(cache).update({_BESIDE: beside, "clear_cache": clear_both})
     return beside
+
+
+def image_identities(processor: Any, inputs: ProcessorInputs) -> list[str]:
+    """Return vLLM's identity of each image: of its content, or given by the client.
+
+    Until 0.31 no processor could have its own rule; from 0.32 on some do.
+    """
+    if hasattr(processor, "_get_mm_hashes"):
+        return list(processor._get_mm_hashes(inputs)["image"])
+    info = processor.info
+    algorithm = info.ctx.get_mm_config().mm_hasher_algorithm
+    return list(inputs.get_mm_hashes(info.model_id, algorithm)["image"])
+
+
+def release_touches(cache: BaseMultiModalProcessorCache) -> None:
+    """Let the cache drop again what the items of a merged request kept from being dropped.
+
+    Until 0.31 nothing is kept so.
+    """
+    if hasattr(cache, "release_sender_touches"):
+        cache.release_sender_touches()

@@ -1,178 +1,71 @@
-"""The vLLM releases that vtprune runs on, and every name of vLLM that it relies on.
+"""The vLLM releases that vtprune runs on, and whether this one has every name that it relies on.
 
-Signatures and meaning cannot be looked up; that a name is gone can, and is, in the process that
-needs it, before a request does. Names that only annotations use are not listed.
+0.31 and 0.32 are run by the tests; the names of 0.33, which has no build for CPUs, were compared
+with theirs. A newer release is not refused for its number: it starts if it has every name, with a
+warning, and after a picture went through the real processor and model (`vtprune_server.canary`).
 """
 
 from __future__ import annotations
 
 import inspect
 import sys
-from enum import StrEnum
 from functools import reduce
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any
 
-__all__ = ["SUPPORTED", "SYMBOLS", "Process", "Symbol", "check", "check_version", "not_as_read"]
+from packaging.version import InvalidVersion, Version
+
+from vllm_pruner.compat.symbols import MODELS, OLDEST, SYMBOLS, Process, Symbol
+
+__all__ = ["NEWEST", "SUPPORTED", "check", "check_version", "is_known", "not_as_read"]
 
 SUPPORTED = "0.32"
-"""The vLLM minor release that this package was read against and run on."""
+"""The vLLM minor release that this package follows."""
 
-
-class Process(StrEnum):
-    """Where and when names are looked up: where their modules are imported anyway."""
-
-    EVERY = "every process, when the plugin is registered"
-    SERVER = "the API server, before a pruned model is configured"
-    TRACING = "the API server, if it exports spans"
-    ENGINE = "a worker, before the model is built"
-
-
-class Symbol(NamedTuple):
-    """One name of vLLM."""
-
-    module: str
-    """As it is imported here, which may not be where it is defined."""
-
-    name: str
-    """`function`, `Class`, `Class.method` or `Class.field`."""
-
-    user: str
-    """A package or module of ours."""
-
-    process: Process
-
-    first: str = SUPPORTED
-    """The oldest supported vLLM that has it."""
-
-    last: str | None = None
-    """The newest that has it; None if all do."""
-
-    def __str__(self) -> str:
-        return f"{self.module}:{self.name}"
-
-
-def _symbols(process: Process, user: str, module: str, names: str) -> list[Symbol]:
-    return [Symbol(module, name, user, process) for name in names.split()]
-
-
-_PROCESSING = "vllm.multimodal.processing"
-_MODELS = "vllm.model_executor.models"
-_OPENAI = "vllm.entrypoints.openai"
-_COMPAT, _PROMPT, _WORKER = "vllm_pruner.compat", "vllm_pruner.prompt", "vllm_pruner.worker"
-_EVERY, _SERVER, _TRACING, _ENGINE = Process
-
-# fmt: off
-SYMBOLS: tuple[Symbol, ...] = (
-    *_symbols(_EVERY, f"{_COMPAT}.engine_args", "vllm.engine.arg_utils",
-        "EngineArgs.add_cli_args EngineArgs.from_cli_args EngineArgs.create_model_config"),
-    *_symbols(_EVERY, "vllm_pruner.plugin", "vllm.engine.arg_utils",
-        "EngineArgs.mm_processor_kwargs EngineArgs.model_class_overrides "
-        "EngineArgs.otlp_traces_endpoint"),
-    *_symbols(_SERVER, f"{_COMPAT}.chat", "vllm.renderers.online_renderer",
-        "OnlineRenderer.preprocess_chat OnlineRenderer.model_config "
-        "OnlineRenderer.trust_request_mm_kwargs"),
-    *_symbols(_SERVER, f"{_COMPAT}.chat", f"{_OPENAI}.chat_completion.serving",
-        "OpenAIServingChat.create_chat_completion"),
-    *_symbols(_SERVER, f"{_COMPAT}.chat", f"{_OPENAI}.responses.serving",
-        "OpenAIServingResponses.create_responses"),
-    *_symbols(_SERVER, f"{_COMPAT}.chat", "vllm.entrypoints.generate.base.protocol",
-        "validate_request_mm_kwargs"),
-    *_symbols(_SERVER, f"{_COMPAT}.endpoints", "vllm.plugins",
-        "load_endpoint_plugins ENDPOINT_PLUGINS_GROUP"),
-    *_symbols(_SERVER, f"{_COMPAT}.endpoints", "vllm.envs", "VLLM_PLUGINS"),
-    *_symbols(_SERVER, f"{_COMPAT}.processor", "vllm.config",
-        "ModelConfig.get_multimodal_config ModelConfig.multimodal_config"),
-    *_symbols(_SERVER, f"{_COMPAT}.processor", "vllm.multimodal.cache",
-        "MultiModalProcessorOnlyCache BaseMultiModalProcessorCache.clear_cache"),
-    *_symbols(_SERVER, _PROMPT, "vllm.multimodal.cache",
-        "BaseMultiModalProcessorCache.is_cached "
-        "BaseMultiModalProcessorCache.release_sender_touches"),
-    *_symbols(_SERVER, _PROMPT, "vllm.exceptions", "VLLMValidationError"),
-    *_symbols(_SERVER, _PROMPT, "vllm.multimodal.inputs",
-        "MultiModalFieldConfig.batched MultiModalKwargsItem MultiModalKwargsItems.from_hf_inputs "
-        "MultiModalKwargsItems.require_data PlaceholderRange.get_num_embeds"),
-    *_symbols(_SERVER, _PROMPT, "vllm.multimodal.parse", "ImageEmbeddingItems.get_feature_size"),
-    *_symbols(_SERVER, _PROMPT, f"{_PROCESSING}",
-        "BaseProcessingInfo.get_mm_max_tokens_per_item BaseProcessingInfo.parse_mm_data "
-        "BaseProcessingInfo.get_hf_config BaseProcessingInfo.get_tokenizer "
-        "InputProcessingContext.get_mm_config InputProcessingContext.model_config "
-        "ProcessorInputs.prompt ProcessorInputs.mm_data_items ProcessorInputs.mm_uuid_items "
-        "ProcessorInputs.hf_processor_mm_kwargs ProcessorInputs.cache"),
-    *_symbols(_SERVER, _PROMPT, f"{_PROCESSING}.processor",
-        "BaseMultiModalProcessor.apply BaseMultiModalProcessor.get_dummy_inputs "
-        "BaseMultiModalProcessor._cached_apply_hf_processor "
-        "BaseMultiModalProcessor._get_mm_hashes BaseMultiModalProcessor._merge_mm_kwargs "
-        "BaseMultiModalProcessor._postprocess_prompt ResolvedPromptUpdate.content "
-        "PromptUpdateDetails.full PromptUpdateDetails.is_embed MultiModalProcessingResult.kwargs "
-        "MultiModalProcessingResult.prompt_updates"),
-    *_symbols(_SERVER, "vtprune_server", f"{_OPENAI}.chat_completion.protocol",
-        "ChatCompletionRequest"),
-    *_symbols(_SERVER, "vtprune_server", "vllm.entrypoints.serve.engine.protocol",
-        "ErrorResponse"),
-    *_symbols(_SERVER, "vtprune_server", "vllm.entrypoints.serve.middleware.authenticate",
-        "AuthenticationMiddleware.verify_token"),
-    *_symbols(_SERVER, "vtprune_server", "vllm.exceptions", "VLLMValidationError"),
-    *_symbols(_SERVER, "vtprune_server", "vllm.multimodal.parse", "ImageSize"),
-    *_symbols(_SERVER, "vtprune_server", "vllm.envs", "VLLM_API_KEY"),
-    *_symbols(_TRACING, f"{_COMPAT}.tracing", "vllm.v1.engine.async_llm", "AsyncLLM.generate"),
-    *_symbols(_TRACING, f"{_COMPAT}.tracing", "vllm.v1.engine.output_processor",
-        "instrument_manual"),
-    *_symbols(_TRACING, f"{_COMPAT}.tracing", "vllm.tracing", "SpanAttributes.GEN_AI_REQUEST_ID"),
-    *_symbols(_ENGINE, f"{_COMPAT}.worker_methods", "vllm.v1.worker.worker_base",
-        "WorkerBase.get_model"),
-    *_symbols(_ENGINE, f"{_COMPAT}.profile", "vllm.v1.core.encoder_cache_manager",
-        "compute_mm_encoder_budget"),
-    *_symbols(_ENGINE, f"{_COMPAT}.tower", "vllm.model_executor.layers.attention",
-        "MMEncoderAttention"),
-    *_symbols(_ENGINE, _WORKER, "vllm.distributed",
-        "get_tp_group get_pp_group get_tensor_model_parallel_world_size "
-        "tensor_model_parallel_all_reduce"),
-    *_symbols(_ENGINE, _WORKER, "vllm.model_executor.layers.vocab_parallel_embedding",
-        "VocabParallelEmbedding"),
-    *_symbols(_ENGINE, _WORKER, f"{_MODELS}.vision",
-        "get_num_selected_vision_tokens get_vision_encoder_info"),
-    *_symbols(_ENGINE, _WORKER, f"{_MODELS}.llava",
-        "LlavaForConditionalGeneration._parse_and_validate_image_input "
-        "LlavaForConditionalGeneration._image_pixels_to_features "
-        "LlavaForConditionalGeneration.embed_multimodal "
-        "LlavaForConditionalGeneration.load_weights"),
-    *_symbols(_ENGINE, _WORKER, f"{_MODELS}.llava_next",
-        "LlavaNextForConditionalGeneration._parse_and_validate_image_input "
-        "LlavaNextForConditionalGeneration._image_pixels_to_features "
-        "LlavaNextForConditionalGeneration.embed_multimodal "
-        "LlavaNextForConditionalGeneration.load_weights"),
-    *_symbols(_ENGINE, _PROMPT, f"{_MODELS}.llava", "LlavaProcessingInfo.get_max_image_tokens"),
-    *_symbols(_ENGINE, "vllm_pruner.families", "vllm.multimodal",
-        "MULTIMODAL_REGISTRY.register_processor"),
-    *_symbols(_ENGINE, "vllm_pruner.families", f"{_MODELS}.llava",
-        "LlavaForConditionalGeneration.get_mm_lora_token_counts LlavaDummyInputsBuilder "
-        "LlavaMultiModalProcessor LlavaProcessingInfo"),
-    *_symbols(_ENGINE, "vllm_pruner.families", f"{_MODELS}.llava_next",
-        "LlavaNextForConditionalGeneration.get_mm_lora_token_counts LlavaNextMultiModalProcessor "
-        "LlavaNextProcessingInfo"),
-)
-# fmt: on
-"""The one table. A class inherited by us is named by where it has the method, and a private of it
-that is called or overridden anywhere in our packages is here: a test walks their source."""
+NEWEST = (0, 33)
+"""The newest whose names were compared."""
 
 
 def check_version() -> None:
-    """Refuse a vLLM that vtprune was not checked on.
+    """Refuse a vLLM that is too old.
 
     pip's bound says the same, but images and forks are installed past pip.
 
     Raises:
-        RuntimeError: the version differs.
+        RuntimeError: it is.
     """
-    import vllm
-
-    version = str(vllm.__version__)
-    if not version.startswith(f"{SUPPORTED}."):
+    if _release() < OLDEST:
         raise RuntimeError(
-            f"vtprune: vLLM is {version}; allowed: {SUPPORTED}.x "
+            f"vtprune: vLLM is {_version()}; allowed: {_dotted(OLDEST)} or newer "
             "(uninstall vtprune or set VLLM_VTPRUNE_DISABLE=1 to run this vLLM without it)"
         )
+
+
+def is_known() -> bool:
+    """Whether vtprune was checked on this vLLM."""
+    return OLDEST <= _release() <= NEWEST
+
+
+def _version() -> str:
+    import vllm
+
+    return str(vllm.__version__)
+
+
+def _release() -> tuple[int, int]:
+    """Return major and minor; of a build without a number, which is made from sources, none that
+    is known."""
+    try:
+        version = Version(_version())
+    except InvalidVersion:
+        return sys.maxsize, 0
+    if version.is_devrelease and version.release < (0, 2):  # a checkout without tags
+        return sys.maxsize, 0
+    return version.major, version.minor
+
+
+def _dotted(release: tuple[int, int]) -> str:
+    return ".".join(map(str, release))
 
 
 def check(process: Process) -> None:
@@ -182,7 +75,8 @@ def check(process: Process) -> None:
     Raises:
         RuntimeError: names are missing; one sentence with all of them.
     """
-    symbols = [symbol for symbol in SYMBOLS if symbol.process == process]
+    release = _release()
+    symbols = [each for each in SYMBOLS if each.process == process and each.first <= release]
     if missing := [str(symbol) for symbol in symbols if _needed(symbol) and not _exists(symbol)]:
         raise not_as_read(", ".join(dict.fromkeys(missing)))
 
@@ -193,7 +87,7 @@ def not_as_read(missing: str) -> RuntimeError:
 
 
 def _needed(symbol: Symbol) -> bool:
-    return not symbol.module.startswith(f"{_MODELS}.") or symbol.module in sys.modules
+    return not symbol.module.startswith(f"{MODELS}.") or symbol.module in sys.modules
 
 
 def _exists(symbol: Symbol) -> bool:

@@ -83,7 +83,7 @@ class PlannedItems(_Processor):
         try:
             merged = self._merge_mm_kwargs(cache, identities, {"image": known}, items, updates)
         finally:
-            cache.release_sender_touches()
+            compat.release_touches(cache)
         return MultiModalProcessingResult(prompt, merged[0], identities, merged[1])
 
     def _planned(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vllm.multimodal.parse import ImageEmbeddingItems
 
+from vllm_pruner import compat
 from vllm_pruner.plan import ImagePlan
 from vllm_pruner.prompt.image_items import PlannedItems, hand_on
 from vllm_pruner.prompt.message_text import MessageText
@@ -48,6 +49,7 @@ class PrunedProcessor(PlannedItems):
         plans = self._plans(configs, bare, is_dummy)
         output = super().apply(hand_on(plans, bare), timing_ctx)
         if plans:
+            _check_places(configs, tokens, output)
             _report(configs, tokens, output)
         if not is_dummy:
             count_images(configs, tokens, output["mm_placeholders"]["image"], plans)
@@ -95,7 +97,7 @@ class PrunedProcessor(PlannedItems):
         if all(config.off for config in configs):
             return []
         _refuse_embeddings(inputs.mm_data_items["image"])
-        identities = self._get_mm_hashes(inputs)["image"]
+        identities = compat.image_identities(self, inputs)
         if is_dummy:
             identities = [ImagePlan.ANONYMOUS] * len(identities)
         texts = self._texts(configs, inputs.prompt)
@@ -143,6 +145,24 @@ def _refuse_embeddings(images: Any) -> None:
             f"allowed: an image, or {KEY} rate 0",
             parameter="image_embeds",
         )
+
+
+def _check_places(
+    configs: Sequence[PruneConfig], tokens: Sequence[int | None], output: MultiModalInput
+) -> None:
+    """Compare the prompt's placeholders with the counts that the model will select by.
+
+    Raises:
+        RuntimeError: they differ, so this vLLM makes prompts in another way.
+    """
+    for config, original, place in zip(
+        configs, tokens, output["mm_placeholders"]["image"], strict=True
+    ):
+        if original is not None and place.get_num_embeds() != config.keep_count(original):
+            raise RuntimeError(
+                f"vtprune: vLLM placed {place.get_num_embeds()} visual tokens of an image in the "
+                f"prompt; allowed: the {config.keep_count(original)} that are kept"
+            )
 
 
 def _report(

@@ -52,10 +52,10 @@ def explain(model: Explained, items: list[dict[str, Any]]) -> list[dict[str, Any
         items: for each image the fields that the processor made, as `(dtype, shape, bytes)`.
 
     Returns:
-        For each image its `settings` (none if it is not pruned), `original` count, `kept` positions
-        and `views`: the base crop, and the raster of all others. A view has its grid of `crops`,
-        the bounds of its `rows` and `columns` of patches without padding, the `kept` patches,
-        `importance` and `relevance`.
+        For each image its `settings` (none if it is not pruned), `original` count, `kept`
+        positions, how many `rows` the decoder gets, and `views`: the base crop, and the raster of
+        all others. A view has its grid of `crops`, the bounds of its `rows` and `columns` of
+        patches without padding, the `kept` patches, `importance` and `relevance`.
     """
     return [
         _explain_one(model, {name: _unpack(*it) for name, it in item.items()}) for item in items
@@ -73,12 +73,13 @@ def _explain_one(model: Explained, item: dict[str, torch.Tensor]) -> dict[str, A
     fields["pixel_values"] = pixels.to(model.vision_tower.device, model.vision_tower.dtype)
     (plan,) = ImagePlan.pop_all(fields) or [_WHOLE]
     with _observed(model) as selections:
-        model.embed_planned([plan], **fields)
+        (rows,) = model.embed_planned([plan], **fields)
     ((tokens, kept, layout),) = selections
     return {
         "settings": {} if plan.config.off else plan.config.model_dump(exclude_none=True),
         "original": layout.tokens,
         "kept": kept[0].tolist(),
+        "rows": len(rows),
         "views": _views(tokens, kept[0], layout),
     }
 

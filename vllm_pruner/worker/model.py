@@ -28,7 +28,7 @@ from vllm_pruner.worker.tower import FEATURES, Encoder
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
-    from vllm_pruner.family import Family
+    from vllm_pruner.family import EncoderImage, Family
     from vllm_pruner.layout.crop_layout import CropLayout
 
     class _Model(nn.Module):
@@ -109,11 +109,13 @@ class PrunedModel(_Model):
         self._selector.count(all(plan.image != ImagePlan.ANONYMOUS for plan in plans))
         image_input = self._parse_and_validate_image_input(**kwargs)
         images = self.family.images(self.config, image_input)
-        return [
-            embeddings
+        embeddings = [
+            rows
             for batch in batches(images, plans, self._crops_at_once)
-            for embeddings in self._embed_batch(batch)
+            for rows in self._embed_batch(batch)
         ]
+        _check_rows(images, plans, embeddings)
+        return embeddings
 
     def _embed_batch(self, batch: Batch) -> list[torch.Tensor]:
         """Encode a batch together; select and project each of its groups."""
@@ -192,3 +194,20 @@ class PrunedModel(_Model):
     def load_weights(self, weights: Any) -> set[str]:
         self._encoder.cache.clear()  # made with the old ones
         return super().load_weights(weights)
+
+
+def _check_rows(
+    images: list[EncoderImage], plans: list[ImagePlan], embeddings: list[torch.Tensor]
+) -> None:
+    """Compare shapes, which are known without asking the device, with the prompt's counts.
+
+    Raises:
+        RuntimeError: they differ, and the rows of one image would go to the next one's places.
+    """
+    for image, plan, rows in zip(images, plans, embeddings, strict=True):
+        keep = plan.config.keep_count(image.layout.tokens)
+        if len(rows) != keep:
+            raise RuntimeError(
+                f"vtprune: method {plan.config.method!r} returned {len(rows)} rows of an image; "
+                f"allowed: the {keep} that its prompt has places for"
+            )

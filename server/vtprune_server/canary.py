@@ -1,0 +1,85 @@
+"""One picture through the real processor and model, before a server answers anybody.
+
+Run on a vLLM that vtprune was not checked on: every name may be there and still mean something
+else. The picture must leave exactly `keep` placeholders, side by side in the prompt, and the model
+must return as many rows, of `keep` tokens in ascending order.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from fastapi import HTTPException
+from PIL import Image
+
+from vllm_pruner.settings.config import PruneConfig
+from vtprune_server.explain import items_of, render, selections
+from vtprune_server.protocol import ExplainRequest
+from vtprune_server.surface import Surface
+
+__all__ = ["check_vllm", "fault"]
+
+
+async def check_vllm(surface: Surface) -> None:
+    """Let a picture through, under the server's own settings or, if they prune nothing, at the
+    rate nearest to one half that a request could ask for.
+
+    Raises:
+        RuntimeError: something is not as it has to be; one sentence.
+    """
+    settings = {"rate": surface.config.limits.clamp(0.5)} if surface.config.off else None
+    body = ExplainRequest(messages=[_message()], vtprune=settings, overlay=False)
+    try:
+        engine_input = await render(surface, body)
+        (selection,) = await selections(surface, items_of(engine_input))
+    except HTTPException as error:
+        raise _refusal(f"a picture was refused ({error.detail})") from None
+    if wrong := fault(engine_input, selection):
+        raise _refusal(wrong)
+
+
+def fault(engine_input: Any, selection: dict[str, Any]) -> str | None:
+    """Return what is wrong with a prompt of one picture and the selection from it, or None."""
+    if not selection["settings"]:
+        return None  # nothing may be pruned here
+    keep = PruneConfig.parse(selection["settings"]).keep_count(selection["original"])
+    (place,) = engine_input["mm_placeholders"]["image"]
+    if place.get_num_embeds() != keep:
+        return f"its prompt has {place.get_num_embeds()} places for {keep} visual tokens"
+    prompt = engine_input["prompt_token_ids"]
+    run = prompt[place.offset : place.offset + place.length]
+    if place.length == keep and (len(set(run)) != 1 or prompt.count(run[0]) != keep):
+        return f"its {keep} places are not side by side in the prompt"
+    if selection["rows"] != keep:
+        return f"the model returned {selection['rows']} rows for {keep} places"
+    kept = selection["kept"]
+    if len(kept) != keep or kept != sorted(set(kept)) or kept[-1] >= selection["original"]:
+        return f"the model did not keep {keep} different tokens in ascending order"
+    return None
+
+
+def _refusal(reason: str) -> RuntimeError:
+    return RuntimeError(
+        f"vtprune: a picture did not come through vLLM {version('vllm')} as it has to: {reason} "
+        "(set VLLM_VTPRUNE_DISABLE=1 to run this vLLM without pruning)"
+    )
+
+
+def _message() -> dict[str, Any]:
+    """A drawn picture and a question."""
+    height, width = np.mgrid[0:240, 0:320]
+    pixels = np.stack([height, width, (height * width) // 240], axis=2).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    url = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return {
+        "role": "user",
+        "content": [
+            {"type": "image_url", "image_url": {"url": url}},
+            {"type": "text", "text": "What is in the picture?"},
+        ],
+    }

@@ -1,0 +1,123 @@
+"""Which vLLM starts: too old is refused, unknown newer ones are let through the canary."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import vllm
+from symbol_trees import digests, installed
+
+from vllm_pruner import compat
+from vllm_pruner.compat.symbols import SYMBOLS
+from vllm_pruner.compat.versions import check, check_version, is_known
+
+RECORD = Path(__file__).parent / "vllm-0.33.0.json"
+
+READ = {
+    "vllm.engine.arg_utils:EngineArgs.add_cli_args": "more flags",
+    "vllm.engine.arg_utils:EngineArgs.create_model_config": "passes sleep_mode_backend on",
+    "vllm.renderers.online_renderer:OnlineRenderer.preprocess_chat": (
+        "a map of reasoning efforts, and prompt ids for the parser; mm_processor_kwargs as before"
+    ),
+    "vllm.entrypoints.openai.chat_completion.protocol:ChatCompletionRequest": (
+        "more fields, all with defaults"
+    ),
+    "vllm.v1.engine.async_llm:AsyncLLM.generate": "an error more is caught; same arguments",
+}
+"""What 0.33 changed in the names of the table, read on 2026-11-27, and why none of it matters."""
+
+
+@pytest.mark.parametrize("version", ["0.30.2", "0.9.1", "0.30.0+cpu"])
+def test_a_vllm_that_is_too_old_is_refused(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    monkeypatch.setattr(vllm, "__version__", version)
+    with pytest.raises(RuntimeError, match=rf"^vtprune: vLLM is {version.replace('+', '.')}; allo"):
+        check_version()
+
+
+@pytest.mark.parametrize("version", ["0.31.0", "0.32.0+cpu", "0.33.2", "0.33.0rc1"])
+def test_a_vllm_that_was_checked_starts(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    monkeypatch.setattr(vllm, "__version__", version)
+    check_version()
+    assert is_known()
+
+
+@pytest.mark.parametrize("version", ["0.34.0", "1.0.0", "0.34.0.dev7+g1a2b3c", "0.1.dev9", "dev"])
+def test_a_newer_vllm_starts_as_unknown(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    monkeypatch.setattr(vllm, "__version__", version)
+    check_version()
+    assert not is_known()
+
+
+def test_names_that_came_later_are_not_asked_of_an_older_vllm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from vllm.multimodal.processing import BaseMultiModalProcessor
+
+    monkeypatch.delattr(BaseMultiModalProcessor, "_get_mm_hashes")
+    with pytest.raises(RuntimeError, match="_get_mm_hashes"):
+        check(compat.Process.SERVER)
+    monkeypatch.setattr(vllm, "__version__", "0.31.0")
+    check(compat.Process.SERVER)
+
+
+def test_an_image_is_identified_with_and_without_a_rule_of_the_processor() -> None:
+    class Inputs:
+        def get_mm_hashes(self, model: str, algorithm: str) -> dict[str, list[str]]:
+            return {"image": [f"{model} {algorithm}"]}
+
+    config = SimpleNamespace(mm_hasher_algorithm="blake3")
+    info = SimpleNamespace(model_id="m", ctx=SimpleNamespace(get_mm_config=lambda: config))
+    older: Any = SimpleNamespace(info=info)
+    newer: Any = SimpleNamespace(info=info, _get_mm_hashes=lambda inputs: {"image": ["its own"]})
+    inputs: Any = Inputs()
+    assert compat.image_identities(older, inputs) == ["m blake3"]
+    assert compat.image_identities(newer, inputs) == ["its own"]
+
+
+@pytest.fixture(scope="module")
+def of_0_33() -> dict[str, str | None]:
+    recorded: dict[str, str | None] = json.loads(RECORD.read_text())
+    return recorded
+
+
+def test_every_name_is_in_0_33(of_0_33: dict[str, str | None]) -> None:
+    """A name that is new in the table: record again, as CONTRIBUTING says."""
+    assert {str(symbol) for symbol in SYMBOLS} == set(of_0_33)
+    assert [name for name, digest in of_0_33.items() if digest is None] == []
+
+
+@pytest.mark.skipif(not vllm.__version__.startswith("0.32."), reason="compares 0.32 with 0.33")
+def test_0_33_differs_from_0_32_in_nothing_that_was_not_read(
+    of_0_33: dict[str, str | None],
+) -> None:
+    here = digests(installed())
+    assert None not in here.values()
+    changed = {name for name, digest in here.items() if of_0_33[name] != digest}
+    assert changed == set(READ)
+
+
+def test_the_comparison_sees_a_changed_line_and_a_lost_name(tmp_path: Path) -> None:
+    from symbol_trees import Sources
+
+    package = tmp_path / "vllm"
+    package.mkdir()
+    (package / "__init__.py").write_text("from vllm.part import *\n")
+    part = (
+        "class A:\n    x: int = 1\n    def f(self, a):\n        {}return a\nclass B(A):\n    ...\n"
+    )
+
+    def digest(name: str, inserted: str) -> str | None:
+        (package / "part.py").write_text(part.format(inserted))
+        return Sources(tmp_path).digest("vllm", name)
+
+    plain = digest("B.f", "")
+    assert plain is not None
+    assert digest("B.f", '"""Documented."""\n        ') == plain
+    assert digest("B.f", "# a comment\n        ") == plain
+    assert digest("B.f", "a += 1\n        ") != plain
+    assert digest("B.g", "") is None
+    assert digest("A.x", "") is not None

@@ -1,0 +1,156 @@
+"""Every name of vLLM that vtprune relies on, in one table, and where it is looked up.
+
+Signatures and meaning cannot be looked up; that a name is gone can, and is, in the process that
+needs it, before a request does (`versions.check`). What names meant in another release is compared
+by `environment/symbol_trees.py`. Names that only annotations use are not listed.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+__all__ = ["MODELS", "OLDEST", "SYMBOLS", "Process", "Symbol"]
+
+OLDEST = (0, 31)
+"""The oldest vLLM minor release that vtprune runs on."""
+
+
+class Process(StrEnum):
+    """Where and when names are looked up: where their modules are imported anyway."""
+
+    EVERY = "every process, when the plugin is registered"
+    SERVER = "the API server, before a pruned model is configured"
+    TRACING = "the API server, if it exports spans"
+    ENGINE = "a worker, before the model is built"
+
+
+class Symbol(NamedTuple):
+    """One name of vLLM."""
+
+    module: str
+    """As it is imported here, which may not be where it is defined."""
+
+    name: str
+    """`function`, `Class`, `Class.method` or `Class.field`."""
+
+    user: str
+    """A package or module of ours."""
+
+    process: Process
+
+    first: tuple[int, int] = OLDEST
+    """The oldest supported vLLM that has it."""
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.name}"
+
+
+def _symbols(
+    process: Process, user: str, module: str, names: str, first: tuple[int, int] = OLDEST
+) -> list[Symbol]:
+    return [Symbol(module, name, user, process, first) for name in names.split()]
+
+
+_PROCESSING = "vllm.multimodal.processing"
+MODELS = "vllm.model_executor.models"
+_OPENAI = "vllm.entrypoints.openai"
+_COMPAT, _PROMPT, _WORKER = "vllm_pruner.compat", "vllm_pruner.prompt", "vllm_pruner.worker"
+_EVERY, _SERVER, _TRACING, _ENGINE = Process
+
+# fmt: off
+SYMBOLS: tuple[Symbol, ...] = (
+    *_symbols(_EVERY, f"{_COMPAT}.engine_args", "vllm.engine.arg_utils",
+        "EngineArgs.add_cli_args EngineArgs.from_cli_args EngineArgs.create_model_config"),
+    *_symbols(_EVERY, "vllm_pruner.plugin", "vllm.engine.arg_utils",
+        "EngineArgs.mm_processor_kwargs EngineArgs.model_class_overrides "
+        "EngineArgs.otlp_traces_endpoint"),
+    *_symbols(_SERVER, f"{_COMPAT}.chat", "vllm.renderers.online_renderer",
+        "OnlineRenderer.preprocess_chat OnlineRenderer.model_config "
+        "OnlineRenderer.trust_request_mm_kwargs"),
+    *_symbols(_SERVER, f"{_COMPAT}.chat", f"{_OPENAI}.chat_completion.serving",
+        "OpenAIServingChat.create_chat_completion"),
+    *_symbols(_SERVER, f"{_COMPAT}.chat", f"{_OPENAI}.responses.serving",
+        "OpenAIServingResponses.create_responses"),
+    *_symbols(_SERVER, f"{_COMPAT}.chat", "vllm.entrypoints.generate.base.protocol",
+        "validate_request_mm_kwargs"),
+    *_symbols(_SERVER, f"{_COMPAT}.endpoints", "vllm.plugins",
+        "load_endpoint_plugins ENDPOINT_PLUGINS_GROUP"),
+    *_symbols(_SERVER, f"{_COMPAT}.endpoints", "vllm.envs", "VLLM_PLUGINS"),
+    *_symbols(_SERVER, f"{_COMPAT}.processor", "vllm.config",
+        "ModelConfig.get_multimodal_config ModelConfig.multimodal_config"),
+    *_symbols(_SERVER, f"{_COMPAT}.processor", "vllm.multimodal.cache",
+        "MultiModalProcessorOnlyCache BaseMultiModalProcessorCache.clear_cache"),
+    *_symbols(_SERVER, _PROMPT, "vllm.multimodal.cache",
+        "BaseMultiModalProcessorCache.is_cached"),
+    *_symbols(_SERVER, f"{_COMPAT}.processor", "vllm.multimodal.cache",
+        "BaseMultiModalProcessorCache.release_sender_touches", first=(0, 32)),
+    *_symbols(_SERVER, _PROMPT, "vllm.exceptions", "VLLMValidationError"),
+    *_symbols(_SERVER, _PROMPT, "vllm.multimodal.inputs",
+        "MultiModalFieldConfig.batched MultiModalKwargsItem MultiModalKwargsItems.from_hf_inputs "
+        "MultiModalKwargsItems.require_data PlaceholderRange.get_num_embeds"),
+    *_symbols(_SERVER, _PROMPT, "vllm.multimodal.parse", "ImageEmbeddingItems.get_feature_size"),
+    *_symbols(_SERVER, _PROMPT, f"{_PROCESSING}",
+        "BaseProcessingInfo.get_mm_max_tokens_per_item BaseProcessingInfo.parse_mm_data "
+        "BaseProcessingInfo.get_hf_config BaseProcessingInfo.get_tokenizer "
+        "InputProcessingContext.get_mm_config InputProcessingContext.model_config "
+        "ProcessorInputs.prompt ProcessorInputs.mm_data_items ProcessorInputs.mm_uuid_items "
+        "ProcessorInputs.hf_processor_mm_kwargs ProcessorInputs.cache"),
+    *_symbols(_SERVER, _PROMPT, f"{_PROCESSING}.processor",
+        "BaseMultiModalProcessor.apply BaseMultiModalProcessor.get_dummy_inputs "
+        "BaseMultiModalProcessor._cached_apply_hf_processor "
+        "BaseMultiModalProcessor._merge_mm_kwargs "
+        "BaseMultiModalProcessor._postprocess_prompt ResolvedPromptUpdate.content "
+        "PromptUpdateDetails.full PromptUpdateDetails.is_embed MultiModalProcessingResult.kwargs "
+        "MultiModalProcessingResult.prompt_updates"),
+    *_symbols(_SERVER, f"{_COMPAT}.processor", f"{_PROCESSING}.processor",
+        "BaseMultiModalProcessor._get_mm_hashes", first=(0, 32)),
+    *_symbols(_SERVER, "vtprune_server", f"{_OPENAI}.chat_completion.protocol",
+        "ChatCompletionRequest"),
+    *_symbols(_SERVER, "vtprune_server", "vllm.entrypoints.serve.engine.protocol",
+        "ErrorResponse"),
+    *_symbols(_SERVER, "vtprune_server", "vllm.entrypoints.serve.middleware.authenticate",
+        "AuthenticationMiddleware.verify_token"),
+    *_symbols(_SERVER, "vtprune_server", "vllm.exceptions", "VLLMValidationError"),
+    *_symbols(_SERVER, "vtprune_server", "vllm.multimodal.parse", "ImageSize"),
+    *_symbols(_SERVER, "vtprune_server", "vllm.envs", "VLLM_API_KEY"),
+    *_symbols(_TRACING, f"{_COMPAT}.tracing", "vllm.v1.engine.async_llm", "AsyncLLM.generate"),
+    *_symbols(_TRACING, f"{_COMPAT}.tracing", "vllm.v1.engine.output_processor",
+        "instrument_manual"),
+    *_symbols(_TRACING, f"{_COMPAT}.tracing", "vllm.tracing", "SpanAttributes.GEN_AI_REQUEST_ID"),
+    *_symbols(_ENGINE, f"{_COMPAT}.worker_methods", "vllm.v1.worker.worker_base",
+        "WorkerBase.get_model"),
+    *_symbols(_ENGINE, f"{_COMPAT}.profile", "vllm.v1.core.encoder_cache_manager",
+        "compute_mm_encoder_budget"),
+    *_symbols(_ENGINE, f"{_COMPAT}.tower", "vllm.model_executor.layers.attention",
+        "MMEncoderAttention"),
+    *_symbols(_ENGINE, _WORKER, "vllm.distributed",
+        "get_tp_group get_pp_group get_tensor_model_parallel_world_size "
+        "tensor_model_parallel_all_reduce"),
+    *_symbols(_ENGINE, _WORKER, "vllm.model_executor.layers.vocab_parallel_embedding",
+        "VocabParallelEmbedding"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.vision",
+        "get_num_selected_vision_tokens get_vision_encoder_info"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.llava",
+        "LlavaForConditionalGeneration._parse_and_validate_image_input "
+        "LlavaForConditionalGeneration._image_pixels_to_features "
+        "LlavaForConditionalGeneration.embed_multimodal "
+        "LlavaForConditionalGeneration.load_weights"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.llava_next",
+        "LlavaNextForConditionalGeneration._parse_and_validate_image_input "
+        "LlavaNextForConditionalGeneration._image_pixels_to_features "
+        "LlavaNextForConditionalGeneration.embed_multimodal "
+        "LlavaNextForConditionalGeneration.load_weights"),
+    *_symbols(_ENGINE, _PROMPT, f"{MODELS}.llava", "LlavaProcessingInfo.get_max_image_tokens"),
+    *_symbols(_ENGINE, "vllm_pruner.families", "vllm.multimodal",
+        "MULTIMODAL_REGISTRY.register_processor"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.llava",
+        "LlavaForConditionalGeneration.get_mm_lora_token_counts LlavaDummyInputsBuilder "
+        "LlavaMultiModalProcessor LlavaProcessingInfo"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.llava_next",
+        "LlavaNextForConditionalGeneration.get_mm_lora_token_counts LlavaNextMultiModalProcessor "
+        "LlavaNextProcessingInfo"),
+)
+# fmt: on
+"""The one table. A class inherited by us is named by where it has the method, and a private of it
+that is called or overridden anywhere in our packages is here: a test walks their source."""
