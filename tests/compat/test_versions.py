@@ -9,11 +9,14 @@ from inspect import getmro, isclass
 from typing import Any
 
 import pytest
+import vllm
+from packaging.version import Version
 
 from vllm_pruner.compat import SUPPORTED, Process, check
 from vllm_pruner.compat.symbols import SYMBOLS, Symbol
 
-NAMES = list({str(symbol): symbol for symbol in SYMBOLS}.values())
+RELEASE = Version(vllm.__version__).release[:2]
+NAMES = list({str(each): each for each in SYMBOLS if each.first <= RELEASE}.values())
 
 
 def take_away(monkeypatch: pytest.MonkeyPatch, symbol: Symbol) -> None:
