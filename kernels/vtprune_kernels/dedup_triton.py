@@ -22,7 +22,7 @@ from __future__ import annotations
 import torch
 
 from vtprune_kernels._triton import flags, next_power_of_2, tl, triton
-from vtprune_kernels.top_k_sorted_triton import is_in_top_k, number_to_keep, ordered_bits
+from vtprune_kernels.ordering import is_in_top_k, number_to_keep, ordered_bits
 
 __all__ = ["dedup_triton"]
 

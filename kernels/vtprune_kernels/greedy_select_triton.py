@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 
 from vtprune_kernels._triton import flags, next_power_of_2, tl, triton
-from vtprune_kernels.top_k_sorted_triton import number_to_keep
+from vtprune_kernels.ordering import number_to_keep
 
 __all__ = ["greedy_select_triton"]
 

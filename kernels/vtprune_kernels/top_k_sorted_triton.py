@@ -1,12 +1,8 @@
-"""Kernel of `top_k_sorted`, and the selection by bits that other kernels share. It does not sort.
+"""Kernel of `top_k_sorted`. It does not sort.
 
-One program holds a row as order-preserving 32-bit integers in registers and finds the k-th highest
-one bit by bit, by counting; what lies above it is kept, and of what equals it the first ones, as
-many as are missing. A prefix sum then places the kept indices, which is ascending order for
-nothing. It reads each score once and writes k indices.
-
-Source: `methods.md` section 6 (K3) has sort or radix select; this is the radix select with a radix
-of 2, which needs no histogram.
+One program holds a row in registers and marks its `k` highest (`ordering.is_in_top_k`). A prefix
+sum then places the kept indices, which is ascending order for nothing. It reads each score once and
+writes k indices.
 """
 
 # Triton's bodies carry no Python types.
@@ -17,8 +13,9 @@ from __future__ import annotations
 import torch
 
 from vtprune_kernels._triton import flags, next_power_of_2, tl, triton
+from vtprune_kernels.ordering import is_in_top_k, number_to_keep, ordered_bits
 
-__all__ = ["is_in_top_k", "number_to_keep", "ordered_bits", "top_k_sorted_triton"]
+__all__ = ["top_k_sorted_triton"]
 
 
 def top_k_sorted_triton(
@@ -47,44 +44,6 @@ def top_k_sorted_triton(
             num_warps=min(16, max(1, block // 256)),
         )
     return kept
-
-
-@triton.jit
-def ordered_bits(value):
-    """Map float32 to uint32 so that integers compare as the numbers do: -inf lowest, NaN highest,
-    the two zeros equal."""
-    bits = (value + 0.0).to(tl.uint32, bitcast=True)
-    bits = tl.where(bits >> 31 == 1, ~bits, bits | 0x80000000)
-    return tl.where(value == value, bits, 0xFFFFFFFF)
-
-
-@triton.jit
-def is_in_top_k(code, k, BITS: tl.constexpr, AXIS: tl.constexpr):
-    """Mark the `k` highest codes along `AXIS` of a two-dimensional block, ties to the lower index.
-
-    A code of 0 stands for no element: it is taken last.
-    """
-    # The k-th highest code, built from its highest bit down.
-    threshold = tl.zeros_like(tl.max(code, axis=AXIS, keep_dims=True))
-    for i in tl.static_range(BITS):
-        candidate = threshold | (tl.full([], 1, tl.uint32) << (BITS - 1 - i))
-        count = tl.sum((code >= candidate).to(tl.int32), axis=AXIS, keep_dims=True)
-        threshold = tl.where(count >= k, candidate, threshold)
-    above = code > threshold
-    missing = k - tl.sum(above.to(tl.int32), axis=AXIS, keep_dims=True)
-    tied = code == threshold
-    return above | (tied & (tl.cumsum(tied.to(tl.int32), axis=AXIS) <= missing))
-
-
-@triton.jit
-def number_to_keep(keep, real, counts, segment, HAS_VALID: tl.constexpr, HAS_COUNTS: tl.constexpr):
-    """How many rows a segment keeps: `keep`, or fewer where it has or wants fewer."""
-    number = keep
-    if HAS_VALID:
-        number = tl.minimum(number, real)
-    if HAS_COUNTS:
-        number = tl.minimum(number, tl.maximum(tl.load(counts + segment).to(tl.int32), 0))
-    return number
 
 
 @triton.jit
