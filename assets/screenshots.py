@@ -20,7 +20,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from vllm_process import VllmProcess
 
 ASSETS = Path(__file__).parent
-DEMO = ASSETS.parent / "models" / "demo"
+DEMO = ASSETS.parent / "demo" / "llava"
 REPORT = ASSETS.parent / "loadtests" / "results" / "report.html"
 MOST = 300_000
 """Bytes of a picture in the repository."""

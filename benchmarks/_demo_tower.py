@@ -12,7 +12,7 @@ from vtprune_kernels import cls_importance, column_importance
 
 __all__ = ["DemoTower"]
 
-DEMO = Path(__file__).resolve().parents[1] / "models" / "demo"
+DEMO = Path(__file__).resolve().parents[1] / "demo" / "llava"
 _MIDWAY = 3 / 8
 """Of the depth, as in `vllm_pruner.worker.probe`."""
 

@@ -29,7 +29,7 @@ def pruned(log_folder: Path) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def answering(log_folder: Path) -> Iterator[Server]:
     """`make serve`: the trained demo model, with vtprune's defaults."""
-    model = str(Path(__file__).parents[2] / "models" / "demo")
+    model = str(Path(__file__).parents[2] / "demo" / "llava")
     with Server(log_folder / "answering.log", "--plugin", "vtprune", model=model) as server:
         yield server
 
