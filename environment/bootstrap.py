@@ -33,6 +33,7 @@ TORCH, TORCHVISION = "torch==2.13.0", "torchvision==0.28.0"
 OLDER_TRITON = "3.6.0"
 """What vLLM 0.32 brings on a GPU, beside the lock's own: every kernel has to compile under both."""
 OLDER_TRITON_FOLDER = ROOT / ".cache" / f"triton-{OLDER_TRITON}"
+OLDER_TRITON_STAMP = OLDER_TRITON_FOLDER / "complete"
 # Installed by their own step (torch, torchvision) or unusable beside a CPU torch (the others).
 _NOT_LOCKED = {"torch", "torchvision", "torchaudio", "torchcodec"}
 _LOCK_HEAD = """\
@@ -149,6 +150,7 @@ def fetch_older_triton() -> None:
         "--no-deps", "--target", OLDER_TRITON_FOLDER, f"triton=={OLDER_TRITON}",
         failure=f"pip found no triton {OLDER_TRITON}.",
     )  # fmt: skip
+    OLDER_TRITON_STAMP.touch()
 
 
 def install_alias() -> None:
@@ -179,7 +181,7 @@ def bootstrap() -> None:
     environment = digest(LOCK, ALIAS, HERE / "bootstrap.py")
     project = digest(PROJECT) if PROJECT.exists() else "missing"
     stamp = read_stamp()
-    has_triton = (OLDER_TRITON_FOLDER / "triton").exists()
+    has_triton = OLDER_TRITON_STAMP.exists()
     steps = 5 * (stamp.get("environment") != environment) + (stamp.get("project") != project)
     steps += not has_triton
     progress = Progress(steps)

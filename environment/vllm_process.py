@@ -64,18 +64,22 @@ class VllmProcess:
             RuntimeError: vLLM ended, or did not come up in nine minutes; with the end of its log.
         """
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                self._command,
-                env=self._environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            self._process = self._launch(log.fileno())
         try:
             self._wait(deadline=time.monotonic() + 540)
         except BaseException:
             self.stop()
             raise
+
+    def _launch(self, log: int) -> subprocess.Popen[bytes]:
+        """Run the command in a session of its own, printing to the descriptor `log`."""
+        return subprocess.Popen(
+            self._command,
+            env=self._environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
     def _wait(self, deadline: float) -> None:
         while self._process.poll() is None and time.monotonic() < deadline:
@@ -83,7 +87,7 @@ class VllmProcess:
                 urllib.request.urlopen(f"{self.url}/health", timeout=5).close()
                 return
             except (OSError, urllib.error.URLError):
-                time.sleep(0.5)
+                time.sleep(0.2)
         raise RuntimeError(f"vLLM is not up; the end of its log:\n{self.log[-6000:]}")
 
     def stop(self) -> None:

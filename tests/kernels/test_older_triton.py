@@ -21,7 +21,7 @@ OLDER = "3.6.0"
 @pytest.mark.parametrize("capability", [80, 90, 100])
 def test_kernels_compile_under_the_older_triton(capability: int) -> None:
     folder = CACHE / f"triton-{OLDER}"
-    assert (folder / "triton").exists(), f"{folder} is missing: run `make setup`"
+    assert (folder / "triton").exists(), f"{folder} lacks Triton: run `make setup`"
     done = _pytest(folder, f"sm_{capability} and not extreme")
     assert done.returncode == 0, done.stdout[-6000:]
     (passed,) = re.findall(r"(\d+) passed", done.stdout)

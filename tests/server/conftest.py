@@ -26,11 +26,13 @@ def pruned(log_folder: Path) -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def answering(log_folder: Path) -> Iterator[Server]:
-    """`make serve`: the trained demo model, with vtprune's defaults."""
+    """`make serve`: the trained demo model, with vtprune's defaults, from the installed command."""
     model = str(Path(__file__).parents[2] / "demo" / "llava")
-    with Server(log_folder / "answering.log", "--plugin", "vtprune", model=model) as server:
+    with Server(
+        log_folder / "answering.log", "--plugin", "vtprune", model=model, fork=False
+    ) as server:
         yield server
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from forked import run
 from vllm_process import MODELS, command, environment
 
 pytestmark = pytest.mark.server
@@ -31,9 +33,12 @@ CASES = {
 
 def refusal(model: str, arguments: list[str]) -> str:
     """Run `vllm serve` until it gives up and return what it said last."""
-    result = subprocess.run(
-        command(model, arguments), env=environment(), capture_output=True, text=True, timeout=240
-    )
+    with TemporaryDirectory() as folder:
+        result = run(command(model, arguments), environment(), Path(folder), timeout=240)
+    return _last_line(result)
+
+
+def _last_line(result: subprocess.CompletedProcess[str]) -> str:
     assert result.returncode != 0
     assert "Traceback" not in result.stdout + result.stderr
     return result.stderr.strip().splitlines()[-1]
@@ -44,6 +49,14 @@ def test_bad_flags_are_named(arguments: list[str], sentence: str) -> None:
     last = refusal("demo", arguments)
     assert last.startswith("vtprune: ")
     assert sentence in last
+
+
+def test_the_installed_command_refuses_in_the_same_words() -> None:
+    """The others are forked from a process that has imported vLLM; this one is what a user runs."""
+    arguments, sentence = CASES["rate-1"]
+    line = command("demo", arguments)
+    result = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=240)
+    assert sentence in _last_line(result)
 
 
 def test_a_model_that_cannot_be_pruned_is_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from forked import ForkedProcess, can_fork
 from vllm_process import VllmProcess
 
 # vLLM would serve the float32 checkpoint in bfloat16, whose rounding hides what is compared here.
@@ -30,14 +31,22 @@ def _core() -> dict[str, str]:
 
 
 class Server(VllmProcess):
-    """A `vllm serve` with the probes loaded."""
+    """A `vllm serve` with the probes loaded; forked from `launcher.py` unless `fork` is false."""
 
-    def __init__(self, log: Path, *arguments: str, model: str = "demo", **env: str) -> None:
+    def __init__(
+        self, log: Path, *arguments: str, model: str = "demo", fork: bool = True, **env: str
+    ) -> None:
         inherited = [path for path in [os.environ.get("PYTHONPATH")] if path]
         path = os.pathsep.join([str(Path(__file__).parent), *inherited])
         env = {"PYTHONPATH": path, **_core(), **env}
         super().__init__(log, model, *_COMMON, *_PROBE, *arguments, **env)
+        self._fork = fork and can_fork(self._command)
         self.client = httpx.Client(base_url=self.url, timeout=300)
+
+    def _launch(self, log: int) -> Any:
+        if self._fork:
+            return ForkedProcess(self._command, self._environment, log, log)
+        return super()._launch(log)
 
     def __enter__(self) -> Server:
         self.start()

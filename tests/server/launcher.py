@@ -1,0 +1,106 @@
+"""Fork `vllm serve` commands from a process that has imported vLLM once.
+
+Importing vLLM takes more processor time than all else that a small server does until it is ready,
+and a plain start pays it in the API server, the engine core and every worker. Run as a script, this
+is the parent of a pytest process's servers: each request on its socket is a command line, which a
+forked child runs through vLLM's own entry point. Within a server vLLM forks as it does on GPUs.
+
+The thread count of OpenMP and the settings of the compiler are read at import. They are vLLM's own
+for a worker with one core, whichever core `VLLM_CPU_OMP_THREADS_BIND` names; a server with several
+cores a worker, or several API servers (prometheus_client decides at import), is started plainly.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from multiprocessing import context
+
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "TORCHINDUCTOR_COMPILE_THREADS": "1",
+    "TORCHINDUCTOR_CPP_DYNAMIC_THREADS": "1",
+}
+
+# What `vllm serve` and a worker import, as far as vtprune patches none of it.
+_MODULES = [
+    *(
+        f"vllm.entrypoints.cli.{name}"
+        for name in ("main", "benchmark.main", "collect_env", "download_kernels", "launch")
+    ),
+    *(f"vllm.entrypoints.cli.{name}" for name in ("openai", "run_batch", "serve")),
+    *("vllm.v1.worker.cpu_worker", "vllm.model_executor.kernels.linear"),
+    *("mistral_common", "compressed_tensors", "jsonschema", "uvicorn.protocols.http.auto"),
+]
+
+
+def main() -> None:
+    """Serve requests until pytest's end of the socket is closed."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    # vLLM asks for `spawn` on CPUs because of OpenMP's threads, of which there are none here.
+    contexts = context._concrete_contexts  # type: ignore[attr-defined]
+    contexts["spawn"] = contexts["fork"]
+    for module in _MODULES:
+        importlib.import_module(module)
+    gc.collect()
+    gc.freeze()
+    children: dict[int, socket.socket] = {}
+    while (request := _next_request(control, children)) is not None:
+        message, (stdout, stderr, exit_pipe) = request
+        answers = socket.socket(fileno=exit_pipe)
+        if not (pid := os.fork()):
+            control.close()
+            for other in (answers, *children.values()):
+                other.close()
+            _become(json.loads(message), stdout, stderr)
+            atexit.register(gc.unfreeze)  # or nanobind reports what is never collected as leaks
+            from vllm.entrypoints.cli.main import main as vllm
+
+            sys.exit(vllm())
+        os.close(stdout)
+        os.close(stderr)
+        answers.send(str(pid).encode())
+        children[pid] = answers
+    for pid in children:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+
+
+def _next_request(
+    control: socket.socket, children: dict[int, socket.socket]
+) -> tuple[bytes, list[int]] | None:
+    """Report the exit codes of children until a request comes, or None at the end."""
+    while not select.select([control], [], [], 0.05)[0]:
+        while children and (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            with children.pop(ended[0]) as answers, contextlib.suppress(OSError):
+                answers.send(str(os.waitstatus_to_exitcode(ended[1])).encode())
+    message, descriptors, *_ = socket.recv_fds(control, 1 << 20, 3)
+    return (message, descriptors) if message else None
+
+
+def _become(request: dict[str, object], stdout: int, stderr: int) -> None:
+    """Make this fork what executing the command line would have made it."""
+    os.setsid()
+    os.dup2(stdout, 1)
+    os.dup2(stderr, 2)
+    os.close(stdout)
+    os.close(stderr)
+    environment, arguments = request["environment"], request["command"]
+    assert isinstance(environment, dict) and isinstance(arguments, list)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = arguments
+    paths = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
+    sys.path[:] = [*paths, *(path for path in sys.path[1:] if path not in paths)]
+
+
+if __name__ == "__main__":
+    main()
