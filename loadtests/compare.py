@@ -28,6 +28,9 @@ from vllm_process import VllmProcess
 CONTENDERS = ("stock", "vtprune")
 RESULTS = Path(__file__).parent / "results"
 OTHERS = ("several_images", "multi_turn", "many_questions", "mixed_traffic")
+OPEN_ARRIVALS = 10
+"""Visits that an open load expects at least: a slow server's rate may bring none in its seconds."""
+
 SLO_FACTOR = 2.0
 """A good answer begins within this many times the unloaded stock server's median."""
 
@@ -135,7 +138,9 @@ class Comparison:
             yield self._load("single_image", users=users)
         highest = max(row["requests_per_s"] for row in self._rows if row["contender"] == "stock")
         for part in self._arguments.rates:
-            yield self._load("single_image", arrivals=part * highest)
+            rate = part * highest
+            seconds = max(self._arguments.seconds, OPEN_ARRIVALS / rate)
+            yield self._load("single_image", arrivals=rate, seconds=seconds)
         for scenario in self._arguments.others:
             for users in sorted({1, self._arguments.others_users}):
                 yield self._load(scenario, users=users)
