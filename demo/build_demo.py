@@ -5,20 +5,25 @@ import hashlib
 import shutil
 from pathlib import Path
 
-from shapes import SHAPES, Shape
+from shapes import SHAPES, QwenShape, Shape
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_OUT = HERE.parent / ".cache" / "models"
 
 
-def build(shape: Shape, folder: Path, stamp: str) -> None:
+def build(shape: Shape | QwenShape, folder: Path, stamp: str) -> None:
     """Write the model beside `folder`, then put it there: a folder that exists is complete."""
-    from checkpoint import write_checkpoint  # imports transformers: seconds, not needed when fresh
+    # These import transformers: seconds, not needed when fresh.
+    from checkpoint import write_checkpoint
+    from qwen import write_qwen
 
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    write_checkpoint(shape, part)
+    if isinstance(shape, QwenShape):
+        write_qwen(shape, part)
+    else:
+        write_checkpoint(shape, part)
     (part / ".stamp").write_text(stamp)
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)

@@ -1,5 +1,5 @@
 """Shapes of the demo models: LLaVA-1.5's pipeline (336 pixels, patch 14, 576 tokens), narrower,
-and LLaVA-NeXT's with smaller crops as well."""
+LLaVA-NeXT's with smaller crops as well, and Qwen-VL's with images of any resolution."""
 
 from dataclasses import dataclass
 
@@ -30,7 +30,18 @@ class Shape:
         return "default" if self.tower == "clip" else "full"
 
 
-SHAPES = {
+@dataclass(frozen=True, slots=True)
+class QwenShape:
+    """A Qwen-VL of true geometry, narrow."""
+
+    version: str
+    """`2.5`, `3` or `3-moe`."""
+
+    text_layers: int
+    seed: int
+
+
+SHAPES: dict[str, Shape | QwenShape] = {
     "demo": Shape(128, 4, 256, 2, 704),
     "demo-siglip": Shape(128, 4, 256, 2, 704, tower="siglip", seed=1),
     # LLaVA-NeXT's five grids with crops of 64 tokens: an image has 192 to 336 tokens.
@@ -40,6 +51,10 @@ SHAPES = {
         image_size=112,
         grids=((1, 2), (2, 1), (2, 2), (3, 1), (1, 3)),
     ),
+    # Up to 256 tokens an image, in windows and with M-RoPE; with DeepStack; with experts.
+    "demo-qwen2.5": QwenShape("2.5", 2, seed=3),
+    "demo-qwen3": QwenShape("3", 4, seed=4),
+    "demo-qwen3-moe": QwenShape("3-moe", 4, seed=5),
     # 201 M parameters in the decoder, 3 M in the tower: prefill costs enough to be measured.
     "bench": Shape(192, 6, 1024, 16, 2560, dtype="bfloat16", seed=None),
     # The same with 25 M and 0.8 M, for processors that do not multiply bfloat16 (no AVX-512): a

@@ -1,4 +1,4 @@
-"""The tokenizer of the demo models: byte-level BPE, trained on models/corpus.txt.
+"""The tokenizer of the demo models: byte-level BPE, trained on corpus.txt.
 
 Byte-level, so that every string round-trips; trained at build time, so that no binary is stored.
 """
@@ -16,22 +16,11 @@ UNK, BOS, EOS, PAD, IMAGE = range(len(SPECIAL))
 
 
 def train_tokenizer() -> PreTrainedTokenizerFast:
-    """Train on the corpus; the same corpus gives the same ids."""
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=SPECIAL,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        min_frequency=1,
-        show_progress=False,
-    )
-    bpe.train([str(HERE / "corpus.txt")], trainer)
+    """Train LLaVA's on the corpus; the same corpus gives the same ids."""
+    bpe = train_bpe(SPECIAL)
     bpe.post_processor = processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", BOS)]
     )
-    assert bpe.get_vocab_size() == VOCABULARY, "the corpus is too short for the vocabulary"
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         unk_token="<unk>",
@@ -43,6 +32,23 @@ def train_tokenizer() -> PreTrainedTokenizerFast:
         model_max_length=4096,
         padding_side="left",
     )
+
+
+def train_bpe(special: list[str]) -> Tokenizer:
+    """Train on the corpus, with these tokens first."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=special,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        min_frequency=1,
+        show_progress=False,
+    )
+    bpe.train([str(HERE / "corpus.txt")], trainer)
+    assert bpe.get_vocab_size() == VOCABULARY, "the corpus is too short for the vocabulary"
+    return bpe
 
 
 def unspoken_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:

@@ -20,17 +20,18 @@ from transformers import (
 # answer at the loss of a single visual token.
 _GAINS = (
     (r"language_model.*(q|k)_proj\.weight", 1.7),  # attention logits of standard deviation 3
-    (r"(q|k)_proj\.weight", 1.4),  # and 2: the class token has favourites among the patches
-    (r"linear_(1|2)\.weight", 0.7),  # visual tokens about as large as words
+    (r"(q|k)_proj\.weight|attn\.qkv\.weight", 1.4),  # and 2: patches have favourites
+    (r"linear_(1|2)\.weight|merger.*\.weight", 0.7),  # visual tokens about as large as words
     (r"lm_head\.weight", 3.0),  # a clear first choice
-    (r"weight", 1.0),
+    (r"weight|experts", 1.0),
 )
 # GELU's output has a positive mean, which would give all tokens one direction: cancel it.
-_AFTER_GELU = r"(fc2|linear_2)\.weight"
+_AFTER_GELU = r"(fc2|linear_2|merger\.mlp\.2)\.weight"
 # Tables have no inputs to divide by.
 _TABLES = {
     "embed_tokens.weight": 1.0,
     "position_embedding.weight": 0.5,
+    "pos_embed.weight": 0.5,
     "class_embedding": 1.0,
     "image_newline": 1.0,
 }
@@ -40,10 +41,13 @@ def _draw(name: str, shape: torch.Size, generator: torch.Generator) -> torch.Ten
     for table, std in _TABLES.items():
         if name.endswith(table):
             return torch.randn(shape, generator=generator) * std
+    if re.search(r"(q|k)_norm\.weight", name):  # Qwen3 normalises queries and keys: their logits
+        return torch.full(shape, 1.7)
     if len(shape) == 1:
         return torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
     gain = next(gain for pattern, gain in _GAINS if re.search(pattern, name))
-    matrix = torch.randn(shape, generator=generator) * gain / shape[1:].numel() ** 0.5
+    inputs = shape[2] if ".experts." in name else shape[1:].numel()
+    matrix = torch.randn(shape, generator=generator) * gain / inputs**0.5
     if re.search(_AFTER_GELU, name):
         matrix -= matrix.mean(dim=1, keepdim=True)
     return matrix
@@ -74,4 +78,17 @@ def draw_weights(
         for name, shape in sorted(shapes.items())
     }
     weights["language_model.lm_head.weight"][silent] = 0
+    return weights
+
+
+def draw_under_own_names(
+    shapes: dict[str, torch.Size], seed: int, silent: list[int]
+) -> dict[str, torch.Tensor]:
+    """The same for a model whose names in `transformers` are those of the published files."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = {name: _draw(name, shape, generator) for name, shape in sorted(shapes.items())}
+    for name in weights:
+        if ".experts." in name:  # published as [experts, inputs, outputs]
+            weights[name] = weights[name].transpose(1, 2).contiguous()
+    weights["lm_head.weight"][silent] = 0
     return weights

@@ -7,28 +7,18 @@ know no family by name. Everything here follows from the model's configuration a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
-    from vllm_pruner.layout.crop_layout import CropLayout
+    from vllm_pruner.layout.layout import Layout
     from vllm_pruner.methods.base import Method
+    from vllm_pruner.tower import EncoderImage, Tower
 
-__all__ = ["EncoderImage", "Family", "cut_run"]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class EncoderImage:
-    """An image as it enters the vision tower."""
-
-    pixels: torch.Tensor
-    """`[crops, 3, height, width]`."""
-
-    layout: CropLayout
-    """Where the tokens of these crops go in the decoder's sequence."""
+__all__ = ["Family", "cut_run"]
 
 
 def cut_run(placeholders: Sequence[int], kept: int) -> list[int]:
@@ -44,21 +34,31 @@ def cut_run(placeholders: Sequence[int], kept: int) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One model family. `hf_config` is the configuration of the whole model."""
+    """One model family. `info` is vLLM's `BaseProcessingInfo` of the model, `hf_config` the
+    configuration of the whole model, which `info.get_hf_config()` returns too."""
 
     name: str
 
-    largest: Callable[[Any], CropLayout]
-    """`largest(hf_config)`: the layout with the most tokens, which is the one that vLLM profiles
-    memory with. A `ConfigError` if this model cannot be pruned."""
+    largest: Callable[[Any], Layout]
+    """`largest(info)`: the layout with the most tokens, which is the one that vLLM profiles memory
+    with. A `ConfigError` if this model cannot be pruned."""
 
-    layout: Callable[[Any, int, int], CropLayout]
-    """`layout(hf_config, height, width)`: the layout of an image of that many pixels. It has as
-    many tokens as vLLM inserts placeholders for the unpruned image."""
+    layout: Callable[[Any, int, int, Mapping[str, object]], Layout]
+    """`layout(info, height, width, mm_kwargs)`: the layout of an image of that many pixels under a
+    request's processor arguments. It has as many tokens as vLLM inserts placeholders for the
+    unpruned image."""
 
     images: Callable[[Any, Any], list[EncoderImage]]
     """`images(hf_config, image_input)`: the images of a batch that vLLM's
     `_parse_and_validate_image_input` returned, without crops that only pad the batch."""
+
+    tower: Callable[[Any], Tower]
+    """`tower(model)`: what runs the vision tower of a vLLM model, once its weights are there."""
+
+    seen: Callable[[Any, Mapping[str, Any]], torch.Tensor]
+    """`seen(hf_config, item)`: the pixels `[crops, 3, height, width]` that the tower gets of one
+    processed image, the base crop first, for a person to look at: normalised, or bytes if the
+    device normalises."""
 
     check_method: Callable[[Any, Method], None]
     """`check_method(hf_config, method)`: a `ConfigError` if this model cannot serve the method."""
@@ -69,3 +69,11 @@ class Family:
 
     one_layout: bool = False
     """Whether all images have the `largest` layout, whatever their size."""
+
+    item_layout: Callable[[Any, Mapping[str, Any]], Layout] | None = None
+    """`item_layout(hf_config, item)`: the layout of one processed image, by the tensors of its
+    fields. For a model whose positions have several dimensions; None for one of plain positions."""
+
+    marks: tuple[str, ...] = ()
+    """Names in `hf_config` of the tokens that the chat template puts around an image. They are no
+    part of the text that asks about it."""

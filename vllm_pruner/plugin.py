@@ -43,6 +43,7 @@ def register() -> None:
     if not envs.disabled():
         compat.check_version()
     compat.check(compat.Process.EVERY)
+    compat.enable_position_hook(KEY)
     compat.patch_engine_args(cli.add_arguments, _fold_arguments, _configure)
 
 
@@ -103,7 +104,7 @@ def _create_pruned(
         )
     engine_args.model_class_overrides = {**engine_args.model_class_overrides, **classes}
     model_config = original()
-    tokens = registry.visual_tokens(model_config.hf_config, config)
+    tokens = registry.visual_tokens(model_config, config)
     if not config.off and (fault := config.limits.fault_on(config, tokens)):
         raise ConfigError(f"{fault}, by limits")
     compat.enable_endpoints(KEY)

@@ -45,11 +45,14 @@ async def render(surface: Surface, body: ExplainRequest) -> Any:
 
 
 def items_of(engine_input: Any) -> list[dict[str, Any]]:
-    """The images as the model gets them: `pixel_values` and the fields of their plans."""
+    """The images as the model gets them, each as a batch of one: `pixel_values` and the fields of
+    their plans."""
     items = engine_input.get("mm_kwargs", {}).get("image", [])
     if not items:
         raise HTTPException(400, "messages have no image; allowed: one or more")
-    return [item.get_data() for item in items]
+    return [
+        {name: field.field.reduce_data([field]) for name, field in item.items()} for item in items
+    ]
 
 
 async def selections(surface: Surface, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -67,13 +70,14 @@ def _pack(tensor: Any) -> tuple[str, list[int], bytes]:
 
 def _explanation(surface: Surface, found: dict[str, Any], item: Any) -> Explanation:
     views = []
+    first = found["views"][0]
+    whole = first["rows"][1], first["columns"][1]
     for view in found["views"]:
         rows, columns = view["rows"][1] - view["rows"][0], view["columns"][1] - view["columns"][0]
         overlay = None
         # A picture so narrow that all of its raster is padding has nothing to be drawn.
         if item is not None and rows and columns:
-            side = found["views"][0]["rows"][1]
-            overlay = draw(_seen(surface, item, view, side), rows, columns, view["kept"])
+            overlay = draw(_seen(surface, item, view, whole), rows, columns, view["kept"])
         scores = {name: view[name] for name in ("importance", "relevance")}
         views.append(View(rows=rows, columns=columns, kept=view["kept"], overlay=overlay, **scores))
     return Explanation(
@@ -81,8 +85,12 @@ def _explanation(surface: Surface, found: dict[str, Any], item: Any) -> Explanat
     )
 
 
-def _seen(surface: Surface, item: Any, view: dict[str, Any], side: int) -> Any:
-    image_processor = surface.processor_info.get_hf_processor().image_processor
-    pixels = item["pixel_values"].float().numpy()
-    pixels = pixels.reshape(-1, *pixels.shape[-3:])
-    return picture(pixels, image_processor.image_mean, image_processor.image_std, view, side)
+def _seen(surface: Surface, item: Any, view: dict[str, Any], whole: tuple[int, int]) -> Any:
+    """Return a view of an image, whose crops have `whole` rows and columns of patches."""
+    info = surface.processor_info
+    pixels = info.family.seen(info.get_hf_config(), item)
+    if not pixels.is_floating_point():
+        return picture(pixels.numpy() / 255, 0.0, 1.0, view, whole)
+    image_processor = info.get_hf_processor().image_processor
+    mean, std = image_processor.image_mean, image_processor.image_std
+    return picture(pixels.float().numpy(), mean, std, view, whole)

@@ -15,7 +15,9 @@ _DARK = 0.22
 """Brightness of a dropped patch: still to be recognised, never mistaken for a kept one."""
 
 
-def picture(pixels: Any, mean: Any, std: Any, view: dict[str, Any], side: int) -> np.ndarray:
+def picture(
+    pixels: Any, mean: Any, std: Any, view: dict[str, Any], whole: tuple[int, int]
+) -> np.ndarray:
     """Put the crops of a view together, without its padding.
 
     Args:
@@ -24,21 +26,22 @@ def picture(pixels: Any, mean: Any, std: Any, view: dict[str, Any], side: int) -
         std: of each channel, which it divided by.
         view: `crops` rows and columns of them, none for the base crop; first and last `rows` and
             `columns` of patches.
-        side: patches along the edge of a crop.
+        whole: rows and columns of patches in a crop.
 
     Returns:
         `[height, width, 3]`, 0 to 1.
     """
     down, across = view["crops"]
-    size = pixels.shape[-1]
+    height, width = pixels.shape[-2:]
     if down:
-        grid = pixels[1:].reshape(down, across, 3, size, size)
-        whole = np.moveaxis(grid, 2, -1).swapaxes(1, 2).reshape(down * size, across * size, 3)
+        grid = pixels[1:].reshape(down, across, 3, height, width)
+        image = np.moveaxis(grid, 2, -1).swapaxes(1, 2).reshape(down * height, across * width, 3)
     else:
-        whole = np.moveaxis(pixels[0], 0, -1)
-    top, bottom, left, right = (edge * size // side for edge in (*view["rows"], *view["columns"]))
-    whole = whole[top:bottom, left:right]
-    seen: np.ndarray = np.clip(whole * np.asarray(std) + np.asarray(mean), 0.0, 1.0)
+        image = np.moveaxis(pixels[0], 0, -1)
+    top, bottom = (edge * height // whole[0] for edge in view["rows"])
+    left, right = (edge * width // whole[1] for edge in view["columns"])
+    image = image[top:bottom, left:right]
+    seen: np.ndarray = np.clip(image * np.asarray(std) + np.asarray(mean), 0.0, 1.0)
     return seen
 
 

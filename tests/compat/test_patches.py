@@ -52,7 +52,7 @@ def test_a_tower_built_in_another_way() -> None:
     from torch import nn
 
     with pytest.raises(RuntimeError, match=r"^vtprune: Linear has no MMEncoderAttention at "):
-        compat.tower_attention(nn.Linear(1, 1))
+        compat.tower_attention(nn.Linear(1, 1), "blocks", -1, "attn")
     with pytest.raises(RuntimeError, match=r"^vtprune: Linear has no Embedding at "):
         compat.position_embedding(nn.Linear(1, 1))
 

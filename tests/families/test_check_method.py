@@ -7,8 +7,7 @@ from transformers import AutoConfig
 from vllm_process import MODELS
 
 from vllm_pruner import methods
-from vllm_pruner.families.registry import visual_tokens
-from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.families.registry import family_of
 from vllm_pruner.settings.errors import ConfigError
 
 
@@ -16,10 +15,10 @@ def _refused(model: str, **changes: str) -> dict[str, str]:
     hf_config = AutoConfig.from_pretrained(MODELS / model)
     for name, value in changes.items():
         setattr(hf_config, name, value)
-    found = {}
+    family, found = family_of(hf_config), {}
     for name in methods.names():
         try:
-            assert visual_tokens(hf_config, PruneConfig(method=name, tokens=16)) > 16
+            family.check_method(hf_config, methods.get(name))
         except ConfigError as error:
             found[name] = str(error)
     return found
@@ -47,3 +46,11 @@ def test_crops_with_newlines_take_methods_that_choose_tokens_one_by_one() -> Non
         "method is 'visionzip', which works on an image of one grid, but an image of this model is "
         "several crops"
     )
+
+
+@pytest.mark.parametrize("model", ["demo-qwen2.5", "demo-qwen3"])
+def test_a_processor_that_resizes_leaves_no_shrinking_to_a_method(model: str) -> None:
+    assert _refused(model) == {
+        "resize": "method is 'resize', which shrinks the image before the tower, but the processor "
+        "of this model does that; allowed: max_pixels in mm_processor_kwargs, or another method"
+    }

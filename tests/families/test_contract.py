@@ -10,25 +10,27 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
+from functools import partial
 from importlib import import_module
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoConfig
 from vllm.engine.arg_utils import EngineArgs
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm_process import MODELS
 
 from vllm_pruner import methods
-from vllm_pruner.families.registry import classes, family_of
+from vllm_pruner.families.registry import classes
 from vllm_pruner.family import Family
+from vllm_pruner.layout.crop_layout import CropLayout
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.errors import ConfigError
 
-CHECKPOINTS = ["demo", "demo-siglip", "demo-next"]
+CHECKPOINTS = ["demo", "demo-siglip", "demo-next", "demo-qwen2.5", "demo-qwen3", "demo-qwen3-moe"]
 SIZES = [
     *((336, 336), (672, 672), (1, 1), (480, 640), (640, 480), (37, 501), (501, 37), (1000, 1501)),
     *((100, 300), (300, 100), (224, 112), (113, 224), (1, 400), (400, 1), (9, 100), (333, 335)),
@@ -52,78 +54,6 @@ def test_every_family_has_a_checkpoint() -> None:
 
 
 @pytest.fixture(scope="module", params=CHECKPOINTS)
-def model(request: pytest.FixtureRequest) -> tuple[Family, Any]:
-    hf_config = AutoConfig.from_pretrained(MODELS / request.param)
-    return family_of(hf_config), hf_config
-
-
-@pytest.mark.parametrize("name", classes().values())
-def test_all_that_vllm_is_given_has_the_same_family(name: str) -> None:
-    module, _, attribute = name.partition(":")
-    pruned: Any = getattr(import_module(module), attribute)
-    assert isinstance(pruned.family, Family)
-    assert pruned._processor_factory.info.family is pruned.family
-
-
-def test_no_image_has_more_tokens_or_crops_than_the_largest(model: tuple[Family, Any]) -> None:
-    family, hf_config = model
-    largest = family.largest(hf_config)
-    draw = random.Random(0)
-    sizes = [*SIZES, *((draw.randint(1, 2000), draw.randint(1, 2000)) for _ in range(300))]
-    layouts = [family.layout(hf_config, *size) for size in sizes]
-    assert max(layout.tokens for layout in layouts) == largest.tokens
-    assert max(layout.crops for layout in layouts) <= largest.crops
-    assert {layout.base for layout in layouts} == {largest.base}
-    assert family.one_layout == (set(layouts) == {largest})
-
-
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_every_position_is_a_newline_or_a_patch_from_its_own_place(
-    model: tuple[Family, Any], size: tuple[int, int]
-) -> None:
-    family, hf_config = model
-    layout = family.layout(hf_config, *size)
-    sources = layout.sources(CPU)
-    assert len(sources) == layout.patches == len(set(sources.tolist()))
-    assert 0 <= int(sources.min()) <= int(sources.max()) < layout.crops * layout.base
-    patches, newline = layout.patches_at(torch.arange(layout.tokens))
-    assert patches[~newline].tolist() == list(range(layout.patches))
-    assert int(newline.sum()) == layout.tokens - layout.patches
-    of_crops = torch.cat(layout.patches_of_crops(CPU))
-    assert sorted(of_crops.tolist()) == list(range(layout.patches))
-    if layout.whole_grid is not None:
-        assert layout.whole_grid[0] * layout.whole_grid[1] == layout.tokens
-
-
-def test_a_cut_run_has_exactly_the_kept_placeholders(model: tuple[Family, Any]) -> None:
-    family, hf_config = model
-    for size in SIZES:
-        tokens = family.layout(hf_config, *size).tokens
-        for budget in BUDGETS:
-            kept = PruneConfig.parse(budget).keep_count(tokens)
-            assert family.cut([7] * tokens, kept) == [7] * kept
-    with pytest.raises(ValueError, match=r"placeholders are \[7, 8, 7\]; allowed: one token"):
-        family.cut([7, 8, 7], 2)
-
-
-def test_a_method_is_served_or_refused_with_its_name_and_what_is_allowed(
-    model: tuple[Family, Any],
-) -> None:
-    family, hf_config = model
-    served = []
-    for name in methods.names():
-        try:
-            family.check_method(hf_config, methods.get(name))
-            served.append(name)
-        except ConfigError as error:
-            assert str(error).startswith(f"method is {name!r}, which "), error
-            assert "; allowed: " in str(error)
-    assert {"attention", "vispruner", "uniform"} <= set(served)
-    if family.largest(hf_config).whole_grid is None:
-        assert not {name for name in served if "grid" in methods.get(name).needs}
-
-
-@pytest.fixture(scope="module", params=CHECKPOINTS)
 def processor(request: pytest.FixtureRequest) -> Iterator[Any]:
     """vLLM's own processor of a pruning model, made as the API server makes it."""
     from vllm_pruner import plugin
@@ -138,26 +68,130 @@ def processor(request: pytest.FixtureRequest) -> Iterator[Any]:
     yield MULTIMODAL_REGISTRY.create_processor(arguments.create_model_config())
 
 
-def _process(processor: Any, settings: dict[str, Any], *sizes: tuple[int, int]) -> Any:
-    noise = np.random.default_rng(0)
-    pictures = [
-        Image.fromarray(noise.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in sizes
+@pytest.fixture(scope="module")
+def model(processor: Any) -> tuple[Family, Any]:
+    """The family and what it is asked with."""
+    return processor.info.family, processor.info
+
+
+@pytest.mark.parametrize("name", classes().values())
+def test_all_that_vllm_is_given_has_the_same_family(name: str) -> None:
+    module, _, attribute = name.partition(":")
+    pruned: Any = getattr(import_module(module), attribute)
+    assert isinstance(pruned.family, Family)
+    assert pruned._processor_factory.info.family is pruned.family
+
+
+def test_no_image_has_more_tokens_or_rows_than_the_largest(model: tuple[Family, Any]) -> None:
+    family, info = model
+    largest = family.largest(info)
+    draw = random.Random(0)
+    sizes = [*SIZES, *((draw.randint(1, 2000), draw.randint(1, 2000)) for _ in range(300))]
+    layouts = [family.layout(info, *size, {}) for size in sizes if _is_served(family, size)]
+    tokens = max(layout.tokens for layout in layouts)
+    assert tokens <= largest.tokens
+    assert tokens == largest.tokens or not isinstance(largest, CropLayout), "no size comes up to it"
+    assert max(layout.encoded for layout in layouts) <= largest.encoded
+    assert family.one_layout == (set(layouts) == {largest})
+
+
+def _is_served(family: Family, size: tuple[int, int]) -> bool:
+    """Qwen-VL's processors refuse pictures more than 200 times as long as wide."""
+    return family.item_layout is None or max(size) <= 200 * min(size)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_every_position_is_a_newline_or_a_patch_from_its_own_place(
+    model: tuple[Family, Any], size: tuple[int, int]
+) -> None:
+    family, info = model
+    if not _is_served(family, size):
+        pytest.skip("more than 200 times as long as wide")
+    layout = family.layout(info, *size, {})
+    patches, newline = layout.patches_at(torch.arange(layout.tokens))
+    assert patches[~newline].tolist() == list(range(layout.patches))
+    assert int(newline.sum()) == layout.tokens - layout.patches == layout.height
+    if layout.whole_grid is not None:
+        assert layout.whole_grid[0] * layout.whole_grid[1] == layout.tokens == layout.encoded
+    views = layout.views()
+    assert [(view.start, view.end) for view in views] == [
+        *((view.start, after.start) for view, after in pairwise(views)),
+        (views[-1].start, layout.patches),
     ]
+    assert views[0].start == 0
+    for view in views:
+        rows, columns = view.rows[1] - view.rows[0], view.columns[1] - view.columns[0]
+        assert rows * columns == view.missing + view.end - view.start
+    if isinstance(layout, CropLayout):
+        _check_crops(layout)
+
+
+def _check_crops(layout: CropLayout) -> None:
+    sources = layout.sources(CPU)
+    assert len(sources) == layout.patches == len(set(sources.tolist()))
+    assert 0 <= int(sources.min()) <= int(sources.max()) < layout.encoded
+    of_crops = torch.cat(layout.patches_of_crops(CPU))
+    assert sorted(of_crops.tolist()) == list(range(layout.patches))
+
+
+def test_a_cut_run_has_exactly_the_kept_placeholders(model: tuple[Family, Any]) -> None:
+    family, info = model
+    for size in filter(partial(_is_served, family), SIZES):
+        tokens = family.layout(info, *size, {}).tokens
+        for budget in BUDGETS:
+            kept = PruneConfig.parse(budget).keep_count(tokens)
+            assert family.cut([7] * tokens, kept) == [7] * kept
+    with pytest.raises(ValueError, match=r"placeholders are \[7, 8, 7\]; allowed: one token"):
+        family.cut([7, 8, 7], 2)
+
+
+def test_a_method_is_served_or_refused_with_its_name_and_what_is_allowed(
+    model: tuple[Family, Any],
+) -> None:
+    family, info = model
+    served = []
+    for name in methods.names():
+        try:
+            family.check_method(info.get_hf_config(), methods.get(name))
+            served.append(name)
+        except ConfigError as error:
+            assert str(error).startswith(f"method is {name!r}, which "), error
+            assert "; allowed: " in str(error)
+    assert {"attention", "vispruner", "uniform"} <= set(served)
+    if family.largest(info).whole_grid is None:
+        assert not {name for name in served if "grid" in methods.get(name).needs}
+
+
+def _process(
+    processor: Any, settings: dict[str, Any], *sizes: tuple[int, int], picture: Any = None
+) -> Any:
+    """What the engine would get of a message with noise of some sizes, or with one picture."""
+    noise = np.random.default_rng(0)
+    pixels = [noise.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    pictures = [Image.fromarray(each) for each in (pixels if picture is None else [picture])]
     items = processor.info.parse_mm_data({"image": pictures})
-    prompt = "<image>\n" * len(sizes) + "What?"
+    content = [{"type": "image"}] * len(pictures) + [{"type": "text", "text": "What?"}]
+    template: Any = processor.info.get_hf_processor().apply_chat_template
+    prompt = template([{"role": "user", "content": content}], add_generation_prompt=True)
     return processor(prompt, items, hf_processor_mm_kwargs={"vtprune": settings})
 
 
 @pytest.mark.server
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_vllm_counts_the_tokens_of_the_layout(processor: Any, size: tuple[int, int]) -> None:
-    layout = processor.info.family.layout(processor.info.get_hf_config(), *size)
+    family = processor.info.family
+    if not _is_served(family, size):
+        pytest.skip("more than 200 times as long as wide")
+    layout = family.layout(processor.info, *size, {})
     output = _process(processor, {"rate": 0.0}, size)
     (place,) = output["mm_placeholders"]["image"]
     assert place.length == place.get_num_embeds() == layout.tokens
     assert processor.info.image_tokens(_size(size)) == layout.tokens
     stock: Any = super(type(processor.info).__mro__[1], processor.info)
     assert stock.get_max_image_tokens() == processor.info.get_max_image_tokens() >= layout.tokens
+    (item,) = output["mm_kwargs"]["image"]
+    if family.item_layout is not None:
+        assert family.item_layout(processor.info.get_hf_config(), item.get_data()) == layout
 
 
 def _size(size: tuple[int, int]) -> Any:
@@ -176,7 +210,7 @@ def test_a_prompt_has_the_kept_count_of_placeholders(processor: Any, size: tuple
         (place,) = output["mm_placeholders"]["image"]
         assert place.length == place.get_num_embeds() == config.keep_count(tokens)
         run = output["prompt_token_ids"][place.offset :][: place.length]
-        assert set(run) == {processor.info.get_hf_config().image_token_index}
+        assert set(run) == {processor.info.image_token}
         assert output["vtprune"]["original"] == tokens
 
 
@@ -184,19 +218,50 @@ def test_a_prompt_has_the_kept_count_of_placeholders(processor: Any, size: tuple
 def test_a_batch_becomes_images_with_the_layouts_of_their_sizes(processor: Any) -> None:
     """Of images that were preprocessed together, and so padded to as many crops."""
     family, hf_config = processor.info.family, processor.info.get_hf_config()
-    items = _process(processor, {"tokens": 7}, *SIZES[:6])["mm_kwargs"]["image"]
-    rows = [item.get_data() for item in items]
-    batch = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+    sizes = [size for size in SIZES[:6] if _is_served(family, size)]
+    items = _process(processor, {"tokens": 4}, *sizes)["mm_kwargs"]["image"]
+    batch = {
+        name: field.field.reduce_data([item[name] for item in items])
+        for name, field in items[0].items()
+    }
     images = family.images(hf_config, batch)
     assert [image.layout for image in images] == [
-        family.layout(hf_config, *size) for size in SIZES[:6]
+        family.layout(processor.info, *size, {}) for size in sizes
     ]
-    crops = [len(image.pixels) for image in images]
-    assert crops == [image.layout.crops for image in images]
-    given = [
-        row["pixel_values"].view(-1, *image.pixels.shape[1:])
-        for row, image in zip(rows, images, strict=True)
-    ]
-    assert family.one_layout == (max(map(len, given)) == min(crops)), "nothing was padded"
-    for image, pixels in zip(images, given, strict=True):
-        assert torch.equal(image.pixels, pixels[: image.layout.crops])
+    for item, image in zip(items, images, strict=True):
+        given = item["pixel_values"].data
+        given = given.view(-1, *image.pixels.shape[1:])
+        assert torch.equal(image.pixels, given[: len(image.pixels)])
+        if isinstance(image.layout, CropLayout):
+            assert len(image.pixels) == image.layout.crops <= len(given)
+        else:
+            assert len(image.pixels) == len(given)
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("size", [(336, 336), (448, 280)], ids=str)
+def test_what_a_person_sees_is_the_picture_that_was_sent(
+    processor: Any, size: tuple[int, int]
+) -> None:
+    """The first crop is the whole picture, possibly cut to a square, in the processor's colours."""
+    info = processor.info
+    column = np.linspace(0, 255, size[1]).astype(np.uint8)
+    picture = np.stack([np.tile(column, (size[0], 1))] * 3, axis=2)
+    picture[: size[0] // 2, :, 0] = 0
+    output = _process(processor, {"tokens": 4}, picture=picture)
+    (item,) = output["mm_kwargs"]["image"]
+    fields = {name: field.field.reduce_data([field]) for name, field in item.items()}
+    crop = info.family.seen(info.get_hf_config(), fields)[0]
+    if crop.is_floating_point():
+        images = info.get_hf_processor().image_processor
+        for color, mean, std in zip(crop, images.image_mean, images.image_std, strict=True):
+            color.mul_(std).add_(mean)
+    else:
+        crop = crop / 255
+    red, green, _ = crop
+    height, width = red.shape
+    assert float(red[: height // 2 - 2].abs().max()) < 0.02
+    lower, upper = green[height // 2 + 2 :], green[: height // 2 - 2]
+    assert torch.allclose(upper.mean(dim=0), lower.mean(dim=0), atol=0.02)
+    assert bool((lower.mean(dim=0).diff() > -0.02).all()), "columns keep their order"
+    assert float(lower[:, -1].mean() - lower[:, 0].mean()) > 0.5

@@ -91,8 +91,11 @@ def test_a_broken_package_is_named_when_its_model_is_served(
 
 def test_an_unknown_architecture_is_answered_with_those_there_are() -> None:
     with pytest.raises(ConfigError) as raised:
-        registry.visual_tokens(_config("LlamaForCausalLM"), PruneConfig())
+        registry.visual_tokens(
+            SimpleNamespace(hf_config=_config("LlamaForCausalLM")), PruneConfig()
+        )
     assert str(raised.value) == (
         "architecture is LlamaForCausalLM; allowed: LlavaForConditionalGeneration, "
-        "LlavaNextForConditionalGeneration"
+        "LlavaNextForConditionalGeneration, Qwen2_5_VLForConditionalGeneration, "
+        "Qwen3VLForConditionalGeneration, Qwen3VLMoeForConditionalGeneration"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -40,6 +41,14 @@ def _patches(positions: torch.Tensor) -> list[set[int]]:
     ]
 
 
+def _arranged(**values: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Arrange what a tower gives, crop by crop."""
+    whole = {
+        name: value.unflatten(0, (-1, LAYOUT.crops)).flatten(1, 2) for name, value in values.items()
+    }
+    return arrange(whole, LAYOUT)
+
+
 @pytest.mark.parametrize("keep", [4, 6, 16, 40, 100])
 def test_a_faint_token_that_the_question_asks_for_is_kept_where_it_stands(keep: int) -> None:
     """The matching token is the faintest of the last crop. The published code looks for the tokens
@@ -47,7 +56,7 @@ def test_a_faint_token_that_the_question_asks_for_is_kept_where_it_stands(keep: 
     features, importance = _encoded(0)
     crop, token = 4, 0
     importance[crop, token] = 0.0
-    arranged = VisualTokens(**arrange({"features": features, "importance": importance}, LAYOUT))
+    arranged = VisualTokens(**_arranged(features=features, importance=importance))
     (patch,) = (
         (LAYOUT.sources(torch.device("cpu")) == crop * LAYOUT.base + token).nonzero().tolist()
     )
@@ -73,7 +82,7 @@ def test_padding_is_never_kept_however_bright(method: str, crop_budget: str) -> 
     padding = torch.ones(LAYOUT.crops * LAYOUT.base, dtype=torch.bool)
     padding[LAYOUT.sources(torch.device("cpu"))] = False
     importance.view(2, -1)[:, padding] = torch.inf
-    tokens = VisualTokens(**arrange({"features": features, "importance": importance}, LAYOUT))
+    tokens = VisualTokens(**_arranged(features=features, importance=importance))
     assert tokens.importance is not None
     assert bool(tokens.importance.isfinite().all())
     for keep in (1, 5, 24, 47, 100, LAYOUT.tokens - 1, LAYOUT.tokens):
@@ -93,7 +102,7 @@ def test_joint_ranks_the_tokens_of_all_crops_by_their_own_crops_scale() -> None:
     config = PruneConfig.parse({"method": "attention", "tokens": 40})
     first, second = (
         choose(
-            VisualTokens(**arrange({"features": features, "importance": scores}, LAYOUT)),
+            VisualTokens(**_arranged(features=features, importance=scores)),
             config,
             LAYOUT,
         ).index
@@ -104,7 +113,7 @@ def test_joint_ranks_the_tokens_of_all_crops_by_their_own_crops_scale() -> None:
 
 def test_per_crop_is_the_method_in_every_crop() -> None:
     features, importance = _encoded(4)
-    tokens = VisualTokens(**arrange({"features": features, "importance": importance}, LAYOUT))
+    tokens = VisualTokens(**_arranged(features=features, importance=importance))
     keep = 80
     budget = method_budget(keep, LAYOUT)
     crops = LAYOUT.patches_of_crops(torch.device("cpu"))
@@ -131,7 +140,7 @@ def test_a_baseline_without_content_looks_at_none_when_it_fills_up() -> None:
     kept = []
     for seed in (6, 7):
         features, importance = _encoded(seed)
-        arranged = arrange({"features": features, "importance": importance}, LAYOUT)
+        arranged = _arranged(features=features, importance=importance)
         kept.append(choose(VisualTokens(**arranged), config, LAYOUT).index.tolist())
     assert kept[0] == kept[1]
 
@@ -141,14 +150,14 @@ def test_an_image_is_chosen_alike_alone_and_in_a_batch() -> None:
     for settings in ({}, {"crop_budget": "per_crop"}, {"method": "uniform"}):
         config = PruneConfig.parse({"tokens": 30, **settings})
         together = choose(
-            VisualTokens(**arrange({"features": features, "importance": importance}, LAYOUT)),
+            VisualTokens(**_arranged(features=features, importance=importance)),
             config,
             LAYOUT,
         ).index
         for image in range(3):
             own = slice(image * LAYOUT.crops, (image + 1) * LAYOUT.crops)
             values = {"features": features[own], "importance": importance[own]}
-            arranged = arrange(values, LAYOUT)
+            arranged = _arranged(**values)
             assert torch.equal(
                 choose(VisualTokens(**arranged), config, LAYOUT).index[0], together[image]
             )
@@ -201,5 +210,5 @@ def test_a_model_that_is_merged_otherwise_is_refused(
     changes: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(ConfigError) as raised:
-        LLAVA_NEXT.largest(_config(**changes))
+        LLAVA_NEXT.largest(SimpleNamespace(get_hf_config=lambda: _config(**changes)))
     assert str(raised.value) == sentence

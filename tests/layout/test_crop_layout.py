@@ -30,6 +30,11 @@ def config() -> Any:
     return AutoConfig.from_pretrained(MODELS / "demo-next")
 
 
+def _info(config: Any) -> Any:
+    """What a family asks of vLLM's processing info."""
+    return SimpleNamespace(get_hf_config=lambda: config)
+
+
 def _merged(config: Any, layout: CropLayout, size: tuple[int, int]) -> torch.Tensor:
     """What vLLM makes of tokens that are their own number, crop after crop."""
     stand_in: Any = SimpleNamespace(config=config, image_newline=torch.tensor([float(NEWLINE)]))
@@ -44,7 +49,7 @@ def _merged(config: Any, layout: CropLayout, size: tuple[int, int]) -> torch.Ten
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_all_positions_are_what_vllm_merges(config: Any, size: tuple[int, int]) -> None:
-    layout = LLAVA_NEXT.layout(config, *size)
+    layout = LLAVA_NEXT.layout(_info(config), *size, {})
     expected = _merged(config, layout, size)
     patches, newline = layout.patches_at(torch.arange(layout.tokens))
     found = layout.sources(torch.device("cpu"))[patches].masked_fill(newline, NEWLINE)
@@ -57,15 +62,15 @@ def test_the_count_is_that_of_vllms_placeholders(config: Any, size: tuple[int, i
     context: Any = SimpleNamespace(get_hf_config=lambda _: config)
     info = LlavaNextProcessingInfo(context)
     count = info.get_num_image_tokens(image_height=size[0], image_width=size[1])
-    assert LLAVA_NEXT.layout(config, *size).tokens == count
-    assert count <= LLAVA_NEXT.largest(config).tokens == info.get_max_image_tokens() == 336
+    assert LLAVA_NEXT.layout(_info(config), *size, {}).tokens == count
+    assert count <= LLAVA_NEXT.largest(_info(config)).tokens == info.get_max_image_tokens() == 336
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_patches_of_crops_are_those_whose_source_is_in_the_crop(
     config: Any, size: tuple[int, int]
 ) -> None:
-    layout = LLAVA_NEXT.layout(config, *size)
+    layout = LLAVA_NEXT.layout(_info(config), *size, {})
     crop = layout.sources(torch.device("cpu")) // layout.base
     expected = [(crop == number).nonzero().flatten().tolist() for number in range(layout.crops)]
     found = layout.patches_of_crops(torch.device("cpu"))
@@ -76,7 +81,7 @@ def test_patches_of_crops_are_those_whose_source_is_in_the_crop(
 def test_importance_has_the_same_mean_in_every_crop_and_padding_has_no_say(
     config: Any, size: tuple[int, int]
 ) -> None:
-    layout = LLAVA_NEXT.layout(config, *size)
+    layout = LLAVA_NEXT.layout(_info(config), *size, {})
     generator = torch.Generator().manual_seed(0)
     raw = torch.rand(2 * layout.crops, layout.base, generator=generator)
     raw *= torch.logspace(-3, 0, 2 * layout.crops).unsqueeze(1)
@@ -85,7 +90,8 @@ def test_importance_has_the_same_mean_in_every_crop_and_padding_has_no_say(
     padding[sources] = False
     raw = raw.view(2, -1).masked_fill(padding, 1e6).view(raw.shape)
     numbers = torch.arange(raw.numel(), dtype=torch.float32).view(*raw.shape, 1)
-    features, importance = arrange({"features": numbers, "scores": raw}, layout).values()
+    whole = {"features": numbers.view(2, -1, 1), "scores": raw.view(2, -1)}
+    features, importance = arrange(whole, layout).values()
     for image in range(2):
         begin = image * layout.crops * layout.base
         assert features[image, :, 0].tolist() == (sources + begin).tolist()

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from vllm_pruner.family import EncoderImage
 from vllm_pruner.layout.crop_layout import CropLayout
 from vllm_pruner.plan import ImagePlan
 from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.tower import EncoderImage
 from vllm_pruner.worker.batches import Batch, batches
 
 ONE = CropLayout(16, 4)
@@ -35,11 +35,11 @@ def _taken(found: list[Batch]) -> list[str]:
 
 
 @pytest.mark.parametrize("crops_at_once", [1, 5, 6, 100])
-def test_a_batch_holds_no_more_crops_than_the_tower_may_encode(crops_at_once: int) -> None:
+def test_a_batch_holds_no_more_rows_than_the_tower_may_encode(crops_at_once: int) -> None:
     draw = random.Random(crops_at_once)
     images = [_image(draw.choice(LAYOUTS)) for _ in range(40)]
     plans = [_plan(place, tokens=4) for place in range(40)]
-    found = list(batches(images, plans, crops_at_once))
+    found = list(batches(images, plans, crops_at_once * ONE.base))
     assert _taken(found) == [plan.image for plan in plans]
     crops = [[image.layout.crops for image in batch.images] for batch in found]
     assert all(sum(each) <= crops_at_once or len(each) == 1 for each in crops)
@@ -50,27 +50,37 @@ def test_a_batch_holds_no_more_crops_than_the_tower_may_encode(crops_at_once: in
     )
 
 
-def test_a_group_shares_layout_and_settings_and_knows_its_crops() -> None:
-    layouts = [LAYOUTS[0], LAYOUTS[0], LAYOUTS[1], LAYOUTS[1], LAYOUTS[0]]
-    budgets = [4, 4, 4, 5, 5]
+def test_a_group_shares_layout_and_settings_wherever_its_images_stand() -> None:
+    layouts = [LAYOUTS[0], LAYOUTS[0], LAYOUTS[1], LAYOUTS[1], LAYOUTS[0], LAYOUTS[0]]
+    budgets = [4, 4, 4, 5, 5, 4]
     plans = [_plan(place, tokens=tokens) for place, tokens in enumerate(budgets)]
-    (batch,) = batches([_image(layout) for layout in layouts], plans, 100)
-    groups = list(batch.groups())
-    assert [group.texts for group in groups] == [[(0,), (1,)], [(2,)], [(3,)], [(4,)]]
-    assert [group.crops for group in groups] == [
-        slice(0, 2),
-        slice(2, 5),
-        slice(5, 8),
-        slice(8, 9),
-    ]
+    (batch,) = batches([_image(layout) for layout in layouts], plans, 10_000)
+    groups = batch.groups()
+    assert [group.places for group in groups] == [[0, 1, 5], [2], [3], [4]]
+    assert [group.texts for group in groups] == [[(0,), (1,), (5,)], [(2,)], [(3,)], [(4,)]]
     assert [group.config.tokens for group in groups] == [4, 4, 5, 5]
+    numbers = torch.arange(10 * 16)
+    crops = [group.of(numbers)[:, ::16].div(16, rounding_mode="floor") for group in groups]
+    assert [each.tolist() for each in crops] == [
+        [[0], [1], [9]],
+        [[2, 3, 4]],
+        [[5, 6, 7]],
+        [[8]],
+    ]
+
+
+def test_neighbours_are_a_view_of_the_batch() -> None:
+    plans = [_plan(place, tokens=4) for place in range(3)]
+    (group,) = next(batches([_image(ONE)] * 3, plans, 100)).groups()
+    column = torch.rand(3 * 16, 5)
+    assert group.of(column).data_ptr() == column.data_ptr()
 
 
 def test_images_that_are_shrunk_alike_are_encoded_together() -> None:
     settings = [{"tokens": 4}, {"tokens": 4}, {"tokens": 9}, {"rate": 0.0}]
     plans = [_plan(place, method="resize", **each) for place, each in enumerate(settings)]
     plans += [_plan(4, tokens=4)]
-    found = list(batches([_image(ONE)] * 5, plans, 100))
+    found = list(batches([_image(ONE)] * 5, plans, 1_000))
     assert [batch.small_grid for batch in found] == [(2, 2), (3, 3), None]
     assert [len(batch.images) for batch in found] == [2, 1, 2]
 

@@ -30,12 +30,13 @@ class Asker:
         def encode(places: list[int]) -> dict[str, torch.Tensor]:
             calls.append("".join(images[place] for place in places))
             values = torch.tensor([float(ord(images[place])) for place in places])
-            features = values.view(-1, 1, 1).expand(-1, TOKENS, WIDTH).bfloat16()
-            importance = values.view(-1, 1).expand(-1, TOKENS) + 0.001
-            return {"features": features, "importance": importance}
+            rows = values.repeat_interleave(TOKENS)
+            features = rows.unsqueeze(1).expand(-1, WIDTH).bfloat16()
+            return {"features": features, "importance": rows + 0.001}
 
-        crops = [1] * len(images)
-        features, importance = self.cache.fetch(list(images), crops, encode).values()
+        lengths = [TOKENS] * len(images)
+        fetched = self.cache.fetch(list(images), lengths, encode).values()
+        features, importance = (rows.unflatten(0, (-1, TOKENS)) for rows in fetched)
         values = torch.tensor([float(ord(image)) for image in images])
         assert features.dtype == torch.bfloat16
         assert features[:, 0, 0].tolist() == values.tolist()
@@ -99,71 +100,90 @@ def test_its_memory_takes_the_types_it_is_told_under_any_default() -> None:
     assert ask("a") == []
 
 
-def _tower(calls: list[list[int]], crops: list[int]) -> Callable[[list[int]], Any]:
-    """Every crop a number of its own: ten times the image's place, and its place in the image."""
+def _tower(calls: list[list[int]], slots: list[int]) -> Callable[[list[int]], Any]:
+    """Every slot of an image a number of its own: ten times the image's place, and its own."""
 
     def encode(places: list[int]) -> dict[str, torch.Tensor]:
         calls.append(places)
-        values = torch.tensor(
-            [10.0 * place + crop for place in places for crop in range(crops[place])]
-        )
-        features = values.view(-1, 1, 1).expand(-1, TOKENS, WIDTH).bfloat16()
-        importance = values.view(-1, 1).expand(-1, TOKENS)
-        return {"features": features, "importance": importance}
+        numbers = [10.0 * place + slot for place in places for slot in range(slots[place])]
+        values = torch.tensor(numbers).repeat_interleave(TOKENS)
+        features = values.unsqueeze(1).expand(-1, WIDTH).bfloat16()
+        return {"features": features, "importance": values}
 
     return encode
 
 
-def test_images_of_several_crops_are_kept_and_forgotten_as_a_whole() -> None:
+def _fetch(
+    cache: FeatureCache, names: str, slots: list[int], calls: list[list[int]]
+) -> tuple[list[float], list[float]]:
+    """The numbers of all slots, by their features and by their importance."""
+    lengths = [TOKENS * each for each in slots]
+    found = cache.fetch(list(names), lengths, _tower(calls, slots))
+    assert found["importance"].unflatten(0, (-1, TOKENS)).std(dim=1).max() == 0
+    return found["features"][::TOKENS, 0].tolist(), found["importance"][::TOKENS].tolist()
+
+
+def test_images_of_several_slots_are_kept_and_forgotten_as_a_whole() -> None:
     cache = FeatureCache(7 * IMAGE_BYTES, TOKENS, COLUMNS, torch.device("cpu"))
-    names, crops = ["a", "b", "c"], [3, 1, 3]
     calls: list[list[int]] = []
     for _ in range(2):
-        features, importance = cache.fetch(names, crops, _tower(calls, crops)).values()
-        assert features[:, 0, 0].tolist() == importance[:, 0].tolist() == [0, 1, 2, 10, 20, 21, 22]
+        features, importance = _fetch(cache, "abc", [3, 1, 3], calls)
+        assert features == importance == [0, 1, 2, 10, 20, 21, 22]
     assert calls == [[0, 1, 2]]
-    # Two crops of d take the place of a, asked for longest ago: e finds room beside it.
-    cache.fetch(["d"], [2], _tower(calls, [2]))
-    cache.fetch(["e"], [1], _tower(calls, [1]))
+    # Two slots of d take the place of a, asked for longest ago: e finds room beside it.
+    _fetch(cache, "d", [2], calls)
+    _fetch(cache, "e", [1], calls)
     assert len(cache) == 4
     calls.clear()
-    cache.fetch(["b", "c", "d", "e"], [1, 3, 2, 1], _tower(calls, [1, 3, 2, 1]))
+    _fetch(cache, "bcde", [1, 3, 2, 1], calls)
     assert calls == []
     # Room for five is made of b, c and d; one slot stays free.
-    features = cache.fetch(["f"], [5], _tower(calls, [5]))["features"]
-    assert features[:, 0, 0].tolist() == [0, 1, 2, 3, 4]
+    assert _fetch(cache, "f", [5], calls)[0] == [0, 1, 2, 3, 4]
     assert (calls, len(cache)) == ([[0]], 2)
-    cache.fetch(["e", "f"], [1, 5], _tower(calls, [1, 5]))
+    _fetch(cache, "ef", [1, 5], calls)
     assert calls == [[0]]
 
 
-def test_an_image_of_more_crops_than_there_is_room_for_pushes_nothing_out() -> None:
+def test_an_image_of_more_slots_than_there_are_pushes_nothing_out() -> None:
     cache = FeatureCache(2 * IMAGE_BYTES, TOKENS, COLUMNS, torch.device("cpu"))
     calls: list[list[int]] = []
-    cache.fetch(["a"], [2], _tower(calls, [2]))
-    cache.fetch(["b"], [3], _tower(calls, [3]))
-    cache.fetch(["a"], [2], _tower(calls, [2]))
+    for name, slots in (("a", 2), ("b", 3), ("a", 2)):
+        _fetch(cache, name, [slots], calls)
     assert calls == [[0], [0]]
 
 
 def test_one_name_for_images_of_different_sizes_never_gives_rows_that_do_not_fit() -> None:
     cache = FeatureCache(9 * IMAGE_BYTES, TOKENS, COLUMNS, torch.device("cpu"))
     calls: list[list[int]] = []
-    assert len(cache.fetch(["a"], [2], _tower(calls, [2]))["features"]) == 2
-    assert len(cache.fetch(["a"], [3], _tower(calls, [3]))["features"]) == 3
+    assert len(_fetch(cache, "a", [2], calls)[0]) == 2
+    assert len(_fetch(cache, "a", [3], calls)[0]) == 3
+
+
+@pytest.mark.parametrize("rows", [1, TOKENS - 1, TOKENS, TOKENS + 1, 3 * TOKENS - 2])
+def test_an_image_of_any_length_comes_back_whole(rows: int) -> None:
+    """Its last slot is not full; what an image before it left there is not seen."""
+    cache = FeatureCache(3 * IMAGE_BYTES, TOKENS, COLUMNS, torch.device("cpu"))
+    _fetch(cache, "z", [3], [])
+    cache.clear()
+    made = {"features": torch.rand(rows, WIDTH).bfloat16(), "importance": torch.rand(rows)}
+    for _ in range(2):
+        found = cache.fetch(["a"], [rows], lambda _places: made)
+        assert all(torch.equal(found[name], made[name]) for name in made)
+    assert (cache.hits, cache.misses) == (1, 2)
+    assert cache.bytes == -(-rows // TOKENS) * IMAGE_BYTES
 
 
 def test_it_keeps_as_many_columns_as_it_is_told_and_counts_their_bytes() -> None:
     columns = {**COLUMNS, "keys": (2, torch.float32)}
     cache = FeatureCache(2 * IMAGE_BYTES, TOKENS, columns, torch.device("cpu"))
     made = {
-        "features": torch.rand(1, TOKENS, WIDTH).bfloat16(),
-        "importance": torch.rand(1, TOKENS),
-        "keys": torch.rand(1, TOKENS, 2),
+        "features": torch.rand(TOKENS, WIDTH).bfloat16(),
+        "importance": torch.rand(TOKENS),
+        "keys": torch.rand(TOKENS, 2),
     }
     for _ in range(2):
-        found = cache.fetch(["a"], [1], lambda _places: made)
+        found = cache.fetch(["a"], [TOKENS], lambda _places: made)
         assert all(torch.equal(found[name], made[name]) for name in columns)
     assert (cache.hits, cache.misses) == (1, 1)
-    cache.fetch(["b"], [1], lambda _places: made)
+    cache.fetch(["b"], [TOKENS], lambda _places: made)
     assert len(cache) == 1

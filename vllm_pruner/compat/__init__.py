@@ -3,6 +3,7 @@
 from vllm_pruner.compat.chat import patch_chat
 from vllm_pruner.compat.endpoints import enable_endpoints
 from vllm_pruner.compat.engine_args import patch_engine_args
+from vllm_pruner.compat.mrope import enable_position_hook, enable_position_hook_on_cpu
 from vllm_pruner.compat.processor import (
     bare_image_cache,
     image_identities,
@@ -24,6 +25,8 @@ __all__ = [
     "check",
     "check_version",
     "enable_endpoints",
+    "enable_position_hook",
+    "enable_position_hook_on_cpu",
     "image_identities",
     "is_known",
     "patch_chat",

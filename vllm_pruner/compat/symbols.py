@@ -58,10 +58,24 @@ _OPENAI = "vllm.entrypoints.openai"
 _COMPAT, _PROMPT, _WORKER = "vllm_pruner.compat", "vllm_pruner.prompt", "vllm_pruner.worker"
 _EVERY, _SERVER, _TRACING, _ENGINE = Process
 
+
+def _qwen(file: str, model: str, tower: str) -> list[Symbol]:
+    """What a model with rotary positions of several dimensions, and its tower, have to have."""
+    methods = (
+        "_parse_and_validate_image_input embed_multimodal load_weights get_mrope_input_positions "
+        "recompute_mrope_positions get_encoder_cudagraph_config"
+    )
+    names = [*(f"{model}.{method}" for method in methods.split())]
+    names += [f"{tower}.prepare_encoder_metadata", f"{tower}.forward"]
+    return _symbols(_ENGINE, _WORKER, f"{MODELS}.{file}", " ".join(names))
+
+
 # fmt: off
 SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_EVERY, f"{_COMPAT}.engine_args", "vllm.engine.arg_utils",
         "EngineArgs.add_cli_args EngineArgs.from_cli_args EngineArgs.create_model_config"),
+    *_symbols(_EVERY, f"{_COMPAT}.mrope", "vllm.config.multimodal",
+        "MultiModalConfig.is_multimodal_pruning_enabled MultiModalConfig.mm_processor_kwargs"),
     *_symbols(_EVERY, "vllm_pruner.plugin", "vllm.engine.arg_utils",
         "EngineArgs.mm_processor_kwargs EngineArgs.model_class_overrides "
         "EngineArgs.otlp_traces_endpoint"),
@@ -89,7 +103,8 @@ SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_SERVER, _PROMPT, "vllm.multimodal.inputs",
         "MultiModalFieldConfig.batched MultiModalKwargsItem MultiModalKwargsItems.from_hf_inputs "
         "MultiModalKwargsItems.require_data PlaceholderRange.get_num_embeds"),
-    *_symbols(_SERVER, _PROMPT, "vllm.multimodal.parse", "ImageEmbeddingItems.get_feature_size"),
+    *_symbols(_SERVER, _PROMPT, "vllm.multimodal.parse",
+        "ImageEmbeddingItems.get_feature_size DictEmbeddingItems MultiModalDataItems.select"),
     *_symbols(_SERVER, _PROMPT, f"{_PROCESSING}",
         "BaseProcessingInfo.get_mm_max_tokens_per_item BaseProcessingInfo.parse_mm_data "
         "BaseProcessingInfo.get_hf_config BaseProcessingInfo.get_tokenizer "
@@ -113,6 +128,8 @@ SYMBOLS: tuple[Symbol, ...] = (
         "AuthenticationMiddleware.verify_token"),
     *_symbols(_SERVER, "vtprune_server", "vllm.exceptions", "VLLMValidationError"),
     *_symbols(_SERVER, "vtprune_server", "vllm.multimodal.parse", "ImageSize"),
+    *_symbols(_SERVER, "vtprune_server", "vllm.multimodal.inputs",
+        "MultiModalFieldElem.field BaseMultiModalField.reduce_data"),
     *_symbols(_SERVER, "vtprune_server", "vllm.envs", "VLLM_API_KEY"),
     *_symbols(_TRACING, f"{_COMPAT}.tracing", "vllm.v1.engine.async_llm", "AsyncLLM.generate"),
     *_symbols(_TRACING, f"{_COMPAT}.tracing", "vllm.v1.engine.output_processor",
@@ -141,9 +158,26 @@ SYMBOLS: tuple[Symbol, ...] = (
         "LlavaNextForConditionalGeneration._image_pixels_to_features "
         "LlavaNextForConditionalGeneration.embed_multimodal "
         "LlavaNextForConditionalGeneration.load_weights"),
+    *_symbols(_ENGINE, f"{_COMPAT}.mrope", "vllm.platforms", "current_platform"),
+    *_symbols(_ENGINE, _WORKER, "vllm.multimodal.inputs",
+        "PlaceholderRange.offset PlaceholderRange.length MultiModalFeatureSpec.mm_position "
+        "MultiModalFeatureSpec.data"),
+    *_symbols(_ENGINE, f"{_COMPAT}.mrope", "vllm.v1.worker.gpu_model_runner",
+        "GPUModelRunner._init_mrope_positions GPUModelRunner._gather_mm_embeddings"),
+    *_qwen("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", "Qwen2_5_VisionTransformer"),
+    *_qwen("qwen3_vl", "Qwen3VLForConditionalGeneration", "Qwen3_VisionTransformer"),
     *_symbols(_ENGINE, _PROMPT, f"{MODELS}.llava", "LlavaProcessingInfo.get_max_image_tokens"),
     *_symbols(_ENGINE, "vllm_pruner.families", "vllm.multimodal",
-        "MULTIMODAL_REGISTRY.register_processor"),
+        "MULTIMODAL_REGISTRY.register_processor MULTIMODAL_REGISTRY.get_processing_info"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.qwen2_vl",
+        "Qwen2VLProcessingInfo._get_vision_info Qwen2VLProcessingInfo.get_image_processor "
+        "Qwen2VLProcessingInfo.get_image_size_with_most_features"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.qwen2_5_vl",
+        "Qwen2_5_VLDummyInputsBuilder Qwen2_5_VLMultiModalProcessor Qwen2_5_VLProcessingInfo"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.qwen3_vl",
+        "Qwen3VLDummyInputsBuilder Qwen3VLMultiModalProcessor Qwen3VLProcessingInfo"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.qwen3_vl_moe",
+        "Qwen3VLMoeForConditionalGeneration Qwen3VLMoeProcessingInfo"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.llava",
         "LlavaForConditionalGeneration.get_mm_lora_token_counts LlavaDummyInputsBuilder "
         "LlavaMultiModalProcessor LlavaProcessingInfo"),

@@ -1,11 +1,13 @@
-"""The inside of vLLM's CLIP and SigLIP towers.
+"""The inside of vLLM's vision towers: CLIP, SigLIP and Qwen-VL's.
 
 Replaces: nothing.
 Why: methods read query and key of a layer, and shrunk images need other positions; vLLM's
 interfaces show a tower's output only.
 Relies on: `vision_model.encoder.layers[i].self_attn.attn` being an `MMEncoderAttention`, which is
 called with query, key and value of `[images, tokens, heads * size]` each and has `num_heads` (this
-rank's) and `scale`; towers built only up to the feature layer; the whole of
+rank's) and `scale`; of Qwen-VL's towers, `blocks[i].attn.attn` being one, which is called with the
+keywords `query` and `key` of `[1, patches, heads, size]`, positions applied; CLIP and SigLIP towers
+built only up to the feature layer; the whole of
 `vision_model.embeddings.position_embedding` being looked up and added to the patches whatever the
 image's size. vLLM's SigLIP has an `interpolate_pos_encoding` of its own, but that takes the width
 for the number of positions.
@@ -26,27 +28,34 @@ if TYPE_CHECKING:
 __all__ = ["position_embedding", "tower_attention"]
 
 
-def tower_attention(tower: nn.Module, layer: int = -1) -> MMEncoderAttention:
-    """Return the attention module of a tower's layer; by default of the last one, which produces
-    the features.
+def tower_attention(
+    tower: nn.Module, layers: str, layer: int, attention: str
+) -> MMEncoderAttention:
+    """Return the attention module of a tower's layer.
+
+    Args:
+        tower: vLLM's vision model.
+        layers: where its list of layers is.
+        layer: index into it; -1 is the last one.
+        attention: where the module is in a layer.
 
     Raises:
         RuntimeError: the tower has no such module.
     """
     from vllm.model_executor.layers.attention import MMEncoderAttention
 
-    attention: nn.Module
+    found: nn.Module
     try:
-        layers: Any = tower.get_submodule("vision_model.encoder.layers")
-        attention = layers[layer].self_attn.attn
+        blocks: Any = tower.get_submodule(layers)
+        found = blocks[layer].get_submodule(attention)
     except (AttributeError, IndexError):
-        attention = tower
-    if not isinstance(attention, MMEncoderAttention):
+        found = tower
+    if not isinstance(found, MMEncoderAttention):
         raise RuntimeError(
             f"vtprune: {type(tower).__name__} has no MMEncoderAttention at "
-            f"vision_model.encoder.layers[{layer}].self_attn.attn as it has in vLLM {SUPPORTED}"
+            f"{layers}[{layer}].{attention} as it has in vLLM {SUPPORTED}"
         )
-    return attention
+    return found
 
 
 def position_embedding(tower: nn.Module) -> nn.Embedding:

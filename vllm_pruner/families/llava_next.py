@@ -7,6 +7,7 @@ each row. A rate or a number of tokens counts all of these; `newlines` says how 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
@@ -18,22 +19,25 @@ from vllm.model_executor.models.llava_next import (
 )
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from vllm_pruner.family import EncoderImage, Family
+from vllm_pruner.families.llava import seen
+from vllm_pruner.family import Family
 from vllm_pruner.layout.crop_layout import CropLayout
 from vllm_pruner.methods.base import Method, Need
 from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
 from vllm_pruner.settings.errors import ConfigError
+from vllm_pruner.tower import EncoderImage
+from vllm_pruner.worker.crop_tower import CropTower, crop_side, crop_tokens
 from vllm_pruner.worker.model import PrunedModel
-from vllm_pruner.worker.tower import crop_side, crop_tokens
 
 __all__ = ["LLAVA_NEXT", "PrunedLlavaNext"]
 
 _MERGE = "spatial_unpad"
 
 
-def largest(hf_config: Any) -> CropLayout:
+def largest(info: Any) -> CropLayout:
     """Return the layout of a picture that fills the grid with most tokens; see `Family.largest`."""
+    hf_config = info.get_hf_config()
     merge = getattr(hf_config, "mm_patch_merge_type", _MERGE)
     if merge != _MERGE:
         raise ConfigError(f"mm_patch_merge_type is {merge!r}; allowed: {_MERGE!r}, as vLLM merges")
@@ -47,12 +51,16 @@ def largest(hf_config: Any) -> CropLayout:
             f"a crop has {tokens} visual tokens under vision_feature_select_strategy "
             f"{hf_config.vision_feature_select_strategy!r}; allowed: {side**2}, a square"
         )
-    layouts = (layout(hf_config, *size) for size in hf_config.image_grid_pinpoints)
+    layouts = (_layout_of(hf_config, *size) for size in hf_config.image_grid_pinpoints)
     return max(layouts, key=lambda each: each.tokens)
 
 
-def layout(hf_config: Any, height: int, width: int) -> CropLayout:
+def layout(info: Any, height: int, width: int, mm_kwargs: Mapping[str, object]) -> CropLayout:
     """Return the layout of an image of that many pixels; see `Family.layout`."""
+    return _layout_of(info.get_hf_config(), height, width)
+
+
+def _layout_of(hf_config: Any, height: int, width: int) -> CropLayout:
     side = crop_side(hf_config)
     grid = get_anyres_image_grid_shape(
         (height, width), hf_config.image_grid_pinpoints, hf_config.vision_config.image_size
@@ -70,7 +78,7 @@ def layout(hf_config: Any, height: int, width: int) -> CropLayout:
 def images(hf_config: Any, image_input: Any) -> list[EncoderImage]:
     """Return the images of a batch, without the crops that pad them to the one with most."""
     sizes = image_input["image_sizes"].tolist()  # on the CPU already
-    layouts = [layout(hf_config, *size) for size in sizes]
+    layouts = [_layout_of(hf_config, *size) for size in sizes]
     return [
         EncoderImage(pixels[: each.crops], each)
         for pixels, each in zip(image_input["pixel_values"], layouts, strict=True)
@@ -88,7 +96,7 @@ def check_method(hf_config: Any, method: Method) -> None:
         )
 
 
-LLAVA_NEXT = Family("llava_next", largest, layout, images, check_method)
+LLAVA_NEXT = Family("llava_next", largest, layout, images, CropTower, seen, check_method)
 
 
 class PrunedLlavaNextInfo(PrunedInfo, LlavaNextProcessingInfo):

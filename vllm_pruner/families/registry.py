@@ -10,6 +10,8 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from vllm.multimodal import MULTIMODAL_REGISTRY
+
 from vllm_pruner.family import Family
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.errors import ConfigError
@@ -23,6 +25,9 @@ GROUP = "vtprune.families"
 _BUILT_IN = {
     "LlavaForConditionalGeneration": "vllm_pruner.families.llava:PrunedLlava",
     "LlavaNextForConditionalGeneration": "vllm_pruner.families.llava_next:PrunedLlavaNext",
+    "Qwen2_5_VLForConditionalGeneration": "vllm_pruner.families.qwen2_5_vl:PrunedQwen2_5_VL",
+    "Qwen3VLForConditionalGeneration": "vllm_pruner.families.qwen3_vl:PrunedQwen3VL",
+    "Qwen3VLMoeForConditionalGeneration": "vllm_pruner.families.qwen3_vl:PrunedQwen3VLMoe",
 }
 
 
@@ -72,17 +77,21 @@ def _load(architecture: str) -> Family:
     return family
 
 
-def visual_tokens(hf_config: Any, config: PruneConfig) -> int:
+def visual_tokens(model_config: Any, config: PruneConfig) -> int:
     """Return the most visual tokens that an image of this model has, unpruned.
+
+    Args:
+        model_config: vLLM's, with the pruning class in place of the stock one.
+        config: the settings of images without their own.
 
     Raises:
         ConfigError: the model cannot be pruned, or not with these settings.
     """
-    family = family_of(hf_config)
-    tokens = family.largest(hf_config).tokens
+    family = family_of(model_config.hf_config)
+    tokens = family.largest(MULTIMODAL_REGISTRY.get_processing_info(model_config)).tokens
     if config.tokens is not None and config.tokens > tokens:
         raise ConfigError(
             f"tokens is {config.tokens}; allowed: 1 to {tokens}, an image's visual tokens here"
         )
-    family.check_method(hf_config, config.resolved[0])
+    family.check_method(model_config.hf_config, config.resolved[0])
     return tokens

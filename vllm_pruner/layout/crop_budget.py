@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from vllm_pruner.layout.crop_layout import CropLayout
 from vllm_pruner.layout.newlines import method_budget, with_newlines
 from vllm_pruner.methods.base import Kept, Need, VisualTokens
 
 if TYPE_CHECKING:
-    from vllm_pruner.layout.crop_layout import CropLayout
+    from vllm_pruner.layout.layout import Layout
     from vllm_pruner.settings.config import PruneConfig
 
 __all__ = ["choose"]
 
 
-def choose(tokens: VisualTokens, config: PruneConfig, layout: CropLayout) -> Kept:
+def choose(tokens: VisualTokens, config: PruneConfig, layout: Layout) -> Kept:
     """Return the kept positions of each image; of images of one crop also the merged rows.
 
     Args:
@@ -34,6 +35,7 @@ def choose(tokens: VisualTokens, config: PruneConfig, layout: CropLayout) -> Kep
     keep = config.keep_count(layout.tokens)
     if layout.crops == 1:
         return method.choose(tokens, keep, options)
+    assert isinstance(layout, CropLayout)
     budget = method_budget(keep, layout)
     if config.crop_budget == "joint":
         chosen = _indices(method.choose(tokens, budget, options))

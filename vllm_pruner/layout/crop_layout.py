@@ -5,8 +5,7 @@ enlarged and padded to fill the grid). The decoder sees the base crop's tokens, 
 all other crops together, without the padding around the picture, with a newline token after each of
 its rows. All of it follows from the image's size, so nothing here reads a tensor.
 
-There are two ways to count. A *patch* is a token that comes from the tower and is not padding,
-numbered in the decoder's order. A *position* counts the newlines too, as placeholders do.
+Patches and positions are counted as `layout` says.
 """
 
 from __future__ import annotations
@@ -14,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+
+from vllm_pruner.layout.layout import View
 
 __all__ = ["CropLayout"]
 
@@ -42,6 +43,11 @@ class CropLayout:
     def crops(self) -> int:
         """Number of crops that the tower encodes."""
         return 1 + self.grid[0] * self.grid[1]
+
+    @property
+    def encoded(self) -> int:
+        """Number of rows that the tower makes of all crops, padding included."""
+        return self.crops * self.base
 
     @property
     def whole_grid(self) -> tuple[int, int] | None:
@@ -105,3 +111,11 @@ class CropLayout:
         newline = (in_raster >= 0) & (column == self.width)
         patch = (self.base + row * self.width + column).where(in_raster >= 0, positions)
         return patch.masked_fill(newline, 0), newline
+
+    def views(self) -> list[View]:
+        """Return the base crop, and the raster of the other crops if there are any."""
+        missing = self.side * self.side - self.base
+        whole = (0, self.side)
+        base = View((0, 0), whole, whole, 0, self.base, missing)
+        raster = View(self.grid, self.rows, self.columns, self.base, self.patches)
+        return [base, raster] if self.height else [base]

@@ -12,15 +12,16 @@ import torch
 from vtprune_kernels import gather_rows
 
 from vllm_pruner.layout.crop_layout import CropLayout
+from vllm_pruner.layout.layout import Layout
 
 __all__ = ["arrange"]
 
 
-def arrange(values: dict[str, torch.Tensor], layout: CropLayout) -> dict[str, torch.Tensor]:
+def arrange(values: dict[str, torch.Tensor], layout: Layout) -> dict[str, torch.Tensor]:
     """Return features, scores and keys of the patches of images that share a layout.
 
     Args:
-        values: `[images * crops, N, ...]` each, image by image; a score is `[images * crops, N]`.
+        values: `[images, encoded, ...]` each, crop by crop; a score is `[images, encoded]`.
         layout: the shared layout.
 
     Returns:
@@ -28,11 +29,10 @@ def arrange(values: dict[str, torch.Tensor], layout: CropLayout) -> dict[str, to
     """
     if layout.crops == 1:
         return values
+    assert isinstance(layout, CropLayout)
     sources = layout.sources(next(iter(values.values())).device)
     whole = [
-        value.unflatten(0, (-1, layout.crops)).flatten(1, 2)
-        if value.dim() == 3
-        else _on_one_scale(value, sources, layout)
+        value if value.dim() == 3 else _on_one_scale(value, sources, layout)
         for value in values.values()
     ]
     rows = gather_rows(whole, sources.expand(len(whole[0]), -1))
@@ -43,7 +43,7 @@ def _on_one_scale(score: torch.Tensor, sources: torch.Tensor, layout: CropLayout
     """Return `[images, crops * N]`: each score divided by the mean over its crop's patches."""
     is_patch = torch.zeros(layout.crops * layout.base, dtype=torch.bool, device=score.device)
     is_patch = is_patch.index_fill_(0, sources, True).view(layout.crops, layout.base)
-    score = score.unflatten(0, (-1, layout.crops))
+    score = score.unflatten(1, (layout.crops, layout.base))
     total = score.where(is_patch, 0.0).sum(dim=2, keepdim=True)
     mean = total / is_patch.sum(dim=1, keepdim=True).clamp_min(1)
     return (score / mean.clamp_min(torch.finfo(score.dtype).tiny)).flatten(1)

@@ -8,7 +8,7 @@ plan. So another question, rate or method does not preprocess a known image agai
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 from transformers.feature_extraction_utils import BatchFeature
@@ -57,6 +57,15 @@ def _take(inputs: ProcessorInputs) -> tuple[list[ImagePlan], ProcessorInputs]:
     return plans, dataclasses.replace(inputs, hf_processor_mm_kwargs=kwargs)
 
 
+def _only(modalities: Set[str], inputs: ProcessorInputs) -> ProcessorInputs:
+    """Return the inputs with media of some modalities only."""
+    uuids = inputs.mm_uuid_items
+    if uuids is not None:
+        uuids = {name: uuids[name] for name in modalities & uuids.keys()}
+    data = inputs.mm_data_items.select(modalities)
+    return dataclasses.replace(inputs, mm_data_items=data, mm_uuid_items=uuids)
+
+
 class PlannedItems(_Processor):
     """Mixin for a `BaseMultiModalProcessor` that knows what to do with the plans of `hand_on`.
 
@@ -73,6 +82,22 @@ class PlannedItems(_Processor):
         plans, bare = _take(inputs)
         if not plans:
             return super()._cached_apply_hf_processor(bare, timing_ctx)
+        others = bare.mm_data_items.keys() - {"image"}
+        if not others:
+            return self._planned_images(plans, bare, timing_ctx)
+        images = self._planned_images(plans, _only({"image"}, bare), timing_ctx)
+        rest = super()._cached_apply_hf_processor(_only(others, bare), timing_ctx)
+        return MultiModalProcessingResult(
+            images.prompt_ids,
+            MultiModalKwargsItems({**rest.kwargs, **images.kwargs}),
+            {**rest.hashes, **images.hashes},
+            {**rest.prompt_updates, **images.prompt_updates},
+        )
+
+    def _planned_images(
+        self, plans: list[ImagePlan], bare: ProcessorInputs, timing_ctx: TimingContext
+    ) -> MultiModalProcessingResult:
+        """Return what the engine gets of a prompt whose media are images only."""
         prompt, cache = self._postprocess_prompt(bare.prompt), bare.cache
         identities = {"image": [plan.identity for plan in plans]}
         known = cache.is_cached(identities["image"]) if cache else [False] * len(plans)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from vllm_pruner import compat
@@ -22,6 +23,8 @@ else:
     _Info = object
 
 __all__ = ["PrunedInfo"]
+
+_NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
 class PrunedInfo(_Info):
@@ -44,16 +47,34 @@ class PrunedInfo(_Info):
 
     def get_max_image_tokens(self) -> int:
         """Return the most visual tokens that an image has, unpruned."""
-        return self.family.largest(self.get_hf_config()).tokens
+        return self.family.largest(self).tokens
 
-    def image_tokens(self, size: ImageSize | None) -> int | None:
+    def image_tokens(
+        self, size: ImageSize | None, mm_kwargs: Mapping[str, object] = _NOTHING
+    ) -> int | None:
         """Return the visual tokens of an image, unpruned; None if they depend on its size and that
-        is not known."""
+        is not known.
+
+        Args:
+            size: in pixels, before the processor resizes it.
+            mm_kwargs: the request's arguments for the processor.
+        """
         if self.family.one_layout:
             return self.get_max_image_tokens()
         if size is None:
             return None
-        return self.family.layout(self.get_hf_config(), size.height, size.width).tokens
+        return self.family.layout(self, size.height, size.width, mm_kwargs).tokens
+
+    @property
+    def image_token(self) -> int:
+        """The id of the token that stands for an image in a prompt."""
+        return int(self.get_hf_config().image_token_id)
+
+    @property
+    def image_marks(self) -> frozenset[int]:
+        """The ids of the tokens that the chat template puts around an image."""
+        hf_config = self.get_hf_config()
+        return frozenset(getattr(hf_config, name) for name in self.family.marks)
 
     def fault(self, config: PruneConfig) -> str | None:
         """Return what is wrong with settings for this model: one sentence, or None."""
@@ -68,4 +89,5 @@ class PrunedInfo(_Info):
     def get_mm_max_tokens_per_item(
         self, seq_len: int, mm_counts: Mapping[str, int]
     ) -> Mapping[str, int]:
-        return {"image": self.get_max_image_tokens()}
+        others = super().get_mm_max_tokens_per_item(seq_len, mm_counts) or {}
+        return {**others, "image": self.get_max_image_tokens()}

@@ -20,21 +20,30 @@ _USER, _ASSISTANT = "vtpruneuser", "vtpruneassistant"
 class MessageText:
     """Finds the text of every image in a prompt."""
 
-    def __init__(self, tokenizer: Any, image_token: int) -> None:
+    def __init__(
+        self, tokenizer: Any, image_token: int, marks: frozenset[int] = frozenset()
+    ) -> None:
+        """Read the end of a message off the template.
+
+        Args:
+            tokenizer: with the chat template.
+            image_token: stands for an image.
+            marks: stand around an image.
+        """
         self._tokenizer = tokenizer
-        self._image_token = image_token
+        self._image_token, self._marks = image_token, marks | {image_token}
         self._end = _end_of_message(tokenizer)
 
     def of_images(self, prompt: Sequence[int]) -> list[tuple[int, ...]]:
         """Return for each image token of the prompt the ids that follow it in its message.
 
-        Other image tokens are left out; a text that is only white space is empty. Without a chat
-        template, a message ends with the prompt.
+        Image tokens and marks are left out; a text that is only white space is empty. Without a
+        chat template, a message ends with the prompt.
         """
         places = [place for place, token in enumerate(prompt) if token == self._image_token]
         texts: list[tuple[int, ...]] = []
         for place in places:
-            after = [token for token in prompt[place + 1 :] if token != self._image_token]
+            after = [token for token in prompt[place + 1 :] if token not in self._marks]
             text = tuple(after[: self._length(after)])
             # A template's line break after an image asks for nothing.
             texts.append(text if self._tokenizer.decode(text).strip() else ())

@@ -7,11 +7,11 @@ the same `PruneConfig` that the model selects with.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from vllm.multimodal.parse import ImageEmbeddingItems
+from vllm.multimodal.parse import DictEmbeddingItems, ImageEmbeddingItems
 
 from vllm_pruner import compat
 from vllm_pruner.plan import ImagePlan
@@ -44,7 +44,7 @@ class PrunedProcessor(PlannedItems):
         bare, requested, is_dummy = _take_settings(inputs)
         if not (images := bare.mm_data_items.get("image")):
             return super().apply(bare, timing_ctx)
-        tokens = self._image_tokens(images)
+        tokens = self._image_tokens(images, bare.hf_processor_mm_kwargs)
         configs = self._resolve(requested, tokens)
         plans = self._plans(configs, bare, is_dummy)
         output = super().apply(hand_on(plans, bare), timing_ctx)
@@ -55,19 +55,21 @@ class PrunedProcessor(PlannedItems):
             count_images(configs, tokens, output["mm_placeholders"]["image"], plans)
         return output
 
-    def _image_tokens(self, images: Any) -> list[int | None]:
+    def _image_tokens(self, images: Any, mm_kwargs: Mapping[str, object]) -> list[int | None]:
         """Return the visual tokens of each image, unpruned.
 
         None stands for an image that its client sent before and now only names, if they depend on
-        its size.
+        its size, and for embeddings whose number nothing says yet.
         """
+        if isinstance(images, DictEmbeddingItems):
+            return [None] * len(images)
         if isinstance(images, ImageEmbeddingItems):
             return [images.get_feature_size(place) for place in range(len(images))]
         sizes = [
             images.get_image_size(place) if images.get(place) is not None else None
             for place in range(len(images))
         ]
-        return [self.info.image_tokens(size) for size in sizes]
+        return [self.info.image_tokens(size, mm_kwargs) for size in sizes]
 
     def _resolve(self, requested: object, tokens: list[int | None]) -> list[PruneConfig]:
         """Return the settings of each image.
@@ -121,7 +123,7 @@ class PrunedProcessor(PlannedItems):
 
     @cached_property
     def _message_text(self) -> MessageText:
-        return MessageText(self.info.get_tokenizer(), self.info.get_hf_config().image_token_index)
+        return MessageText(self.info.get_tokenizer(), self.info.image_token, self.info.image_marks)
 
     def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> ProcessorInputs:
         inputs = super().get_dummy_inputs(*args, **kwargs)
@@ -139,7 +141,7 @@ def _take_settings(inputs: ProcessorInputs) -> tuple[ProcessorInputs, object, bo
 
 
 def _refuse_embeddings(images: Any) -> None:
-    if isinstance(images, ImageEmbeddingItems):
+    if isinstance(images, DictEmbeddingItems | ImageEmbeddingItems):
         raise refusal(
             "image_embeds is given, but vtprune prunes in the encoder, which it bypasses; "
             f"allowed: an image, or {KEY} rate 0",

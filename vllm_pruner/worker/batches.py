@@ -1,34 +1,50 @@
 """How the images of a batch are taken together.
 
 A portion is what the tower may encode at once, a batch what it encodes in one call, a group what is
-selected in one call. Images stay in order throughout, so that embeddings come out as they went in.
+selected in one call. Batches are in order; the images of a group may stand anywhere in their batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import groupby, pairwise
+from dataclasses import dataclass, field
+from itertools import accumulate, groupby, pairwise
 
-from vllm_pruner.family import EncoderImage
-from vllm_pruner.layout.crop_layout import CropLayout
+import torch
+
+from vllm_pruner.layout.layout import Layout
 from vllm_pruner.plan import ImagePlan
 from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.tower import EncoderImage
 
 __all__ = ["Batch", "Group", "batches"]
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Neighbours in a batch that have the same layout and settings."""
+    """The images of a batch that have the same layout and settings."""
 
-    layout: CropLayout
+    layout: Layout
     config: PruneConfig
-    texts: list[tuple[int, ...]]
+    rows: int
+    """Rows that the tower makes of an image."""
+
+    texts: list[tuple[int, ...]] = field(default_factory=list)
     """Token ids of the text that asks about each image; see `ImagePlan.text`."""
 
-    crops: slice
-    """Where their crops are among all crops of the batch."""
+    places: list[int] = field(default_factory=list)
+    """Where they are in their batch."""
+
+    starts: list[int] = field(default_factory=list)
+    """Where the rows of each are among the rows of the batch."""
+
+    def of(self, column: torch.Tensor) -> torch.Tensor:
+        """Return `[images, rows, ...]` of a batch's `[all rows, ...]`; a view if they are
+        neighbours."""
+        first, last = self.starts[0], self.starts[-1] + self.rows
+        if last - first == self.rows * len(self.starts):
+            return column[first:last].view(-1, self.rows, *column.shape[1:])
+        return torch.stack([column[start : start + self.rows] for start in self.starts])
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,41 +56,53 @@ class Batch:
     small_grid: tuple[int, int] | None
     """Rows and columns of patches that all of them are shrunk to; None if they are not."""
 
-    def groups(self) -> Iterator[Group]:
-        """Yield what can be selected together."""
-        end = 0
-        pairs = zip(self.images, self.plans, strict=True)
-        for (layout, config), group in groupby(pairs, key=lambda p: (p[0].layout, p[1].config)):
-            texts = [plan.text for _, plan in group]
-            crops = slice(end, end := end + layout.crops * len(texts))
-            yield Group(layout, config, texts, crops)
+    def groups(self) -> list[Group]:
+        """Return what can be selected together."""
+        ends = [0, *accumulate(map(self._rows, self.images))]
+        groups: list[Group] = []
+        for place, (image, plan) in enumerate(zip(self.images, self.plans, strict=True)):
+            alike = (g for g in groups if (g.layout, g.config) == (image.layout, plan.config))
+            if (group := next(alike, None)) is None:
+                group = Group(image.layout, plan.config, self._rows(image))
+                groups.append(group)
+            group.texts.append(plan.text)
+            group.places.append(place)
+            group.starts.append(ends[place])
+        return groups
+
+    def _rows(self, image: EncoderImage) -> int:
+        """Return the rows that the tower makes of an image, possibly shrunk."""
+        if self.small_grid is None:
+            return image.layout.encoded
+        return self.small_grid[0] * self.small_grid[1]
 
 
 def batches(
-    images: Sequence[EncoderImage], plans: Sequence[ImagePlan], crops_at_once: int
+    images: Sequence[EncoderImage], plans: Sequence[ImagePlan], rows_at_once: int
 ) -> Iterator[Batch]:
     """Yield the batches of images.
 
     Args:
         images: in the order of the prompt.
         plans: one for each image.
-        crops_at_once: crops in a batch at most; an image of more is a batch of its own.
+        rows_at_once: rows that the tower makes in a batch at most; an image of more is a batch of
+            its own.
     """
-    for start, end in pairwise(_bounds(images, crops_at_once)):
+    for start, end in pairwise(_bounds(images, rows_at_once)):
         pairs = zip(images[start:end], plans[start:end], strict=True)
         for grid, batch in groupby(pairs, key=_small_grid):
             same_size, their_plans = zip(*batch, strict=True)
             yield Batch(list(same_size), list(their_plans), grid)
 
 
-def _bounds(images: Sequence[EncoderImage], crops_at_once: int) -> list[int]:
-    """Return where portions of at most `crops_at_once` crops start, and the number of images."""
-    bounds, crops = [0], 0
+def _bounds(images: Sequence[EncoderImage], rows_at_once: int) -> list[int]:
+    """Return where portions of at most `rows_at_once` rows start, and the number of images."""
+    bounds, rows = [0], 0
     for place, image in enumerate(images):
-        if crops and crops + image.layout.crops > crops_at_once:
+        if rows and rows + image.layout.encoded > rows_at_once:
             bounds.append(place)
-            crops = 0
-        crops += image.layout.crops
+            rows = 0
+        rows += image.layout.encoded
     return [*bounds, len(images)]
 
 

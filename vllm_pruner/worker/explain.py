@@ -20,11 +20,12 @@ from vllm_pruner.settings.config import PruneConfig
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vllm_pruner.layout.crop_layout import CropLayout
+    from vllm_pruner.layout.layout import Layout, View
+    from vllm_pruner.tower import Tower
 
 __all__ = ["WORKER_METHODS", "Observer"]
 
-Observer = Callable[[VisualTokens, torch.Tensor, "CropLayout"], None]
+Observer = Callable[[VisualTokens, torch.Tensor, "Layout"], None]
 """Takes what a selection was made from, the kept positions `[images, keep]` and the layout that the
 images share."""
 
@@ -38,7 +39,7 @@ _WHOLE = ImagePlan(PruneConfig(rate=0.0), ImagePlan.ANONYMOUS)
 class Explained(Protocol):
     """What this file asks of a `PrunedModel`."""
 
-    vision_tower: Any
+    tower: Tower
     on_selection: Observer | None
 
     def embed_planned(self, plans: list[ImagePlan], **kwargs: object) -> Any: ...
@@ -49,13 +50,14 @@ def explain(model: Explained, items: list[dict[str, Any]]) -> list[dict[str, Any
 
     Args:
         model: this worker's.
-        items: for each image the fields that the processor made, as `(dtype, shape, bytes)`.
+        items: for each image the fields that the processor made, as a batch of one, as `(dtype,
+            shape, bytes)`.
 
     Returns:
         For each image its `settings` (none if it is not pruned), `original` count, `kept`
-        positions, how many `rows` the decoder gets, and `views`: the base crop, and the raster of
-        all others. A view has its grid of `crops`, the bounds of its `rows` and `columns` of
-        patches without padding, the `kept` patches, `importance` and `relevance`.
+        positions, how many `rows` the decoder gets, and `views`, those of `Layout`. A view has its
+        grid of `crops`, the bounds of its `rows` and `columns` of patches without padding, the
+        `kept` patches, `importance` and `relevance`.
     """
     return [
         _explain_one(model, {name: _unpack(*it) for name, it in item.items()}) for item in items
@@ -68,9 +70,11 @@ def _unpack(dtype: str, shape: list[int], data: bytes) -> torch.Tensor:
 
 @torch.no_grad()
 def _explain_one(model: Explained, item: dict[str, torch.Tensor]) -> dict[str, Any]:
-    fields: dict[str, Any] = {name: tensor.unsqueeze(0) for name, tensor in item.items()}
-    pixels = fields["pixel_values"]
-    fields["pixel_values"] = pixels.to(model.vision_tower.device, model.vision_tower.dtype)
+    fields: dict[str, Any] = dict(item)
+    first, pixels = next(model.tower.module.parameters()), item["pixel_values"]
+    # Bytes are normalised on the device.
+    dtype = first.dtype if pixels.is_floating_point() else pixels.dtype
+    fields["pixel_values"] = pixels.to(first.device, dtype)
     (plan,) = ImagePlan.pop_all(fields) or [_WHOLE]
     with _observed(model) as selections:
         (rows,) = model.embed_planned([plan], **fields)
@@ -87,9 +91,9 @@ def _explain_one(model: Explained, item: dict[str, torch.Tensor]) -> dict[str, A
 @contextmanager
 def _observed(
     model: Explained,
-) -> Iterator[list[tuple[VisualTokens, torch.Tensor, CropLayout]]]:
+) -> Iterator[list[tuple[VisualTokens, torch.Tensor, Layout]]]:
     """Collect the selections made in the block."""
-    selections: list[tuple[VisualTokens, torch.Tensor, CropLayout]] = []
+    selections: list[tuple[VisualTokens, torch.Tensor, Layout]] = []
     before = model.on_selection
     model.on_selection = lambda *selection: selections.append(selection)
     try:
@@ -98,33 +102,35 @@ def _observed(
         model.on_selection = before
 
 
-def _views(tokens: VisualTokens, kept: torch.Tensor, layout: CropLayout) -> list[dict[str, Any]]:
-    """Describe the base crop, and the raster of the other crops if there are any."""
-    side = layout.side
-    first = side * side - layout.base  # a SigLIP tower with the strategy "default" lacks a patch
+def _views(tokens: VisualTokens, kept: torch.Tensor, layout: Layout) -> list[dict[str, Any]]:
+    """Describe each view of an image; see `explain`."""
     patches, newline = layout.patches_at(kept)
     chosen = patches[~newline]
     scores = {"importance": tokens.importance, "relevance": _relevance(tokens)}
-    base = {
-        "crops": (0, 0),
-        "rows": (0, side),
-        "columns": (0, side),
-        "kept": (chosen[chosen < layout.base] + first).tolist(),
-        **{name: _row(score, 0, layout.base, first) for name, score in scores.items()},
-    }
-    raster = {
-        "crops": layout.grid,
-        "rows": layout.rows,
-        "columns": layout.columns,
-        "kept": (chosen[chosen >= layout.base] - layout.base).tolist(),
-        **{name: _row(score, layout.base, layout.patches, 0) for name, score in scores.items()},
-    }
-    return [base, raster] if layout.height else [base]
+    return [
+        {
+            "crops": view.crops,
+            "rows": view.rows,
+            "columns": view.columns,
+            "kept": _inside(chosen, view),
+            **{name: _row(score, view) for name, score in scores.items()},
+        }
+        for view in layout.views()
+    ]
 
 
-def _row(scores: torch.Tensor | None, start: int, end: int, first: int) -> list[float] | None:
+def _inside(chosen: torch.Tensor, view: View) -> list[int]:
+    """Return the places in a view of those chosen patches that are in it."""
+    inside = chosen[(chosen >= view.start) & (chosen < view.end)]
+    kept: list[int] = (inside - view.start + view.missing).tolist()
+    return kept
+
+
+def _row(scores: torch.Tensor | None, view: View) -> list[float] | None:
     """Return the scores of one image's patches, zeros first for those that the tower drops."""
-    return None if scores is None else [0.0] * first + scores[0, start:end].float().tolist()
+    if scores is None:
+        return None
+    return [0.0] * view.missing + scores[0, view.start : view.end].float().tolist()
 
 
 def _relevance(tokens: VisualTokens) -> torch.Tensor | None:
@@ -144,7 +150,7 @@ def _relevance(tokens: VisualTokens) -> torch.Tensor | None:
 
 
 def _implementation(model: Explained) -> str:
-    return implementation(model.vision_tower.device)
+    return implementation(next(model.tower.module.parameters()).device)
 
 
 WORKER_METHODS: dict[str, Callable[..., Any]] = {

@@ -1,6 +1,6 @@
 """The model's half of pruning: encode, select, project what is kept.
 
-A mixin for vLLM's LLaVA-like classes, which differ in their `Family` only.
+A mixin for vLLM's classes, which differ in their `Family` only.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from vllm.multimodal import MULTIMODAL_REGISTRY
 from vtprune_kernels import gather_rows, implementation
 
 from vllm_pruner import compat
@@ -18,31 +19,29 @@ from vllm_pruner.layout.raster import arrange
 from vllm_pruner.methods.base import TOWER, Kept, Need, VisualTokens
 from vllm_pruner.plan import ImagePlan
 from vllm_pruner.settings.config import KEY, PruneConfig, ServerConfig
+from vllm_pruner.tower import FEATURES, Columns, EncoderImage, Tower
 from vllm_pruner.worker.batches import Batch, Group, batches
+from vllm_pruner.worker.encoder import Encoder
 from vllm_pruner.worker.explain import WORKER_METHODS, Observer
 from vllm_pruner.worker.savings import Savings
 from vllm_pruner.worker.selection import Selector
 from vllm_pruner.worker.shrink import middles
-from vllm_pruner.worker.tower import FEATURES, Encoder
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
-    from vllm_pruner.family import EncoderImage, Family
-    from vllm_pruner.layout.crop_layout import CropLayout
+    from vllm_pruner.family import Family
+    from vllm_pruner.layout.layout import Layout
 
     class _Model(nn.Module):
         """What the mixin expects of the class after it."""
 
         config: Any
-        vision_tower: Any
-        multi_modal_projector: Any
         language_model: Any
         image_newline: Any
 
         def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None: ...
         def _parse_and_validate_image_input(self, **kwargs: object) -> Any: ...
-        def _image_pixels_to_features(self, vision_tower: Any, pixel_values: Any) -> Any: ...
         def embed_multimodal(self, **kwargs: object) -> Any: ...
         def load_weights(self, weights: Any) -> set[str]: ...
 
@@ -55,14 +54,14 @@ logger = logging.getLogger("vllm.vtprune")
 
 
 class PrunedModel(_Model):
-    """Mixin for a vLLM model with `vision_tower`, `multi_modal_projector`, `language_model` and, if
-    its layouts have rows that end in one, `image_newline`.
+    """Mixin for a vLLM model with a `language_model` and, if its layouts have rows that end in one,
+    `image_newline`.
 
     Changes:
     - `embed_multimodal` selects or merges after the tower and projects only what is kept, or
       shrinks the image before it;
     - a known image takes its features from a cache instead of the tower;
-    - the tower never encodes more crops at once than vLLM's memory profile did;
+    - the tower never encodes more at once than vLLM's memory profile did;
     - new weights empty that cache.
     If no image of a batch has a plan (rate 0), the inherited path is taken.
     """
@@ -77,22 +76,17 @@ class PrunedModel(_Model):
         super().__init__(vllm_config=vllm_config, prefix=prefix)
         kwargs = vllm_config.model_config.get_multimodal_config().mm_processor_kwargs or {}
         config = ServerConfig.parse(kwargs.get(KEY, {}))
-        largest = self.family.largest(self.config)
+        info = MULTIMODAL_REGISTRY.get_processing_info(vllm_config.model_config)
+        largest = self.family.largest(info)
         profiled = compat.profiled_images(vllm_config, largest.tokens)
-        self._crops_at_once = largest.crops * profiled
-        tower = self.vision_tower
-        self._encoder = Encoder(
-            tower,
-            lambda pixels: self._image_pixels_to_features(tower, pixels),
-            self.config.vision_config,
-            largest.base,
-            config.feature_cache_mb << 20,
-            config.resolved[0].needs,
-        )
-        savings = Savings(tower, self.language_model)
-        self._selector = Selector(self._encoder, savings, tower.device)
+        self._rows_at_once = largest.encoded * profiled
+        self.tower: Tower = self.family.tower(self)
+        needs = config.resolved[0].needs
+        self._encoder = Encoder(self.tower, config.feature_cache_mb << 20, needs)
+        savings = Savings(self.tower.module, self.language_model)
+        self._selector = Selector(self._encoder, savings)
         compat.add_worker_methods(WORKER_METHODS)
-        logger.info("vtprune: selection runs on %s", implementation(tower.device))
+        logger.info("vtprune: selection runs on %s", implementation(self._encoder.device))
 
     def embed_multimodal(self, **kwargs: object) -> Any:
         if plans := ImagePlan.pop_all(kwargs):
@@ -111,7 +105,7 @@ class PrunedModel(_Model):
         images = self.family.images(self.config, image_input)
         embeddings = [
             rows
-            for batch in batches(images, plans, self._crops_at_once)
+            for batch in batches(images, plans, self._rows_at_once)
             for rows in self._embed_batch(batch)
         ]
         _check_rows(images, plans, embeddings)
@@ -120,33 +114,51 @@ class PrunedModel(_Model):
     def _embed_batch(self, batch: Batch) -> list[torch.Tensor]:
         """Encode a batch together; select and project each of its groups."""
         encoded = self._encode(batch)
-        embeddings: list[torch.Tensor] = []
+        embeddings: dict[int, torch.Tensor] = {}
         for group in batch.groups():
             tokens = self._tokens_of(group, encoded)
-            kept = self._selector.select(tokens, group.config, group.layout)
+            kept = self._selector.select(self._own(tokens, group), group.config, group.layout)
             self._notify(tokens, kept, group)
-            embeddings += self._project(tokens, kept, group.layout)
-        return embeddings
+            rows = self.placed(self._project(tokens, kept, group.layout), kept.index, group.layout)
+            embeddings |= zip(group.places, rows, strict=True)
+        return [embeddings[place] for place in range(len(batch.images))]
 
-    def _encode(self, batch: Batch) -> dict[str, torch.Tensor]:
+    def placed(self, rows: torch.Tensor, index: torch.Tensor, layout: Layout) -> torch.Tensor:
+        """Return the rows `[images, keep, width]` with what they carry to the decoder beside
+        themselves; here nothing, since a token's place in the sequence is its position."""
+        return rows
+
+    def _encode(self, batch: Batch) -> Columns:
         """Run the tower for what the methods of a batch look at."""
-        pixels = [image.pixels for image in batch.images]
         needs = frozenset(need for plan in batch.plans for need in self._needs(plan.config))
         if batch.small_grid is not None:
-            return self._encoder.encode_small(pixels, needs, batch.small_grid)
-        return self._encoder.encode(pixels, [plan.image for plan in batch.plans], needs)
+            return self._encoder.encode_small(batch.images, needs, batch.small_grid)
+        return self._encoder.encode(batch.images, [plan.image for plan in batch.plans], needs)
+
+    def _own(self, tokens: VisualTokens, group: Group) -> VisualTokens:
+        """Return what a method compares: without the levels that go with a token (DeepStack's),
+        unless it merges them too."""
+        width = self.tower.own_width
+        if width is None or group.config.off:
+            return tokens
+        features, projected = tokens.features, tokens.projected
+        if projected is not None:
+            projected = projected[..., :width].contiguous()
+        if not group.config.resolved[0].merges:
+            features = features[..., :width].contiguous()
+        return replace(tokens, features=features, projected=projected)
 
     def _needs(self, config: PruneConfig) -> frozenset[Need]:
         """Return what a method and the observer look at; an unpruned image has no method."""
         needs = frozenset[Need]() if config.off else config.resolved[0].needs
         return needs if self.on_selection is None else needs | {Need.IMPORTANCE}
 
-    def _tokens_of(self, group: Group, encoded: dict[str, torch.Tensor]) -> VisualTokens:
+    def _tokens_of(self, group: Group, encoded: Columns) -> VisualTokens:
         """Return the visual tokens of a group in the decoder's order."""
         needs = self._needs(group.config)
         names = (FEATURES, *(needs & TOWER))
         arranged: dict[str, Any] = arrange(
-            {name: encoded[name][group.crops] for name in names}, group.layout
+            {name: group.of(encoded[name]) for name in names}, group.layout
         )
         grid = group.layout.whole_grid if Need.GRID in needs else None
         tokens = VisualTokens(**arranged, grid=grid)
@@ -155,29 +167,30 @@ class PrunedModel(_Model):
         # Comparing in the decoder's space takes all tokens there, and so does keeping all: they are
         # projected here, and not again afterwards.
         text = self._embed_texts(group.texts) if Need.TEXT in needs else None
-        return replace(tokens, projected=self.multi_modal_projector(tokens.features), text=text)
+        return replace(tokens, projected=self.tower.project(tokens.features), text=text)
 
     def _embed_texts(self, texts: list[tuple[int, ...]]) -> list[torch.Tensor]:
         """Return the decoder's input embeddings `[tokens, width]` of each text, from one lookup."""
         ids = torch.tensor([token for text in texts for token in text], dtype=torch.int64)
         decoder: Any = self.language_model
         rows: torch.Tensor = decoder.embed_input_ids(
-            ids.to(self.vision_tower.device, non_blocking=True)
+            ids.to(self._encoder.device, non_blocking=True)
         )
         return list(rows.split([len(text) for text in texts]))
 
-    def _project(self, tokens: VisualTokens, kept: Kept, layout: CropLayout) -> list[torch.Tensor]:
-        """Return the kept rows of each image in the decoder's space, with newlines between them."""
+    def _project(self, tokens: VisualTokens, kept: Kept, layout: Layout) -> torch.Tensor:
+        """Return the kept rows `[images, keep, width]` in the decoder's space, with newlines
+        between them."""
         if kept.rows is not None:
-            return list(self.multi_modal_projector(kept.rows))
+            return self.tower.project(kept.rows)
         patches, newline = layout.patches_at(kept.index)
         if tokens.projected is None:
-            rows = self.multi_modal_projector(gather_rows([tokens.features], patches)[0])
+            rows = self.tower.project(gather_rows([tokens.features], patches)[0])
         else:
             rows = gather_rows([tokens.projected], patches)[0]
         if layout.height:
             rows = rows.where(~newline.unsqueeze(2), self.image_newline)
-        return list(rows)
+        return rows
 
     def _notify(self, tokens: VisualTokens, kept: Kept, group: Group) -> None:
         """Show a selection to the observer, if there is one."""

@@ -7,48 +7,45 @@ token, so neither outlives the layer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 from vllm.distributed import get_tensor_model_parallel_world_size, tensor_model_parallel_all_reduce
-from vtprune_kernels import cls_importance, column_importance
 
-from vllm_pruner import compat
-from vllm_pruner.methods.base import TOWER, Need
+if TYPE_CHECKING:
+    from vllm_pruner.methods.base import Need
 
-__all__ = ["AttentionProbe"]
+__all__ = ["MIDWAY", "AttentionProbe"]
 
-_MIDWAY = 3 / 8
+MIDWAY = 3 / 8
 """HiPrune's object layer as a share of the depth: the 9th of CLIP's 24 layers."""
+
+_Read = Callable[["Need", Any, torch.Tensor, torch.Tensor], torch.Tensor]
+"""`read(need, layer, query, key)`: what is kept of an attention call, of this rank's heads."""
 
 
 class AttentionProbe:
-    """Reads the attention of a CLIP or SigLIP tower."""
+    """Reads the attention of a tower."""
 
-    def __init__(self, tower: nn.Module, hf_config: Any, has_class_token: bool) -> None:
-        """Find the layers.
+    def __init__(self, layers: Mapping[Need, Any], heads: int, read: _Read) -> None:
+        """Remember where to look.
 
         Args:
-            tower: vLLM's CLIP or SigLIP vision model.
-            hf_config: its configuration, of the full depth.
-            has_class_token: whether token 0 is a class token that attends to the patches (CLIP).
+            layers: the attention module that each need is read from.
+            heads: of a layer, over all ranks.
+            read: reduces query and key, as the layer is called with them.
 
         Raises:
-            RuntimeError: the tower is not built as `compat` knows it.
+            RuntimeError: the ranks do not share the heads evenly.
         """
-        attention = compat.tower_attention(tower)
-        midway = max(1, round(_MIDWAY * hf_config.num_hidden_layers))
-        self._layer_of = dict.fromkeys(TOWER, attention)
-        self._layer_of[Need.RECEIVED_MIDWAY] = compat.tower_attention(tower, midway - 1)
-        self._has_class_token = has_class_token
-        heads = hf_config.num_attention_heads
-        self._shards: int = heads // attention.num_heads
+        self._layers, self._read = layers, read
+        here = next(iter(layers.values())).num_heads
+        self._shards: int = heads // here
         if self._shards not in (1, get_tensor_model_parallel_world_size()):
             raise RuntimeError(
-                f"vtprune: the tower holds {attention.num_heads} of {heads} heads, "
+                f"vtprune: the tower holds {here} of {heads} heads, "
                 f"neither all nor one of {get_tensor_model_parallel_world_size()} shares"
             )
 
@@ -60,33 +57,24 @@ class AttentionProbe:
             needs: any of `TOWER`; only the layers that these come from are hooked.
 
         Yields:
-            A dictionary that the call fills: `[images, N, ...]` float32 by need, of this rank's
-            heads. A class token comes first where there is one.
+            A dictionary that the call fills with what `read` returns.
         """
         captured: dict[Need, torch.Tensor] = {}
         with ExitStack() as stack:
             for need in sorted(needs):
-                layer = self._layer_of[need]
-                handle = layer.register_forward_pre_hook(self._hook(need, captured))
+                hook = self._hook(need, captured)
+                handle = self._layers[need].register_forward_pre_hook(hook, with_kwargs=True)
                 stack.callback(handle.remove)
             yield captured
 
     def _hook(self, need: Need, captured: dict[Need, torch.Tensor]) -> Any:
         @torch.no_grad()
-        def look(layer: Any, args: tuple[torch.Tensor, ...]) -> None:
+        def look(layer: Any, args: tuple[torch.Tensor, ...], kwargs: dict[str, Any]) -> None:
             assert need not in captured, "the tower is called twice in one block"
-            captured[need] = self._read(need, layer, *args[:2])
+            query, key = args[:2] if args else (kwargs["query"], kwargs["key"])
+            captured[need] = self._read(need, layer, query, key)
 
         return look
-
-    def _read(self, need: Need, layer: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        if need == Need.KEYS:
-            heads: torch.Tensor = key.unflatten(2, (layer.num_heads, -1)).float()
-            return heads.mean(dim=2)
-        of_class = need == Need.IMPORTANCE and self._has_class_token
-        score = cls_importance if of_class else column_importance
-        scores: torch.Tensor = score(query, key, layer.num_heads, layer.scale)
-        return scores
 
     def reduce(self, values: torch.Tensor) -> torch.Tensor:
         """Return the mean over all heads of values over this rank's heads."""

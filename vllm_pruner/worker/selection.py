@@ -13,10 +13,10 @@ from vllm_pruner.telemetry import metrics
 from vllm_pruner.telemetry.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
-    from vllm_pruner.layout.crop_layout import CropLayout
+    from vllm_pruner.layout.layout import Layout
     from vllm_pruner.settings.config import PruneConfig
+    from vllm_pruner.worker.encoder import Encoder
     from vllm_pruner.worker.savings import Savings
-    from vllm_pruner.worker.tower import Encoder
 
 __all__ = ["Selector"]
 
@@ -24,23 +24,22 @@ __all__ = ["Selector"]
 class Selector:
     """Runs methods, and counts what they cost and save."""
 
-    def __init__(self, encoder: Encoder, savings: Savings, device: torch.device) -> None:
+    def __init__(self, encoder: Encoder, savings: Savings) -> None:
         """Start the counters.
 
         Args:
             encoder: made the features; its time per patch values the dropped tokens.
             savings: counts them.
-            device: where the features are.
         """
         self._encoder, self._savings = encoder, savings
-        self._watch = Stopwatch(metrics.SELECTION_SECONDS, device)
+        self._watch = Stopwatch(metrics.SELECTION_SECONDS, encoder.device)
 
     def count(self, enabled: bool) -> None:
         """Count the following selections, or leave them out (vLLM's dummy images)."""
         self._watch.enabled = enabled and self._encoder.counts
 
     @torch.no_grad()
-    def select(self, tokens: VisualTokens, config: PruneConfig, layout: CropLayout) -> Kept:
+    def select(self, tokens: VisualTokens, config: PruneConfig, layout: Layout) -> Kept:
         """Return the kept positions of the decoder's sequence, or merged rows.
 
         Without pruning, all positions are kept.

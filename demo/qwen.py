@@ -1,0 +1,154 @@
+"""Writes a demo Qwen-VL the way the published checkpoints are laid out."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from shapes import HEAD_SIZE, QwenShape
+from tokenizer import VOCABULARY, train_bpe, unspoken_ids
+from transformers import (
+    GenerationConfig,
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
+    Qwen2VLImageProcessor,
+    Qwen2VLVideoProcessor,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLMoeConfig,
+    Qwen3VLMoeForConditionalGeneration,
+    Qwen3VLProcessor,
+    Qwen3VLVideoProcessor,
+)
+from weights import draw_under_own_names
+
+HERE = Path(__file__).parent
+SPECIAL = [
+    *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"),
+    *("<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"),
+]
+ENDOFTEXT, _, IM_END, VISION_START, VISION_END, _, IMAGE, VIDEO = range(len(SPECIAL))
+WIDTH = 128
+TOKENS = {"least": 4, "most": 256}
+"""Of an image."""
+
+KINDS: dict[str, tuple[Any, Any, Any, Any]] = {
+    "2.5": (
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLForConditionalGeneration,
+        Qwen2_5_VLProcessor,
+        Qwen2VLVideoProcessor,
+    ),
+    "3": (Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLProcessor, Qwen3VLVideoProcessor),
+    "3-moe": (
+        Qwen3VLMoeConfig,
+        Qwen3VLMoeForConditionalGeneration,
+        Qwen3VLProcessor,
+        Qwen3VLVideoProcessor,
+    ),
+}
+
+
+def text_config(shape: QwenShape) -> dict[str, Any]:
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [8, 12, 12]}
+    if shape.version != "2.5":
+        rope |= {"mrope_section": [12, 10, 10], "mrope_interleaved": True}
+    common = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": WIDTH,
+        "intermediate_size": 2 * WIDTH,
+        "num_hidden_layers": shape.text_layers,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 8192,
+        "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": False,
+        "rope_parameters": rope,
+        "bos_token_id": ENDOFTEXT,
+        "eos_token_id": IM_END,
+        "pad_token_id": ENDOFTEXT,
+        "dtype": "float32",
+    }
+    if shape.version != "2.5":
+        common["head_dim"] = HEAD_SIZE
+    if shape.version == "3-moe":
+        common |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": WIDTH}
+        common |= {"decoder_sparse_step": 1, "mlp_only_layers": [], "norm_topk_prob": True}
+    return common
+
+
+def vision_config(shape: QwenShape) -> dict[str, Any]:
+    common = {
+        "depth": 4,
+        "hidden_size": WIDTH,
+        "intermediate_size": 2 * WIDTH,
+        "num_heads": 2,
+        "out_hidden_size": WIDTH,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+    }
+    if shape.version == "2.5":  # the last layer looks at the whole image, as in the published ones
+        windows = {"window_size": 112, "fullatt_block_indexes": [1, 3], "tokens_per_second": 2}
+        return {**common, "patch_size": 14, **windows}
+    levels = {"num_position_embeddings": 2304, "deepstack_visual_indexes": [0, 1, 2]}
+    return {**common, "patch_size": 16, **levels}
+
+
+def qwen_config(shape: QwenShape) -> Any:
+    kind, model, *_ = KINDS[shape.version]
+    return kind(
+        architectures=[model.__name__],
+        text_config=text_config(shape),
+        vision_config=vision_config(shape),
+        image_token_id=IMAGE,
+        video_token_id=VIDEO,
+        vision_start_token_id=VISION_START,
+        vision_end_token_id=VISION_END,
+        tie_word_embeddings=False,
+        dtype="float32",
+    )
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast(
+        tokenizer_object=train_bpe(SPECIAL),
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        clean_up_tokenization_spaces=False,
+        model_max_length=8192,
+    )
+
+
+def save_processor(shape: QwenShape, words: PreTrainedTokenizerFast, folder: Path) -> None:
+    *_, kind, videos = KINDS[shape.version]
+    patch = {"patch_size": vision_config(shape)["patch_size"]}
+    patch |= {"merge_size": 2, "temporal_patch_size": 2}
+    token = (2 * patch["patch_size"]) ** 2
+    limits = {
+        "min_pixels": TOKENS["least"] * token,
+        "max_pixels": TOKENS["most"] * token,
+    }
+    processor = kind(
+        image_processor=Qwen2VLImageProcessor(**patch, **limits),
+        tokenizer=words,
+        video_processor=videos(**patch),
+        chat_template=(HERE / "qwen_template.jinja").read_text(),
+    )
+    processor.save_pretrained(folder)
+
+
+def write_qwen(shape: QwenShape, folder: Path) -> None:
+    config, words = qwen_config(shape), tokenizer()
+    config.save_pretrained(folder)
+    ends = {"bos_token_id": ENDOFTEXT, "eos_token_id": IM_END, "pad_token_id": ENDOFTEXT}
+    GenerationConfig(**ends).save_pretrained(folder)
+    save_processor(shape, words, folder)
+    with torch.device("meta"):
+        model = KINDS[shape.version][1](config)
+    shapes = {name: weight.shape for name, weight in model.state_dict().items()}
+    weights = draw_under_own_names(shapes, shape.seed, unspoken_ids(words))
+    file = folder / "model.safetensors"
+    save_file(weights, file, metadata={"format": "pt"})
+    file.chmod(0o644)  # safetensors writes 0600, which a container's user cannot read

@@ -1,0 +1,64 @@
+"""Qwen3-VL: `Qwen3VLForConditionalGeneration` and, as a mixture of experts,
+`Qwen3VLMoeForConditionalGeneration`.
+
+Follows `vllm/model_executor/models/qwen3_vl.py` and `qwen3_vl_moe.py` of vLLM 0.32. An image of any
+resolution is one grid of tokens, each 2 x 2 patches with the levels of DeepStack behind it; see
+`packed_tower` and `mrope`.
+"""
+
+from __future__ import annotations
+
+from vllm.model_executor.models.qwen3_vl import (
+    Qwen3VLDummyInputsBuilder,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLMultiModalProcessor,
+    Qwen3VLProcessingInfo,
+)
+from vllm.model_executor.models.qwen3_vl_moe import (
+    Qwen3VLMoeForConditionalGeneration,
+    Qwen3VLMoeProcessingInfo,
+)
+from vllm.multimodal import MULTIMODAL_REGISTRY
+
+from vllm_pruner.families.qwen_grid import qwen_family
+from vllm_pruner.prompt.info import PrunedInfo
+from vllm_pruner.prompt.processor import PrunedProcessor
+from vllm_pruner.worker.mrope import MRopeModel
+
+__all__ = ["QWEN3_VL", "PrunedQwen3VL", "PrunedQwen3VLMoe"]
+
+QWEN3_VL = qwen_family("qwen3_vl")
+
+
+class PrunedQwen3VLInfo(PrunedInfo, Qwen3VLProcessingInfo):
+    """`Qwen3VLProcessingInfo` with settings; see `PrunedInfo` for the changes."""
+
+    family = QWEN3_VL
+
+
+class PrunedQwen3VLMoeInfo(PrunedInfo, Qwen3VLMoeProcessingInfo):
+    """`Qwen3VLMoeProcessingInfo` with settings; see `PrunedInfo` for the changes."""
+
+    family = QWEN3_VL
+
+
+class PrunedQwen3VLProcessor(PrunedProcessor, Qwen3VLMultiModalProcessor):
+    """`Qwen3VLMultiModalProcessor` with fewer placeholders; see `PrunedProcessor`."""
+
+
+@MULTIMODAL_REGISTRY.register_processor(  # type: ignore[misc]  # the mixin knows LLaVA's info
+    PrunedQwen3VLProcessor, info=PrunedQwen3VLInfo, dummy_inputs=Qwen3VLDummyInputsBuilder
+)
+class PrunedQwen3VL(MRopeModel, Qwen3VLForConditionalGeneration):
+    """vLLM's Qwen3-VL, keeping the visual tokens that matter; see `MRopeModel`."""
+
+    family = QWEN3_VL
+
+
+@MULTIMODAL_REGISTRY.register_processor(  # type: ignore[misc]  # the mixin knows LLaVA's info
+    PrunedQwen3VLProcessor, info=PrunedQwen3VLMoeInfo, dummy_inputs=Qwen3VLDummyInputsBuilder
+)
+class PrunedQwen3VLMoe(MRopeModel, Qwen3VLMoeForConditionalGeneration):
+    """vLLM's Qwen3-VL with experts, keeping the visual tokens that matter; see `MRopeModel`."""
+
+    family = QWEN3_VL

@@ -1,0 +1,102 @@
+"""What the Qwen-VL models have in common: one grid of merged tokens per image, given by
+`image_grid_thw` in patches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from vllm_pruner.family import Family
+from vllm_pruner.layout.grid_layout import GridLayout
+from vllm_pruner.methods.base import Method
+from vllm_pruner.settings.errors import ConfigError
+from vllm_pruner.tower import EncoderImage
+from vllm_pruner.worker.packed_tower import PackedTower
+
+__all__ = ["qwen_family"]
+
+
+def largest(info: Any) -> GridLayout:
+    """Return the layout that vLLM profiles memory with; see `Family.largest`."""
+    size = info.get_image_size_with_most_features()
+    return layout(info, size.height, size.width, {})
+
+
+def layout(info: Any, height: int, width: int, mm_kwargs: Mapping[str, object]) -> GridLayout:
+    """Return the layout of an image after the processor has resized it; see `Family.layout`."""
+    size, _ = info._get_vision_info(
+        image_width=width,
+        image_height=height,
+        image_processor=info.get_image_processor(**mm_kwargs),
+        mm_kwargs=mm_kwargs,
+        modality="image",
+    )
+    vision = info.get_hf_config().vision_config
+    edge = vision.patch_size * vision.spatial_merge_size
+    return GridLayout(size.height // edge, size.width // edge)
+
+
+def item_layout(hf_config: Any, item: Mapping[str, Any]) -> GridLayout:
+    """Return the layout of a processed image; see `Family.item_layout`."""
+    return _merged(hf_config, item["image_grid_thw"].flatten().tolist())
+
+
+def _merged(hf_config: Any, grid_thw: list[int]) -> GridLayout:
+    merge = hf_config.vision_config.spatial_merge_size
+    _, rows, columns = grid_thw
+    return GridLayout(rows // merge, columns // merge)
+
+
+def images(hf_config: Any, image_input: Any) -> list[EncoderImage]:
+    """Return the images of a batch; see `Family.images`."""
+    grids = image_input["image_grid_thw"].tolist()  # on the CPU already
+    pixels = image_input["pixel_values"].split([rows * columns for _, rows, columns in grids])
+    return [
+        EncoderImage(patches, _merged(hf_config, grid))
+        for patches, grid in zip(pixels, grids, strict=True)
+    ]
+
+
+def seen(hf_config: Any, item: Mapping[str, Any]) -> torch.Tensor:
+    """Return the picture that patches were cut from; see `Family.seen`.
+
+    A patch is `[3, frames, P, P]`, the frames of an image all alike; the patches of a token are
+    neighbours.
+    """
+    vision = hf_config.vision_config
+    size, merge = vision.patch_size, vision.spatial_merge_size
+    grid = item_layout(hf_config, item)
+    patches = item["pixel_values"].view(
+        grid.rows, grid.columns, merge, merge, 3, vision.temporal_patch_size, size, size
+    )
+    # rows, merge, P and columns, merge, P become height and width
+    picture: torch.Tensor = patches.select(5, 0).permute(4, 0, 2, 5, 1, 3, 6)
+    height, width = grid.rows * merge * size, grid.columns * merge * size
+    return picture.reshape(1, 3, height, width)
+
+
+def check_method(hf_config: Any, method: Method) -> None:
+    """Refuse methods that shrink the image; see `Family.check_method`."""
+    if method.shrink is not None:
+        raise ConfigError(
+            f"method is {method.name!r}, which shrinks the image before the tower, but the "
+            "processor of this model does that; allowed: max_pixels in mm_processor_kwargs, or "
+            "another method"
+        )
+
+
+def qwen_family(name: str) -> Family:
+    """Return the family of a Qwen-VL model."""
+    return Family(
+        name,
+        largest,
+        layout,
+        images,
+        PackedTower,
+        seen,
+        check_method,
+        item_layout=item_layout,
+        marks=("vision_start_token_id", "vision_end_token_id"),
+    )

@@ -1,0 +1,79 @@
+"""What pruning asks of an image's geometry, whatever the model.
+
+There are two ways to count. A *patch* is a token that comes from the encoder and is not padding,
+numbered in the decoder's order. A *position* counts tokens of the model's own too (newlines), as
+placeholders do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Layout", "View"]
+
+
+class View(NamedTuple):
+    """A rectangle of patches as a person sees it: an image, or part of its layout."""
+
+    crops: tuple[int, int]
+    """Rows and columns of crops that it is put together from; (0, 0) is one crop."""
+
+    rows: tuple[int, int]
+    """Which rows of patches of these crops it shows, as a half-open range; others are padding."""
+
+    columns: tuple[int, int]
+    start: int
+    """Its first patch."""
+
+    end: int
+    """Where its patches end."""
+
+    missing: int = 0
+    """Places before its first patch that have none (SigLIP's dropped patch)."""
+
+
+class Layout(Protocol):
+    """The geometry of one image; hashable, so that images with equal layouts are selected in one
+    call."""
+
+    @property
+    def tokens(self) -> int:
+        """Number of positions: as many as placeholders without pruning."""
+        ...
+
+    @property
+    def patches(self) -> int:
+        """Number of patches."""
+        ...
+
+    @property
+    def encoded(self) -> int:
+        """Rows that the encoder makes of the image, padding included."""
+        ...
+
+    @property
+    def crops(self) -> int:
+        """Pieces that are encoded, and may be budgeted, one by one."""
+        ...
+
+    @property
+    def height(self) -> int:
+        """Number of newlines."""
+        ...
+
+    @property
+    def whole_grid(self) -> tuple[int, int] | None:
+        """Rows and columns of tokens if the image is one complete grid of them, else None."""
+        ...
+
+    def patches_at(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the patches at positions, and a mask of those that are newlines (whose patch is
+        given as 0)."""
+        ...
+
+    def views(self) -> list[View]:
+        """Return what a person would look at; together they have every patch once."""
+        ...

@@ -1,0 +1,140 @@
+"""A CLIP or SigLIP tower, which sees crops of one size.
+
+An image is one crop or several; the tower attends within a crop. Pixels are `[crops, 3, height,
+width]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import CLIPVisionConfig, SiglipVisionConfig
+from vllm.model_executor.models.vision import (
+    get_num_selected_vision_tokens,
+    get_vision_encoder_info,
+)
+from vtprune_kernels import cls_importance, column_importance
+
+from vllm_pruner import compat
+from vllm_pruner.methods.base import TOWER, Need
+from vllm_pruner.settings.errors import ConfigError
+from vllm_pruner.tower import FEATURES, Columns
+from vllm_pruner.worker.probe import MIDWAY, AttentionProbe
+from vllm_pruner.worker.shrink import shrink_pixels, small_positions
+
+if TYPE_CHECKING:
+    from vllm_pruner.tower import EncoderImage
+
+__all__ = ["CropTower", "crop_side", "crop_tokens"]
+
+_LAYERS, _ATTENTION = "vision_model.encoder.layers", "self_attn.attn"
+
+
+def crop_tokens(hf_config: Any) -> int:
+    """Return N, the visual tokens that the tower makes of one crop.
+
+    Raises:
+        ConfigError: this vision tower cannot be pruned.
+    """
+    tower, strategy = hf_config.vision_config, hf_config.vision_feature_select_strategy
+    if not isinstance(tower, CLIPVisionConfig | SiglipVisionConfig):
+        raise ConfigError(
+            f"vision tower is {tower.model_type}; allowed: clip_vision_model, siglip_vision_model"
+        )
+    if isinstance(tower, CLIPVisionConfig) and strategy != "default":
+        raise ConfigError(
+            f"vision_feature_select_strategy is {strategy!r} with a CLIP tower, which leaves the "
+            "class token among the visual ones; allowed: 'default'"
+        )
+    size = tower.image_size
+    tokens = get_vision_encoder_info(hf_config).get_num_image_tokens(
+        image_width=size, image_height=size
+    )
+    return int(get_num_selected_vision_tokens(tokens, strategy))
+
+
+def crop_side(hf_config: Any) -> int:
+    """Return the rows, and the columns, of patches in a crop.
+
+    A SigLIP tower has one visual token fewer than patches under the strategy "default", which drops
+    the first patch as if it were a class token.
+    """
+    tower = hf_config.vision_config
+    return int(tower.image_size // tower.patch_size)
+
+
+class CropTower:
+    """The tower of a LLaVA-like model; see `Tower`."""
+
+    own_width: int | None = None
+    patches_per_row = 1
+
+    def __init__(self, model: Any) -> None:
+        """Find the layers.
+
+        Args:
+            model: has `vision_tower`, `multi_modal_projector` and `_image_pixels_to_features`.
+
+        Raises:
+            RuntimeError: the tower is not built as `compat` knows it.
+        """
+        self.module, self._projector = model.vision_tower, model.multi_modal_projector
+        self.page = crop_tokens(model.config)
+        self._features = model._image_pixels_to_features
+        self._config = model.config.vision_config
+        self._has_class_token = isinstance(self._config, CLIPVisionConfig)
+        layers = dict.fromkeys(TOWER, self._attention(-1))
+        midway = max(1, round(MIDWAY * self._config.num_hidden_layers))
+        layers[Need.RECEIVED_MIDWAY] = self._attention(midway - 1)
+        self._probe = AttentionProbe(layers, self._config.num_attention_heads, self._read)
+
+    def _attention(self, layer: int) -> Any:
+        return compat.tower_attention(self.module, _LAYERS, layer, _ATTENTION)
+
+    def project(self, rows: torch.Tensor) -> torch.Tensor:
+        projected: torch.Tensor = self._projector(rows)
+        return projected
+
+    def columns(self, needs: frozenset[Need]) -> dict[str, tuple[int, torch.dtype]]:
+        columns = dict.fromkeys((FEATURES, *sorted(needs)), (0, torch.float32))
+        columns[FEATURES] = (self._config.hidden_size, next(self.module.parameters()).dtype)
+        if Need.KEYS in needs:
+            head_size = self._config.hidden_size // self._config.num_attention_heads
+            columns[Need.KEYS] = (head_size, torch.float32)
+        return columns
+
+    @torch.no_grad()
+    def encode(
+        self,
+        images: Sequence[EncoderImage],
+        needs: frozenset[Need],
+        small_grid: tuple[int, int] | None = None,
+    ) -> Columns:
+        pixels = torch.cat([image.pixels for image in images])
+        positions: Any = nullcontext()
+        if small_grid is not None:
+            pixels = shrink_pixels(pixels, small_grid, self._config.patch_size)
+            positions = small_positions(self.module, small_grid)
+        with positions, self._probe.capture(needs) as captured:
+            features = self._features(self.module, pixels)
+        # Patches come last. A class token has no feature; a SigLIP tower with the strategy
+        # "default" drops its first patch as if it were one.
+        count = features.shape[1]
+        columns = {
+            str(need): self._probe.reduce(values[:, values.shape[1] - count :])
+            for need, values in captured.items()
+        }
+        return {name: rows.flatten(0, 1) for name, rows in {FEATURES: features, **columns}.items()}
+
+    def _read(self, need: Need, layer: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        """Return `[crops, N, ...]` of this rank's heads, a class token first where there is one."""
+        if need == Need.KEYS:
+            heads: torch.Tensor = key.unflatten(2, (layer.num_heads, -1)).float()
+            return heads.mean(dim=2)
+        of_class = need == Need.IMPORTANCE and self._has_class_token
+        score = cls_importance if of_class else column_importance
+        scores: torch.Tensor = score(query, key, layer.num_heads, layer.scale)
+        return scores

@@ -1,0 +1,99 @@
+"""The vision tower behind a cache of its output, timed and counted.
+
+Images go in; the features of their tokens come out, and whatever else the methods of the batch look
+at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from vllm.distributed import get_tp_group
+
+from vllm_pruner.methods.base import TOWER, Need
+from vllm_pruner.plan import ImagePlan
+from vllm_pruner.telemetry import metrics
+from vllm_pruner.telemetry.stopwatch import Stopwatch
+from vllm_pruner.worker.feature_cache import FeatureCache
+
+if TYPE_CHECKING:
+    from vllm_pruner.tower import Columns, EncoderImage, Tower
+
+__all__ = ["Encoder"]
+
+
+class Encoder:
+    """Runs the tower on images that are not in its feature cache."""
+
+    def __init__(self, tower: Tower, cache_bytes: int, cached: frozenset[Need]) -> None:
+        """Allocate the cache.
+
+        Args:
+            tower: runs.
+            cache_bytes: size of the feature cache; 0 keeps nothing.
+            cached: what the server's own method needs. Of that, `TOWER` is cached beside features
+                and importance; images that need more bypass the cache.
+        """
+        self._tower = tower
+        self._cached = (cached & TOWER) | {Need.IMPORTANCE}
+        self.device = next(tower.module.parameters()).device
+        columns = tower.columns(self._cached)
+        self.cache = FeatureCache(cache_bytes, tower.page, columns, self.device)
+        # All ranks encode the same images, so only the first one counts them.
+        self.counts = get_tp_group().rank_in_group == 0
+        self._watch = Stopwatch(metrics.TOWER_SECONDS, self.device)
+        self._watch.enabled = self.counts
+        self._report(hits=0, misses=0)
+
+    def encode(
+        self, images: Sequence[EncoderImage], identities: list[str], needs: frozenset[Need]
+    ) -> Columns:
+        """Return what methods look at; for known images, from the cache.
+
+        Args:
+            images: as the tower takes them.
+            identities: the `ImagePlan.image` of each.
+            needs: what to return beside the features; only `TOWER` matters.
+
+        Returns:
+            Features `[rows, D]` and at least what `needs` says, `[rows, ...]` float32, image by
+            image.
+        """
+        needs = needs & TOWER
+        if ImagePlan.ANONYMOUS in identities:
+            return self._tower.encode(images, needs)
+        if not needs <= self._cached:
+            self._report(hits=0, misses=len(images))
+            return self._measured(images, needs)
+
+        def encode(places: list[int]) -> Columns:
+            return self._measured([images[place] for place in places], self._cached)
+
+        hits, misses = self.cache.hits, self.cache.misses
+        lengths = [image.layout.encoded for image in images]
+        columns = self.cache.fetch(identities, lengths, encode)
+        self._report(self.cache.hits - hits, self.cache.misses - misses)
+        return columns
+
+    def encode_small(
+        self, images: Sequence[EncoderImage], needs: frozenset[Need], grid: tuple[int, int]
+    ) -> Columns:
+        """Return the same for images shrunk to a grid of patches. They are not cached."""
+        return self._tower.encode(images, needs & TOWER, grid)
+
+    def _measured(self, images: Sequence[EncoderImage], needs: frozenset[Need]) -> Columns:
+        rows = sum(image.layout.encoded for image in images)
+        with self._watch.measure(pieces=rows * self._tower.patches_per_row):
+            return self._tower.encode(images, needs)
+
+    def _report(self, hits: int, misses: int) -> None:
+        if self.counts:
+            metrics.FEATURE_HITS.add(hits)
+            metrics.FEATURE_MISSES.add(misses)
+            metrics.FEATURE_BYTES.set(self.cache.bytes)
+
+    @property
+    def seconds_per_patch(self) -> float | None:
+        """Mean device time of the tower for a patch; None before the first measurement."""
+        return self._watch.seconds_per_piece

@@ -1,0 +1,129 @@
+"""Models with rotary positions of several dimensions: kept tokens stay where they are in the image.
+
+vLLM counts positions when it takes a request up, and has a hook that corrects them as embeddings
+are fed (made for its video pruning). `layout.positions` says what is counted and corrected here,
+and why nothing of it depends on what was computed before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from vllm.multimodal.inputs import PlaceholderRange
+
+from vllm_pruner import compat
+from vllm_pruner.layout.grid_layout import GridLayout
+from vllm_pruner.layout.positions import as_placed, fill, split, unpruned, with_places
+from vllm_pruner.settings.config import KEY
+from vllm_pruner.worker.model import PrunedModel
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+    from vllm.multimodal.inputs import MultiModalFeatureSpec
+
+    from vllm_pruner.layout.layout import Layout
+
+__all__ = ["MRopeModel"]
+
+_IMAGE = "image"
+_GRIDS = f"{_IMAGE}_grid_thw"
+"""The field that every model of this kind has of an image."""
+
+
+class MRopeModel(PrunedModel):
+    """A `PrunedModel` whose family has an `item_layout`.
+
+    Changes beside those of `PrunedModel`:
+    - all that `embed_multimodal` returns carries digits, which `recompute_mrope_positions` takes
+      off: the hook does so for every request, pruned or not;
+    - positions of text are counted on the unpruned prompt;
+    - the encoder is not captured in CUDA graphs, which would go past `embed_multimodal`.
+    """
+
+    supports_multimodal_pruning: ClassVar[Literal[True]] = True
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        super().__init__(vllm_config=vllm_config, prefix=prefix)
+        compat.enable_position_hook_on_cpu()
+        # The hook is on because `compat` says so; the model's own video pruning stays off.
+        self.is_multimodal_pruning_enabled = False
+
+    def embed_multimodal(self, **kwargs: object) -> Any:
+        if KEY in kwargs:
+            return super().embed_multimodal(**kwargs)
+        is_image = _GRIDS in kwargs
+        return [as_placed(rows, is_image) for rows in super().embed_multimodal(**kwargs) or ()]
+
+    def placed(self, rows: torch.Tensor, index: torch.Tensor, layout: Layout) -> torch.Tensor:
+        assert isinstance(layout, GridLayout)
+        return with_places(rows, layout.places_at(index))
+
+    def get_mrope_input_positions(
+        self, input_tokens: list[int], mm_features: list[MultiModalFeatureSpec]
+    ) -> tuple[torch.Tensor, int]:
+        """Return positions `[3, prompt]`, and what decoding adds to a token's place."""
+        stock: Any = super()
+        if not any(KEY in (feature.data or {}) for feature in mm_features):
+            positions, delta = stock.get_mrope_input_positions(input_tokens, mm_features)
+            return positions, delta
+        features = sorted(mm_features, key=lambda feature: feature.mm_position.offset)
+        media = [
+            (each.mm_position.offset, each.mm_position.length, self._original_length(each))
+            for each in features
+        ]
+        whole = unpruned(input_tokens, media)
+        features = [
+            replace(each, mm_position=PlaceholderRange(offset=offset, length=original))
+            for each, offset, (_, _, original) in zip(features, whole.offsets, media, strict=True)
+        ]
+        positions, delta = stock.get_mrope_input_positions(whole.tokens, features)
+        return positions[:, whole.index], delta + len(whole.tokens) - len(input_tokens)
+
+    def _original_length(self, feature: MultiModalFeatureSpec) -> int:
+        """Return how many placeholders an image or video has without pruning."""
+        if feature.data is None or KEY not in feature.data:
+            return feature.mm_position.length
+        item = {name: field.data for name, field in feature.data.items()}
+        assert self.family.item_layout is not None
+        return self.family.item_layout(self.config, item).tokens
+
+    def recompute_mrope_positions(
+        self,
+        input_ids: list[int] | torch.Tensor,
+        multimodal_embeddings: Sequence[torch.Tensor],
+        mrope_positions: torch.Tensor,
+        num_computed_tokens: int,
+    ) -> tuple[Sequence[torch.Tensor], torch.Tensor, int]:
+        """Take the digits off and write the positions of the rows that this step feeds.
+
+        A prompt ends in text, whose positions never change, so neither does what decoding adds.
+        """
+        length = mrope_positions.shape[1]
+        if not multimodal_embeddings:
+            return multimodal_embeddings, mrope_positions, self._delta(mrope_positions, length)
+        rows, digits = zip(*map(split, multimodal_embeddings), strict=True)
+        lengths = [len(each) for each in digits]
+        parts = torch.cat(digits).cpu().split(lengths)  # one wait, and only where images are fed
+        runs = _runs(input_ids, self.config.image_token_id)
+        fill(mrope_positions, parts, runs, num_computed_tokens)
+        return rows, mrope_positions, self._delta(mrope_positions, length)
+
+    @staticmethod
+    def _delta(positions: torch.Tensor, length: int) -> int:
+        return int(positions[0, -1]) + 1 - length
+
+    def get_encoder_cudagraph_config(self) -> Any:
+        stock: Any = super()
+        return replace(stock.get_encoder_cudagraph_config(), modalities=[])
+
+
+def _runs(ids: list[int] | torch.Tensor, token: int) -> list[int]:
+    """Return where runs of a token start."""
+    is_image = torch.as_tensor(ids) == token
+    starts = is_image.clone()
+    starts[1:] &= ~is_image[:-1]
+    places: list[int] = starts.nonzero().flatten().tolist()
+    return places

@@ -1,0 +1,152 @@
+"""The tower of Qwen-VL and its kin, which takes images of any resolution, packed into one sequence.
+
+Patches attend within their image, in some layers within a window of it. At the end a merger makes
+one token of 2 x 2 patches, already in the decoder's space. What methods read is taken before the
+merger and folded into tokens: attention that a token receives is the sum over its patches, its key
+their mean. (Ranking by what comes after the merger ruins text: Qwen3-VL-8B at a quarter of the
+tokens reads TextVQA at .222 instead of .605, "The Lossy Merger", a draft.)
+
+Qwen3-VL's merger puts features of earlier layers behind a token's own (DeepStack): `[tokens, D *
+(1 + levels)]`. They go where the token goes, and no method compares them.
+
+Pixels are `[patches, ...]`, the patches of a token one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from vtprune_kernels import column_importance
+
+from vllm_pruner import compat
+from vllm_pruner.methods.base import TOWER, Need
+from vllm_pruner.tower import FEATURES, Columns
+from vllm_pruner.worker.probe import MIDWAY, AttentionProbe
+
+if TYPE_CHECKING:
+    from vllm_pruner.tower import EncoderImage
+
+__all__ = ["PackedTower"]
+
+_PAGE = 64
+"""Tokens in a slot of the feature cache. An image wastes half a slot on average: 1 % of 4,096."""
+
+
+class _Packing(NamedTuple):
+    """How the images of a call lie in the tower's sequence."""
+
+    cu_seqlens: torch.Tensor
+    """`[images + 1]` int32, patches."""
+
+    longest: int
+    """Patches of the largest image."""
+
+    token_of_patch: torch.Tensor | None
+    """`[patches]`: the token that each goes to; None if in order."""
+
+
+class PackedTower:
+    """The tower of a Qwen-VL-like model; see `Tower`."""
+
+    def __init__(self, model: Any) -> None:
+        """Find the layers.
+
+        Args:
+            model: has `visual`, vLLM's tower with `prepare_encoder_metadata`.
+
+        Raises:
+            RuntimeError: the tower is not built as `compat` knows it.
+        """
+        self.module, self.page = model.visual, _PAGE
+        self._config = model.config.vision_config
+        self._merge: int = self._config.spatial_merge_size
+        self.patches_per_row = self._merge**2
+        self._levels = len(getattr(self._config, "deepstack_visual_indexes", None) or ())
+        self.own_width = self._config.out_hidden_size if self._levels else None
+        whole = _layers_with_whole_attention(self._config)
+        midway = round(MIDWAY * self._config.depth) - 1
+        nearest = min(whole, key=lambda layer: (abs(layer - midway), layer))
+        layers = dict.fromkeys(TOWER, self._attention(whole[-1]))
+        layers[Need.RECEIVED_MIDWAY] = self._attention(nearest)
+        self._packing: _Packing | None = None
+        self._probe = AttentionProbe(layers, self._config.num_heads, self._read)
+
+    def _attention(self, layer: int) -> Any:
+        return compat.tower_attention(self.module, "blocks", layer, "attn.attn")
+
+    def project(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the rows: the merger has projected them."""
+        return rows
+
+    def columns(self, needs: frozenset[Need]) -> dict[str, tuple[int, torch.dtype]]:
+        columns = dict.fromkeys((FEATURES, *sorted(needs)), (0, torch.float32))
+        dtype = next(self.module.parameters()).dtype
+        columns[FEATURES] = (self._config.out_hidden_size * (1 + self._levels), dtype)
+        if Need.KEYS in needs:
+            head_size = self._config.hidden_size // self._config.num_heads
+            columns[Need.KEYS] = (head_size, torch.float32)
+        return columns
+
+    @torch.no_grad()
+    def encode(
+        self,
+        images: Sequence[EncoderImage],
+        needs: frozenset[Need],
+        small_grid: tuple[int, int] | None = None,
+    ) -> Columns:
+        assert small_grid is None, "check_method refuses methods that shrink"
+        pixels = torch.cat([image.pixels for image in images])
+        grids = [self._grid(image) for image in images]
+        metadata = self.module.prepare_encoder_metadata(grids)
+        self._packing = self._pack(grids, metadata)
+        with self._probe.capture(needs) as captured:
+            features = self.module(pixels, grids, encoder_metadata=metadata)
+        columns = {str(need): self._probe.reduce(values) for need, values in captured.items()}
+        return {FEATURES: features, **columns}
+
+    def _grid(self, image: EncoderImage) -> list[int]:
+        """Return frames, and rows and columns of patches."""
+        grid = image.layout.whole_grid
+        assert grid is not None
+        return [1, *(side * self._merge for side in grid)]
+
+    def _pack(self, grids: list[list[int]], metadata: dict[str, Any]) -> _Packing:
+        sizes = [rows * columns for _, rows, columns in grids]
+        ends = torch.tensor([0, *accumulate(sizes)], dtype=torch.int32)
+        order = metadata.get("window_index")
+        if order is not None:  # Qwen2.5-VL sorts tokens by window, and back after the merger
+            order = order.to(torch.int64).repeat_interleave(self.patches_per_row)
+        device = next(self.module.parameters()).device
+        return _Packing(ends.to(device, non_blocking=True), max(sizes), order)
+
+    def _read(self, need: Need, layer: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        """Return `[tokens, ...]` in raster order, of `[1, patches, heads, head size]` each."""
+        packing, group = self._packing, self.patches_per_row
+        assert packing is not None
+        if need != Need.KEYS:
+            scores: torch.Tensor = column_importance(
+                query[0].flatten(1),
+                key[0].flatten(1),
+                layer.num_heads,
+                layer.scale,
+                packing.cu_seqlens,
+                packing.longest,
+                token_of_patch=packing.token_of_patch,
+                patches_per_token=group,
+            )
+            return scores
+        keys: torch.Tensor = key[0].float().mean(dim=1).unflatten(0, (-1, group)).mean(dim=1)
+        if packing.token_of_patch is None:
+            return keys
+        in_raster = torch.empty_like(keys)
+        in_raster[packing.token_of_patch[::group]] = keys
+        return in_raster
+
+
+def _layers_with_whole_attention(vision_config: Any) -> list[int]:
+    """Return the layers whose patches attend to their whole image, not to a window of it."""
+    whole = getattr(vision_config, "fullatt_block_indexes", None)
+    return sorted(whole) if whole else list(range(vision_config.depth))
