@@ -74,7 +74,7 @@ def text_config(shape: QwenShape) -> dict[str, Any]:
     if shape.version != "2.5":
         common["head_dim"] = HEAD_SIZE
     if shape.version == "3-moe":
-        common |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": WIDTH}
+        common |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 192}
         common |= {"decoder_sparse_step": 1, "mlp_only_layers": [], "norm_topk_prob": True}
     return common
 

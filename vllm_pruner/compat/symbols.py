@@ -66,7 +66,7 @@ def _qwen(file: str, model: str, tower: str) -> list[Symbol]:
         "recompute_mrope_positions get_encoder_cudagraph_config"
     )
     names = [*(f"{model}.{method}" for method in methods.split())]
-    names += [f"{tower}.prepare_encoder_metadata", f"{tower}.forward"]
+    names.append(f"{tower}.prepare_encoder_metadata")
     return _symbols(_ENGINE, _WORKER, f"{MODELS}.{file}", " ".join(names))
 
 

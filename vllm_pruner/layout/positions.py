@@ -4,7 +4,7 @@ A stock model counts the positions of a prompt from the grids of its images: tex
 goes on where the image's grid ends, however few of its tokens are there. So the positions of text,
 and of images that keep everything, are those of the unpruned prompt (`Unpruned`); they follow from
 the prompt alone. Which tokens an image keeps is known when it has been encoded, so its rows carry
-their own places: eight trailing columns of digits (`with_places`), which are taken off again and
+their own places: ten trailing columns of digits (`with_places`), which are taken off again and
 written for exactly the rows that a step feeds (`fill`).
 
 Nothing is derived from what was computed before. A prefix-cache hit or the border of a chunk may be
@@ -15,7 +15,6 @@ Digits are base 256, two a number, because bfloat16 holds whole numbers up to 25
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,8 +22,9 @@ import torch
 
 __all__ = ["DIGITS", "Unpruned", "as_placed", "fill", "split", "unpruned", "with_places"]
 
-DIGITS = 8
-"""Trailing columns: time, row, column, and the number of the row among those kept."""
+DIGITS = 10
+"""Trailing columns: time, row, column, the number of the row among those kept, and how many these
+are."""
 
 _BASE = 256
 _IMAGE_STAYS, _OTHER_STAYS = -1, -2
@@ -32,66 +32,74 @@ _IMAGE_STAYS, _OTHER_STAYS = -1, -2
 
 
 def with_places(rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """Return `[images, keep, D + 8]` of `[images, keep, D]` kept rows and their places.
+    """Return `[images, keep, D + 10]` of `[images, keep, D]` kept rows and their places.
 
     Args:
         rows: in any float dtype.
         places: `[images, keep, 3]`, time, row and column within the image, each below 65,536.
     """
     number = torch.arange(rows.shape[1], device=rows.device).expand(rows.shape[:2])
-    where = torch.cat([places, number.unsqueeze(2)], dim=2)
+    keep = torch.full_like(number, rows.shape[1])
+    where = torch.cat([places, torch.stack([number, keep], dim=2)], dim=2)
     digits = torch.stack([where // _BASE, where % _BASE], dim=3).flatten(2)
     return torch.cat([rows, digits.to(rows.dtype)], dim=2)
 
 
 def as_placed(rows: torch.Tensor, is_image: bool) -> torch.Tensor:
-    """Return `[N, D + 8]` of `[N, D]` rows of an image (or of a video) that keeps everything."""
-    number = torch.arange(len(rows), device=rows.device)
-    digits = torch.zeros(len(rows), DIGITS, dtype=torch.int64, device=rows.device)
-    digits[:, 0] = _IMAGE_STAYS if is_image else _OTHER_STAYS
-    digits[:, 6], digits[:, 7] = number // _BASE, number % _BASE
-    return torch.cat([rows, digits.to(rows.dtype)], dim=1)
+    """Return `[N, D + 10]` of `[N, D]` rows of an image (or of a video) that keeps everything."""
+    nowhere = torch.zeros(1, len(rows), 3, dtype=torch.int64, device=rows.device)
+    marked = with_places(rows.unsqueeze(0), nowhere)[0]
+    marked[:, -DIGITS] = _IMAGE_STAYS if is_image else _OTHER_STAYS
+    return marked
 
 
 def split(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return rows `[n, D]` and digits `[n, 8]` of `[n, D + 8]`."""
+    """Return rows `[n, D]` and digits `[n, 10]` of `[n, D + 10]`."""
     return rows[:, :-DIGITS], rows[:, -DIGITS:]
 
 
 def fill(
-    positions: torch.Tensor, parts: Sequence[torch.Tensor], runs: Sequence[int], computed: int
+    positions: torch.Tensor,
+    parts: Sequence[torch.Tensor],
+    runs: Sequence[tuple[int, int]],
+    computed: int,
 ) -> None:
     """Write the positions of the media rows that a step feeds, in place.
 
     Args:
         positions: `[3, prompt]` int64.
-        parts: the digits `[n, 8]` of each image or video that the step feeds rows of, in order, on
+        parts: the digits `[n, 10]` of each image or video that the step feeds rows of, in order, on
             the CPU.
-        runs: where the runs of image tokens in the prompt start, ascending. Before each one stands
-            a token that is not of an image.
-        computed: tokens before the step, or one fewer.
+        runs: start and length of each run of image tokens in the prompt, ascending. Before each one
+            stands a token that is not of an image.
+        computed: tokens before the step. A drafter's step starts one token later.
     """
-    run: int | None = None
+    rest = iter(run for run in runs if run[0] + run[1] > computed)
     for part in parts:
         numbers = part.long()
-        kind = int(numbers[0, 0])
+        kind, row, keep = int(numbers[0, 0]), _number(numbers, 6), _number(numbers, 8)
         if kind == _OTHER_STAYS:
             continue
-        row = int(numbers[0, 6]) * _BASE + int(numbers[0, 7])
-        run = _run_of(runs, row, computed) if run is None else run + 1
+        start = next(run[0] for run in rest if _may_start(run, row, keep, computed))
         if kind == _IMAGE_STAYS:
             continue
         places = numbers[:, :6:2] * _BASE + numbers[:, 1:6:2]
-        start = runs[run]
         base = positions[0, start - 1] + 1 if start else 0
         first = start + row
         positions[:, first : first + len(part)] = base + places.T.to(positions.device)
 
 
-def _run_of(runs: Sequence[int], row: int, computed: int) -> int:
-    """Return the index of the run whose rows from `row` on come first in a step: it starts there,
-    or before if the step starts inside of it."""
-    return bisect_left(runs, computed) if row == 0 else bisect_right(runs, computed) - 1
+def _number(digits: torch.Tensor, column: int) -> int:
+    """Return the number in two columns of the first row."""
+    return int(digits[0, column]) * _BASE + int(digits[0, column + 1])
+
+
+def _may_start(run: tuple[int, int], row: int, keep: int, computed: int) -> bool:
+    """Return whether a step can feed a run of `keep` from its `row` on: the step starts there, or
+    before the run. (Of runs of one row, a drafter's step may get the one before: it writes where
+    the target has been.)"""
+    start, length = run
+    return length == keep and (start >= computed if row == 0 else start <= computed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,10 +120,9 @@ class MRopeModel(PrunedModel):
         return replace(stock.get_encoder_cudagraph_config(), modalities=[])
 
 
-def _runs(ids: list[int] | torch.Tensor, token: int) -> list[int]:
-    """Return where runs of a token start."""
+def _runs(ids: list[int] | torch.Tensor, token: int) -> list[tuple[int, int]]:
+    """Return start and length of each run of a token."""
     is_image = torch.as_tensor(ids) == token
-    starts = is_image.clone()
-    starts[1:] &= ~is_image[:-1]
-    places: list[int] = starts.nonzero().flatten().tolist()
-    return places
+    edges = torch.diff(torch.nn.functional.pad(is_image.byte(), (1, 1)).to(torch.int8)).nonzero()
+    starts_and_ends: list[list[int]] = edges.view(-1, 2).tolist()
+    return [(start, end - start) for start, end in starts_and_ends]

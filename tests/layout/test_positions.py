@@ -1,0 +1,140 @@
+"""Positions of pruned prompts: after any prefix hit, in steps of any size, filled twice or once."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+import pytest
+import torch
+
+from vllm_pruner.layout.grid_layout import GridLayout
+from vllm_pruner.layout.positions import as_placed, fill, split, unpruned, with_places
+
+IMAGE, TEXT, VIDEO = 9, 1, 8
+GRIDS = [(6, 9, 11), (300, 4, 260), (2, 2, 1), (2, 3, 1), (3, 3, 9)]
+"""Rows, columns and kept tokens."""
+
+
+class Prompt:
+    """Text, images of `GRIDS`, a video and an image that keeps everything."""
+
+    def __init__(self, seed: int, dtype: torch.dtype) -> None:
+        draw = torch.Generator().manual_seed(seed)
+        self.ids = [TEXT, TEXT]
+        self.rows: list[tuple[int, torch.Tensor]] = []
+        media: list[tuple[int, int, int]] = []
+        whole: list[torch.Tensor] = []
+        for rows, columns, keep in GRIDS:
+            self._text(whole)
+            layout = GridLayout(rows, columns)
+            kept = torch.randperm(layout.tokens, generator=draw)[:keep].sort().values
+            places = layout.places_at(kept)
+            features = torch.randn(1, keep, 5, generator=draw).to(dtype)
+            media.append((len(self.ids), keep, layout.tokens))
+            self.rows.append((len(self.ids), with_places(features, places[None])[0]))
+            self._media(whole, IMAGE, layout.places_at(torch.arange(layout.tokens)), kept)
+        for token, is_image in ((VIDEO, False), (IMAGE, True)):
+            self._text(whole)
+            places = GridLayout(2, 3).places_at(torch.arange(6))
+            media.append((len(self.ids), 6, 6))
+            self.rows.append((len(self.ids), as_placed(torch.randn(6, 5).to(dtype), is_image)))
+            self._media(whole, token, places, torch.arange(6))
+        self._text(whole)
+        self.expected = torch.cat([self._expected[0], *self._expected[1:]], dim=1)
+        self.whole = unpruned(self.ids, media)
+        self._stock = torch.cat(whole, dim=1)
+
+    _expected: list[torch.Tensor]
+    _next: int
+
+    def _text(self, whole: list[torch.Tensor]) -> None:
+        if not whole:
+            self._expected, self._next = [], 0
+            start = 0
+        else:
+            start = len(self.ids)
+            self.ids += [TEXT, TEXT]
+        length = len(self.ids) - start
+        run = (self._next + torch.arange(length)).expand(3, -1)
+        whole.append(run)
+        self._expected.append(run)
+        self._next += length
+
+    def _media(
+        self, whole: list[torch.Tensor], token: int, places: torch.Tensor, kept: torch.Tensor
+    ) -> None:
+        self.ids += [token] * len(kept)
+        whole.append(self._next + places.T)
+        self._expected.append(self._next + places.T[:, kept])
+        self._next += int(places.max()) + 1
+
+    def start(self) -> torch.Tensor:
+        """The positions of a request that was just added."""
+        return self._stock[:, self.whole.index].clone()
+
+    def step(self, positions: torch.Tensor, computed: int, first: int, end: int) -> None:
+        """Feed the media rows of `[first, end)`."""
+        parts = []
+        for offset, rows in self.rows:
+            fed = rows[max(0, first - offset) : max(0, end - offset)]
+            if len(fed):
+                parts.append(split(fed)[1])
+        if parts:
+            runs, end_of_run = [], 0
+            for token, run in groupby(self.ids):
+                length = len(list(run))
+                runs += [(end_of_run, length)] if token == IMAGE else []
+                end_of_run += length
+            fill(positions, parts, runs, computed)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize("chunk", [1, 5, 7, 64, 1000])
+def test_every_schedule_gives_the_positions_of_the_unpruned_prompt(
+    chunk: int, dtype: torch.dtype
+) -> None:
+    prompt = Prompt(chunk, dtype)
+    length = len(prompt.ids)
+    hits = range(0, length - 1, 1 if chunk == 1000 else 23)
+    for hit in hits:
+        positions, seen = prompt.start(), torch.zeros(3, length, dtype=torch.int64)
+        for computed in range(hit, length, chunk):
+            end = min(length, computed + chunk)
+            prompt.step(positions, computed, computed, end)
+            seen[:, computed:end] = positions[:, computed:end]
+            if end < length and chunk > 1:  # a drafter looks one token ahead
+                prompt.step(positions, computed, computed + 1, end + 1)
+        assert torch.equal(seen[:, hit:], prompt.expected[:, hit:]), hit
+
+
+def test_a_request_that_was_thrown_out_is_filled_again() -> None:
+    prompt = Prompt(0, torch.bfloat16)
+    positions, length = prompt.start(), len(prompt.ids)
+    for _ in range(2):
+        for computed in range(0, length, 13):
+            prompt.step(positions, computed, computed, min(length, computed + 13))
+        assert torch.equal(positions, prompt.expected)
+
+
+def test_text_needs_no_filling() -> None:
+    prompt = Prompt(0, torch.bfloat16)
+    is_text = torch.tensor(prompt.ids) == TEXT
+    assert torch.equal(prompt.start()[:, is_text], prompt.expected[:, is_text])
+
+
+def test_the_unpruned_prompt_has_each_image_whole() -> None:
+    whole = unpruned([1, 2, 9, 9, 3, 8, 8, 4], [(2, 2, 5), (5, 2, 2)])
+    assert whole.tokens == [1, 2, 9, 9, 9, 9, 9, 3, 8, 8, 4]
+    assert whole.offsets == [2, 8]
+    assert whole.index.tolist() == [0, 1, 2, 3, 7, 8, 9, 10]
+
+
+def test_rows_are_what_they_were_before_the_digits() -> None:
+    rows = torch.randn(1, 4, 3).bfloat16()
+    places = torch.tensor([[[0, 0, 0], [0, 255, 256], [1, 257, 65535], [300, 4000, 7]]])
+    found, digits = split(with_places(rows, places)[0])
+    assert torch.equal(found, rows[0])
+    numbers = digits.long().unflatten(1, (5, 2))
+    assert (numbers[..., 0] * 256 + numbers[..., 1]).tolist() == [
+        [*place, number, 4] for number, place in enumerate(places[0].tolist())
+    ]

@@ -1,0 +1,158 @@
+"""Puts requests to a pruning engine in this process and writes down every position that enters its
+language model: python position_record.py CHECKPOINT
+
+The last line printed is JSON: for each case and step budget, for each request, what `Record` holds.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from vllm import LLM, SamplingParams
+
+WHOLE = 4096
+BUDGETS = (WHOLE, 48, 16, 7)
+START, END = "<|im_start|>", "<|im_end|>"
+PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
+SAMPLING = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True, logprobs=0)
+
+
+def prompt(text: str) -> str:
+    return f"{START}user\n{text}{END}\n{START}assistant\n"
+
+
+def picture(seed: int, height: int, width: int) -> Image.Image:
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(noise)
+
+
+FIRST, SECOND = picture(0, 224, 336), picture(1, 420, 120)
+CASES: dict[str, list[tuple[str, list[Image.Image], dict[str, Any]]]] = {
+    "cold": [(f"{PICTURE}What is it?", [FIRST], {"rate": 0.5})],
+    "again": [(f"{PICTURE}What is it?", [FIRST], {"rate": 0.5})],
+    "other question": [(f"{PICTURE}What is behind the trees?", [FIRST], {"rate": 0.5})],
+    "two images": [(f"See {PICTURE} and {PICTURE}, then say.", [FIRST, SECOND], {"tokens": 19})],
+    "unpruned beside pruned": [
+        (f"{PICTURE}Is it old?", [SECOND], {"rate": 0.0}),
+        (f"{PICTURE}Is it old?", [SECOND], {"rate": 0.9}),
+        ("No picture at all.", [], {}),
+    ],
+    "preempted": [(f"{PICTURE}Who? {PICTURE}Why?", [SECOND, FIRST], {"rate": 0.4})],
+}
+
+
+class Recorder:
+    """Looks at an engine's steps."""
+
+    def __init__(self, llm: LLM) -> None:
+        self.engine = llm.llm_engine
+        self._core: Any = self.engine.engine_core.engine_core
+        self.scheduler = self._core.scheduler
+        self._runner = self._core.model_executor.driver_worker.worker.model_runner
+        self.places: dict[str, dict[int, list[int]]] = {}
+        self.kept: list[tuple[int, int, list[int]]] = []
+        self._step: Any = None
+        self._watch()
+
+    def _watch(self) -> None:
+        model, execute = self._runner.model, self._runner.execute_model
+
+        def remember(scheduled: Any, *args: Any, **kwargs: Any) -> Any:
+            self._step = scheduled
+            return execute(scheduled, *args, **kwargs)
+
+        def look(_module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+            positions = kwargs["positions"] if "positions" in kwargs else args[0]
+            if self._step is not None:
+                self._note(positions)
+
+        def note(_tokens: Any, index: Any, layout: Any) -> None:
+            for row in index.tolist():
+                self.kept.append((layout.rows, layout.columns, row))
+
+        self._runner.execute_model = remember
+        first = model.language_model.model.layers[0]
+        first.register_forward_pre_hook(look, with_kwargs=True)
+        model.on_selection = note
+
+    def _note(self, positions: Any) -> None:
+        start = 0
+        for name in self._runner.input_batch.req_ids:
+            tokens = self._step.num_scheduled_tokens[name]
+            computed = self._runner.requests[name].num_computed_tokens
+            fed = positions[:, start : start + tokens].T.tolist()
+            self.places.setdefault(name, {}).update(zip(count(computed), fed))
+            start += tokens
+
+    def ask(self, case: str, preempt: bool) -> list[dict[str, Any]]:
+        """Answer the requests of a case together; possibly throw them out in between."""
+        self.places.clear()
+        for place, (text, images, settings) in enumerate(CASES[case]):
+            request: Any = {"prompt": prompt(text)}
+            if images:
+                request["multi_modal_data"] = {"image": images}
+                request["mm_processor_kwargs"] = {"vtprune": settings}
+            self.engine.add_request(f"{case}-{place}", request, SAMPLING)
+        answers: dict[str, Any] = {}
+        for step in count():
+            if step == 3 and preempt:
+                self.scheduler.reset_prefix_cache(reset_running_requests=True)
+            for output in self.engine.step():
+                if output.finished:
+                    answers[output.request_id] = output
+            if not self.engine.has_unfinished_requests():
+                break
+        return [self._record(name, answers[name]) for name in sorted(answers)]
+
+    def _record(self, name: str, output: Any) -> dict[str, Any]:
+        (fed,) = [places for own, places in self.places.items() if own.startswith(name)]
+        answer = output.outputs[0]
+        logprobs = [next(iter(each.values())).logprob for each in answer.logprobs]
+        return {
+            "prompt": list(output.prompt_token_ids),
+            "answer": list(answer.token_ids),
+            "logprobs": logprobs,
+            "places": sorted(fed.items()),
+        }
+
+
+@contextmanager
+def budget(scheduler: Any, tokens: int) -> Iterator[None]:
+    before, scheduler.max_num_scheduled_tokens = scheduler.max_num_scheduled_tokens, tokens
+    try:
+        yield
+    finally:
+        scheduler.max_num_scheduled_tokens = before
+
+
+def main() -> None:
+    llm = LLM(
+        sys.argv[1],
+        dtype="float32",
+        max_model_len=WHOLE,
+        max_num_batched_tokens=WHOLE,
+        max_num_seqs=4,
+        enforce_eager=True,
+        block_size=32,
+        mm_processor_kwargs={"vtprune": {"rate": 0.5}},
+    )
+    recorder, found = Recorder(llm), {}
+    for tokens in BUDGETS:
+        with budget(recorder.scheduler, tokens):
+            llm.reset_prefix_cache()
+            for case in CASES:
+                if tokens != WHOLE and case == "cold":
+                    llm.reset_prefix_cache()
+                found[f"{case}/{tokens}"] = recorder.ask(case, case == "preempted")
+    print("positions", json.dumps({"kept": recorder.kept, "found": found}))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

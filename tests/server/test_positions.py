@@ -1,0 +1,168 @@
+"""Rotary positions of several dimensions in the real engine, whatever is cached or chunked.
+
+The oracle is `transformers`: its positions of the unpruned prompt, gathered at all text and at the
+kept rows. Every position that entered the language model is compared, decoding included.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from itertools import groupby
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from position_record import BUDGETS, CASES, FIRST, PICTURE, WHOLE, prompt
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from vllm_process import MODELS, environment
+
+pytestmark = pytest.mark.server
+
+MODULES = {
+    "demo-qwen2.5": "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl:Qwen2_5_VLModel",
+    "demo-qwen3": "transformers.models.qwen3_vl.modeling_qwen3_vl:Qwen3VLModel",
+    "demo-qwen3-moe": "transformers.models.qwen3_vl_moe.modeling_qwen3_vl_moe:Qwen3VLMoeModel",
+}
+
+
+class Recorded:
+    """What a checkpoint's engine did."""
+
+    def __init__(self, checkpoint: str, found: dict[str, Any]) -> None:
+        self.checkpoint, self.answers = checkpoint, found["found"]
+        self.config: Any = AutoConfig.from_pretrained(MODELS / checkpoint)
+        self._kept = {(rows, columns, len(kept)): kept for rows, columns, kept in found["kept"]}
+        # The first case selects of the first picture; the other one has another grid.
+        first = tuple(found["kept"][0][:2])
+        (second,) = {(rows, columns) for rows, columns, _ in self._kept} - {first}
+        self._grids = {id(FIRST): first, **{id(p): second for p in self._pictures() if p != FIRST}}
+
+    @staticmethod
+    def _pictures() -> list[Any]:
+        return [image for case in CASES.values() for _, images, _ in case for image in images]
+
+    def expected(self, case: str, number: int, record: dict[str, Any]) -> torch.Tensor:
+        """The positions `[tokens, 3]` of a request's prompt and answer."""
+        images = CASES[case][number][1]
+        whole: list[int] = []
+        at: list[int] = []
+        grids = iter([self._grids[id(image)] for image in images])
+        for token, run in groupby(record["prompt"]):
+            length = len(list(run))
+            if token != self.config.image_token_id:
+                at += range(len(whole), len(whole) + length)
+                whole += [token] * length
+                continue
+            rows, columns = next(grids)
+            kept = range(rows * columns)
+            if length < rows * columns:
+                kept = self._kept[rows, columns, length]
+            at += [len(whole) + row for row in kept]
+            whole += [token] * (rows * columns)
+        positions = self._stock(whole, [self._grids[id(image)] for image in images])
+        decoded = int(positions.max()) + 1 + torch.arange(len(record["answer"]))
+        return torch.cat([positions[:, at].T, decoded.unsqueeze(1).expand(-1, 3)])
+
+    def _stock(self, ids: list[int], grids: list[tuple[int, int]]) -> torch.Tensor:
+        """`[3, tokens]` by transformers."""
+        if not grids:
+            return torch.arange(len(ids)).expand(3, -1)
+        module, name = MODULES[self.checkpoint].split(":")
+        model = getattr(importlib.import_module(module), name)
+        merge = self.config.vision_config.spatial_merge_size
+        thw = torch.tensor([[1, rows * merge, columns * merge] for rows, columns in grids])
+        tokens = torch.tensor([ids])
+        stand_in: Any = SimpleNamespace(config=self.config)
+        stand_in.get_vision_position_ids = lambda *args, **kwargs: model.get_vision_position_ids(
+            stand_in, *args, **kwargs
+        )
+        kinds = (tokens == self.config.image_token_id).int()
+        positions, _ = model.get_rope_index(stand_in, tokens, kinds, image_grid_thw=thw)
+        return torch.as_tensor(positions[:, 0])
+
+    def kept_of_first(self, length: int) -> list[int]:
+        """The kept rows of the first picture."""
+        return list(self._kept[(*self._grids[id(FIRST)], length)])
+
+
+@pytest.fixture(scope="module", params=list(MODULES))
+def recorded(request: pytest.FixtureRequest) -> Recorded:
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(Path(__file__).with_name("position_record.py")),
+            MODELS / request.param,
+        ],
+        env=environment() | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("positions ")]
+    return Recorded(request.param, json.loads(line.removeprefix("positions ")))
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize("case", CASES)
+def test_every_token_stands_where_it_would_without_pruning(
+    recorded: Recorded, case: str, budget: int
+) -> None:
+    for number, record in enumerate(recorded.answers[f"{case}/{budget}"]):
+        expected = recorded.expected(case, number, record)
+        places = [place for place, _ in record["places"]]
+        found = torch.tensor([position for _, position in record["places"]])
+        assert torch.equal(found, expected[places])
+        # A prefix hit leaves its part out; all behind it went through the language model.
+        last = len(record["prompt"]) + len(record["answer"]) - 1
+        assert places == list(range(places[0], last))
+        if case in ("cold", "preempted"):
+            assert places[0] == 0
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize("case", CASES)
+def test_answers_are_the_same_in_steps_of_any_size(
+    recorded: Recorded, case: str, budget: int
+) -> None:
+    found, whole = recorded.answers[f"{case}/{budget}"], recorded.answers[f"{case}/{WHOLE}"]
+    assert [each["answer"] for each in found] == [each["answer"] for each in whole]
+    for one, other in zip(found, whole, strict=True):
+        assert one["logprobs"] == pytest.approx(other["logprobs"], abs=2e-3)
+    assert recorded.answers[f"again/{budget}"][0]["places"][0][0] > 0, "a prefix was cached"
+
+
+def test_transformers_gives_the_same_answer_to_the_kept_tokens(recorded: Recorded) -> None:
+    """The first picture, at half of its tokens: embeddings gathered, positions from the oracle."""
+    (record,) = recorded.answers[f"cold/{WHOLE}"]
+    folder = MODELS / recorded.checkpoint
+    model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype="float32").eval()
+    inputs = AutoProcessor.from_pretrained(folder)(
+        text=[prompt(f"{PICTURE}What is it?")], images=[FIRST], return_tensors="pt"
+    )
+    token = recorded.config.image_token_id
+    ids = torch.tensor([record["prompt"] + record["answer"]])
+    is_image = ids == token
+    kept = recorded.kept_of_first(int(is_image.sum()))
+    with torch.no_grad():
+        visual = model.model.visual(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"])
+        embeds = model.get_input_embeddings()(ids)
+        embeds[is_image] = visual.pooler_output[kept]
+        levels: Any = {}
+        if deepstack := getattr(visual, "deepstack_features", None):
+            levels["visual_pos_masks"] = is_image
+            levels["deepstack_visual_embeds"] = [level[kept] for level in deepstack]
+        positions = recorded.expected("cold", 0, record).T.unsqueeze(1)
+        hidden = model.model.language_model(
+            inputs_embeds=embeds, position_ids=positions, **levels
+        ).last_hidden_state
+        scores = model.lm_head(hidden)[0].log_softmax(dim=-1)
+    answer = torch.tensor(record["answer"])
+    before = scores[len(record["prompt"]) - 1 : -1]
+    assert torch.equal(before.argmax(dim=-1), answer)
+    logprobs = before.gather(1, answer.unsqueeze(1)).flatten()
+    assert logprobs.tolist() == pytest.approx(record["logprobs"], abs=5e-3)
