@@ -60,7 +60,8 @@ def _install(model: Any) -> None:
 
         return call
 
-    model.vision_tower.forward = timed("tower", model.vision_tower.forward)
+    tower = model.tower.module
+    tower.forward = timed("tower", tower.forward)
     if hasattr(model, "_selector"):  # stock has none
         model._selector.select = timed("select", model._selector.select)
     model.multi_modal_projector.forward = timed("project", model.multi_modal_projector.forward)

@@ -13,7 +13,10 @@ from transformers import (
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
     Qwen2VLImageProcessor,
+    Qwen2VLProcessor,
     Qwen2VLVideoProcessor,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
@@ -35,6 +38,12 @@ TOKENS = {"least": 4, "most": 256}
 """Of an image."""
 
 KINDS: dict[str, tuple[Any, Any, Any, Any]] = {
+    "2": (
+        Qwen2VLConfig,
+        Qwen2VLForConditionalGeneration,
+        Qwen2VLProcessor,
+        Qwen2VLVideoProcessor,
+    ),
     "2.5": (
         Qwen2_5_VLConfig,
         Qwen2_5_VLForConditionalGeneration,
@@ -53,7 +62,7 @@ KINDS: dict[str, tuple[Any, Any, Any, Any]] = {
 
 def text_config(shape: QwenShape) -> dict[str, Any]:
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [8, 12, 12]}
-    if shape.version != "2.5":
+    if shape.version.startswith("3"):
         rope |= {"mrope_section": [12, 10, 10], "mrope_interleaved": True}
     common = {
         "vocab_size": VOCABULARY,
@@ -71,7 +80,7 @@ def text_config(shape: QwenShape) -> dict[str, Any]:
         "pad_token_id": ENDOFTEXT,
         "dtype": "float32",
     }
-    if shape.version != "2.5":
+    if shape.version.startswith("3"):
         common["head_dim"] = HEAD_SIZE
     if shape.version == "3-moe":
         common |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 192}
@@ -80,6 +89,17 @@ def text_config(shape: QwenShape) -> dict[str, Any]:
 
 
 def vision_config(shape: QwenShape) -> dict[str, Any]:
+    if shape.version == "2":
+        return {
+            "depth": 4,
+            "embed_dim": WIDTH,
+            "hidden_size": WIDTH,
+            "mlp_ratio": 2,
+            "num_heads": 2,
+            "patch_size": 14,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+        }
     common = {
         "depth": 4,
         "hidden_size": WIDTH,

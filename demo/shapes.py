@@ -35,7 +35,7 @@ class QwenShape:
     """A Qwen-VL of true geometry, narrow."""
 
     version: str
-    """`2.5`, `3` or `3-moe`."""
+    """`2`, `2.5`, `3` or `3-moe`."""
 
     text_layers: int
     seed: int
@@ -52,6 +52,7 @@ SHAPES: dict[str, Shape | QwenShape] = {
         grids=((1, 2), (2, 1), (2, 2), (3, 1), (1, 3)),
     ),
     # Up to 256 tokens an image, in windows and with M-RoPE; with DeepStack; with experts.
+    "demo-qwen2": QwenShape("2", 2, seed=6),
     "demo-qwen2.5": QwenShape("2.5", 2, seed=3),
     "demo-qwen3": QwenShape("3", 4, seed=4),
     "demo-qwen3-moe": QwenShape("3-moe", 4, seed=5),

@@ -30,7 +30,15 @@ from vllm_pruner.layout.crop_layout import CropLayout
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.errors import ConfigError
 
-CHECKPOINTS = ["demo", "demo-siglip", "demo-next", "demo-qwen2.5", "demo-qwen3", "demo-qwen3-moe"]
+CHECKPOINTS = [
+    "demo",
+    "demo-siglip",
+    "demo-next",
+    "demo-qwen2",
+    "demo-qwen2.5",
+    "demo-qwen3",
+    "demo-qwen3-moe",
+]
 SIZES = [
     *((336, 336), (672, 672), (1, 1), (480, 640), (640, 480), (37, 501), (501, 37), (1000, 1501)),
     *((100, 300), (300, 100), (224, 112), (113, 224), (1, 400), (400, 1), (9, 100), (333, 335)),

@@ -96,6 +96,7 @@ def test_an_unknown_architecture_is_answered_with_those_there_are() -> None:
         )
     assert str(raised.value) == (
         "architecture is LlamaForCausalLM; allowed: LlavaForConditionalGeneration, "
-        "LlavaNextForConditionalGeneration, Qwen2_5_VLForConditionalGeneration, "
+        "LlavaNextForConditionalGeneration, Qwen2VLForConditionalGeneration, "
+        "Qwen2_5_VLForConditionalGeneration, "
         "Qwen3VLForConditionalGeneration, Qwen3VLMoeForConditionalGeneration"
     )

@@ -24,6 +24,7 @@ from vllm_process import MODELS, environment
 pytestmark = pytest.mark.server
 
 MODULES = {
+    "demo-qwen2": "transformers.models.qwen2_vl.modeling_qwen2_vl:Qwen2VLModel",
     "demo-qwen2.5": "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl:Qwen2_5_VLModel",
     "demo-qwen3": "transformers.models.qwen3_vl.modeling_qwen3_vl:Qwen3VLModel",
     "demo-qwen3-moe": "transformers.models.qwen3_vl_moe.modeling_qwen3_vl_moe:Qwen3VLMoeModel",

@@ -45,4 +45,4 @@ def _install(model: Any) -> None:
         record["images"].append(args[0].shape[0])
 
     model.on_selection = note
-    model.vision_tower.register_forward_pre_hook(count)
+    model.tower.module.register_forward_pre_hook(count)

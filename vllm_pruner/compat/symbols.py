@@ -61,10 +61,8 @@ _EVERY, _SERVER, _TRACING, _ENGINE = Process
 
 def _qwen(file: str, model: str, tower: str) -> list[Symbol]:
     """What a model with rotary positions of several dimensions, and its tower, have to have."""
-    methods = (
-        "_parse_and_validate_image_input embed_multimodal load_weights get_mrope_input_positions "
-        "recompute_mrope_positions get_encoder_cudagraph_config"
-    )
+    methods = "_parse_and_validate_image_input embed_multimodal load_weights "
+    methods += "get_mrope_input_positions"
     names = [*(f"{model}.{method}" for method in methods.split())]
     names.append(f"{tower}.prepare_encoder_metadata")
     return _symbols(_ENGINE, _WORKER, f"{MODELS}.{file}", " ".join(names))
@@ -164,14 +162,19 @@ SYMBOLS: tuple[Symbol, ...] = (
         "MultiModalFeatureSpec.data"),
     *_symbols(_ENGINE, f"{_COMPAT}.mrope", "vllm.v1.worker.gpu_model_runner",
         "GPUModelRunner._init_mrope_positions GPUModelRunner._gather_mm_embeddings"),
+    *_qwen("qwen2_vl", "Qwen2VLForConditionalGeneration", "Qwen2VisionTransformer"),
     *_qwen("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", "Qwen2_5_VisionTransformer"),
     *_qwen("qwen3_vl", "Qwen3VLForConditionalGeneration", "Qwen3_VisionTransformer"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.interfaces",
+        "SupportsMultiModalPruning.recompute_mrope_positions "
+        "SupportsEncoderCudaGraph.get_encoder_cudagraph_config"),
     *_symbols(_ENGINE, _PROMPT, f"{MODELS}.llava", "LlavaProcessingInfo.get_max_image_tokens"),
     *_symbols(_ENGINE, "vllm_pruner.families", "vllm.multimodal",
         "MULTIMODAL_REGISTRY.register_processor MULTIMODAL_REGISTRY.get_processing_info"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.qwen2_vl",
         "Qwen2VLProcessingInfo._get_vision_info Qwen2VLProcessingInfo.get_image_processor "
-        "Qwen2VLProcessingInfo.get_image_size_with_most_features"),
+        "Qwen2VLProcessingInfo.get_image_size_with_most_features Qwen2VLDummyInputsBuilder "
+        "Qwen2VLMultiModalProcessor"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.qwen2_5_vl",
         "Qwen2_5_VLDummyInputsBuilder Qwen2_5_VLMultiModalProcessor Qwen2_5_VLProcessingInfo"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.qwen3_vl",

@@ -25,6 +25,7 @@ GROUP = "vtprune.families"
 _BUILT_IN = {
     "LlavaForConditionalGeneration": "vllm_pruner.families.llava:PrunedLlava",
     "LlavaNextForConditionalGeneration": "vllm_pruner.families.llava_next:PrunedLlavaNext",
+    "Qwen2VLForConditionalGeneration": "vllm_pruner.families.qwen2_vl:PrunedQwen2VL",
     "Qwen2_5_VLForConditionalGeneration": "vllm_pruner.families.qwen2_5_vl:PrunedQwen2_5_VL",
     "Qwen3VLForConditionalGeneration": "vllm_pruner.families.qwen3_vl:PrunedQwen3VL",
     "Qwen3VLMoeForConditionalGeneration": "vllm_pruner.families.qwen3_vl:PrunedQwen3VLMoe",

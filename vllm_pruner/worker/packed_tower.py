@@ -55,7 +55,8 @@ class PackedTower:
         """Find the layers.
 
         Args:
-            model: has `visual`, vLLM's tower with `prepare_encoder_metadata`.
+            model: has `visual`, vLLM's tower with `prepare_encoder_metadata` and
+                `out_hidden_size`, the width of a token with all its levels.
 
         Raises:
             RuntimeError: the tower is not built as `compat` knows it.
@@ -64,13 +65,15 @@ class PackedTower:
         self._config = model.config.vision_config
         self._merge: int = self._config.spatial_merge_size
         self.patches_per_row = self._merge**2
-        self._levels = len(getattr(self._config, "deepstack_visual_indexes", None) or ())
-        self.own_width = self._config.out_hidden_size if self._levels else None
+        self._width: int = self.module.out_hidden_size
+        levels = len(getattr(self._config, "deepstack_visual_indexes", None) or ())
+        self.own_width = self._width // (1 + levels) if levels else None
         whole = _layers_with_whole_attention(self._config)
         midway = round(MIDWAY * self._config.depth) - 1
         nearest = min(whole, key=lambda layer: (abs(layer - midway), layer))
         layers = dict.fromkeys(TOWER, self._attention(whole[-1]))
         layers[Need.RECEIVED_MIDWAY] = self._attention(nearest)
+        self._head_size: int = layers[Need.KEYS].head_size
         self._packing: _Packing | None = None
         self._probe = AttentionProbe(layers, self._config.num_heads, self._read)
 
@@ -83,11 +86,9 @@ class PackedTower:
 
     def columns(self, needs: frozenset[Need]) -> dict[str, tuple[int, torch.dtype]]:
         columns = dict.fromkeys((FEATURES, *sorted(needs)), (0, torch.float32))
-        dtype = next(self.module.parameters()).dtype
-        columns[FEATURES] = (self._config.out_hidden_size * (1 + self._levels), dtype)
+        columns[FEATURES] = (self._width, next(self.module.parameters()).dtype)
         if Need.KEYS in needs:
-            head_size = self._config.hidden_size // self._config.num_heads
-            columns[Need.KEYS] = (head_size, torch.float32)
+            columns[Need.KEYS] = (self._head_size, torch.float32)
         return columns
 
     @torch.no_grad()
