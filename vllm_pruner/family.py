@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
+
+from vllm_pruner.layout.shares import shares
 
 if TYPE_CHECKING:
     import torch
@@ -18,18 +22,34 @@ if TYPE_CHECKING:
     from vllm_pruner.methods.base import Method
     from vllm_pruner.tower import EncoderImage, Tower
 
-__all__ = ["Family", "cut_run"]
+__all__ = ["Family", "cut_runs"]
 
 
-def cut_run(placeholders: Sequence[int], kept: int) -> list[int]:
-    """Return the first `kept` placeholders of an image that is a run of one repeated token.
+def cut_runs(full: Sequence[int], is_embed: Sequence[bool], kept: int) -> list[int]:
+    """Return an image's tokens with fewer placeholders, and all of its structure.
+
+    Placeholders that structure tokens (row breaks, names of tiles) part into runs keep a share of
+    each run in proportion to its length, as `layout.crop_budget.shares` rounds.
+
+    Args:
+        full: all tokens that the processor inserted for the image.
+        is_embed: which of them the encoder's rows take the place of.
+        kept: how many of those are left.
 
     Raises:
-        ValueError: other tokens stand between the placeholders.
+        ValueError: different tokens stand in one run of placeholders.
     """
-    if len(set(placeholders)) != 1:
-        raise ValueError(f"placeholders are {list(placeholders)}; allowed: one token, repeated")
-    return list(placeholders[:kept])
+    pairs = zip(full, is_embed, strict=True)
+    runs = [(embeds, list(run)) for embeds, run in groupby(pairs, itemgetter(1))]
+    sizes = [len(run) for embeds, run in runs if embeds]
+    left = iter(shares(sizes, kept))
+    short: list[int] = []
+    for embeds, run in runs:
+        tokens = [token for token, _ in run]
+        if embeds and len(set(tokens)) != 1:
+            raise ValueError(f"placeholders are {tokens}; allowed: one token, repeated")
+        short += tokens[: next(left)] if embeds else tokens
+    return short
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +83,9 @@ class Family:
     check_method: Callable[[Any, Method], None]
     """`check_method(hf_config, method)`: a `ConfigError` if this model cannot serve the method."""
 
-    cut: Callable[[Sequence[int], int], list[int]] = cut_run
-    """`cut(placeholders, kept)`: what is left of an image's placeholder tokens when `kept` of
-    its visual tokens are."""
+    cut: Callable[[Sequence[int], Sequence[bool], int], list[int]] = cut_runs
+    """`cut(full, is_embed, kept)`: what is left of an image's tokens when `kept` of its visual
+    tokens are; see `cut_runs`."""
 
     one_layout: bool = False
     """Whether all images have the `largest` layout, whatever their size."""

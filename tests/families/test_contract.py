@@ -148,9 +148,9 @@ def test_a_cut_run_has_exactly_the_kept_placeholders(model: tuple[Family, Any]) 
         tokens = family.layout(info, *size, {}).tokens
         for budget in BUDGETS:
             kept = PruneConfig.parse(budget).keep_count(tokens)
-            assert family.cut([7] * tokens, kept) == [7] * kept
+            assert family.cut([7] * tokens, [True] * tokens, kept) == [7] * kept
     with pytest.raises(ValueError, match=r"placeholders are \[7, 8, 7\]; allowed: one token"):
-        family.cut([7, 8, 7], 2)
+        family.cut([7, 8, 7], [True] * 3, 2)
 
 
 def test_a_method_is_served_or_refused_with_its_name_and_what_is_allowed(

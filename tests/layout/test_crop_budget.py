@@ -12,10 +12,11 @@ from vllm_process import MODELS
 
 import vllm_pruner
 from vllm_pruner.families.llava_next import LLAVA_NEXT
-from vllm_pruner.layout.crop_budget import choose, shares
+from vllm_pruner.layout.crop_budget import choose
 from vllm_pruner.layout.crop_layout import CropLayout
 from vllm_pruner.layout.newlines import method_budget
 from vllm_pruner.layout.raster import arrange
+from vllm_pruner.layout.shares import shares
 from vllm_pruner.methods.base import VisualTokens
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.errors import ConfigError

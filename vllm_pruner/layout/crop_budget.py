@@ -7,13 +7,13 @@ crop has padding, these are the equal shares of the published LLaVA-NeXT experim
 
 from __future__ import annotations
 
-from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 import torch
 
 from vllm_pruner.layout.crop_layout import CropLayout
 from vllm_pruner.layout.newlines import method_budget, with_newlines
+from vllm_pruner.layout.shares import shares
 from vllm_pruner.methods.base import Kept, Need, VisualTokens
 
 if TYPE_CHECKING:
@@ -65,16 +65,6 @@ def _indices(kept: Kept) -> torch.Tensor:
     """Return the tokens of a method that merges none; others are refused by `check_method`."""
     assert kept.rows is None
     return kept.index
-
-
-def shares(sizes: list[int], budget: int) -> list[int]:
-    """Divide a budget in proportion to sizes. The shares add up to it and none exceeds its size.
-
-    Shares are rounded so that earlier crops get less and later ones more.
-    """
-    total = sum(sizes)
-    ends = [0, *(budget * end // total for end in accumulate(sizes))]
-    return [end - start for start, end in pairwise(ends)]
 
 
 def _scattered(patches: int, like: torch.Tensor) -> torch.Tensor:

@@ -164,10 +164,11 @@ class PlannedItems(_Processor):
     def _cut(self, update: ResolvedPromptUpdate, plan: ImagePlan) -> ResolvedPromptUpdate:
         """Return an update with as many placeholders as the model will return embeddings."""
         content = update.content
+        is_embed = [True] * len(content.full)
         if content.is_embed is not None:
-            raise RuntimeError(f"vtprune: {update} is not built as in vLLM {compat.SUPPORTED}")
-        kept = plan.config.keep_count(len(content.full))
-        short = self.info.family.cut(content.full, kept)
+            is_embed = content.is_embed(content.full).tolist()
+        kept = plan.config.keep_count(sum(is_embed))
+        short = self.info.family.cut(content.full, is_embed, kept)
         return dataclasses.replace(update, content=dataclasses.replace(content, full=short))
 
 
