@@ -14,7 +14,7 @@ from vtprune_kernels import gather_rows
 
 from vllm_pruner import methods
 from vllm_pruner.methods.base import Method, Need, VisualTokens
-from vllm_pruner.settings.config import parse_options
+from vllm_pruner.settings.validation import parse_options
 
 __all__ = ["prune", "select", "select_video"]
 

@@ -106,11 +106,11 @@ def _create_pruned(
     model_config = original()
     tokens = registry.visual_tokens(model_config, config)
     if not config.off and (fault := config.limits.fault_on(config, tokens)):
-        raise ConfigError(f"{fault}, by limits")
+        raise fault
     compat.enable_endpoints(KEY)
     alone = encoder_only.lacks_language_model(model_config, engine_args)
     if alone and (fault := encoder_only.fault(config)):
-        raise ConfigError(fault)
+        raise fault
     try:
         envs.log_every()
     except ValueError as error:

@@ -42,14 +42,12 @@ def describe_methods(surface: Surface) -> MethodsResponse:
 
 def _card(surface: Surface, name: str) -> MethodCard:
     method = methods.get(name)
-    limits, alone = surface.config.limits.methods, PruneConfig(method=name)
-    refused = surface.processor_info.fault(alone)
-    if limits is not None and name not in limits:
-        refused = f"method is {name!r}; allowed here: {', '.join(limits)}"
+    alone = PruneConfig(method=name)
+    fault = surface.config.limits.method_fault(name) or surface.processor_info.fault(alone)
     return MethodCard(
         name=name,
-        allowed=refused is None,
-        refused=refused,
+        allowed=fault is None,
+        refused=fault and fault.at_request(),
         reads_text=method.needs_text,
         description=_summary(method),
         options=method.options.model_json_schema(),

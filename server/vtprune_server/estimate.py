@@ -26,9 +26,9 @@ def estimate(surface: Surface, body: EstimateRequest) -> EstimateResponse:
     try:
         configs = image_configs(surface.config, requested, tokens, info.get_max_image_tokens())
         if fault := next(filter(None, map(info.fault, configs)), None):
-            raise ConfigError(fault)
+            raise fault
     except ConfigError as error:
-        raise VLLMValidationError(f"{KEY}: {error}", parameter=KEY) from None
+        raise VLLMValidationError(f"{KEY}: {error.at_request()}", parameter=KEY) from None
     images = [
         ImageEstimate(original=count, kept=config.keep_count(count))
         for count, config in zip(tokens, configs, strict=True)

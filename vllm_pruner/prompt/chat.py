@@ -10,7 +10,7 @@ import json
 from collections.abc import AsyncGenerator, Iterable
 from typing import TYPE_CHECKING, Any
 
-from vllm_pruner.prompt.refusal import refusal
+from vllm_pruner.prompt.refusal import refusal, settings_refusal
 from vllm_pruner.settings.config import KEY, ServerConfig
 from vllm_pruner.settings.detail import AUTO, LEVELS
 from vllm_pruner.settings.errors import ConfigError
@@ -48,7 +48,7 @@ def requested(model_config: ModelConfig, request: Any, messages: list[Any]) -> d
         try:  # also for a request without an image, which no processor will look at
             check(ServerConfig.parse(settings), said)
         except ConfigError as error:
-            raise refusal(f"{KEY}: {error}") from None
+            raise settings_refusal(error) from None
     levels = _levels(messages)
     detail = {DETAIL: levels} if set(levels) - {AUTO} else {}
     return {**(said or {}), **detail}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from vllm_pruner import methods
 from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.errors import SettingError
 
 if TYPE_CHECKING:
     from vllm.config import ModelConfig
@@ -23,12 +24,13 @@ def lacks_language_model(model_config: ModelConfig, engine_args: EngineArgs | No
     return model_config.get_multimodal_config().mm_encoder_only
 
 
-def fault(config: PruneConfig) -> str | None:
-    """Return what is wrong with settings for such an engine: one sentence, or None."""
+def fault(config: PruneConfig) -> SettingError | None:
+    """Return what is wrong with settings for such an engine, or None."""
     if config.off or not config.resolved[0].needs_text:
         return None
     allowed = [name for name in methods.names() if not methods.get(name).needs_text]
-    return (
-        f"method is {config.method!r}, which reads the question through the language model, but "
-        f"--mm-encoder-only leaves that unloaded; allowed: {', '.join(allowed)}"
+    why = (
+        ", which reads the question through the language model, but --mm-encoder-only leaves that "
+        "unloaded"
     )
+    return SettingError("method", repr(config.method), ", ".join(allowed), why)

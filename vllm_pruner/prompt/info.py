@@ -76,12 +76,12 @@ class PrunedInfo(_Info):
         hf_config = self.get_hf_config()
         return frozenset(getattr(hf_config, name) for name in self.family.marks)
 
-    def fault(self, config: PruneConfig) -> str | None:
-        """Return what is wrong with settings for this model: one sentence, or None."""
+    def fault(self, config: PruneConfig) -> ConfigError | None:
+        """Return what is wrong with settings for this model, or None."""
         try:
             self.family.check_method(self.get_hf_config(), config.resolved[0])
         except ConfigError as error:
-            return str(error)
+            return error
         if encoder_only.lacks_language_model(self.ctx.model_config):
             return encoder_only.fault(config)
         return None

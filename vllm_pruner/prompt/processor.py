@@ -17,7 +17,7 @@ from vllm_pruner import compat
 from vllm_pruner.plan import ImagePlan
 from vllm_pruner.prompt.image_items import PlannedItems, hand_on
 from vllm_pruner.prompt.message_text import MessageText
-from vllm_pruner.prompt.refusal import refusal
+from vllm_pruner.prompt.refusal import refusal, settings_refusal
 from vllm_pruner.prompt.traffic import count_images
 from vllm_pruner.settings.config import KEY, PruneConfig
 from vllm_pruner.settings.errors import ConfigError
@@ -83,9 +83,9 @@ class PrunedProcessor(PlannedItems):
             configs = image_configs(self.info.prune_config, requested, counts, most)
             for config in configs:
                 if fault := self.info.fault(config):
-                    raise ConfigError(fault)
+                    raise fault
         except ConfigError as error:
-            raise refusal(f"{KEY}: {error}") from None
+            raise settings_refusal(error) from None
         return configs
 
     def _plans(

@@ -91,7 +91,7 @@ def settings(args: argparse.Namespace) -> ServerConfig | None:
     try:
         return ServerConfig.parse({key: _value(key, text) for key, text in given.items()})
     except ConfigError as error:
-        raise ConfigError(_name_flags(str(error))) from None
+        raise ConfigError(error.at_start(_FLAGS)) from None
 
 
 def _value(key: str, text: str) -> Any:
@@ -106,12 +106,3 @@ def _value(key: str, text: str) -> Any:
     except ValueError:
         pass
     return text
-
-
-def _name_flags(sentence: str) -> str:
-    """Say `--prune-rate` where the sentence begins with the key `rate`."""
-    for key, flag in _FLAGS.items():
-        if sentence.startswith((f"{key} ", f"{key}.")):
-            sentence = flag + sentence.removeprefix(key)
-    sentence = sentence.replace(" and tokens is ", f" and {_FLAGS['tokens']} is ")
-    return sentence.replace(", by limits", f", by {_FLAGS['limits']}")

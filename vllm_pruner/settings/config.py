@@ -11,21 +11,21 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vllm_pruner import methods
 from vllm_pruner.methods.base import Method, Options
 from vllm_pruner.methods.budget import Budget
 from vllm_pruner.settings.detail import DetailRates
-from vllm_pruner.settings.errors import ConfigError
+from vllm_pruner.settings.errors import ConfigError, SettingError
 from vllm_pruner.settings.limits import Limits, Rate
+from vllm_pruner.settings.validation import check_method_name, parse_options, validate
 
 __all__ = [
     "DEFAULT_RATE",
     "KEY",
     "PruneConfig",
     "ServerConfig",
-    "parse_options",
 ]
 
 KEY = "vtprune"
@@ -64,14 +64,15 @@ class PruneConfig(BaseModel):
         if not isinstance(data, Mapping):
             raise ConfigError(f"settings are {data!r}; allowed: an object such as {{'rate': 0.9}}")
         if data.get("rate") is not None and data.get("tokens") is not None:
-            both = f"rate is {data['rate']!r} and tokens is {data['tokens']!r}"
-            raise ConfigError(f"{both}; allowed: one of the two")
+            tokens = ("tokens", repr(data["tokens"]))
+            raise SettingError("rate", repr(data["rate"]), "one of the two", beside=tokens)
         if data.get("rate") is None and data.get("tokens") is None:
             return {**data, "rate": DEFAULT_RATE}
         return data
 
     @model_validator(mode="after")
     def _known_method(self) -> PruneConfig:
+        check_method_name(self.method)
         parse_options(methods.get(self.method), self.options)
         return self
 
@@ -80,12 +81,9 @@ class PruneConfig(BaseModel):
         """Validate settings from outside.
 
         Raises:
-            ConfigError: one sentence with the key, the value and what is allowed.
+            ConfigError: the first fault.
         """
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            raise ConfigError(_sentence(error, cls)) from None
+        return validate(cls, data)
 
     def override(self, data: object) -> Self:
         """Return these settings changed by a request's: what it leaves out stays as it is.
@@ -152,7 +150,7 @@ class ServerConfig(PruneConfig):
     def _within_limits(self) -> ServerConfig:
         """The default of every request has to be one that a request could name."""
         if fault := self.limits.fault(self):
-            raise ConfigError(f"{fault.replace(' here', '')}, by limits")
+            raise fault
         return self
 
     @model_validator(mode="after")
@@ -165,36 +163,3 @@ class ServerConfig(PruneConfig):
     def images(self) -> PruneConfig:
         """The part that a request may change."""
         return PruneConfig.model_validate(self.model_dump(include=set(PruneConfig.model_fields)))
-
-
-def parse_options(method: Method, options: Mapping[str, object]) -> Options:
-    """Validate `options` against the method's own model.
-
-    Raises:
-        ConfigError: one sentence with the key, the value and what is allowed.
-    """
-    try:
-        return method.options.model_validate(dict(options))
-    except ValidationError as error:
-        raise ConfigError(_sentence(error, method.options, prefix="options.")) from None
-
-
-def _sentence(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
-    """The first fault that pydantic found, in our words."""
-    fault = error.errors(include_url=False)[0]
-    if fault["type"] == "value_error":
-        return str(fault["ctx"]["error"])
-    key = prefix + ".".join(str(part) for part in fault["loc"])
-    if fault["type"] == "extra_forbidden":
-        allowed = ", ".join(_model_at(model, fault["loc"]).model_fields) or "none"
-        return f"{key} is {fault['input']!r} but there is no such key; allowed: {allowed}"
-    return f"{key} is {fault['input']!r}; {fault['msg'].replace('Input', 'it', 1)}"
-
-
-def _model_at(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:
-    """The model, possibly one inside `model`, that lacks the last key of `path`."""
-    for key in path[:-1]:
-        inner = model.model_fields[str(key)].annotation
-        assert isinstance(inner, type) and issubclass(inner, BaseModel), path
-        model = inner
-    return model

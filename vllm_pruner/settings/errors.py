@@ -1,9 +1,73 @@
-"""What is wrong with a setting."""
+"""What is wrong with a setting: data, which each edge renders with its own names."""
 
 from __future__ import annotations
 
-__all__ = ["ConfigError"]
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+__all__ = ["ConfigError", "SettingError"]
+
+_KEYS: Mapping[str, str] = MappingProxyType({})
 
 
 class ConfigError(ValueError):
-    """A setting that cannot be used; the message is one sentence fit for an operator or client."""
+    """A configuration that cannot be used; the message is one sentence fit for an operator or
+    client."""
+
+    def at_start(self, names: Mapping[str, str] = _KEYS) -> str:
+        """Return the sentence for an operator.
+
+        Args:
+            names: what the operator calls a key, such as `--prune-rate`; otherwise its own name.
+        """
+        return str(self)
+
+    def at_request(self) -> str:
+        """Return the sentence for a client."""
+        return str(self)
+
+
+@dataclass(eq=False)
+class SettingError(ConfigError):
+    """A key with a value that cannot be used."""
+
+    key: str
+    """Dotted for a key inside another, such as `limits.max_rate`."""
+
+    value: str
+    """As the sentence shows it."""
+
+    allowed: str | None
+    """What could stand there; None if `fault` says so."""
+
+    fault: str = ""
+    """What is wrong with the value, where that does not follow from what is allowed. It goes on
+    where the value ends: ", which ...", " but ..."."""
+
+    beside: tuple[str, str] | None = None
+    """A second key and its value, if the two do not go together."""
+
+    by: str | None = None
+    """The operator's key that sets the bounds, if others would allow the value."""
+
+    def __str__(self) -> str:
+        return self.at_start()
+
+    def at_start(self, names: Mapping[str, str] = _KEYS) -> str:
+        bounds = "" if self.by is None else f", by {names.get(self.by, self.by)}"
+        return self._render(names, "allowed", bounds)
+
+    def at_request(self) -> str:
+        return self._render(_KEYS, "allowed" if self.by is None else "allowed here", "")
+
+    def _render(self, names: Mapping[str, str], allowed: str, bounds: str) -> str:
+        pairs = [(self.key, self.value), *([self.beside] if self.beside else [])]
+        subject = " and ".join(f"{_rename(key, names)} is {value}" for key, value in pairs)
+        end = "" if self.allowed is None else f"; {allowed}: {self.allowed}{bounds}"
+        return f"{subject}{self.fault}{end}"
+
+
+def _rename(key: str, names: Mapping[str, str]) -> str:
+    head, dot, inside = key.partition(".")
+    return f"{names.get(head, head)}{dot}{inside}"

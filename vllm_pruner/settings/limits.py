@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from vllm_pruner import methods
+from vllm_pruner.settings.errors import SettingError
+from vllm_pruner.settings.validation import check_method_name
 
 if TYPE_CHECKING:
     from vllm_pruner.settings.config import PruneConfig
@@ -37,10 +38,11 @@ class Limits(BaseModel):
     @model_validator(mode="after")
     def _possible(self) -> Limits:
         if self.max_rate is not None and self.max_rate < self.min_rate:
-            both = f"limits.min_rate is {self.min_rate} and limits.max_rate is {self.max_rate}"
-            raise ValueError(f"{both}; allowed: the first at most the second")
+            most = ("limits.max_rate", str(self.max_rate))
+            allowed = "the first at most the second"
+            raise SettingError("limits.min_rate", str(self.min_rate), allowed, beside=most)
         for name in self.methods or ():
-            methods.get(name)
+            check_method_name(name)
         return self
 
     def clamp(self, rate: float) -> float:
@@ -48,35 +50,45 @@ class Limits(BaseModel):
         most = rate if self.max_rate is None else min(rate, self.max_rate)
         return max(most, self.min_rate)
 
-    def fault(self, config: PruneConfig) -> str | None:
-        """Return what is wrong with settings whatever the image: one sentence, or None."""
-        if self.methods is not None and config.method not in self.methods:
-            return f"method is {config.method!r}; allowed here: {', '.join(self.methods)}"
-        if config.rate is not None and self.clamp(config.rate) != config.rate:
-            return f"rate is {config.rate:g}; allowed here: {self._rates}"
-        if config.tokens is not None and config.tokens < self.min_tokens:
-            return f"tokens is {config.tokens}; allowed here: {self.min_tokens} or more"
+    def method_fault(self, name: str) -> SettingError | None:
+        """Return what is wrong with a method whatever the budget, or None."""
+        if self.methods is not None and name not in self.methods:
+            return self._error("method", repr(name), ", ".join(self.methods))
         return None
 
-    def fault_on(self, config: PruneConfig, tokens: int) -> str | None:
+    def fault(self, config: PruneConfig) -> SettingError | None:
+        """Return what is wrong with settings whatever the image, or None."""
+        if fault := self.method_fault(config.method):
+            return fault
+        if config.rate is not None and self.clamp(config.rate) != config.rate:
+            return self._error("rate", f"{config.rate:g}", self._rates)
+        if config.tokens is not None and config.tokens < self.min_tokens:
+            return self._error("tokens", str(config.tokens), self._tokens)
+        return None
+
+    def fault_on(self, config: PruneConfig, tokens: int) -> SettingError | None:
         """Return what is wrong with settings for an image of `tokens` visual tokens, or None."""
         if fault := self.fault(config):
             return fault
         keep = config.keep_count(tokens)
         if keep < min(self.min_tokens, tokens):
-            return (
-                f"rate is {config.rate:g}, which keeps {keep} of an image's {tokens} tokens; "
-                f"allowed here: {self.min_tokens} or more"
-            )
+            why = f", which keeps {keep} of an image's {tokens} tokens"
+            return self._error("rate", f"{config.rate:g}", self._tokens, why)
         removed = 1 - keep / tokens
         if config.tokens is not None and self.clamp(removed) != removed:
-            return (
-                f"tokens is {config.tokens}, which removes {removed:.4f} of an image's {tokens}; "
-                f"allowed here: {self._rates}"
-            )
+            why = f", which removes {removed:.4f} of an image's {tokens}"
+            return self._error("tokens", str(config.tokens), self._rates, why)
         return None
+
+    @staticmethod
+    def _error(key: str, value: str, allowed: str, why: str = "") -> SettingError:
+        return SettingError(key, value, allowed, why, by="limits")
 
     @property
     def _rates(self) -> str:
         most = "below 1" if self.max_rate is None else f"{self.max_rate:g}"
         return f"rates from {self.min_rate:g} to {most}"
+
+    @property
+    def _tokens(self) -> str:
+        return f"{self.min_tokens} or more"

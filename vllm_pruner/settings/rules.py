@@ -12,7 +12,7 @@ from typing import Any
 
 from vllm_pruner.settings.config import PruneConfig, ServerConfig
 from vllm_pruner.settings.detail import AUTO, LEVELS
-from vllm_pruner.settings.errors import ConfigError
+from vllm_pruner.settings.errors import ConfigError, SettingError
 
 __all__ = ["DETAIL", "check", "image_configs"]
 
@@ -27,13 +27,13 @@ def check(server: ServerConfig, requested: object) -> PruneConfig:
         requested: the request's, None if it has none.
 
     Raises:
-        ConfigError: one sentence with the key, the value and what is allowed.
+        ConfigError: the first fault.
     """
     if requested is None:
         return server.images
     config = server.images.override(requested)
     if requested and (fault := server.limits.fault(config)):
-        raise ConfigError(fault)
+        raise fault
     return config
 
 
@@ -49,16 +49,16 @@ def image_configs(
         most: visual tokens of the largest image.
 
     Raises:
-        ConfigError: one sentence with the key, the value and what is allowed.
+        ConfigError: the first fault.
     """
     asked, levels = _split(requested, len(tokens))
     config = check(server, asked)
     if config.tokens is not None and config.tokens > most:
-        raise ConfigError(f"tokens is {config.tokens}; allowed: 1 to {most}")
+        raise SettingError("tokens", str(config.tokens), f"1 to {most}")
     if asked:
         for count in tokens:
             if fault := server.limits.fault_on(config, count):
-                raise ConfigError(fault)
+                raise fault
     return [
         server.detail.apply(level, config, server.limits, count)
         for level, count in zip(levels, tokens, strict=True)
@@ -71,7 +71,7 @@ def _split(requested: object, images: int) -> tuple[Any, list[str]]:
         return requested, [AUTO] * images
     levels = requested[DETAIL]
     if not isinstance(levels, list) or any(level not in LEVELS for level in levels):
-        raise ConfigError(f"detail is {levels!r}; allowed: a list of {', '.join(LEVELS)}")
+        raise SettingError(DETAIL, repr(levels), f"a list of {', '.join(LEVELS)}")
     if len(levels) != images:
         raise ConfigError(f"detail has {len(levels)} entries; allowed: one for each of {images}")
     return {key: value for key, value in requested.items() if key != DETAIL}, levels

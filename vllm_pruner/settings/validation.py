@@ -1,0 +1,73 @@
+"""Data from outside against a model of settings: pydantic's faults in our words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from vllm_pruner import methods
+from vllm_pruner.methods.base import Method, Options
+from vllm_pruner.settings.errors import ConfigError, SettingError
+
+__all__ = ["check_method_name", "parse_options", "validate"]
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validate(model: type[Model], data: object, prefix: str = "") -> Model:
+    """Return the validated model.
+
+    Args:
+        model: what the data has to be.
+        data: from outside.
+        prefix: of the keys in an error.
+
+    Raises:
+        ConfigError: the first fault.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise _fault(error.errors(include_url=False)[0], model, prefix) from None
+
+
+def parse_options(method: Method, options: Mapping[str, object]) -> Options:
+    """Validate `options` against the method's own model.
+
+    Raises:
+        ConfigError: the first fault.
+    """
+    return validate(method.options, dict(options), prefix="options.")
+
+
+def check_method_name(name: str) -> None:
+    """Refuse a name that no installed method for images has.
+
+    Raises:
+        SettingError: with the names that there are.
+    """
+    if name not in methods.names():
+        raise SettingError("method", repr(name), ", ".join(methods.names()))
+
+
+def _fault(found: ErrorDetails, model: type[BaseModel], prefix: str) -> ConfigError:
+    if found["type"] == "value_error":  # raised by a validator of ours, or by one of a method's
+        error = found["ctx"]["error"]
+        return error if isinstance(error, ConfigError) else ConfigError(str(error))
+    key, value = prefix + ".".join(str(part) for part in found["loc"]), repr(found["input"])
+    if found["type"] == "extra_forbidden":
+        allowed = ", ".join(_model_at(model, found["loc"]).model_fields) or "none"
+        return SettingError(key, value, allowed, " but there is no such key")
+    return SettingError(key, value, None, f"; {found['msg'].replace('Input', 'it', 1)}")
+
+
+def _model_at(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:
+    """The model, possibly one inside `model`, that lacks the last key of `path`."""
+    for key in path[:-1]:
+        inner = model.model_fields[str(key)].annotation
+        assert isinstance(inner, type) and issubclass(inner, BaseModel), path
+        model = inner
+    return model
