@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 
 from vllm_pruner import compat, envs
 from vllm_pruner.settings import cli
-from vllm_pruner.settings.config import KEY, PruneConfig, ServerConfig
+from vllm_pruner.settings.bounds import fault_on
+from vllm_pruner.settings.config import KEY, PruneConfig
 from vllm_pruner.settings.errors import ConfigError
+from vllm_pruner.settings.server import ServerConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,7 +107,7 @@ def _create_pruned(
     engine_args.model_class_overrides = {**engine_args.model_class_overrides, **classes}
     model_config = original()
     tokens = registry.visual_tokens(model_config, config)
-    if not config.off and (fault := config.limits.fault_on(config, tokens)):
+    if not config.off and (fault := fault_on(config.limits, config, tokens)):
         raise fault
     compat.enable_endpoints(KEY)
     alone = encoder_only.lacks_language_model(model_config, engine_args)

@@ -16,6 +16,7 @@ import numpy as np
 from fastapi import HTTPException
 from PIL import Image
 
+from vllm_pruner.settings.bounds import clamp
 from vllm_pruner.settings.config import PruneConfig
 from vtprune_server.explain import items_of, render, selections
 from vtprune_server.protocol import ExplainRequest
@@ -31,7 +32,7 @@ async def check_vllm(surface: Surface) -> None:
     Raises:
         RuntimeError: something is not as it has to be; one sentence.
     """
-    settings = {"rate": surface.config.limits.clamp(0.5)} if surface.config.off else None
+    settings = {"rate": clamp(surface.config.limits, 0.5)} if surface.config.off else None
     body = ExplainRequest(messages=[_message()], vtprune=settings, overlay=False)
     try:
         engine_input = await render(surface, body)

@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from vllm_pruner import methods
+from vllm_pruner.settings.bounds import method_fault
 from vllm_pruner.settings.config import PruneConfig
 from vtprune_server.protocol import ConfigResponse, MethodCard, MethodsResponse
 from vtprune_server.surface import Surface
@@ -43,7 +44,7 @@ def describe_methods(surface: Surface) -> MethodsResponse:
 def _card(surface: Surface, name: str) -> MethodCard:
     method = methods.get(name)
     alone = PruneConfig(method=name)
-    fault = surface.config.limits.method_fault(name) or surface.processor_info.fault(alone)
+    fault = method_fault(surface.config.limits, name) or surface.processor_info.fault(alone)
     return MethodCard(
         name=name,
         allowed=fault is None,

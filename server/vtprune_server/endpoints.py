@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vllm_pruner import envs
-from vllm_pruner.settings.config import KEY, ServerConfig
+from vllm_pruner.settings.config import KEY
+from vllm_pruner.settings.server import ServerConfig
 from vtprune_server.access import Access
 from vtprune_server.canary import check_vllm
 from vtprune_server.router import router

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from starlette.datastructures import State
     from vllm.engine.protocol import EngineClient
 
-    from vllm_pruner.settings.config import ServerConfig
+    from vllm_pruner.settings.server import ServerConfig
 
 __all__ = ["Surface"]
 

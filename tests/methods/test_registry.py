@@ -15,8 +15,9 @@ from vllm_pruner import methods
 from vllm_pruner.methods.base import Method, Need, Options, VisualTokens
 from vllm_pruner.methods.budget import Budget
 from vllm_pruner.settings import cli
-from vllm_pruner.settings.config import PruneConfig, ServerConfig
+from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.errors import ConfigError
+from vllm_pruner.settings.server import ServerConfig
 
 BUILT_IN = [
     "adafv",

@@ -8,8 +8,8 @@ import pytest
 
 from vllm_pruner import methods
 from vllm_pruner.settings import cli
-from vllm_pruner.settings.config import ServerConfig
 from vllm_pruner.settings.errors import ConfigError
+from vllm_pruner.settings.server import ServerConfig
 
 
 def settings(*flags: str) -> ServerConfig | None:

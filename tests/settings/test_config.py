@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from vllm_pruner import methods
 from vllm_pruner.settings.config import DEFAULT_RATE, PruneConfig
 from vllm_pruner.settings.errors import ConfigError
+from vllm_pruner.settings.rules import override
 
 NAN, INF = float("nan"), float("inf")
 
@@ -152,7 +153,7 @@ SERVER = {"rate": 0.5, "options": {"step": 32}}
 )
 def test_a_request_changes_what_it_names_and_leaves_the_rest(server, request_, merged) -> None:
     before = PruneConfig.parse(server)
-    assert before.override(request_) == PruneConfig.parse(merged)
+    assert override(before, request_) == PruneConfig.parse(merged)
     assert before == PruneConfig.parse(server)
 
 
@@ -172,7 +173,7 @@ def test_a_request_changes_what_it_names_and_leaves_the_rest(server, request_, m
 )
 def test_a_bad_request_is_refused_like_bad_settings(request_, sentence) -> None:
     with pytest.raises(ConfigError) as raised:
-        PruneConfig.parse(SERVER).override(request_)
+        override(PruneConfig.parse(SERVER), request_)
     assert str(raised.value) == sentence
 
 

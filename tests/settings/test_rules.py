@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from vllm_pruner.settings.config import ServerConfig
 from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.settings.rules import check, image_configs
+from vllm_pruner.settings.server import ServerConfig
 
 N = 576
 BOUNDED = {

@@ -11,10 +11,11 @@ from collections.abc import AsyncGenerator, Iterable
 from typing import TYPE_CHECKING, Any
 
 from vllm_pruner.prompt.refusal import refusal, settings_refusal
-from vllm_pruner.settings.config import KEY, ServerConfig
+from vllm_pruner.settings.config import KEY
 from vllm_pruner.settings.detail import AUTO, LEVELS
 from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.settings.rules import DETAIL, check
+from vllm_pruner.settings.server import ServerConfig
 
 if TYPE_CHECKING:
     from vllm.config import ModelConfig

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from vllm_pruner import compat
 from vllm_pruner.prompt import encoder_only
-from vllm_pruner.settings.config import KEY, PruneConfig, ServerConfig
+from vllm_pruner.settings.config import KEY, PruneConfig
 from vllm_pruner.settings.errors import ConfigError
+from vllm_pruner.settings.server import ServerConfig
 
 if TYPE_CHECKING:
     from vllm.multimodal.parse import ImageSize

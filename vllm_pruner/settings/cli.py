@@ -7,8 +7,9 @@ import json
 from typing import Any
 
 from vllm_pruner import methods
-from vllm_pruner.settings.config import DEFAULT_RATE, ServerConfig
+from vllm_pruner.settings.config import DEFAULT_RATE
 from vllm_pruner.settings.errors import ConfigError
+from vllm_pruner.settings.server import ServerConfig
 
 __all__ = ["add_arguments", "settings"]
 

@@ -16,17 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from vllm_pruner import methods
 from vllm_pruner.methods.base import Method, Options
 from vllm_pruner.methods.budget import Budget
-from vllm_pruner.settings.detail import DetailRates
 from vllm_pruner.settings.errors import ConfigError, SettingError
-from vllm_pruner.settings.limits import Limits, Rate
+from vllm_pruner.settings.limits import Rate
 from vllm_pruner.settings.validation import check_method_name, parse_options, validate
 
-__all__ = [
-    "DEFAULT_RATE",
-    "KEY",
-    "PruneConfig",
-    "ServerConfig",
-]
+__all__ = ["DEFAULT_RATE", "KEY", "PruneConfig"]
 
 KEY = "vtprune"
 """Where the settings live in `mm_processor_kwargs`."""
@@ -85,23 +79,6 @@ class PruneConfig(BaseModel):
         """
         return validate(cls, data)
 
-    def override(self, data: object) -> Self:
-        """Return these settings changed by a request's: what it leaves out stays as it is.
-
-        A key with null is left out. A rate replaces a number of tokens and the other way round;
-        options replace all options; another method drops those of the first.
-        """
-        if not isinstance(data, Mapping):
-            return self.parse(data)
-        data = {key: value for key, value in data.items() if value is not None}
-        merged = self.model_dump(exclude_none=True)
-        if "rate" in data or "tokens" in data:
-            merged.pop("rate", None)
-            merged.pop("tokens", None)
-        if data.get("method", self.method) != self.method:
-            merged.pop("options")
-        return self.parse({**merged, **data})
-
     @property
     def off(self) -> bool:
         """Whether nothing is to be pruned: the image takes vLLM's own path."""
@@ -131,35 +108,3 @@ class PruneConfig(BaseModel):
         """The method and its validated options."""
         method = methods.get(self.method)
         return method, parse_options(method, self.options)
-
-
-class ServerConfig(PruneConfig):
-    """What the operator sets: the settings of images without their own, and what is not theirs."""
-
-    feature_cache_mb: Annotated[int, Field(ge=0)] = 256
-    """MiB on the device for features of known images, so that another question, rate or method
-    about them skips the tower; 0 keeps none."""
-
-    detail: DetailRates = Field(default_factory=DetailRates)
-    """Rates of OpenAI's `image_url.detail`."""
-
-    limits: Limits = Field(default_factory=Limits)
-    """Bounds of what a request may ask for."""
-
-    @model_validator(mode="after")
-    def _within_limits(self) -> ServerConfig:
-        """The default of every request has to be one that a request could name."""
-        if fault := self.limits.fault(self):
-            raise fault
-        return self
-
-    @model_validator(mode="after")
-    def _sound_methods(self) -> ServerConfig:
-        """Refuse to start beside a package whose method is broken: a request could ask for it."""
-        methods.check_installed()
-        return self
-
-    @property
-    def images(self) -> PruneConfig:
-        """The part that a request may change."""
-        return PruneConfig.model_validate(self.model_dump(include=set(PruneConfig.model_fields)))

@@ -7,14 +7,11 @@ means the same whatever the server's own rate is.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
-from vllm_pruner.settings.limits import Limits, Rate
-
-if TYPE_CHECKING:
-    from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.limits import Rate
 
 __all__ = ["AUTO", "LEVELS", "DetailRates"]
 
@@ -31,14 +28,3 @@ class DetailRates(BaseModel):
     """29 of the 576 tokens of LLaVA-1.5."""
 
     high: Rate = 0.5
-
-    def apply(self, level: str, config: PruneConfig, limits: Limits, tokens: int) -> PruneConfig:
-        """Return the settings of an image of `tokens` visual tokens at one of `LEVELS`, given
-        those of `auto`."""
-        if level == AUTO:
-            return config
-        rated = config.override({"rate": limits.clamp(self.low if level == "low" else self.high)})
-        if rated.keep_count(tokens) < min(limits.min_tokens, tokens):
-            rated = config.override({"tokens": limits.min_tokens})
-        more = rated.keep_count(tokens) - config.keep_count(tokens)
-        return rated if (more > 0) == (level == "high") and more else config

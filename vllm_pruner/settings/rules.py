@@ -10,13 +10,36 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vllm_pruner.settings.config import PruneConfig, ServerConfig
+from vllm_pruner.settings.bounds import clamp, fault, fault_on
+from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.detail import AUTO, LEVELS
 from vllm_pruner.settings.errors import ConfigError, SettingError
+from vllm_pruner.settings.server import ServerConfig
 
-__all__ = ["DETAIL", "check", "image_configs"]
+__all__ = ["DETAIL", "check", "image_configs", "override"]
 
 DETAIL = "detail"
+
+
+def override(config: PruneConfig, requested: object) -> PruneConfig:
+    """Return settings changed by a request's: what it leaves out stays as it is.
+
+    A key with null is left out. A rate replaces a number of tokens and the other way round; options
+    replace all options; another method drops those of the first.
+
+    Raises:
+        ConfigError: the first fault.
+    """
+    if not isinstance(requested, Mapping):
+        return PruneConfig.parse(requested)
+    given = {key: value for key, value in requested.items() if value is not None}
+    merged = config.model_dump(exclude_none=True)
+    if "rate" in given or "tokens" in given:
+        merged.pop("rate", None)
+        merged.pop("tokens", None)
+    if given.get("method", config.method) != config.method:
+        merged.pop("options")
+    return PruneConfig.parse({**merged, **given})
 
 
 def check(server: ServerConfig, requested: object) -> PruneConfig:
@@ -31,9 +54,9 @@ def check(server: ServerConfig, requested: object) -> PruneConfig:
     """
     if requested is None:
         return server.images
-    config = server.images.override(requested)
-    if requested and (fault := server.limits.fault(config)):
-        raise fault
+    config = override(server.images, requested)
+    if requested and (found := fault(server.limits, config)):
+        raise found
     return config
 
 
@@ -57,11 +80,10 @@ def image_configs(
         raise SettingError("tokens", str(config.tokens), f"1 to {most}")
     if asked:
         for count in tokens:
-            if fault := server.limits.fault_on(config, count):
-                raise fault
+            if found := fault_on(server.limits, config, count):
+                raise found
     return [
-        server.detail.apply(level, config, server.limits, count)
-        for level, count in zip(levels, tokens, strict=True)
+        _at_level(server, level, config, count) for level, count in zip(levels, tokens, strict=True)
     ]
 
 
@@ -75,3 +97,16 @@ def _split(requested: object, images: int) -> tuple[Any, list[str]]:
     if len(levels) != images:
         raise ConfigError(f"detail has {len(levels)} entries; allowed: one for each of {images}")
     return {key: value for key, value in requested.items() if key != DETAIL}, levels
+
+
+def _at_level(server: ServerConfig, level: str, config: PruneConfig, tokens: int) -> PruneConfig:
+    """The settings of an image of `tokens` visual tokens at one of `LEVELS`, given those of
+    `auto`."""
+    if level == AUTO:
+        return config
+    rate = {"low": server.detail.low, "high": server.detail.high}[level]
+    rated = override(config, {"rate": clamp(server.limits, rate)})
+    if rated.keep_count(tokens) < min(server.limits.min_tokens, tokens):
+        rated = override(config, {"tokens": server.limits.min_tokens})
+    pick = {"low": min, "high": max}[level]
+    return pick(config, rated, key=lambda each: each.keep_count(tokens))

@@ -18,7 +18,8 @@ from vllm_pruner import compat
 from vllm_pruner.layout.raster import arrange
 from vllm_pruner.methods.base import TOWER, Kept, Need, VisualTokens
 from vllm_pruner.plan import ImagePlan
-from vllm_pruner.settings.config import KEY, PruneConfig, ServerConfig
+from vllm_pruner.settings.config import KEY, PruneConfig
+from vllm_pruner.settings.server import ServerConfig
 from vllm_pruner.tower import FEATURES, Columns, EncoderImage, Tower
 from vllm_pruner.worker.batches import Batch, Group, batches
 from vllm_pruner.worker.encoder import Encoder

@@ -1,0 +1,57 @@
+"""Whether settings are within the operator's limits."""
+
+from __future__ import annotations
+
+from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.errors import SettingError
+from vllm_pruner.settings.limits import Limits
+
+__all__ = ["clamp", "fault", "fault_on", "method_fault"]
+
+
+def clamp(limits: Limits, rate: float) -> float:
+    """Return the rate within the bounds that is nearest to `rate`."""
+    most = rate if limits.max_rate is None else min(rate, limits.max_rate)
+    return max(most, limits.min_rate)
+
+
+def method_fault(limits: Limits, name: str) -> SettingError | None:
+    """Return what is wrong with a method whatever the budget, or None."""
+    if limits.methods is not None and name not in limits.methods:
+        return _error("method", repr(name), ", ".join(limits.methods))
+    return None
+
+
+def fault(limits: Limits, config: PruneConfig) -> SettingError | None:
+    """Return what is wrong with settings whatever the image, or None."""
+    if found := method_fault(limits, config.method):
+        return found
+    if config.rate is not None and clamp(limits, config.rate) != config.rate:
+        return _error("rate", f"{config.rate:g}", _rates(limits))
+    if config.tokens is not None and config.tokens < limits.min_tokens:
+        return _error("tokens", str(config.tokens), f"{limits.min_tokens} or more")
+    return None
+
+
+def fault_on(limits: Limits, config: PruneConfig, tokens: int) -> SettingError | None:
+    """Return what is wrong with settings for an image of `tokens` visual tokens, or None."""
+    if found := fault(limits, config):
+        return found
+    keep = config.keep_count(tokens)
+    if keep < min(limits.min_tokens, tokens):
+        why = f", which keeps {keep} of an image's {tokens} tokens"
+        return _error("rate", f"{config.rate:g}", f"{limits.min_tokens} or more", why)
+    removed = 1 - keep / tokens
+    if config.tokens is not None and clamp(limits, removed) != removed:
+        why = f", which removes {removed:.4f} of an image's {tokens}"
+        return _error("tokens", str(config.tokens), _rates(limits), why)
+    return None
+
+
+def _error(key: str, value: str, allowed: str, why: str = "") -> SettingError:
+    return SettingError(key, value, allowed, why, by="limits")
+
+
+def _rates(limits: Limits) -> str:
+    most = "below 1" if limits.max_rate is None else f"{limits.max_rate:g}"
+    return f"rates from {limits.min_rate:g} to {most}"
