@@ -17,6 +17,9 @@ import math
 import torch
 
 from vtprune_kernels._triton import capability, flags, next_power_of_2, tl, triton
+from vtprune_kernels.attention_lse_triton import lse_kernel
+from vtprune_kernels.attention_received_triton import received_kernel
+from vtprune_kernels.attention_rows import bounds_of, exist
 from vtprune_kernels.segments import end_of
 
 __all__ = ["column_importance_triton"]
@@ -87,11 +90,11 @@ def column_importance_triton(
     received = query.new_empty((num_heads, total), dtype=torch.float32)
     if lse is None:
         lse = query.new_empty((num_heads, total), dtype=torch.float32)
-        _lse_kernel[grid](query, key, lse, *strides, scale * math.log2(math.e), **shape, **tiles)
+        lse_kernel[grid](query, key, lse, *strides, scale * math.log2(math.e), **shape, **tiles)
     elif cu_seqlens is None:
         lse = lse.transpose(0, 1)
     lse = lse.contiguous()
-    _received_kernel[grid](
+    received_kernel[grid](
         query, key, lse, received, *strides, scale * math.log2(math.e), **shape, **tiles
     )
     order = None if token_of_patch is None else token_of_patch.argsort(stable=True)
@@ -108,142 +111,6 @@ def column_importance_triton(
         num_warps=2,
     )
     return importance
-
-
-@triton.jit
-def _bounds_of(bounds, segment, patches, PACKED: tl.constexpr, PADDED: tl.constexpr):
-    """Where a segment starts and how long it is, padding at its end excluded."""
-    start = 0
-    size = patches
-    if PACKED:
-        start = tl.load(bounds + segment).to(tl.int32)
-        size = tl.load(bounds + segment + 1).to(tl.int32) - start
-    elif PADDED:
-        size = tl.load(bounds + segment).to(tl.int32)
-    return start, size
-
-
-@triton.jit
-def _exist(valid, segment, patches, row, size, PADDED: tl.constexpr):
-    """Which patches of a block are real."""
-    exists = row < size
-    if PADDED:
-        exists = tl.load(valid + segment * patches + row, mask=exists, other=0) != 0
-    return exists
-
-
-@triton.jit
-def _rows(pointer, begin, stride, row, exists, HEAD_SIZE, BLOCK_HEAD, UPCAST):
-    """Load one head's channels of some patches, zeros outside: `[rows, BLOCK_HEAD]`."""
-    channel = tl.arange(0, BLOCK_HEAD)
-    value = tl.load(
-        pointer + begin + row[:, None].to(tl.int64) * stride + channel[None, :],
-        mask=exists[:, None] & (channel < HEAD_SIZE)[None, :],
-        other=0.0,
-    )
-    return value.to(tl.float32) if UPCAST else value
-
-
-@triton.jit
-def _lse_kernel(
-    query,
-    key,
-    lse,
-    query_image,
-    query_patch,
-    key_image,
-    key_patch,
-    scale,
-    bounds,
-    valid,
-    patches,
-    total,
-    PACKED: tl.constexpr,
-    PADDED: tl.constexpr,
-    HEAD_SIZE: tl.constexpr,
-    BLOCK_HEAD: tl.constexpr,
-    HELD: tl.constexpr,
-    STREAMED: tl.constexpr,
-    UPCAST: tl.constexpr,
-):
-    block, head, segment = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
-    start, size = _bounds_of(bounds, segment, patches, PACKED, PADDED)
-    if block * HELD >= size:
-        return
-    row = block * HELD + tl.arange(0, HELD)
-    begin_q = segment * query_image + start.to(tl.int64) * query_patch + head * HEAD_SIZE
-    begin_k = segment * key_image + start.to(tl.int64) * key_patch + head * HEAD_SIZE
-    exists = _exist(valid, segment, patches, row, size, PADDED)
-    held = _rows(query, begin_q, query_patch, row, exists, HEAD_SIZE, BLOCK_HEAD, UPCAST)
-    highest = tl.full([HELD], -float("inf"), dtype=tl.float32)
-    denominator = tl.zeros([HELD], dtype=tl.float32)
-    for first in range(0, size, STREAMED):
-        column = first + tl.arange(0, STREAMED)
-        real = _exist(valid, segment, patches, column, size, PADDED)
-        keys = _rows(key, begin_k, key_patch, column, real, HEAD_SIZE, BLOCK_HEAD, UPCAST)
-        logit = tl.dot(held, tl.trans(keys), input_precision="ieee") * scale
-        logit = tl.where(real[None, :], logit, -float("inf"))  # [HELD, STREAMED]
-        higher = tl.maximum(highest, tl.max(logit, axis=1))
-        # Padding alone, so far: nothing to add up, and no maximum to subtract.
-        above = tl.where(higher == -float("inf"), 0.0, higher)
-        denominator *= tl.exp2(highest - above)
-        denominator += tl.sum(tl.exp2(logit - above[:, None]), axis=1)
-        highest = higher
-    # 0.693... = log(2): stored in base e, as attention kernels do.
-    result = (highest + tl.log2(denominator)) * 0.6931471805599453
-    at = head.to(tl.int64) * total + start + row
-    if not PACKED:
-        at += segment * patches
-    tl.store(lse + at, result, mask=row < size)
-
-
-@triton.jit
-def _received_kernel(
-    query,
-    key,
-    lse,
-    received,
-    query_image,
-    query_patch,
-    key_image,
-    key_patch,
-    scale,
-    bounds,
-    valid,
-    patches,
-    total,
-    PACKED: tl.constexpr,
-    PADDED: tl.constexpr,
-    HEAD_SIZE: tl.constexpr,
-    BLOCK_HEAD: tl.constexpr,
-    HELD: tl.constexpr,
-    STREAMED: tl.constexpr,
-    UPCAST: tl.constexpr,
-):
-    block, head, segment = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
-    start, size = _bounds_of(bounds, segment, patches, PACKED, PADDED)
-    if block * HELD >= size:
-        return
-    column = block * HELD + tl.arange(0, HELD)
-    begin_q = segment * query_image + start.to(tl.int64) * query_patch + head * HEAD_SIZE
-    begin_k = segment * key_image + start.to(tl.int64) * key_patch + head * HEAD_SIZE
-    begin = head.to(tl.int64) * total + start
-    if not PACKED:
-        begin += segment * patches
-    exists = _exist(valid, segment, patches, column, size, PADDED)
-    held = _rows(key, begin_k, key_patch, column, exists, HEAD_SIZE, BLOCK_HEAD, UPCAST)
-    total_received = tl.zeros([HELD], dtype=tl.float32)
-    for first in range(0, size, STREAMED):
-        row = first + tl.arange(0, STREAMED)
-        real = _exist(valid, segment, patches, row, size, PADDED)
-        queries = _rows(query, begin_q, query_patch, row, real, HEAD_SIZE, BLOCK_HEAD, UPCAST)
-        # An infinite denominator takes rows past the end, and padding, out.
-        denominator = tl.load(lse + begin + row, mask=real, other=float("inf"))
-        logit = tl.dot(held, tl.trans(queries), input_precision="ieee") * scale
-        # 1.442... = log2(e). Keys in rows, so the sum stays within a warp: [HELD, STREAMED].
-        paid = tl.exp2(logit - (denominator * 1.4426950408889634)[None, :])
-        total_received += tl.sum(paid, axis=1)
-    tl.store(received + begin + column, total_received, mask=column < size)
 
 
 @triton.jit
@@ -264,7 +131,7 @@ def _column_mean_kernel(
     BLOCK: tl.constexpr,
 ):
     segment = tl.program_id(1).to(tl.int64)
-    start, size = _bounds_of(bounds, segment, patches, PACKED, PADDED)
+    start, size = bounds_of(bounds, segment, patches, PACKED, PADDED)
     token = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     if PACKED:
         inside = token < size // PATCHES
@@ -283,7 +150,7 @@ def _column_mean_kernel(
             patch = tl.load(order + patch, mask=inside, other=0) + first_patch
         else:
             patch += begin
-        real = inside & _exist(valid, segment, patches, patch - begin, size, PADDED)
+        real = inside & exist(valid, segment, patches, patch - begin, size, PADDED)
         for _ in range(HEADS):
             attention += tl.load(received + patch, mask=real, other=0.0)
             patch += total

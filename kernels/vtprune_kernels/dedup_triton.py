@@ -1,9 +1,9 @@
-"""Kernels of `dedup`: all rounds of all segments in one launch, one program a segment.
+"""Kernel of `dedup`: all rounds of all segments in one launch, one program a segment.
 
 A program keeps its list, the side (a or b) of each row and a round's keys in 16 bytes a row of
 scratch memory that stay in the L1 cache. Reading every `gram[a, b]` would pull 20 MB through that
-one multiprocessor (R = 544, keep = 32), 180 us at 64 bytes a cycle. So a launch before it lists the
-32 rows most similar to each row, all multiprocessors at once. The best match in b is the best one
+one multiprocessor (R = 544, keep = 32), 180 us at 64 bytes a cycle. So `nearest_rows` first lists
+the 32 rows most similar to each row, on all multiprocessors. The best match in b is the best one
 of that list that is in b; only where none is, and that takes a neighbourhood already thinned out,
 the row of the Gram is read: the same values, so the same result to the bit. The sort is by
 counting: a row's new position is the number of keys below its own, with the old position in the
@@ -21,19 +21,12 @@ from __future__ import annotations
 
 import torch
 
-from vtprune_kernels._triton import flags, next_power_of_2, tl, triton
-from vtprune_kernels.ordering import is_in_top_k, number_to_keep, ordered_bits
+from vtprune_kernels._triton import flags, tl, triton
+from vtprune_kernels.nearest_rows_triton import NEAREST, nearest_rows
+from vtprune_kernels.ordering import number_to_keep, ordered_bits
 
 __all__ = ["dedup_triton"]
 
-
-_NEAREST = 32
-"""Neighbours listed for each row. Half of those alive are in b, so the chance that none of 32 is in
-b is small until most of them are gone. Not yet swept on a GPU."""
-
-_NEAREST_ELEMENTS = 4096
-"""Elements of the Gram that a program of the first launch holds: 32 a thread. Not yet
-swept on a GPU."""
 
 _BLOCK_ROWS = 128
 """Rows of a handled together: 8 neighbours for each of 512 threads. Not yet swept on a GPU."""
@@ -52,23 +45,7 @@ def dedup_triton(
     kept = gram.new_empty((segments, keep), dtype=torch.int64)
     if kept.numel() == 0:
         return kept
-    nearest = min(_NEAREST, rows)
-    near_row = gram.new_empty((segments, rows, nearest), dtype=torch.int16)
-    near_value = gram.new_empty((segments, rows, nearest), dtype=torch.float32)
-    block = next_power_of_2(rows)
-    rows_at_once = max(1, _NEAREST_ELEMENTS // block)
-    _nearest_kernel[(triton.cdiv(rows, rows_at_once), segments)](
-        gram,
-        flags(valid, gram),
-        near_row,
-        near_value,
-        rows,
-        nearest,
-        HAS_VALID=valid is not None,
-        ROWS=rows_at_once,
-        BLOCK=block,
-        num_warps=4 if block <= 4096 else 16,
-    )
+    near_row, near_value = nearest_rows(gram, valid)
     lists = gram.new_empty((segments, 2, rows), dtype=torch.int32)
     side = gram.new_empty((segments, rows), dtype=torch.int8)
     keys = gram.new_empty((segments, triton.cdiv(rows, 2)), dtype=torch.int64)
@@ -85,46 +62,17 @@ def dedup_triton(
         flags(valid, gram),
         gram if counts is None else counts.contiguous(),
         rows,
-        nearest,
+        near_row.shape[2],
         keep,
         step,
         HAS_VALID=valid is not None,
         HAS_COUNTS=counts is not None,
-        NEAREST=_NEAREST,
+        NEAREST=NEAREST,
         BLOCK_ROWS=_BLOCK_ROWS,
         num_warps=16,
         num_stages=1,
     )
     return kept
-
-
-@triton.jit
-def _nearest_kernel(
-    gram,
-    valid,
-    near_row,
-    near_value,
-    rows,
-    nearest,
-    HAS_VALID: tl.constexpr,
-    ROWS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    segment = tl.program_id(1).to(tl.int64)
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
-    column = tl.arange(0, BLOCK)[None, :]
-    inside = (row < rows) & (column < rows)
-    value = tl.load(
-        gram + (segment * rows + row) * rows + column, mask=inside, other=0.0
-    )  # [ROWS, BLOCK]
-    code = tl.where(inside, ordered_bits(value), 0)
-    if HAS_VALID:  # padding comes last, so that it takes no neighbour's place
-        exists = tl.load(valid + segment * rows + column, mask=column < rows, other=0) != 0
-        code = tl.where(exists, code, 0)
-    near = is_in_top_k(code, nearest, 32, 1) & inside
-    place = (segment * rows + row) * nearest + tl.cumsum(near.to(tl.int32), axis=1) - 1
-    tl.store(near_row + place, (column + tl.zeros_like(row)).to(tl.int16), mask=near)
-    tl.store(near_value + place, value, mask=near)
 
 
 @triton.jit

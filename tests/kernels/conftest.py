@@ -56,6 +56,7 @@ def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
         cosine_gram_triton,
         dedup_triton,
         greedy_select_triton,
+        nearest_rows_triton,
         row_max_cosine_triton,
     )
 
@@ -64,7 +65,7 @@ def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cosine_gram_triton, "_LIMB_ROWS", 256)
     for name in ("_HELD", "_STREAMED", "_FLOAT32_HELD", "_FLOAT32_STREAMED"):
         monkeypatch.setattr(column_importance_triton, name, 256)
-    monkeypatch.setattr(dedup_triton, "_NEAREST_ELEMENTS", 1 << 18)
+    monkeypatch.setattr(nearest_rows_triton, "_NEAREST_ELEMENTS", 1 << 18)
     monkeypatch.setattr(dedup_triton, "_BLOCK_ROWS", 256)
     monkeypatch.setattr(greedy_select_triton, "_TILE_ELEMENTS", 1 << 18)
 
