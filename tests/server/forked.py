@@ -45,7 +45,7 @@ def can_fork(command: Sequence[str]) -> bool:
 
 
 class ForkedProcess:
-    """A `vllm` command in a session of its own, forked from the launcher."""
+    """A `vllm` command or a script in a session of its own, forked from the launcher."""
 
     def __init__(
         self, command: Sequence[str], environment: Mapping[str, str], stdout: int, stderr: int
@@ -82,7 +82,10 @@ class ForkedProcess:
 def run(
     command: Sequence[str], environment: Mapping[str, str], folder: Path, timeout: float
 ) -> subprocess.CompletedProcess[str]:
-    """Run a `vllm` command to its end; what it prints passes through files in `folder`."""
+    """Run a `vllm` command, or the script that `command` begins with, to its end.
+
+    What it prints passes through files in `folder`.
+    """
     stdout, stderr = folder / "stdout", folder / "stderr"
     with stdout.open("wb") as out, stderr.open("wb") as err:
         process = ForkedProcess(command, environment, out.fileno(), err.fileno())

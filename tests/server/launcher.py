@@ -3,7 +3,8 @@
 Importing vLLM takes more processor time than all else that a small server does until it is ready,
 and a plain start pays it in the API server, the engine core and every worker. Run as a script, this
 is the parent of a pytest process's servers: each request on its socket is a command line, which a
-forked child runs through vLLM's own entry point. Within a server vLLM forks as it does on GPUs.
+forked child runs through vLLM's own entry point, or as Python runs a script if it begins with one.
+Within a server vLLM forks as it does on GPUs.
 
 The thread count of OpenMP and the settings of the compiler are read at import. They are vLLM's own
 for a worker with one core, whichever core `VLLM_CPU_OMP_THREADS_BIND` names; a server with several
@@ -18,6 +19,7 @@ import gc
 import importlib
 import json
 import os
+import runpy
 import select
 import signal
 import socket
@@ -62,9 +64,7 @@ def main() -> None:
                 other.close()
             _become(json.loads(message), stdout, stderr)
             atexit.register(gc.unfreeze)  # or nanobind reports what is never collected as leaks
-            from vllm.entrypoints.cli.main import main as vllm
-
-            sys.exit(vllm())
+            _run()
         os.close(stdout)
         os.close(stderr)
         answers.send(str(pid).encode())
@@ -72,6 +72,17 @@ def main() -> None:
     for pid in children:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
+
+
+def _run() -> None:
+    """Run what `sys.argv` says, and end."""
+    if sys.argv[0].endswith(".py"):
+        sys.path.insert(0, os.path.dirname(sys.argv[0]))
+        runpy.run_path(sys.argv[0], run_name="__main__")
+        sys.exit()
+    from vllm.entrypoints.cli.main import main as vllm
+
+    sys.exit(vllm())
 
 
 def _next_request(

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import subprocess
-import sys
 from itertools import groupby
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from forked import run
 from position_record import BUDGETS, CASES, FIRST, PICTURE, WHOLE, prompt
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from vllm_process import MODELS, environment
@@ -92,16 +91,13 @@ class Recorded:
 
 
 @pytest.fixture(scope="module", params=list(MODULES))
-def recorded(request: pytest.FixtureRequest) -> Recorded:
-    done = subprocess.run(
-        [
-            sys.executable,
-            str(Path(__file__).with_name("position_record.py")),
-            MODELS / request.param,
-        ],
-        env=environment() | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"},
-        capture_output=True,
-        text=True,
+def recorded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    script = Path(__file__).with_name("position_record.py")
+    done = run(
+        [str(script), str(MODELS / request.param)],
+        environment(VLLM_ENABLE_V1_MULTIPROCESSING="0"),
+        tmp_path_factory.mktemp("positions"),
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("positions ")]
