@@ -101,24 +101,27 @@ def next_power_of_2(number: int) -> int:
 
 
 def register_op(
-    schema: str,
+    name: str,
     launcher: Callable[..., Result],
     reference: Callable[..., Result],
     fake: Callable[..., Result],
+    writes: tuple[str, ...] = (),
 ) -> Callable[..., Result]:
-    """Define `torch.ops.vtprune.<schema>` and return it.
+    """Define `torch.ops.vtprune.<name>` and return it.
 
     Dynamo, the compilers behind it and CUDA graphs take the operator as one opaque step. Plain
     `Library` calls rather than `torch.library.custom_op`, whose wrapper costs more host time per
     call than some of these kernels take.
 
     Args:
-        schema: name, arguments and results; `launcher` and `reference` take these arguments.
-        launcher: runs the kernels; CUDA tensors, and CPU tensors under the interpreter.
+        name: the operator's.
+        launcher: runs the kernels; CUDA tensors, and CPU tensors under the interpreter. The schema
+            is that of its signature, which `reference` and `fake` share.
         reference: plain torch, for CPU tensors.
         fake: gives the result's shape and dtype for tensors without data.
+        writes: arguments that are written to.
     """
-    name = schema.partition("(")[0]
+    schema = torch.library.infer_schema(launcher, op_name=name, mutates_args=writes)
     _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     _LIBRARY.impl(name, launcher, "CUDA")
     _LIBRARY.impl(name, launcher if INTERPRETED else reference, "CPU")

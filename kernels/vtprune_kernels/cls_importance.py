@@ -87,8 +87,7 @@ def _cls_importance_fake(
 
 
 _cls_importance_op = register_op(
-    "cls_importance(Tensor query, Tensor key, int num_heads, float scale,"
-    " Tensor? valid=None) -> Tensor",
+    "cls_importance",
     cls_importance_triton,
     cls_importance_reference,
     _cls_importance_fake,

@@ -169,9 +169,7 @@ def _column_importance_fake(
 
 
 _column_importance_op = register_op(
-    "column_importance(Tensor query, Tensor key, int num_heads, float scale,"
-    " Tensor? cu_seqlens=None, SymInt? max_seqlen=None, Tensor? valid=None, Tensor? lse=None,"
-    " Tensor? token_of_patch=None, int patches_per_token=1) -> Tensor",
+    "column_importance",
     column_importance_triton,
     column_importance_reference,
     _column_importance_fake,

@@ -111,7 +111,7 @@ def _cosine_gram_fake(
 
 
 _cosine_gram_op = register_op(
-    "cosine_gram(Tensor features, Tensor? rows=None, Tensor? valid=None) -> Tensor",
+    "cosine_gram",
     cosine_gram_triton,
     cosine_gram_reference,
     _cosine_gram_fake,

@@ -131,7 +131,7 @@ def _dedup_fake(
 
 
 _dedup_op = register_op(
-    "dedup(Tensor gram, int keep, int step=8, Tensor? valid=None, Tensor? counts=None) -> Tensor",
+    "dedup",
     dedup_triton,
     dedup_reference,
     _dedup_fake,

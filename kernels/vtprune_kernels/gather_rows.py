@@ -121,11 +121,11 @@ def _gather_rows_fake(
 
 
 _gather_rows_op = register_op(
-    "gather_rows(Tensor[] tensors, Tensor kept, Tensor(a!)[] out, Tensor? cu_seqlens=None,"
-    " Tensor? cu_kept=None) -> ()",
+    "gather_rows",
     _run_registered,
     _reference_registered,
     _gather_rows_fake,
+    writes=("out",),
 )
 
 

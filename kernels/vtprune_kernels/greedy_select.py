@@ -162,8 +162,7 @@ def _greedy_select_fake(
 
 
 _greedy_select_op = register_op(
-    "greedy_select(Tensor gram, int keep, str objective, Tensor? weight=None,"
-    " Tensor? valid=None, Tensor? counts=None) -> Tensor",
+    "greedy_select",
     greedy_select_triton,
     greedy_select_reference,
     _greedy_select_fake,

@@ -103,8 +103,7 @@ def _row_max_cosine_fake(
 
 
 _row_max_cosine_op = register_op(
-    'row_max_cosine(Tensor features, Tensor? targets=None, str mask="all", Tensor? valid=None,'
-    " Tensor? valid_targets=None) -> (Tensor, Tensor)",
+    "row_max_cosine",
     row_max_cosine_triton,
     row_max_cosine_reference,
     _row_max_cosine_fake,

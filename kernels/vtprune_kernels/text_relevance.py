@@ -115,9 +115,7 @@ def _text_relevance_fake(
 
 
 _text_relevance_op = register_op(
-    "text_relevance(Tensor visual, Tensor text, Tensor visual_bounds, Tensor text_bounds,"
-    " SymInt? max_visual=None, SymInt? max_text=None, float temperature=100.0,"
-    " Tensor? valid=None) -> Tensor",
+    "text_relevance",
     text_relevance_triton,
     text_relevance_reference,
     _text_relevance_fake,

@@ -81,7 +81,7 @@ def _top_k_sorted_fake(
 
 
 _top_k_sorted_op = register_op(
-    "top_k_sorted(Tensor scores, int k, Tensor? valid=None, Tensor? counts=None) -> Tensor",
+    "top_k_sorted",
     top_k_sorted_triton,
     top_k_sorted_reference,
     _top_k_sorted_fake,

@@ -142,10 +142,16 @@ def _with_padding(inputs: dict[str, Any], value: float) -> dict[str, Any]:
                 padding.reshape(*padding.shape, *[1] * (rows.ndim - padding.ndim)), value
             )
             changed[name] = tensor
+    if "valid_targets" in inputs:
+        absent = ~inputs["valid_targets"].unsqueeze(2)
+        changed["targets"] = inputs["targets"].masked_fill(absent, value)
     return changed
 
 
-@pytest.mark.parametrize("name", [name for name in RAGGED if "counts" not in name])
+@pytest.mark.parametrize(
+    "name",
+    [name for name, (_, make) in RAGGED.items() if {"valid", "valid_targets"} & make().keys()],
+)
 @INTERPRETED
 def test_what_padding_contains_changes_nothing(name: str) -> None:
     spec, make = SPECS[RAGGED[name][0]], RAGGED[name][1]
