@@ -94,7 +94,7 @@ def _create_pruned(
     if engine_args.otlp_traces_endpoint is not None:
         compat.check(compat.Process.TRACING)
     from vllm_pruner.families import registry
-    from vllm_pruner.prompt import chat, encoder_only
+    from vllm_pruner.prompt import chat, encoder_only, engine_flags
     from vllm_pruner.telemetry import metrics
 
     classes = registry.classes()
@@ -107,6 +107,7 @@ def _create_pruned(
     engine_args.model_class_overrides = {**engine_args.model_class_overrides, **classes}
     model_config = original()
     tokens = registry.visual_tokens(model_config, config)
+    engine_flags.check(registry.family_of(model_config.hf_config), engine_args)
     if not config.off and (fault := fault_on(config.limits, config, tokens)):
         raise fault
     compat.enable_endpoints(KEY)

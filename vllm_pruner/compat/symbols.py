@@ -77,6 +77,11 @@ SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_EVERY, "vllm_pruner.plugin", "vllm.engine.arg_utils",
         "EngineArgs.mm_processor_kwargs EngineArgs.model_class_overrides "
         "EngineArgs.otlp_traces_endpoint"),
+    *_symbols(_SERVER, f"{_PROMPT}.engine_flags", "vllm.engine.arg_utils",
+        "EngineArgs.compilation_config EngineArgs.pipeline_parallel_size "
+        "EngineArgs.video_pruning_rate"),
+    *_symbols(_SERVER, f"{_PROMPT}.engine_flags", "vllm.config",
+        "CompilationConfig.compile_mm_encoder CompilationConfig.cudagraph_mm_encoder"),
     *_symbols(_SERVER, f"{_COMPAT}.chat", "vllm.renderers.online_renderer",
         "OnlineRenderer.preprocess_chat OnlineRenderer.model_config "
         "OnlineRenderer.trust_request_mm_kwargs"),

@@ -50,6 +50,8 @@ class PrunedProcessor(PlannedItems):
         output = super().apply(hand_on(plans, bare), timing_ctx)
         if plans:
             _check_places(configs, tokens, output)
+            if self.info.family.item_layout is not None:
+                _check_neighbours(output)
             _report(configs, tokens, output)
         if not is_dummy:
             count_images(configs, tokens, output["mm_placeholders"]["image"], plans)
@@ -165,6 +167,26 @@ def _check_places(
                 f"vtprune: vLLM placed {place.get_num_embeds()} visual tokens of an image in the "
                 f"prompt; allowed: the {config.keep_count(original)} that are kept"
             )
+
+
+def _check_neighbours(output: MultiModalInput) -> None:
+    """Refuse images without text between and behind them, as no chat template makes them.
+
+    Where positions have several dimensions, those of a pruned image count from the text before it,
+    and those of the answer from the text behind it.
+
+    Raises:
+        VLLMValidationError: a 400 for the client.
+    """
+    places = [place for each in output["mm_placeholders"].values() for place in each]
+    ends = {place.offset + place.length for place in places}
+    last = len(output["prompt_token_ids"])
+    if last in ends or any(place.offset in ends for place in places):
+        raise refusal(
+            f"{KEY}: prompt has an image with no token between it and the next one, or at its end; "
+            f"allowed: the model's own chat template, or {KEY} rate 0",
+            parameter="prompt",
+        )
 
 
 def _report(

@@ -1,0 +1,223 @@
+"""What every family does over HTTP, over checkpoints of true geometry: counts, off, caches, views.
+
+LLaVA-1.5 and LLaVA-NeXT have files of their own.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from media import PHOTOS, encode, image_part, noise, photo_question, text_part
+from PIL import Image
+from vllm_server import Server
+
+pytestmark = pytest.mark.server
+
+CHECKPOINTS = ["demo-qwen2.5", "demo-qwen3"]
+LONG = "Say exactly what stands where, beginning on the left and going slowly to the right. " * 5
+SIZES = {"square": (300, 300), "wide": (448, 140), "tall": (120, 500), "tiny": (30, 40)}
+
+
+def _picture(size: str, question: str = "What is this?") -> list[dict[str, Any]]:
+    return [image_part(encode(noise(*SIZES[size])), "image/png"), text_part(question)]
+
+
+CONTENTS: list[Any] = [
+    *(photo_question(index, LONG) for index in range(len(PHOTOS))),
+    *(_picture(size, LONG) for size in SIZES),
+    [*_picture("tall", "First."), *photo_question(0, "Second."), *_picture("wide", LONG)],
+    "Say something about nothing.",
+]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The same model with and without vtprune."""
+
+    pruned: Server
+    stock: Server
+
+
+@pytest.fixture(scope="module", params=CHECKPOINTS)
+def pair(request: pytest.FixtureRequest, start_shared: Callable[..., Server]) -> Pair:
+    model = request.param
+    flags = ["--plugin", "vtprune", "--prune-rate", "0.5", "--trust-request-chat-template"]
+    return Pair(
+        start_shared(f"{model}-pruned", *flags, model=model),
+        start_shared(f"{model}-stock", model=model, VLLM_PLUGINS="none"),
+    )
+
+
+def _fresh(server: Server, content: Any, **body: Any) -> str:
+    server.forget()
+    return server.text(content, **body)
+
+
+def _estimate(server: Server, size: str, **more: Any) -> dict[str, int]:
+    """What is told beforehand about a picture."""
+    width, height = SIZES[size]
+    body = {"images": [{"width": width, "height": height}], **more}
+    answer = server.client.post("/vtprune/estimate", json=body).json()
+    return {name: answer[name] for name in ("original", "kept")}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_usage_and_prompt_say_what_was_kept(pair: Pair, size: str) -> None:
+    unpruned = pair.stock.ask(_picture(size), max_tokens=1)["usage"]["prompt_tokens"]
+    original = _estimate(pair.pruned, size)["original"]
+    for settings, kept in [
+        ({}, round(original / 2)),
+        ({"rate": 0.75}, round(original / 4)),
+        ({"tokens": 3}, min(3, original)),
+        ({"tokens": 1}, 1),
+        ({"tokens": 2, "method": "adafv"}, 2),
+    ]:
+        usage = pair.pruned.ask(_picture(size), max_tokens=1, vtprune=settings)["usage"]
+        assert usage["visual_tokens"] == {"original": original, "kept": kept}
+        assert unpruned - usage["prompt_tokens"] == original - kept
+
+
+def test_the_word_detail_moves_the_rate(pair: Pair) -> None:
+    kept = {}
+    for level in ("low", "auto", "high"):
+        content = _picture("square")
+        content[0]["image_url"]["detail"] = level
+        usage = pair.pruned.ask(content, max_tokens=1, vtprune={"rate": 0.7})["usage"]
+        kept[level] = usage["visual_tokens"]["kept"]
+    assert kept["low"] < kept["auto"] < kept["high"]
+
+
+def test_rate_0_is_stock_to_the_byte_and_keeping_all_says_the_same(pair: Pair) -> None:
+    """Keeping all takes the pruned path: order and positions have to be vLLM's own."""
+    body = {"logprobs": True, "top_logprobs": 5, "return_token_ids": True}
+    for content in CONTENTS:
+        pair.stock.forget()
+        pair.pruned.forget()
+        expected = pair.stock.ask(content, **body)["choices"]
+        off = pair.pruned.ask(content, vtprune={"rate": 0}, **body)["choices"]
+        assert json.dumps(off) == json.dumps(expected)
+        every = pair.pruned.text(content, vtprune={"rate": 1e-12})
+        assert every == expected[0]["message"]["content"]
+
+
+@pytest.mark.parametrize("method", ["vispruner", "adafv"])
+def test_the_same_answer_alone_at_once_and_on_every_hit(pair: Pair, method: str) -> None:
+    body = {"vtprune": {"method": method}}
+    alone = [_fresh(pair.pruned, content, **body) for content in CONTENTS]
+    pair.pruned.forget()
+    assert pair.pruned.texts_at_once(CONTENTS, **body) == alone
+    before = pair.pruned.metric("vllm:prefix_cache_hits_total")
+    assert [pair.pruned.text(content, **body) for content in CONTENTS] == alone
+    assert pair.pruned.metric("vllm:prefix_cache_hits_total") > before
+    assert len(set(alone)) == len(alone), "answers depend on the picture"
+
+
+def test_another_rate_finds_the_features_and_no_other_cache(pair: Pair) -> None:
+    pair.pruned.forget()
+    answers, hits = set(), pair.pruned.metric("vtprune_feature_cache_hits_total")
+    for rate in (0.3, 0.6, 0.9):
+        answers.add(pair.pruned.text(photo_question(0, LONG), vtprune={"rate": rate}))
+    assert len(answers) == 3
+    assert pair.pruned.metric("vtprune_feature_cache_hits_total") == hits + 2
+
+
+def test_every_method_that_is_offered_keeps_what_was_asked(pair: Pair) -> None:
+    cards = pair.pruned.client.get("/vtprune/methods").json()["methods"]
+    allowed = [card["name"] for card in cards if card["allowed"]]
+    assert {"vispruner", "adafv", "cdpruner", "scope", "triad", "divprune"} <= set(allowed)
+    for name in allowed:
+        settings = {"method": name, "tokens": 9}
+        usage = pair.pruned.ask(_picture("square"), max_tokens=2, vtprune=settings)["usage"]
+        counts = _estimate(pair.pruned, "square", vtprune=settings)
+        assert usage["visual_tokens"] == counts, name
+        assert counts["kept"] == 9 or name == "adafv-ref", "the published code keeps fewer"
+    for card in cards:
+        if not card["allowed"]:
+            answer = pair.pruned.post(photo_question(1), vtprune={"method": card["name"]})
+            assert answer.status_code == 400
+            assert card["refused"] in answer.json()["error"]["message"]
+
+
+def test_the_overlay_lies_on_the_picture(pair: Pair) -> None:
+    """Light where a patch is kept, dark where it is not, and as the picture is in between."""
+    picture = Image.new("RGB", (448, 224), (200, 40, 40))
+    picture.paste((40, 40, 200), (224, 0, 448, 224))
+    content = [image_part(encode(picture), "image/png"), text_part("What?")]
+    body = {"messages": [{"role": "user", "content": content}], "overlay": True}
+    body["vtprune"] = {"rate": 0.6, "method": "random"}
+    (image,) = pair.pruned.client.post("/vtprune/explain", json=body).json()["images"]
+    (view,) = image["views"]
+    assert image["original"] == view["rows"] * view["columns"] == len(view["importance"])
+    assert image["kept"] == view["kept"] == sorted(set(view["kept"]))
+    assert len(image["kept"]) == round(0.4 * image["original"])
+    data = base64.b64decode(view["overlay"].removeprefix("data:image/png;base64,"))
+    drawn = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(float)
+    tall, wide = drawn.shape[0] // view["rows"], drawn.shape[1] // view["columns"]
+    cells = drawn[: tall * view["rows"], : wide * view["columns"]]
+    cells = cells.reshape(view["rows"], tall, view["columns"], wide, 3).mean(axis=(1, 3))
+    bright = cells.max(axis=2).reshape(-1) > 120
+    assert np.flatnonzero(bright).tolist() == view["kept"]
+    kept = cells.reshape(-1, 3)[bright]
+    left = np.flatnonzero(bright) % view["columns"] < view["columns"] // 2
+    assert (kept[left, 0] > kept[left, 2]).all()
+    assert (kept[~left, 2] > kept[~left, 0]).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"tokens": 100_000}, "tokens is 100000; allowed: 1 to 256"),
+        ({"rate": 1}, "rate is 1"),
+        ({"method": "resize"}, "method is 'resize', which shrinks the image before the tower"),
+    ],
+    ids=["tokens", "rate", "method"],
+)
+def test_a_bad_request_is_answered_and_the_next_one_served(
+    pair: Pair, settings: dict[str, Any], sentence: str
+) -> None:
+    answer = pair.pruned.post(_picture("wide"), vtprune=settings)
+    assert answer.status_code == 400
+    assert sentence in answer.json()["error"]["message"]
+    assert pair.pruned.ask(_picture("wide"), max_tokens=1)
+
+
+def test_a_prompt_without_text_between_images_is_refused(pair: Pair) -> None:
+    """Only a prompt in raw tokens can be one; unpruned it is served as by stock."""
+    url = _picture("tiny")[0]["image_url"]["url"]
+    message = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}] * 2}]
+    template = (
+        "{% for m in messages %}{% for p in m.content %}<|image_pad|>{% endfor %}{% endfor %}"
+    )
+    body = {"model": "demo", "messages": message, "max_tokens": 1, "chat_template": template}
+    answer = pair.pruned.client.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 400, answer.text
+    assert "no token between it and the next one" in answer.json()["error"]["message"]
+
+
+def _video(frames: int) -> dict[str, Any]:
+    jpegs = [
+        base64.b64encode(encode(noise(112, 112, seed=number), "JPEG")).decode()
+        for number in range(frames)
+    ]
+    url = "data:video/jpeg;base64," + ",".join(jpegs)
+    return {"type": "video_url", "video_url": {"url": url}}
+
+
+def test_a_video_beside_an_image_stays_whole(pair: Pair) -> None:
+    content = [_video(4), text_part("Then this:"), *_picture("wide", LONG)]
+    expected = pair.stock.ask(content)
+    off = pair.pruned.ask(content, vtprune={"rate": 0})
+    assert off["choices"][0]["message"] == expected["choices"][0]["message"]
+    every = pair.pruned.text(content, vtprune={"rate": 1e-12})
+    assert every == expected["choices"][0]["message"]["content"]
+    half = pair.pruned.ask(content, vtprune={"rate": 0.5})["usage"]
+    counts = half["visual_tokens"]
+    gone = counts["original"] - counts["kept"]
+    assert expected["usage"]["prompt_tokens"] - half["prompt_tokens"] == gone > 0

@@ -1,0 +1,53 @@
+"""vLLM's own flags that cannot go with pruning: refused when the server starts, or switched off."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from vllm_pruner.settings.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vllm.engine.arg_utils import EngineArgs
+
+    from vllm_pruner.family import Family
+
+__all__ = ["check"]
+
+logger = logging.getLogger("vllm.vtprune")
+
+
+def check(family: Family, engine_args: EngineArgs) -> None:
+    """Look at the flags that a server is started with, and switch off what would bypass pruning.
+
+    Raises:
+        ConfigError: one sentence with the flag, its value and what is allowed.
+    """
+    compilation = engine_args.compilation_config
+    if compilation.compile_mm_encoder:
+        raise ConfigError(
+            "compile_mm_encoder is True; allowed: False, because vtprune reads the attention "
+            "inside the vision tower, which compiled layers do not show"
+        )
+    if compilation.cudagraph_mm_encoder:
+        compilation.cudagraph_mm_encoder = False
+        logger.warning(
+            "vtprune: cudagraph_mm_encoder is switched off, because graphs of the vision tower "
+            "end before tokens are selected"
+        )
+    if family.item_layout is not None:
+        _check_positions(engine_args)
+
+
+def _check_positions(engine_args: EngineArgs) -> None:
+    """Refuse what leaves tokens of several position dimensions in the wrong places."""
+    if engine_args.pipeline_parallel_size > 1:
+        raise ConfigError(
+            f"pipeline_parallel_size is {engine_args.pipeline_parallel_size}; allowed: 1 with this "
+            "model, whose later ranks never see where kept tokens are in the image"
+        )
+    if engine_args.video_pruning_rate:
+        raise ConfigError(
+            f"video_pruning_rate is {engine_args.video_pruning_rate}; allowed: 0 beside vtprune, "
+            "because vLLM corrects positions for one of the two only"
+        )
