@@ -14,6 +14,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from vllm_pruner.layout.shares import shares
+from vllm_pruner.settings.config import DEFAULT_RATE
 
 if TYPE_CHECKING:
     import torch
@@ -86,6 +87,9 @@ class Family:
     cut: Callable[[Sequence[int], Sequence[bool], int], list[int]] = cut_runs
     """`cut(full, is_embed, kept)`: what is left of an image's tokens when `kept` of its visual
     tokens are; see `cut_runs`."""
+
+    default_rate: float = DEFAULT_RATE
+    """Fraction removed where the operator names neither a rate nor a number of tokens."""
 
     one_layout: bool = False
     """Whether all images have the `largest` layout, whatever their size."""

@@ -58,6 +58,8 @@ def _fold_arguments(engine_args: EngineArgs, args: argparse.Namespace) -> None:
     if config is None:
         return
     kwargs, settings = engine_args.mm_processor_kwargs or {}, config.model_dump(exclude_none=True)
+    if args.prune_rate is None and args.prune_tokens is None:
+        del settings["rate"]  # the family's own, once the model is known
     if kwargs.get(KEY, settings) != settings:
         raise SystemExit(f"vtprune: --mm-processor-kwargs has {KEY!r} beside --plugin vtprune")
     engine_args.mm_processor_kwargs = {**kwargs, KEY: settings}
@@ -98,16 +100,20 @@ def _create_pruned(
     from vllm_pruner.telemetry import metrics
 
     classes = registry.classes()
-    taken = engine_args.model_class_overrides.keys() & classes.keys()
+    overrides = engine_args.model_class_overrides
+    # Ours stand there already if this is not the first configuration made of these arguments.
+    taken = [name for name in classes if overrides.get(name, classes[name]) != classes[name]]
     if taken:
         raise ConfigError(
             f"model_class_overrides has {', '.join(taken)}; allowed: architectures that vtprune "
             "does not replace itself"
         )
-    engine_args.model_class_overrides = {**engine_args.model_class_overrides, **classes}
+    engine_args.model_class_overrides = {**overrides, **classes}
     model_config = original()
+    family = registry.family_of(model_config.hf_config)
+    config = _with_rate(config, family.default_rate, engine_args, model_config)
     tokens = registry.visual_tokens(model_config, config)
-    engine_flags.check(registry.family_of(model_config.hf_config), engine_args)
+    engine_flags.check(family, engine_args)
     if not config.off and (fault := fault_on(config.limits, config, tokens)):
         raise fault
     compat.enable_endpoints(KEY)
@@ -124,6 +130,22 @@ def _create_pruned(
         compat.patch_tracing(chat.span_attributes)
     _announce(config, model_config, tokens)
     return model_config
+
+
+def _with_rate(
+    config: ServerConfig, rate: float, engine_args: EngineArgs, model_config: ModelConfig
+) -> ServerConfig:
+    """Return the settings, with a family's rate where the operator named no budget.
+
+    It is written where every process reads the settings.
+    """
+    kwargs = engine_args.mm_processor_kwargs or {}
+    if {"rate", "tokens"} & {key for key, value in kwargs[KEY].items() if value is not None}:
+        return config
+    kwargs = {**kwargs, KEY: {**kwargs[KEY], "rate": rate}}
+    engine_args.mm_processor_kwargs = kwargs
+    model_config.get_multimodal_config().mm_processor_kwargs = kwargs
+    return ServerConfig.parse(kwargs[KEY])
 
 
 def _announce(config: PruneConfig, model_config: ModelConfig, tokens: int) -> None:

@@ -1,4 +1,4 @@
-"""Answers one question by vLLM's `LLM` in this process and prints the prompt's length and the answer:
+"""Answers one question by vLLM's `LLM` in this process, and prints prompt length and answer:
 python offline_answer.py CHECKPOINT CONTENT.json SETTINGS
 """
 

@@ -52,8 +52,8 @@ class Recorded:
         whole: list[int] = []
         at: list[int] = []
         grids = iter([self._grids[id(image)] for image in images])
-        for token, run in groupby(record["prompt"]):
-            length = len(list(run))
+        for token, alike in groupby(record["prompt"]):
+            length = len(list(alike))
             if token != self.config.image_token_id:
                 at += range(len(whole), len(whole) + length)
                 whole += [token] * length

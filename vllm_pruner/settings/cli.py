@@ -41,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prune-rate",
         metavar="R",
         help="Fraction of each image's visual tokens removed, from 0 (off) to below 1. "
-        f"Default: 8/9 ({DEFAULT_RATE:.4f}), which keeps 64 of the 576 tokens of LLaVA-1.5.",
+        f"Default: 8/9 ({DEFAULT_RATE:.4f}), which keeps 64 of the 576 tokens of LLaVA-1.5; 1/2 "
+        "for Qwen-VL.",
     )
     group.add_argument(
         "--prune-tokens", metavar="K", help="Visual tokens kept per image, instead of a rate."

@@ -1,0 +1,101 @@
+"""Settled when a server starts: the family's rate, and flags that cannot go with pruning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from vllm.engine.arg_utils import EngineArgs
+from vllm_process import MODELS
+
+from vllm_pruner import plugin
+from vllm_pruner.settings.errors import ConfigError
+
+pytestmark = pytest.mark.server
+
+
+def _arguments(model: str, settings: dict[str, Any], **flags: Any) -> EngineArgs:
+    plugin.register()
+    return EngineArgs(
+        model=str(MODELS / model),
+        mm_processor_kwargs={"vtprune": settings},
+        max_model_len=4096,
+        **flags,
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, {"rate": 0.5}),
+        ({"method": "triad", "rate": None}, {"method": "triad", "rate": 0.5}),
+        ({"rate": 0.3}, {"rate": 0.3}),
+        ({"tokens": 9}, {"tokens": 9}),
+        ({"rate": 0.0}, {"rate": 0.0}),
+    ],
+    ids=str,
+)
+def test_a_family_has_a_rate_of_its_own_unless_the_operator_names_a_budget(
+    settings: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    """The same for every configuration made of the same arguments; some callers make two."""
+    arguments = _arguments("demo-qwen3", settings)
+    for _ in range(2):
+        config: Any = arguments.create_model_config().multimodal_config
+        assert config.mm_processor_kwargs["vtprune"] == expected
+    assert arguments.mm_processor_kwargs == {"vtprune": expected}
+
+
+def test_the_rate_of_llava_is_one_ninth() -> None:
+    config: Any = _arguments("demo", {}).create_model_config().multimodal_config
+    assert config.mm_processor_kwargs["vtprune"] == {"rate": 8 / 9}
+
+
+def test_a_class_of_somebody_else_is_not_replaced() -> None:
+    theirs = {"Qwen3VLForConditionalGeneration": "elsewhere:Mine"}
+    arguments = _arguments("demo-qwen3", {}, model_class_overrides=theirs)
+    with pytest.raises(ConfigError, match=r"^model_class_overrides has Qwen3VLFor"):
+        arguments.create_model_config()
+
+
+@pytest.mark.parametrize(
+    ("model", "flags", "sentence"),
+    [
+        (
+            "demo-qwen3",
+            {"pipeline_parallel_size": 2},
+            "pipeline_parallel_size is 2; allowed: 1 with this model, ",
+        ),
+        (
+            "demo-qwen2.5",
+            {"video_pruning_rate": 0.5},
+            "video_pruning_rate is 0.5; allowed: 0 beside vtprune, ",
+        ),
+        (
+            "demo-qwen3",
+            {"compilation_config": {"compile_mm_encoder": True}},
+            "compile_mm_encoder is True; allowed: False, ",
+        ),
+    ],
+    ids=["pipeline", "video", "compiled"],
+)
+def test_a_flag_that_cannot_be_right_is_named(
+    model: str, flags: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        _arguments(model, {}, **flags).create_model_config()
+    assert str(raised.value).startswith(sentence)
+
+
+def test_graphs_that_end_before_the_selection_are_switched_off(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugin.logger.parent, "propagate", True)
+    arguments = _arguments("demo-qwen3", {}, compilation_config={"cudagraph_mm_encoder": True})
+    arguments.create_model_config()
+    assert not arguments.compilation_config.cudagraph_mm_encoder
+    assert "cudagraph_mm_encoder is switched off" in caplog.text
+
+
+def test_flags_that_only_move_positions_do_not_matter_to_llava() -> None:
+    assert _arguments("demo", {}, pipeline_parallel_size=2).create_model_config()
