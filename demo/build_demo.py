@@ -5,16 +5,17 @@ import hashlib
 import shutil
 from pathlib import Path
 
-from shapes import SHAPES, QwenShape, Shape
+from shapes import SHAPES, InternShape, QwenShape, Shape
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_OUT = HERE.parent / ".cache" / "models"
 
 
-def build(shape: Shape | QwenShape, folder: Path, stamp: str) -> None:
+def build(shape: Shape | QwenShape | InternShape, folder: Path, stamp: str) -> None:
     """Write the model beside `folder`, then put it there: a folder that exists is complete."""
     # These import transformers: seconds, not needed when fresh.
     from checkpoint import write_checkpoint
+    from intern import write_intern
     from qwen import write_qwen
 
     part = folder.with_name(f"{folder.name}.part")
@@ -22,6 +23,8 @@ def build(shape: Shape | QwenShape, folder: Path, stamp: str) -> None:
     part.mkdir(parents=True)
     if isinstance(shape, QwenShape):
         write_qwen(shape, part)
+    elif isinstance(shape, InternShape):
+        write_intern(shape, part)
     else:
         write_checkpoint(shape, part)
     (part / ".stamp").write_text(stamp)

@@ -41,7 +41,19 @@ class QwenShape:
     seed: int
 
 
-SHAPES: dict[str, Shape | QwenShape] = {
+@dataclass(frozen=True, slots=True)
+class InternShape:
+    """An InternVL of true geometry, narrow, with small tiles."""
+
+    text_layers: int
+    seed: int
+    image_size: int = 168
+    """Of a tile: 36 tokens."""
+    tiles: int = 6
+    """At most, without the thumbnail."""
+
+
+SHAPES: dict[str, Shape | QwenShape | InternShape] = {
     "demo": Shape(128, 4, 256, 2, 704),
     "demo-siglip": Shape(128, 4, 256, 2, 704, tower="siglip", seed=1),
     # LLaVA-NeXT's five grids with crops of 64 tokens: an image has 192 to 336 tokens.
@@ -56,6 +68,8 @@ SHAPES: dict[str, Shape | QwenShape] = {
     "demo-qwen2.5": QwenShape("2.5", 2, seed=3),
     "demo-qwen3": QwenShape("3", 4, seed=4),
     "demo-qwen3-moe": QwenShape("3-moe", 4, seed=5),
+    # Up to six tiles of 36 tokens and a thumbnail: at most 252.
+    "demo-internvl-chat": InternShape(2, seed=7),
     # 201 M parameters in the decoder, 3 M in the tower: prefill costs enough to be measured.
     "bench": Shape(192, 6, 1024, 16, 2560, dtype="bfloat16", seed=None),
     # The same with 25 M and 0.8 M, for processors that do not multiply bfloat16 (no AVX-512): a

@@ -21,17 +21,21 @@ from transformers import (
 _GAINS = (
     (r"language_model.*(q|k)_proj\.weight", 1.7),  # attention logits of standard deviation 3
     (r"(q|k)_proj\.weight|attn\.qkv\.weight", 1.4),  # and 2: patches have favourites
-    (r"linear_(1|2)\.weight|merger.*\.weight", 0.7),  # visual tokens about as large as words
+    (
+        r"linear_(1|2)\.weight|merger.*\.weight|mlp1\.(1|3)\.weight",
+        0.7,
+    ),  # visual tokens about as large as words
     (r"lm_head\.weight", 3.0),  # a clear first choice
     (r"weight|experts", 1.0),
 )
 # GELU's output has a positive mean, which would give all tokens one direction: cancel it.
-_AFTER_GELU = r"(fc2|linear_2|merger\.mlp\.2)\.weight"
+_AFTER_GELU = r"(fc2|linear_2|merger\.mlp\.2|mlp1\.3)\.weight"
 # Tables have no inputs to divide by.
 _TABLES = {
     "embed_tokens.weight": 1.0,
     "position_embedding.weight": 0.5,
     "pos_embed.weight": 0.5,
+    "embeddings.position_embedding": 0.5,
     "class_embedding": 1.0,
     "image_newline": 1.0,
 }
@@ -43,6 +47,8 @@ def _draw(name: str, shape: torch.Size, generator: torch.Generator) -> torch.Ten
             return torch.randn(shape, generator=generator) * std
     if re.search(r"(q|k)_norm\.weight", name):  # Qwen3 normalises queries and keys: their logits
         return torch.full(shape, 1.7)
+    if re.search(r"\.ls\d$", name):  # InternVL scales what a layer adds
+        return torch.ones(shape)
     if len(shape) == 1:
         return torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
     gain = next(gain for pattern, gain in _GAINS if re.search(pattern, name))
@@ -82,7 +88,7 @@ def draw_weights(
 
 
 def draw_under_own_names(
-    shapes: dict[str, torch.Size], seed: int, silent: list[int]
+    shapes: dict[str, torch.Size], seed: int, silent: list[int], head: str = "lm_head.weight"
 ) -> dict[str, torch.Tensor]:
     """The same for a model whose names in `transformers` are those of the published files."""
     generator = torch.Generator().manual_seed(seed)
@@ -90,5 +96,5 @@ def draw_under_own_names(
     for name in weights:
         if ".experts." in name:  # published as [experts, inputs, outputs]
             weights[name] = weights[name].transpose(1, 2).contiguous()
-    weights["lm_head.weight"][silent] = 0
+    weights[head][silent] = 0
     return weights

@@ -24,8 +24,8 @@ def picture(
         pixels: `[crops, 3, height, width]` array, normalised as the tower gets it, base crop first.
         mean: of each channel, which the processor subtracted.
         std: of each channel, which it divided by.
-        view: `crops` rows and columns of them, none for the base crop; first and last `rows` and
-            `columns` of patches.
+        view: `crops` rows and columns of them, none for one crop, which is `crop`; first and last
+            `rows` and `columns` of patches.
         whole: rows and columns of patches in a crop.
 
     Returns:
@@ -37,7 +37,7 @@ def picture(
         grid = pixels[1:].reshape(down, across, 3, height, width)
         image = np.moveaxis(grid, 2, -1).swapaxes(1, 2).reshape(down * height, across * width, 3)
     else:
-        image = np.moveaxis(pixels[0], 0, -1)
+        image = np.moveaxis(pixels[view["crop"]], 0, -1)
     top, bottom = (edge * height // whole[0] for edge in view["rows"])
     left, right = (edge * width // whole[1] for edge in view["columns"])
     image = image[top:bottom, left:right]

@@ -27,6 +27,9 @@ READ = {
         "more fields, all with defaults"
     ),
     "vllm.v1.engine.async_llm:AsyncLLM.generate": "an error more is caught; same arguments",
+    "vllm.model_executor.models.internvl:InternVLMultiModalProcessor": "a class renamed in hints",
+    "vllm.model_executor.models.internvl:InternVLProcessingInfo.get_hf_processor": "the same",
+    "vllm.model_executor.models.internvl:InternVLProcessingInfo.get_num_image_tokens": "the same",
 }
 """What 0.33 changed in the names of the table, read on 2026-11-27, and why none of it matters."""
 

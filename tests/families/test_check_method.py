@@ -12,7 +12,7 @@ from vllm_pruner.settings.errors import ConfigError
 
 
 def _refused(model: str, **changes: str) -> dict[str, str]:
-    hf_config = AutoConfig.from_pretrained(MODELS / model)
+    hf_config = AutoConfig.from_pretrained(MODELS / model, trust_remote_code=True)
     for name, value in changes.items():
         setattr(hf_config, name, value)
     family, found = family_of(hf_config), {}
@@ -54,3 +54,17 @@ def test_a_processor_that_resizes_leaves_no_shrinking_to_a_method(model: str) ->
         "resize": "method is 'resize', which shrinks the image before the tower, but the processor "
         "of this model does that; allowed: max_pixels in mm_processor_kwargs, or another method"
     }
+
+
+def test_tiles_take_methods_that_choose_tokens_one_by_one_and_letters_none_that_read_text() -> None:
+    one_grid = {"adafv-ref", "hiprune", "pool", "prumerge+", "resize", "visionzip"}
+    refused = _refused("demo-internvl-chat")
+    assert (
+        set(refused) - one_grid
+        == {n for n in methods.names() if methods.get(n).needs_text} - one_grid
+    )
+    assert one_grid <= set(refused)
+    assert refused["adafv"].startswith(
+        "method is 'adafv', which reads the text after an image, but prompts of this model have no "
+        "token that stands for one; allowed: methods that read no text"
+    )

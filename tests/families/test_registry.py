@@ -95,7 +95,8 @@ def test_an_unknown_architecture_is_answered_with_those_there_are() -> None:
             SimpleNamespace(hf_config=_config("LlamaForCausalLM")), PruneConfig()
         )
     assert str(raised.value) == (
-        "architecture is LlamaForCausalLM; allowed: LlavaForConditionalGeneration, "
+        "architecture is LlamaForCausalLM; allowed: InternVLChatModel, "
+        "LlavaForConditionalGeneration, "
         "LlavaNextForConditionalGeneration, Qwen2VLForConditionalGeneration, "
         "Qwen2_5_VLForConditionalGeneration, "
         "Qwen3VLForConditionalGeneration, Qwen3VLMoeForConditionalGeneration"

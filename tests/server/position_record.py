@@ -34,6 +34,14 @@ def picture(seed: int, height: int, width: int) -> Image.Image:
 
 
 FIRST, SECOND = picture(0, 224, 336), picture(1, 420, 120)
+PICTURES = {
+    "wide": FIRST,
+    "square": picture(1, 300, 300),
+    "tall": picture(2, 500, 120),
+    "small": picture(3, 100, 100),
+}
+"""For `answer_record`."""
+
 CASES: dict[str, list[tuple[str, list[Image.Image], dict[str, Any]]]] = {
     "cold": [(f"{PICTURE}What is it?", [FIRST], {"rate": 0.5})],
     "again": [(f"{PICTURE}What is it?", [FIRST], {"rate": 0.5})],

@@ -161,6 +161,9 @@ SYMBOLS: tuple[Symbol, ...] = (
         "LlavaNextForConditionalGeneration._image_pixels_to_features "
         "LlavaNextForConditionalGeneration.embed_multimodal "
         "LlavaNextForConditionalGeneration.load_weights"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.internvl",
+        "InternVLChatModel._parse_and_validate_image_input InternVLChatModel.embed_multimodal "
+        "InternVLChatModel.load_weights InternVLChatModel.pixel_shuffle"),
     *_symbols(_ENGINE, f"{_COMPAT}.mrope", "vllm.platforms", "current_platform"),
     *_symbols(_ENGINE, _WORKER, "vllm.multimodal.inputs",
         "PlaceholderRange.offset PlaceholderRange.length MultiModalFeatureSpec.mm_position "
@@ -176,6 +179,13 @@ SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_ENGINE, _PROMPT, f"{MODELS}.llava", "LlavaProcessingInfo.get_max_image_tokens"),
     *_symbols(_ENGINE, "vllm_pruner.families", "vllm.multimodal",
         "MULTIMODAL_REGISTRY.register_processor MULTIMODAL_REGISTRY.get_processing_info"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.internvl",
+        "InternVLChatModel.get_mm_lora_token_counts InternVLDummyInputsBuilder "
+        "InternVLMultiModalProcessor InternVLProcessingInfo.get_num_image_tokens "
+        "InternVLProcessingInfo.get_image_size_with_most_features "
+        "InternVLProcessingInfo.get_hf_processor"),
+    *_symbols(_ENGINE, "vllm_pruner.families", "vllm.transformers_utils.processors.internvl",
+        "IMAGENET_MEAN IMAGENET_STD"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.qwen2_vl",
         "Qwen2VLProcessingInfo._get_vision_info Qwen2VLProcessingInfo.get_image_processor "
         "Qwen2VLProcessingInfo.get_image_size_with_most_features Qwen2VLDummyInputsBuilder "

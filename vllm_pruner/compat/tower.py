@@ -1,13 +1,14 @@
-"""The inside of vLLM's vision towers: CLIP, SigLIP and Qwen-VL's.
+"""The inside of vLLM's vision towers: CLIP, SigLIP, InternViT and Qwen-VL's.
 
 Replaces: nothing.
 Why: methods read query and key of a layer, and shrunk images need other positions; vLLM's
 interfaces show a tower's output only.
 Relies on: `vision_model.encoder.layers[i].self_attn.attn` being an `MMEncoderAttention`, which is
 called with query, key and value of `[images, tokens, heads * size]` each and has `num_heads` (this
-rank's) and `scale`; of Qwen-VL's towers, `blocks[i].attn.attn` being one, which is called with the
-keywords `query` and `key` of `[1, patches, heads, size]`, positions applied; CLIP and SigLIP towers
-built only up to the feature layer; the whole of
+rank's) and `scale`; of InternViT, `encoder.layers[i].attn.attn` being one, which is called alike;
+of Qwen-VL's towers, `blocks[i].attn.attn` being one, which is called with the keywords `query` and
+`key` of `[1, patches, heads, size]`, positions applied; CLIP and SigLIP towers built only up to the
+feature layer; the whole of
 `vision_model.embeddings.position_embedding` being looked up and added to the patches whatever the
 image's size. vLLM's SigLIP has an `interpolate_pos_encoding` of its own, but that takes the width
 for the number of positions.

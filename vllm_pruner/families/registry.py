@@ -23,6 +23,7 @@ GROUP = "vtprune.families"
 `Family` as its attribute `family`."""
 
 _BUILT_IN = {
+    "InternVLChatModel": "vllm_pruner.families.internvl_chat:PrunedInternVLChat",
     "LlavaForConditionalGeneration": "vllm_pruner.families.llava:PrunedLlava",
     "LlavaNextForConditionalGeneration": "vllm_pruner.families.llava_next:PrunedLlavaNext",
     "Qwen2VLForConditionalGeneration": "vllm_pruner.families.qwen2_vl:PrunedQwen2VL",

@@ -7,7 +7,7 @@ crop has padding, these are the equal shares of the published LLaVA-NeXT experim
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -17,7 +17,7 @@ from vllm_pruner.layout.shares import shares
 from vllm_pruner.methods.base import Kept, Need, VisualTokens
 
 if TYPE_CHECKING:
-    from vllm_pruner.layout.layout import Layout
+    from vllm_pruner.layout.layout import Crops, Layout
     from vllm_pruner.settings.config import PruneConfig
 
 __all__ = ["choose"]
@@ -35,12 +35,13 @@ def choose(tokens: VisualTokens, config: PruneConfig, layout: Layout) -> Kept:
     keep = config.keep_count(layout.tokens)
     if layout.crops == 1:
         return method.choose(tokens, keep, options)
-    assert isinstance(layout, CropLayout)
-    budget = method_budget(keep, layout)
+    budget = method_budget(keep, layout) if isinstance(layout, CropLayout) else keep
     if config.crop_budget == "joint":
         chosen = _indices(method.choose(tokens, budget, options))
     else:
-        chosen = _per_crop(tokens, budget, config, layout)
+        chosen = _per_crop(tokens, budget, config, cast("Crops", layout))
+    if not isinstance(layout, CropLayout):
+        return Kept(chosen)
     importance = tokens.importance if Need.IMPORTANCE in method.needs else None
     if importance is None:
         importance = _scattered(layout.patches, chosen)
@@ -48,7 +49,7 @@ def choose(tokens: VisualTokens, config: PruneConfig, layout: Layout) -> Kept:
 
 
 def _per_crop(
-    tokens: VisualTokens, budget: int, config: PruneConfig, layout: CropLayout
+    tokens: VisualTokens, budget: int, config: PruneConfig, layout: Crops
 ) -> torch.Tensor:
     """Return patches `[images, budget]`, chosen in each crop on its own."""
     method, options = config.resolved

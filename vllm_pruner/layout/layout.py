@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Layout", "View"]
+__all__ = ["Crops", "Layout", "View"]
 
 
 class View(NamedTuple):
     """A rectangle of patches as a person sees it: an image, or part of its layout."""
 
     crops: tuple[int, int]
-    """Rows and columns of crops that it is put together from; (0, 0) is one crop."""
+    """Rows and columns of crops that it is put together from; (0, 0) is one crop, `crop`."""
 
     rows: tuple[int, int]
     """Which rows of patches of these crops it shows, as a half-open range; others are padding."""
@@ -33,6 +33,9 @@ class View(NamedTuple):
 
     missing: int = 0
     """Places before its first patch that have none (SigLIP's dropped patch)."""
+
+    crop: int = 0
+    """The one crop that it shows, counting the base crop as 0."""
 
 
 class Layout(Protocol):
@@ -76,4 +79,21 @@ class Layout(Protocol):
 
     def views(self) -> list[View]:
         """Return what a person would look at; together they have every patch once."""
+        ...
+
+
+class Crops(Layout, Protocol):
+    """The layout of an image that may be several crops; the encoder attends within a crop."""
+
+    @property
+    def base(self) -> int:
+        """Rows that the encoder makes of each crop."""
+        ...
+
+    def sources(self, device: torch.device) -> torch.Tensor:
+        """Return `[patches]`, the index of each patch among the encoder's rows."""
+        ...
+
+    def patches_of_crops(self, device: torch.device) -> list[torch.Tensor]:
+        """Return the patches of each crop, ascending; empty for a crop that is all padding."""
         ...

@@ -8,11 +8,12 @@ average in every crop. Padding is not ranked and enters no mean.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from vtprune_kernels import gather_rows
 
-from vllm_pruner.layout.crop_layout import CropLayout
-from vllm_pruner.layout.layout import Layout
+from vllm_pruner.layout.layout import Crops, Layout
 
 __all__ = ["arrange"]
 
@@ -29,17 +30,17 @@ def arrange(values: dict[str, torch.Tensor], layout: Layout) -> dict[str, torch.
     """
     if layout.crops == 1:
         return values
-    assert isinstance(layout, CropLayout)
-    sources = layout.sources(next(iter(values.values())).device)
+    crops = cast("Crops", layout)
+    sources = crops.sources(next(iter(values.values())).device)
     whole = [
-        value if value.dim() == 3 else _on_one_scale(value, sources, layout)
+        value if value.dim() == 3 else _on_one_scale(value, sources, crops)
         for value in values.values()
     ]
     rows = gather_rows(whole, sources.expand(len(whole[0]), -1))
     return dict(zip(values, rows, strict=True))
 
 
-def _on_one_scale(score: torch.Tensor, sources: torch.Tensor, layout: CropLayout) -> torch.Tensor:
+def _on_one_scale(score: torch.Tensor, sources: torch.Tensor, layout: Crops) -> torch.Tensor:
     """Return `[images, crops * N]`: each score divided by the mean over its crop's patches."""
     is_patch = torch.zeros(layout.crops * layout.base, dtype=torch.bool, device=score.device)
     is_patch = is_patch.index_fill_(0, sources, True).view(layout.crops, layout.base)

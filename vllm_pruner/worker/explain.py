@@ -32,6 +32,9 @@ images share."""
 _SHARPNESS = 100.0
 """Inverse temperature of the softmax that shows relevance: AdaFV's, for every method."""
 
+_PIXELS = frozenset({"pixel_values", "pixel_values_flat"})
+"""What models call the pixels of an image; its other fields stay on the CPU."""
+
 _WHOLE = ImagePlan(PruneConfig(rate=0.0), ImagePlan.ANONYMOUS)
 """Of an image that the processor left without a plan, because nothing is pruned of its request."""
 
@@ -57,7 +60,7 @@ def explain(model: Explained, items: list[dict[str, Any]]) -> list[dict[str, Any
         For each image its `settings` (none if it is not pruned), `original` count, `kept`
         positions, how many `rows` the decoder gets, and `views`, those of `Layout`. A view has its
         grid of `crops`, the bounds of its `rows` and `columns` of patches without padding, the
-        `kept` patches, `importance` and `relevance`.
+        `kept` patches, `importance` and `relevance`; a view of one crop says which `crop`.
     """
     return [
         _explain_one(model, {name: _unpack(*it) for name, it in item.items()}) for item in items
@@ -71,10 +74,11 @@ def _unpack(dtype: str, shape: list[int], data: bytes) -> torch.Tensor:
 @torch.no_grad()
 def _explain_one(model: Explained, item: dict[str, torch.Tensor]) -> dict[str, Any]:
     fields: dict[str, Any] = dict(item)
-    first, pixels = next(model.tower.module.parameters()), item["pixel_values"]
-    # Bytes are normalised on the device.
-    dtype = first.dtype if pixels.is_floating_point() else pixels.dtype
-    fields["pixel_values"] = pixels.to(first.device, dtype)
+    first = next(model.tower.module.parameters())
+    for name in item.keys() & _PIXELS:
+        # Bytes are normalised on the device.
+        dtype = first.dtype if item[name].is_floating_point() else item[name].dtype
+        fields[name] = item[name].to(first.device, dtype)
     (plan,) = ImagePlan.pop_all(fields) or [_WHOLE]
     with _observed(model) as selections:
         (rows,) = model.embed_planned([plan], **fields)
@@ -110,6 +114,7 @@ def _views(tokens: VisualTokens, kept: torch.Tensor, layout: Layout) -> list[dic
     return [
         {
             "crops": view.crops,
+            "crop": view.crop,
             "rows": view.rows,
             "columns": view.columns,
             "kept": _inside(chosen, view),

@@ -1,0 +1,135 @@
+"""Writes a demo InternVL the way its authors lay out theirs."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from shapes import HEAD_SIZE, PATCH_SIZE, InternShape
+from tokenizer import VOCABULARY, train_bpe, unspoken_ids
+from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from weights import draw_under_own_names
+
+HERE = Path(__file__).parent
+SPECIAL = [
+    *("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+    *("<img>", "</img>", "<IMG_CONTEXT>", "<|video_pad|>"),
+]
+ENDOFTEXT, _, IM_END, *_ = range(len(SPECIAL))
+WIDTH, LAYERS, TOKEN = 128, 4, 4
+"""Of the tower; patches of a token."""
+
+
+def text_config(shape: InternShape) -> Qwen2Config:
+    return Qwen2Config(
+        architectures=["Qwen2ForCausalLM"],
+        vocab_size=VOCABULARY,
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        num_hidden_layers=shape.text_layers,
+        num_attention_heads=WIDTH // HEAD_SIZE,
+        num_key_value_heads=WIDTH // HEAD_SIZE,
+        max_position_embeddings=8192,
+        rms_norm_eps=1e-6,
+        tie_word_embeddings=False,
+        bos_token_id=ENDOFTEXT,
+        eos_token_id=IM_END,
+        dtype="float32",
+    )
+
+
+def config(shape: InternShape) -> dict[str, Any]:
+    code = "configuration_internvl_chat"
+    return {
+        "architectures": ["InternVLChatModel"],
+        "auto_map": {"AutoConfig": f"{code}.InternVLChatConfig"},
+        "model_type": "internvl_chat",
+        "dtype": "float32",
+        "downsample_ratio": 0.5,
+        "dynamic_image_size": True,
+        "force_image_size": shape.image_size,
+        "min_dynamic_patch": 1,
+        "max_dynamic_patch": shape.tiles,
+        "ps_version": "v2",
+        "select_layer": -1,
+        "use_thumbnail": True,
+        "tie_word_embeddings": False,
+        "llm_config": text_config(shape).to_dict(),
+        "vision_config": {
+            "architectures": ["InternVisionModel"],
+            "model_type": "intern_vit_6b",
+            "hidden_size": WIDTH,
+            "intermediate_size": 4 * WIDTH,
+            "num_hidden_layers": LAYERS,
+            "num_attention_heads": WIDTH // HEAD_SIZE,
+            "image_size": shape.image_size,
+            "patch_size": PATCH_SIZE,
+            "num_channels": 3,
+            "hidden_act": "gelu",
+            "norm_type": "layer_norm",
+            "layer_norm_eps": 1e-6,
+            "initializer_factor": 1.0,
+            "qkv_bias": True,
+            "qk_normalization": False,
+            "use_flash_attn": False,
+        },
+    }
+
+
+def tower_shapes(shape: InternShape) -> dict[str, tuple[int, ...]]:
+    patches = (shape.image_size // PATCH_SIZE) ** 2
+    shapes: dict[str, tuple[int, ...]] = {
+        "vision_model.embeddings.class_embedding": (1, 1, WIDTH),
+        "vision_model.embeddings.patch_embedding.weight": (WIDTH, 3, PATCH_SIZE, PATCH_SIZE),
+        "vision_model.embeddings.patch_embedding.bias": (WIDTH,),
+        "vision_model.embeddings.position_embedding": (1, 1 + patches, WIDTH),
+        **_linear("mlp1.1", TOKEN * WIDTH, WIDTH),
+        **_linear("mlp1.3", WIDTH, WIDTH),
+        "mlp1.0.weight": (TOKEN * WIDTH,),
+        "mlp1.0.bias": (TOKEN * WIDTH,),
+    }
+    for number in range(LAYERS):
+        layer = f"vision_model.encoder.layers.{number}"
+        shapes |= _linear(f"{layer}.attn.qkv", WIDTH, 3 * WIDTH)
+        shapes |= _linear(f"{layer}.attn.proj", WIDTH, WIDTH)
+        shapes |= _linear(f"{layer}.mlp.fc1", WIDTH, 4 * WIDTH)
+        shapes |= _linear(f"{layer}.mlp.fc2", 4 * WIDTH, WIDTH)
+        vectors = ("norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias", "ls1", "ls2")
+        shapes |= {f"{layer}.{name}": (WIDTH,) for name in vectors}
+    return shapes
+
+
+def _linear(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast(
+        tokenizer_object=train_bpe(SPECIAL),
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        clean_up_tokenization_spaces=False,
+        model_max_length=8192,
+        chat_template=(HERE / "internvl_template.jinja").read_text(),
+    )
+
+
+def write_intern(shape: InternShape, folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps(config(shape), indent=2))
+    shutil.copy(HERE / "internvl" / "configuration_internvl_chat.py", folder)
+    ends = {"bos_token_id": ENDOFTEXT, "eos_token_id": IM_END, "pad_token_id": ENDOFTEXT}
+    GenerationConfig(**ends).save_pretrained(folder)
+    words = tokenizer()
+    words.save_pretrained(folder)
+    with torch.device("meta"):
+        text = Qwen2ForCausalLM(text_config(shape)).state_dict()
+    shapes = {f"language_model.{name}": weight.shape for name, weight in text.items()}
+    shapes |= {name: torch.Size(each) for name, each in tower_shapes(shape).items()}
+    weights = draw_under_own_names(
+        shapes, shape.seed, unspoken_ids(words), "language_model.lm_head.weight"
+    )
+    file = folder / "model.safetensors"
+    save_file(weights, file, metadata={"format": "pt"})
+    file.chmod(0o644)  # safetensors writes 0600, which a container's user cannot read

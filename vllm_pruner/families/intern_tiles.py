@@ -1,0 +1,78 @@
+"""What the two forms of InternVL have in common: tiles one after the other, a thumbnail last.
+
+All of an image's placeholders are one run between two marks, so any tile may keep any number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from vllm_pruner.family import Family
+from vllm_pruner.layout.tile_layout import TileLayout
+from vllm_pruner.methods.base import Method, Need
+from vllm_pruner.settings.errors import ConfigError
+from vllm_pruner.tower import EncoderImage, Tower
+
+__all__ = ["check_method", "intern_family", "of_tiles"]
+
+
+def of_tiles(hf_config: Any, tiles: int) -> TileLayout:
+    """Return the layout of an image of that many tiles."""
+    vision = hf_config.vision_config
+    image, patch = (_one(size) for size in (vision.image_size, vision.patch_size))
+    return TileLayout(int(image // patch * hf_config.downsample_ratio), tiles)
+
+
+def _one(size: Any) -> int:
+    """Return a side of a square, which may be given as both."""
+    return int(size if isinstance(size, int) else size[0])
+
+
+def check_method(hf_config: Any, method: Method) -> None:
+    """Refuse a method that works on one grid of tokens; see `Family.check_method`."""
+    if method.merges or method.repeats or method.shrink or Need.GRID in method.needs:
+        raise ConfigError(
+            f"method is {method.name!r}, which works on an image of one grid, but an image of this "
+            "model is several tiles; allowed: methods that choose tokens one by one, such as "
+            "vispruner"
+        )
+
+
+def intern_family(
+    name: str,
+    pixels: str,
+    tokens: Callable[[Any, int, int, Mapping[str, object]], int],
+    tower: Callable[[Any], Tower],
+    seen: Callable[[Any, Mapping[str, Any]], Any],
+    **more: Any,
+) -> Family:
+    """Return the family of an InternVL model.
+
+    Args:
+        name: of the family.
+        pixels: what vLLM's image input calls the tiles of all images.
+        tokens: `tokens(info, height, width, mm_kwargs)`: an image's, as vLLM counts them.
+        tower: see `Family`.
+        seen: see `Family`; the thumbnail first.
+        more: other fields of `Family`.
+    """
+
+    def layout(info: Any, height: int, width: int, mm_kwargs: Mapping[str, object]) -> TileLayout:
+        hf_config = info.get_hf_config()
+        one = of_tiles(hf_config, 1)
+        return of_tiles(hf_config, tokens(info, height, width, mm_kwargs) // one.tokens)
+
+    def largest(info: Any) -> TileLayout:
+        size = info.get_image_size_with_most_features()
+        return layout(info, size.height, size.width, {})
+
+    def images(hf_config: Any, image_input: Any) -> list[EncoderImage]:
+        counts = [int(count) for count in image_input["num_patches"]]  # on the CPU already
+        return [
+            EncoderImage(tiles, of_tiles(hf_config, len(tiles)))
+            for tiles in image_input[pixels].split(counts)
+        ]
+
+    fields: dict[str, Any] = {"largest": largest, "check_method": check_method, **more}
+    return Family(name, layout=layout, images=images, tower=tower, seen=seen, **fields)

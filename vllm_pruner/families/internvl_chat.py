@@ -1,0 +1,116 @@
+"""InternVL as its authors publish it: `InternVLChatModel`, with vLLM's own processor.
+
+Follows `vllm/model_executor/models/internvl.py` of vLLM 0.32. Videos are served unpruned.
+
+Methods that read the text after an image are refused: in a prompt of this model the image is the
+letters "<image>", which a tokenizer may join with those around them, and no token of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from vllm.model_executor.models.internvl import (
+    InternVLChatModel,
+    InternVLDummyInputsBuilder,
+    InternVLMultiModalProcessor,
+    InternVLProcessingInfo,
+)
+from vllm.multimodal import MULTIMODAL_REGISTRY
+from vllm.transformers_utils.processors.internvl import IMAGENET_MEAN, IMAGENET_STD
+
+from vllm_pruner.families import intern_tiles
+from vllm_pruner.methods.base import Method
+from vllm_pruner.prompt.info import PrunedInfo
+from vllm_pruner.prompt.processor import PrunedProcessor
+from vllm_pruner.settings.errors import ConfigError
+from vllm_pruner.worker.model import PrunedModel
+from vllm_pruner.worker.shuffle_tower import ShuffleTower
+
+__all__ = ["INTERNVL_CHAT", "PrunedInternVLChat"]
+
+
+def tokens(info: Any, height: int, width: int, mm_kwargs: Mapping[str, object]) -> int:
+    """Return the tokens of an image, as vLLM counts them.
+
+    Raises:
+        ConfigError: they are in columns, as no model has had them since InternVL 1.2.
+    """
+    version = info.get_hf_config().ps_version
+    if version == "v1":
+        raise ConfigError(f"ps_version is {version!r}; allowed: 'v2', whose tokens are in rows")
+    processor = info.get_hf_processor(**mm_kwargs)
+    return int(
+        info.get_num_image_tokens(image_width=width, image_height=height, processor=processor)
+    )
+
+
+def tower(model: Any) -> ShuffleTower:
+    """Return what runs the tower; see `Family.tower`."""
+    return ShuffleTower(model, model.vision_model, model.mlp1, "encoder.layers", "attn.attn")
+
+
+def seen(hf_config: Any, item: Mapping[str, Any]) -> torch.Tensor:
+    """Return the tiles of an image in bytes, the thumbnail first; see `Family.seen`.
+
+    vLLM's image processor for this model does not say how it normalises.
+    """
+    tiles: torch.Tensor = item["pixel_values_flat"].roll(1, dims=0).float().cpu()
+    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (IMAGENET_MEAN, IMAGENET_STD))
+    return ((tiles * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def check_method(hf_config: Any, method: Method) -> None:
+    """Refuse also what reads text; see `intern_tiles.check_method`."""
+    intern_tiles.check_method(hf_config, method)
+    if method.needs_text:
+        raise ConfigError(
+            f"method is {method.name!r}, which reads the text after an image, but prompts of this "
+            "model have no token that stands for one; allowed: methods that read no text, such as "
+            "vispruner, or the model in its transformers form"
+        )
+
+
+INTERNVL_CHAT = intern_tiles.intern_family(
+    "internvl_chat", "pixel_values_flat", tokens, tower, seen, check_method=check_method
+)
+
+
+class PrunedInternVLChatInfo(PrunedInfo, InternVLProcessingInfo):
+    """`InternVLProcessingInfo` with settings; see `PrunedInfo` for the changes."""
+
+    family = INTERNVL_CHAT
+
+    @property
+    def image_token(self) -> int:
+        return int(self.get_hf_processor().ctx_image_token_id)
+
+
+class PrunedInternVLChatProcessor(PrunedProcessor, InternVLMultiModalProcessor):
+    """`InternVLMultiModalProcessor` with fewer placeholders; see `PrunedProcessor`."""
+
+
+@MULTIMODAL_REGISTRY.register_processor(  # type: ignore[misc]  # the mixin knows LLaVA's info
+    PrunedInternVLChatProcessor,
+    info=PrunedInternVLChatInfo,
+    dummy_inputs=InternVLDummyInputsBuilder,
+)
+class PrunedInternVLChat(PrunedModel, InternVLChatModel):
+    """vLLM's InternVL, keeping the visual tokens that matter; see `PrunedModel`.
+
+    Changes of its own: LoRA gets the tower's own token count, and the connector's.
+    """
+
+    family = INTERNVL_CHAT
+
+    def get_mm_lora_token_counts(
+        self, *, modality: str, mm_kwargs: Any, num_mm_embeds: int
+    ) -> tuple[int, int | None]:
+        if modality != "image" or mm_kwargs is None:
+            return super().get_mm_lora_token_counts(
+                modality=modality, mm_kwargs=mm_kwargs, num_mm_embeds=num_mm_embeds
+            )
+        tiles = int(mm_kwargs["image_num_patches"].data)
+        return tiles * (self.patch_tokens + 1), num_mm_embeds

@@ -1,0 +1,115 @@
+"""A vision transformer whose patches are put together by pixel shuffle: InternVL's.
+
+An image is one tile or several; the tower attends within a tile. The features of 2 x 2 patches, one
+behind the other, are a token, which the projector takes. What methods read is taken before that and
+folded into tokens: attention that a token receives is the sum over its patches, its key their mean.
+The model's own `pixel_shuffle` puts both in order, whatever that is.
+
+Pixels are `[tiles, 3, height, width]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isqrt
+from typing import TYPE_CHECKING, Any
+
+import torch
+from vtprune_kernels import cls_importance, column_importance
+
+from vllm_pruner import compat
+from vllm_pruner.methods.base import TOWER, Need
+from vllm_pruner.tower import FEATURES, Columns
+from vllm_pruner.worker.probe import MIDWAY, AttentionProbe
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from vllm_pruner.tower import EncoderImage
+
+__all__ = ["ShuffleTower"]
+
+
+class ShuffleTower:
+    """The tower of an InternVL model; see `Tower`."""
+
+    own_width: int | None = None
+
+    def __init__(
+        self, model: Any, module: nn.Module, projector: nn.Module, layers: str, attention: str
+    ) -> None:
+        """Find the layers.
+
+        Args:
+            model: has `pixel_shuffle` and `downsample_ratio`.
+            module: the tower; it returns `[tiles, 1 + patches, D]`.
+            projector: takes shuffled features.
+            layers: where its list of layers is; see `compat.tower_attention`.
+            attention: where the attention is in a layer.
+
+        Raises:
+            RuntimeError: the tower is not built as `compat` knows it.
+        """
+        self.module, self._projector = module, projector
+        self._shuffle, self._ratio = model.pixel_shuffle, model.downsample_ratio
+        self._config = model.config.vision_config
+        self.patches_per_row = round(1 / self._ratio) ** 2
+        self.page = model.num_image_token
+        depth = len(module.get_submodule(layers))  # type: ignore[arg-type]
+        found = dict.fromkeys(TOWER, compat.tower_attention(module, layers, -1, attention))
+        midway = max(1, round(MIDWAY * depth)) - 1
+        found[Need.RECEIVED_MIDWAY] = compat.tower_attention(module, layers, midway, attention)
+        self._probe = AttentionProbe(found, self._config.num_attention_heads, self._read)
+
+    def project(self, rows: torch.Tensor) -> torch.Tensor:
+        projected: torch.Tensor = self._projector(rows)
+        return projected
+
+    def columns(self, needs: frozenset[Need]) -> dict[str, tuple[int, torch.dtype]]:
+        columns = dict.fromkeys((FEATURES, *sorted(needs)), (0, torch.float32))
+        width = self._config.hidden_size
+        dtype = next(self.module.parameters()).dtype
+        columns[FEATURES] = (width * self.patches_per_row, dtype)
+        if Need.KEYS in needs:
+            columns[Need.KEYS] = (width // self._config.num_attention_heads, torch.float32)
+        return columns
+
+    @torch.no_grad()
+    def encode(
+        self,
+        images: Sequence[EncoderImage],
+        needs: frozenset[Need],
+        small_grid: tuple[int, int] | None = None,
+    ) -> Columns:
+        assert small_grid is None, "check_method refuses methods that shrink"
+        pixels = torch.cat([image.pixels for image in images])
+        with self._probe.capture(needs) as captured:
+            features = self._shuffled(self.module(pixel_values=pixels)).flatten(2)
+        columns = {str(need): self._fold(need, values) for need, values in captured.items()}
+        return {name: rows.flatten(0, 1) for name, rows in {FEATURES: features, **columns}.items()}
+
+    def _shuffled(self, patches: torch.Tensor) -> torch.Tensor:
+        """Return `[tiles, tokens, patches of a token, D]` of `[tiles, patches, D]`, a class token
+        before them or not."""
+        side = isqrt(patches.shape[1])
+        square = patches[:, -(side**2) :].unflatten(1, (side, side)).contiguous()
+        grid: torch.Tensor = self._shuffle(square, scale_factor=self._ratio)
+        tokens: torch.Tensor = grid.flatten(1, 2).unflatten(2, (self.patches_per_row, -1))
+        return tokens
+
+    def _fold(self, need: Need, values: torch.Tensor) -> torch.Tensor:
+        """Return `[tiles, tokens, ...]` over all heads of what `_read` returned."""
+        values = self._probe.reduce(values)
+        if need == Need.KEYS:
+            return self._shuffled(values).mean(dim=2)
+        scores: torch.Tensor = self._shuffled(values.unsqueeze(2)).sum(dim=(2, 3))
+        return scores
+
+    def _read(self, need: Need, layer: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        """Return `[tiles, patches, ...]` of this rank's heads, a class token first or none."""
+        if need == Need.KEYS:
+            heads: torch.Tensor = key.unflatten(2, (layer.num_heads, -1)).float()
+            return heads.mean(dim=2)
+        score = cls_importance if need == Need.IMPORTANCE else column_importance
+        scores: torch.Tensor = score(query, key, layer.num_heads, layer.scale)
+        return scores
