@@ -1,4 +1,4 @@
-"""Writes a demo InternVL the way its authors lay out theirs."""
+"""Writes a demo InternVL the way its authors lay out theirs, or in its transformers form."""
 
 import json
 import shutil
@@ -9,7 +9,17 @@ import torch
 from safetensors.torch import save_file
 from shapes import HEAD_SIZE, PATCH_SIZE, InternShape
 from tokenizer import VOCABULARY, train_bpe, unspoken_ids
-from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    GenerationConfig,
+    GotOcr2ImageProcessor,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+    InternVLProcessor,
+    InternVLVideoProcessor,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 from weights import draw_under_own_names
 
 HERE = Path(__file__).parent
@@ -17,7 +27,13 @@ SPECIAL = [
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
     *("<img>", "</img>", "<IMG_CONTEXT>", "<|video_pad|>"),
 ]
-ENDOFTEXT, _, IM_END, *_ = range(len(SPECIAL))
+ROLES = {
+    "start_image_token": "<img>",
+    "end_image_token": "</img>",
+    "context_image_token": "<IMG_CONTEXT>",
+    "video_token": "<|video_pad|>",
+}
+ENDOFTEXT, _, IM_END, _, _, CONTEXT, _ = range(len(SPECIAL))
 WIDTH, LAYERS, TOKEN = 128, 4, 4
 """Of the tower; patches of a token."""
 
@@ -105,31 +121,85 @@ def _linear(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
+def tokenizer(shape: InternShape) -> PreTrainedTokenizerFast:
+    template = (HERE / "internvl_template.jinja").read_text()
+    if not shape.chat:
+        template = template.replace("<image>", "<IMG_CONTEXT>").replace("<video>", "<|video_pad|>")
     return PreTrainedTokenizerFast(
         tokenizer_object=train_bpe(SPECIAL),
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         clean_up_tokenization_spaces=False,
         model_max_length=8192,
-        chat_template=(HERE / "internvl_template.jinja").read_text(),
+        chat_template=template,
+        **({} if shape.chat else {"extra_special_tokens": ROLES}),
     )
 
 
-def write_intern(shape: InternShape, folder: Path) -> None:
+def own_form(shape: InternShape) -> InternVLConfig:
+    """The transformers configuration."""
+    return InternVLConfig(
+        architectures=["InternVLForConditionalGeneration"],
+        text_config=text_config(shape).to_dict(),
+        vision_config={
+            "hidden_size": WIDTH,
+            "intermediate_size": 4 * WIDTH,
+            "num_hidden_layers": LAYERS,
+            "num_attention_heads": WIDTH // HEAD_SIZE,
+            "image_size": shape.image_size,
+            "patch_size": PATCH_SIZE,
+            "attention_bias": True,
+            "use_qk_norm": False,
+        },
+        image_token_id=CONTEXT,
+        image_seq_length=tile_tokens(shape),
+        downsample_ratio=0.5,
+        tie_word_embeddings=False,
+        dtype="float32",
+    )
+
+
+def tile_tokens(shape: InternShape) -> int:
+    return (shape.image_size // PATCH_SIZE) ** 2 // TOKEN
+
+
+def save_own_form(shape: InternShape, words: PreTrainedTokenizerFast, folder: Path) -> Any:
+    """Everything but the weights; returns their shapes by name."""
+    config = own_form(shape)
+    config.save_pretrained(folder)
+    size = {"height": shape.image_size, "width": shape.image_size}
+    InternVLProcessor(
+        image_processor=GotOcr2ImageProcessor(
+            size=size, crop_to_patches=True, max_patches=shape.tiles
+        ),
+        tokenizer=words,
+        video_processor=InternVLVideoProcessor(size=size),
+        image_seq_length=tile_tokens(shape),
+        chat_template=words.chat_template,
+    ).save_pretrained(folder)
+    with torch.device("meta"):
+        model = InternVLForConditionalGeneration(config)
+    return {name: weight.shape for name, weight in model.state_dict().items()}
+
+
+def save_chat(shape: InternShape, words: PreTrainedTokenizerFast, folder: Path) -> Any:
+    """The same of the form that its authors publish."""
     (folder / "config.json").write_text(json.dumps(config(shape), indent=2))
     shutil.copy(HERE / "internvl" / "configuration_internvl_chat.py", folder)
-    ends = {"bos_token_id": ENDOFTEXT, "eos_token_id": IM_END, "pad_token_id": ENDOFTEXT}
-    GenerationConfig(**ends).save_pretrained(folder)
-    words = tokenizer()
     words.save_pretrained(folder)
     with torch.device("meta"):
         text = Qwen2ForCausalLM(text_config(shape)).state_dict()
     shapes = {f"language_model.{name}": weight.shape for name, weight in text.items()}
-    shapes |= {name: torch.Size(each) for name, each in tower_shapes(shape).items()}
-    weights = draw_under_own_names(
-        shapes, shape.seed, unspoken_ids(words), "language_model.lm_head.weight"
-    )
+    return shapes | {name: torch.Size(each) for name, each in tower_shapes(shape).items()}
+
+
+def write_intern(shape: InternShape, folder: Path) -> None:
+    ends = {"bos_token_id": ENDOFTEXT, "eos_token_id": IM_END, "pad_token_id": ENDOFTEXT}
+    GenerationConfig(**ends).save_pretrained(folder)
+    words = tokenizer(shape)
+    shapes = (save_chat if shape.chat else save_own_form)(shape, words, folder)
+    head = "language_model.lm_head.weight" if shape.chat else "lm_head.weight"
+    weights = draw_under_own_names(shapes, shape.seed, unspoken_ids(words), head)
     file = folder / "model.safetensors"
     save_file(weights, file, metadata={"format": "pt"})
     file.chmod(0o644)  # safetensors writes 0600, which a container's user cannot read

@@ -51,6 +51,8 @@ class InternShape:
     """Of a tile: 36 tokens."""
     tiles: int = 6
     """At most, without the thumbnail."""
+    chat: bool = True
+    """As its authors publish it, or as transformers does."""
 
 
 SHAPES: dict[str, Shape | QwenShape | InternShape] = {
@@ -70,6 +72,7 @@ SHAPES: dict[str, Shape | QwenShape | InternShape] = {
     "demo-qwen3-moe": QwenShape("3-moe", 4, seed=5),
     # Up to six tiles of 36 tokens and a thumbnail: at most 252.
     "demo-internvl-chat": InternShape(2, seed=7),
+    "demo-internvl": InternShape(2, seed=8, chat=False),
     # 201 M parameters in the decoder, 3 M in the tower: prefill costs enough to be measured.
     "bench": Shape(192, 6, 1024, 16, 2560, dtype="bfloat16", seed=None),
     # The same with 25 M and 0.8 M, for processors that do not multiply bfloat16 (no AVX-512): a

@@ -36,6 +36,8 @@ _TABLES = {
     "position_embedding.weight": 0.5,
     "pos_embed.weight": 0.5,
     "embeddings.position_embedding": 0.5,
+    "embeddings.position_embeddings": 0.5,
+    "embeddings.cls_token": 1.0,
     "class_embedding": 1.0,
     "image_newline": 1.0,
 }
@@ -47,7 +49,7 @@ def _draw(name: str, shape: torch.Size, generator: torch.Generator) -> torch.Ten
             return torch.randn(shape, generator=generator) * std
     if re.search(r"(q|k)_norm\.weight", name):  # Qwen3 normalises queries and keys: their logits
         return torch.full(shape, 1.7)
-    if re.search(r"\.ls\d$", name):  # InternVL scales what a layer adds
+    if re.search(r"\.(ls|lambda_)\d$", name):  # InternVL scales what a layer adds
         return torch.ones(shape)
     if len(shape) == 1:
         return torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)

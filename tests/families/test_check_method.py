@@ -57,6 +57,7 @@ def test_a_processor_that_resizes_leaves_no_shrinking_to_a_method(model: str) ->
 
 
 def test_tiles_take_methods_that_choose_tokens_one_by_one_and_letters_none_that_read_text() -> None:
+    assert "adafv" not in _refused("demo-internvl")
     one_grid = {"adafv-ref", "hiprune", "pool", "prumerge+", "resize", "visionzip"}
     refused = _refused("demo-internvl-chat")
     assert (

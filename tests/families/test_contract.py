@@ -35,6 +35,7 @@ CHECKPOINTS = [
     "demo-siglip",
     "demo-next",
     "demo-internvl-chat",
+    "demo-internvl",
     "demo-qwen2",
     "demo-qwen2.5",
     "demo-qwen3",

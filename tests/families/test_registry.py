@@ -96,6 +96,7 @@ def test_an_unknown_architecture_is_answered_with_those_there_are() -> None:
         )
     assert str(raised.value) == (
         "architecture is LlamaForCausalLM; allowed: InternVLChatModel, "
+        "InternVLForConditionalGeneration, "
         "LlavaForConditionalGeneration, "
         "LlavaNextForConditionalGeneration, Qwen2VLForConditionalGeneration, "
         "Qwen2_5_VLForConditionalGeneration, "

@@ -22,7 +22,7 @@ from vllm_process import MODELS, environment
 
 pytestmark = pytest.mark.server
 
-IMAGES = {"demo-internvl-chat": "<image>"}
+IMAGES = {"demo-internvl-chat": "<image>", "demo-internvl": "<IMG_CONTEXT>"}
 """What stands for an image in a prompt, by checkpoint."""
 
 IDS = [json.dumps(each) for each in SETTINGS]

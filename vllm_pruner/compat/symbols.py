@@ -164,6 +164,11 @@ SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_ENGINE, _WORKER, f"{MODELS}.internvl",
         "InternVLChatModel._parse_and_validate_image_input InternVLChatModel.embed_multimodal "
         "InternVLChatModel.load_weights InternVLChatModel.pixel_shuffle"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.interns1",
+        "InternS1ForConditionalGeneration._parse_and_validate_image_input "
+        "InternS1ForConditionalGeneration.embed_multimodal "
+        "InternS1ForConditionalGeneration.load_weights "
+        "InternS1ForConditionalGeneration.pixel_shuffle"),
     *_symbols(_ENGINE, f"{_COMPAT}.mrope", "vllm.platforms", "current_platform"),
     *_symbols(_ENGINE, _WORKER, "vllm.multimodal.inputs",
         "PlaceholderRange.offset PlaceholderRange.length MultiModalFeatureSpec.mm_position "
@@ -186,6 +191,10 @@ SYMBOLS: tuple[Symbol, ...] = (
         "InternVLProcessingInfo.get_hf_processor"),
     *_symbols(_ENGINE, "vllm_pruner.families", "vllm.transformers_utils.processors.internvl",
         "IMAGENET_MEAN IMAGENET_STD"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.interns1",
+        "InternS1DummyInputsBuilder InternS1MultiModalProcessor "
+        "InternS1ProcessingInfo.get_image_size_with_most_features "
+        "InternS1ProcessingInfo.get_hf_processor"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.qwen2_vl",
         "Qwen2VLProcessingInfo._get_vision_info Qwen2VLProcessingInfo.get_image_processor "
         "Qwen2VLProcessingInfo.get_image_size_with_most_features Qwen2VLDummyInputsBuilder "

@@ -16,6 +16,9 @@ from vllm_pruner.tower import EncoderImage, Tower
 
 __all__ = ["check_method", "intern_family", "of_tiles"]
 
+_RATE = 0.5
+"""A token is 2 x 2 patches already, as in Qwen-VL, and so are the tokens that a rate removes."""
+
 
 def of_tiles(hf_config: Any, tiles: int) -> TileLayout:
     """Return the layout of an image of that many tiles."""
@@ -74,5 +77,6 @@ def intern_family(
             for tiles in image_input[pixels].split(counts)
         ]
 
-    fields: dict[str, Any] = {"largest": largest, "check_method": check_method, **more}
+    fields: dict[str, Any] = {"largest": largest, "check_method": check_method}
+    fields |= {"default_rate": _RATE, **more}
     return Family(name, layout=layout, images=images, tower=tower, seen=seen, **fields)

@@ -24,6 +24,7 @@ GROUP = "vtprune.families"
 
 _BUILT_IN = {
     "InternVLChatModel": "vllm_pruner.families.internvl_chat:PrunedInternVLChat",
+    "InternVLForConditionalGeneration": "vllm_pruner.families.internvl:PrunedInternVL",
     "LlavaForConditionalGeneration": "vllm_pruner.families.llava:PrunedLlava",
     "LlavaNextForConditionalGeneration": "vllm_pruner.families.llava_next:PrunedLlavaNext",
     "Qwen2VLForConditionalGeneration": "vllm_pruner.families.qwen2_vl:PrunedQwen2VL",
