@@ -66,6 +66,7 @@ class Recorder:
         self._runner = self._core.model_executor.driver_worker.worker.model_runner
         self.places: dict[str, dict[int, list[int]]] = {}
         self.kept: list[tuple[int, int, list[int]]] = []
+        self.importance: list[list[float]] = []
         self._step: Any = None
         self._watch()
 
@@ -81,9 +82,10 @@ class Recorder:
             if self._step is not None:
                 self._note(positions)
 
-        def note(_tokens: Any, index: Any, layout: Any) -> None:
+        def note(tokens: Any, index: Any, layout: Any) -> None:
             for row in index.tolist():
                 self.kept.append((layout.rows, layout.columns, row))
+            self.importance += tokens.importance.tolist()
 
         self._runner.execute_model = remember
         first = model.language_model.model.layers[0]
@@ -159,7 +161,9 @@ def main() -> None:
                 if tokens != WHOLE and case == "cold":
                     llm.reset_prefix_cache()
                 found[f"{case}/{tokens}"] = recorder.ask(case, case == "preempted")
-    print("positions", json.dumps({"kept": recorder.kept, "found": found}))  # noqa: T201
+    first = recorder.importance[0]
+    found = {"kept": recorder.kept, "importance": first, "found": found}
+    print("positions", json.dumps(found))  # noqa: T201
 
 
 if __name__ == "__main__":

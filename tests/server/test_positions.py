@@ -18,6 +18,7 @@ import torch
 from forked import run
 from position_record import BUDGETS, CASES, FIRST, PICTURE, WHOLE, prompt
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers.vision_utils import get_vision_window_index
 from vllm_process import MODELS, environment
 
 pytestmark = pytest.mark.server
@@ -35,6 +36,7 @@ class Recorded:
 
     def __init__(self, checkpoint: str, found: dict[str, Any]) -> None:
         self.checkpoint, self.answers = checkpoint, found["found"]
+        self.importance_of_first: list[float] = found["importance"]
         self.config: Any = AutoConfig.from_pretrained(MODELS / checkpoint)
         self._kept = {(rows, columns, len(kept)): kept for rows, columns, kept in found["kept"]}
         # The first case selects of the first picture; the other one has another grid.
@@ -163,3 +165,40 @@ def test_transformers_gives_the_same_answer_to_the_kept_tokens(recorded: Recorde
     assert torch.equal(before.argmax(dim=-1), answer)
     logprobs = before.gather(1, answer.unsqueeze(1)).flatten()
     assert logprobs.tolist() == pytest.approx(record["logprobs"], abs=5e-3)
+
+
+def test_importance_is_the_attention_received_before_the_merger(recorded: Recorded) -> None:
+    """Of the first picture, in raster order: from the last layer's queries and keys, the whole map
+    at once, four patches a token."""
+    folder = MODELS / recorded.checkpoint
+    model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype="float32").eval()
+    processor: Any = AutoProcessor.from_pretrained(folder).image_processor
+    inputs = processor(images=[FIRST], return_tensors="pt")
+    visual = model.model.visual
+    attention = visual.blocks[-1].attn
+    rotate = importlib.import_module(attention.__module__).apply_rotary_pos_emb_vision
+    seen: list[torch.Tensor] = []
+
+    def look(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        states = args[0] if args else kwargs["hidden_states"]
+        heads = module.qkv(states).unflatten(1, (3, module.num_heads, -1))
+        query, key = rotate(heads[:, 0], heads[:, 1], *kwargs["position_embeddings"])
+        logits = torch.einsum("qhd,khd->hqk", query, key) * query.shape[-1] ** -0.5
+        seen.append(logits.softmax(dim=-1).mean(dim=(0, 1)))
+
+    attention.register_forward_pre_hook(look, with_kwargs=True)
+    with torch.no_grad():
+        visual(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"])
+    tokens = seen[0].unflatten(0, (-1, 4)).sum(dim=1)
+    if hasattr(visual, "window_size"):  # tokens are sorted by window
+        order, _ = get_vision_window_index(
+            inputs["image_grid_thw"],
+            spatial_merge_size=visual.spatial_merge_size,
+            window_size=visual.window_size,
+            patch_size=visual.patch_size,
+        )
+        raster = torch.empty_like(tokens)
+        raster[torch.as_tensor(order)] = tokens
+        tokens = raster
+    found = torch.tensor(recorded.importance_of_first)
+    torch.testing.assert_close(found, tokens, rtol=2e-3, atol=1e-6)
