@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +63,23 @@ class Load:
 def answers(load: Load, url: str) -> list[dict[str, Any]]:
     """Put a load on a server and return a record per request, as `--answers` writes them.
 
+    On a busy machine the seconds may be over before locust's users have begun, and nothing is asked.
+    Then there are more seconds; a request that fails is a record too.
+
     Raises:
-        RuntimeError: Nothing was asked at all; with what locust printed.
+        RuntimeError: Nothing was asked in many times the seconds; with what locust printed.
     """
+    for factor in (1, 4):
+        if found := _asked(replace(load, seconds=factor * load.seconds), url)[0]:
+            return found
+    found, printed = _asked(replace(load, seconds=16 * load.seconds), url)
+    if not found:
+        raise RuntimeError(f"{load.scenario} asked nothing:\n{printed[-3000:]}")
+    return found
+
+
+def _asked(load: Load, url: str) -> tuple[list[dict[str, Any]], str]:
+    """Run locust once; return the records and what it printed."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "answers.jsonl"
         scenario = SCENARIOS / f"{load.scenario}.py"
@@ -74,6 +88,5 @@ def answers(load: Load, url: str) -> list[dict[str, Any]]:
         # Every request looks its host up; gevent's way through its pool of threads can lose one.
         environment = {**os.environ, "GEVENT_RESOLVER": "block"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        if not file.exists():
-            raise RuntimeError(f"{load.scenario} asked nothing:\n{done.stderr[-3000:]}")
-        return [json.loads(line) for line in file.read_text().splitlines()]
+        lines = file.read_text().splitlines() if file.exists() else []
+        return [json.loads(line) for line in lines], done.stderr
