@@ -63,7 +63,7 @@ class Load:
 def answers(load: Load, url: str) -> list[dict[str, Any]]:
     """Put a load on a server and return a record per request, as `--answers` writes them.
 
-    On a busy machine the seconds may be over before locust's users have begun, and nothing is asked.
+    On a busy machine the seconds may be over before locust's users have begun: nothing is asked.
     Then there are more seconds; a request that fails is a record too.
 
     Raises:
