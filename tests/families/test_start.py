@@ -76,8 +76,13 @@ def test_a_class_of_somebody_else_is_not_replaced() -> None:
             {"compilation_config": {"compile_mm_encoder": True}},
             "compile_mm_encoder is True; allowed: False, ",
         ),
+        (
+            "demo",
+            {"mm_encoder_tp_mode": "data", "tensor_parallel_size": 2},
+            "mm_encoder_tp_mode is 'data'; allowed: 'weights' with this model, ",
+        ),
     ],
-    ids=["pipeline", "video", "compiled"],
+    ids=["pipeline", "video", "compiled", "shards"],
 )
 def test_a_flag_that_cannot_be_right_is_named(
     model: str, flags: dict[str, Any], sentence: str

@@ -79,7 +79,8 @@ SYMBOLS: tuple[Symbol, ...] = (
         "EngineArgs.otlp_traces_endpoint"),
     *_symbols(_SERVER, f"{_PROMPT}.engine_flags", "vllm.engine.arg_utils",
         "EngineArgs.compilation_config EngineArgs.pipeline_parallel_size "
-        "EngineArgs.video_pruning_rate"),
+        "EngineArgs.video_pruning_rate EngineArgs.mm_encoder_tp_mode "
+        "EngineArgs.tensor_parallel_size"),
     *_symbols(_SERVER, f"{_PROMPT}.engine_flags", "vllm.config",
         "CompilationConfig.compile_mm_encoder CompilationConfig.cudagraph_mm_encoder"),
     *_symbols(_SERVER, f"{_COMPAT}.chat", "vllm.renderers.online_renderer",

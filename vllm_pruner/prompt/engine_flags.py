@@ -37,6 +37,11 @@ def check(family: Family, engine_args: EngineArgs) -> None:
         )
     if family.item_layout is not None:
         _check_positions(engine_args)
+    elif engine_args.mm_encoder_tp_mode == "data" and engine_args.tensor_parallel_size > 1:
+        raise ConfigError(
+            "mm_encoder_tp_mode is 'data'; allowed: 'weights' with this model, whose ranks would "
+            "each see the attention of their own crops only"
+        )
 
 
 def _check_positions(engine_args: EngineArgs) -> None:
