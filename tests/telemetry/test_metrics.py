@@ -43,6 +43,17 @@ def test_processes_are_added_up(shown: CollectorRegistry, method: str) -> None:
     assert shown.get_sample_value("vtprune_level") == 4 + 10 + 20
 
 
+def test_a_process_that_is_just_beginning_breaks_no_count(
+    shown: CollectorRegistry, tmp_path: Path
+) -> None:
+    """Its file is there before anything is in it."""
+    work(3)
+    before = metrics.totals()
+    assert before
+    (tmp_path / "counter_vtprune-99999999.db").touch()
+    assert metrics.totals() == before
+
+
 def test_threads_lose_no_count(shown: CollectorRegistry) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: work(500), range(8)))

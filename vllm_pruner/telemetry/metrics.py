@@ -145,6 +145,8 @@ def totals() -> dict[tuple[str, str], float]:
     that have none); empty if nobody asked for counts."""
     folder = envs.metrics_folder()
     files = sorted(Path(folder).glob("*_vtprune-*.db")) if folder else []
+    # A process that is just beginning has an empty file, which the reader cannot take.
+    files = [file for file in files if file.stat().st_size]
     merged = MultiProcessCollector.merge([str(file) for file in files])  # type: ignore[no-untyped-call]
     return {
         (metric.name, sample.labels.get("method", "")): sample.value

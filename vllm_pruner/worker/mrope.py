@@ -76,7 +76,7 @@ class MRopeModel(PrunedModel):
         ]
         whole = unpruned(input_tokens, media)
         features = [
-            replace(each, mm_position=PlaceholderRange(offset=offset, length=original))
+            replace(each, mm_position=_moved(each.mm_position, offset, original))
             for each, offset, (_, _, original) in zip(features, whole.offsets, media, strict=True)
         ]
         positions, delta = stock.get_mrope_input_positions(whole.tokens, features)
@@ -118,6 +118,13 @@ class MRopeModel(PrunedModel):
     def get_encoder_cudagraph_config(self) -> Any:
         stock: Any = super()
         return replace(stock.get_encoder_cudagraph_config(), modalities=[])
+
+
+def _moved(place: PlaceholderRange, offset: int, length: int) -> PlaceholderRange:
+    """Return where an image or video is in the unpruned prompt; what is whole keeps its mask."""
+    if length == place.length:
+        return replace(place, offset=offset)
+    return PlaceholderRange(offset=offset, length=length)
 
 
 def _runs(ids: list[int] | torch.Tensor, token: int) -> list[tuple[int, int]]:
