@@ -41,6 +41,7 @@ CONTENTS: list[Any] = [
 class Pair:
     """The same model with and without vtprune."""
 
+    model: str
     pruned: Server
     stock: Server
 
@@ -50,6 +51,7 @@ def pair(request: pytest.FixtureRequest, start_shared: Callable[..., Server]) ->
     model = request.param
     flags = ["--plugin", "vtprune", "--prune-rate", "0.5", "--trust-request-chat-template"]
     return Pair(
+        model,
         start_shared(f"{model}-pruned", *flags, model=model),
         start_shared(f"{model}-stock", model=model, VLLM_PLUGINS="none"),
     )
@@ -221,3 +223,29 @@ def test_a_video_beside_an_image_stays_whole(pair: Pair) -> None:
     counts = half["visual_tokens"]
     gone = counts["original"] - counts["kept"]
     assert expected["usage"]["prompt_tokens"] - half["prompt_tokens"] == gone > 0
+
+
+def test_two_ranks_keep_the_tokens_of_one(pair: Pair, start: Callable[..., Server]) -> None:
+    """Each holds half of the tower's heads; where the same is kept, the same is answered."""
+    model = pair.model
+    two = start(
+        f"{model}-tp2",
+        *["--plugin", "vtprune", "--prune-rate", "0.5", "--tensor-parallel-size", "2"],
+        model=model,
+        VLLM_CPU_OMP_THREADS_BIND="0|1",
+    )
+    answers = []
+    for server in (pair.pruned, two):
+        server.forget()
+        server.rpc("start_probe")
+        answers.append([server.text(content) for content in CONTENTS[2:6]])
+    (one,) = pair.pruned.rpc("read_probe")
+    first, second = two.rpc("read_probe")
+    assert first["kept"] == second["kept"]
+    assert first["importance"] == second["importance"]
+    for here, there in zip(one["importance"], first["importance"], strict=True):
+        assert there == pytest.approx(here, rel=1e-3, abs=1e-6)
+    if one["kept"] == first["kept"]:
+        assert answers[0] == answers[1]
+    shared = sum(len({*a} & {*b}) for a, b in zip(one["kept"], first["kept"], strict=True))
+    assert shared >= 0.98 * sum(map(len, one["kept"])), "rounding may exchange the last ones"
