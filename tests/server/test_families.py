@@ -248,4 +248,4 @@ def test_two_ranks_keep_the_tokens_of_one(pair: Pair, start: Callable[..., Serve
     if one["kept"] == first["kept"]:
         assert answers[0] == answers[1]
     shared = sum(len({*a} & {*b}) for a, b in zip(one["kept"], first["kept"], strict=True))
-    assert shared >= 0.98 * sum(map(len, one["kept"])), "rounding may exchange the last ones"
+    assert shared >= 0.95 * sum(map(len, one["kept"])), "rounding may exchange the last ones"
