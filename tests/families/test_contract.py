@@ -197,6 +197,7 @@ def test_vllm_counts_the_tokens_of_the_layout(processor: Any, size: tuple[int, i
     layout = family.layout(processor.info, *size, {})
     output = _process(processor, {"rate": 0.0}, size)
     (place,) = output["mm_placeholders"]["image"]
+    assert place.is_embed is not None or place.length == place.get_num_embeds()
     assert place.get_num_embeds() == layout.tokens
     assert processor.info.image_tokens(_size(size)) == layout.tokens
     stock: Any = super(type(processor.info).__mro__[1], processor.info)
@@ -220,6 +221,7 @@ def test_a_prompt_has_the_kept_count_of_placeholders(processor: Any, size: tuple
         config = PruneConfig.parse({"method": "vispruner", **budget})
         output = _process(processor, {"method": "vispruner", **budget}, size)
         (place,) = output["mm_placeholders"]["image"]
+        assert place.is_embed is not None or place.length == place.get_num_embeds()
         assert place.get_num_embeds() == config.keep_count(tokens)
         run = output["prompt_token_ids"][place.offset :][: place.length]
         assert run.count(processor.info.image_token) == place.get_num_embeds()

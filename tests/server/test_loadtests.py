@@ -81,7 +81,7 @@ def test_open_load_sends_without_waiting_for_answers(pruned, tmp_path) -> None:
     begun = sorted(answer["sent"] for answer in done.answers)
     ended = sorted(answer["sent"] + answer["total"] for answer in done.answers)
     assert any(begun[i + 1] < ended[i] for i in range(len(begun) - 1))
-    assert 10 <= len(begun) <= 120, "20 arrivals a second for 4 seconds, fewer on a busy machine"
+    assert 40 <= len(begun) <= 120, "20 arrivals a second for 4 seconds, give or take"
 
 
 def test_the_ramp_ends_at_saturation(pruned, tmp_path) -> None:
