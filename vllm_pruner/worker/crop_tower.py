@@ -22,6 +22,7 @@ from vllm_pruner import compat
 from vllm_pruner.methods.base import TOWER, Need
 from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.tower import FEATURES, Columns
+from vllm_pruner.worker.columns import columns_of
 from vllm_pruner.worker.probe import MIDWAY, AttentionProbe
 from vllm_pruner.worker.shrink import shrink_pixels, small_positions
 
@@ -99,12 +100,9 @@ class CropTower:
         return projected
 
     def columns(self, needs: frozenset[Need]) -> dict[str, tuple[int, torch.dtype]]:
-        columns = dict.fromkeys((FEATURES, *sorted(needs)), (0, torch.float32))
-        columns[FEATURES] = (self._config.hidden_size, next(self.module.parameters()).dtype)
-        if Need.KEYS in needs:
-            head_size = self._config.hidden_size // self._config.num_attention_heads
-            columns[Need.KEYS] = (head_size, torch.float32)
-        return columns
+        width = self._config.hidden_size
+        head_size = width // self._config.num_attention_heads
+        return columns_of(self.module, width, head_size, needs)
 
     @torch.no_grad()
     def encode(

@@ -24,6 +24,7 @@ from vtprune_kernels import column_importance
 from vllm_pruner import compat
 from vllm_pruner.methods.base import TOWER, Need
 from vllm_pruner.tower import FEATURES, Columns
+from vllm_pruner.worker.columns import columns_of
 from vllm_pruner.worker.probe import MIDWAY, AttentionProbe
 
 if TYPE_CHECKING:
@@ -85,11 +86,7 @@ class PackedTower:
         return rows
 
     def columns(self, needs: frozenset[Need]) -> dict[str, tuple[int, torch.dtype]]:
-        columns = dict.fromkeys((FEATURES, *sorted(needs)), (0, torch.float32))
-        columns[FEATURES] = (self._width, next(self.module.parameters()).dtype)
-        if Need.KEYS in needs:
-            columns[Need.KEYS] = (self._head_size, torch.float32)
-        return columns
+        return columns_of(self.module, self._width, self._head_size, needs)
 
     @torch.no_grad()
     def encode(

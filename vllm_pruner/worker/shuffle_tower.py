@@ -20,6 +20,7 @@ from vtprune_kernels import cls_importance, column_importance
 from vllm_pruner import compat
 from vllm_pruner.methods.base import TOWER, Need
 from vllm_pruner.tower import FEATURES, Columns
+from vllm_pruner.worker.columns import columns_of
 from vllm_pruner.worker.probe import MIDWAY, AttentionProbe
 
 if TYPE_CHECKING:
@@ -66,13 +67,9 @@ class ShuffleTower:
         return projected
 
     def columns(self, needs: frozenset[Need]) -> dict[str, tuple[int, torch.dtype]]:
-        columns = dict.fromkeys((FEATURES, *sorted(needs)), (0, torch.float32))
         width = self._config.hidden_size
-        dtype = next(self.module.parameters()).dtype
-        columns[FEATURES] = (width * self.patches_per_row, dtype)
-        if Need.KEYS in needs:
-            columns[Need.KEYS] = (width // self._config.num_attention_heads, torch.float32)
-        return columns
+        head_size = width // self._config.num_attention_heads
+        return columns_of(self.module, width * self.patches_per_row, head_size, needs)
 
     @torch.no_grad()
     def encode(

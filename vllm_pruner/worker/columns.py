@@ -1,0 +1,29 @@
+"""What a tower's row takes in the feature cache, the same for every kind of tower."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from vllm_pruner.methods.base import Need
+from vllm_pruner.tower import FEATURES
+
+__all__ = ["columns_of"]
+
+
+def columns_of(
+    tower: nn.Module, width: int, head_size: int, needs: frozenset[Need]
+) -> dict[str, tuple[int, torch.dtype]]:
+    """Return width and dtype by column; see `Tower.columns`.
+
+    Args:
+        tower: whose dtype the features have.
+        width: of a row's features.
+        head_size: of a key.
+        needs: what else is kept of a row.
+    """
+    columns = dict.fromkeys((FEATURES, *sorted(needs)), (0, torch.float32))
+    columns[FEATURES] = (width, next(tower.parameters()).dtype)
+    if Need.KEYS in needs:
+        columns[Need.KEYS] = (head_size, torch.float32)
+    return columns
