@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from vllm_pruner import compat, envs
 from vllm_pruner.settings import cli
 from vllm_pruner.settings.bounds import fault_on
-from vllm_pruner.settings.config import KEY, PruneConfig
+from vllm_pruner.settings.config import KEY, PruneConfig, names_budget
 from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.settings.server import ServerConfig
 
@@ -82,7 +82,7 @@ def _configure(engine_args: EngineArgs, original: Callable[[], ModelConfig]) -> 
         return _create_pruned(engine_args, original, ServerConfig.parse(settings))
     except ConfigError as error:
         if getattr(engine_args, _FROM_CLI, False):
-            raise SystemExit(f"vtprune: {error}") from None
+            raise SystemExit(f"vtprune: {error.at_start(cli.FLAGS)}") from None
         raise
 
 
@@ -140,7 +140,7 @@ def _with_rate(
     It is written where every process reads the settings.
     """
     kwargs = engine_args.mm_processor_kwargs or {}
-    if {"rate", "tokens"} & {key for key, value in kwargs[KEY].items() if value is not None}:
+    if names_budget(kwargs[KEY]):
         return config
     kwargs = {**kwargs, KEY: {**kwargs[KEY], "rate": rate}}
     engine_args.mm_processor_kwargs = kwargs

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from vllm.engine.arg_utils import EngineArgs
+from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm_process import MODELS
 
 from vllm_pruner import plugin
@@ -32,6 +33,7 @@ def _arguments(model: str, settings: dict[str, Any], **flags: Any) -> EngineArgs
         ({"rate": 0.3}, {"rate": 0.3}),
         ({"tokens": 9}, {"tokens": 9}),
         ({"rate": 0.0}, {"rate": 0.0}),
+        ({"limits": {"max_rate": 0.6}}, {"limits": {"max_rate": 0.6}, "rate": 0.5}),
     ],
     ids=str,
 )
@@ -49,6 +51,32 @@ def test_a_family_has_a_rate_of_its_own_unless_the_operator_names_a_budget(
 def test_the_rate_of_llava_is_one_ninth() -> None:
     config: Any = _arguments("demo", {}).create_model_config().multimodal_config
     assert config.mm_processor_kwargs["vtprune"] == {"rate": 8 / 9}
+
+
+@pytest.mark.parametrize(
+    ("model", "limits", "sentence"),
+    [
+        ("demo", {"max_rate": 0.6}, "rate is 0.888889; allowed: rates from 0 to 0.6, by limits"),
+        ("demo-qwen3", {"min_rate": 0.6}, "rate is 0.5; allowed: rates from 0.6 to below 1, by "),
+    ],
+)
+def test_the_limits_hold_for_a_family_s_own_rate(
+    model: str, limits: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        _arguments(model, {"limits": limits}).create_model_config()
+    assert str(raised.value).startswith(sentence)
+
+
+def test_what_only_the_model_can_refuse_is_said_in_flags_too() -> None:
+    plugin.register()
+    parser = EngineArgs.add_cli_args(FlexibleArgumentParser())
+    flags = ["--plugin=vtprune", '--prune-limits={"max_rate": 0.6}']
+    args = parser.parse_args([f"--model={MODELS / 'demo'}", *flags])
+    with pytest.raises(SystemExit) as raised:
+        EngineArgs.from_cli_args(args).create_model_config()
+    sentence = "--prune-rate is 0.888889; allowed: rates from 0 to 0.6, by --prune-limits"
+    assert str(raised.value) == f"vtprune: {sentence}"
 
 
 def test_a_class_of_somebody_else_is_not_replaced() -> None:

@@ -19,14 +19,17 @@ PRUNE = ["--plugin", "vtprune"]
 CASES = {
     "rate-1": ([*PRUNE, "--prune-rate", "1"], "--prune-rate is 1.0; it should be less than 1"),
     "rate-nan": ([*PRUNE, "--prune-rate", "nan"], "--prune-rate is nan; it should be a finite"),
-    "tokens-10000": ([*PRUNE, "--prune-tokens", "10000"], "tokens is 10000; allowed: 1 to 576"),
+    "tokens-10000": (
+        [*PRUNE, "--prune-tokens", "10000"],
+        "--prune-tokens is 10000; allowed: 1 to 576",
+    ),
     "unknown-method": (
         [*PRUNE, "--prune-method", "fastv"],
         "--prune-method is 'fastv'; allowed: adafv, adafv-ref, attention, ",
     ),
     "no-language-model": (
         [*PRUNE, "--prune-method", "adafv", "--mm-encoder-only"],
-        "method is 'adafv', which reads the question through the language model, but "
+        "--prune-method is 'adafv', which reads the question through the language model, but "
         "--mm-encoder-only leaves that unloaded; allowed: attention, ",
     ),
     "not-asked": (["--prune-rate", "0.5"], "--prune-rate is given without --plugin vtprune"),

@@ -97,6 +97,14 @@ def test_arguments_made_without_our_flags_mean_no_settings() -> None:
             ["--prune-rate=0.9", '--prune-limits={"max_rate": 0.5}'],
             "--prune-rate is 0.9; allowed: rates from 0 to 0.5, by --prune-limits",
         ),
+        (
+            ['--prune-limits={"methods": ["vispruner", "magic"]}'],
+            f"--prune-limits.methods is 'magic'; allowed: {', '.join(methods.names())}",
+        ),
+        (
+            ['--prune-limits={"methods": ["adafv"]}'],
+            "--prune-method is 'vispruner'; allowed: adafv, by --prune-limits",
+        ),
     ],
     ids=str,
 )

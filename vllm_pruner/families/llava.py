@@ -22,7 +22,7 @@ from vllm_pruner.layout.crop_layout import CropLayout
 from vllm_pruner.methods.base import Method, Need
 from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
-from vllm_pruner.settings.errors import ConfigError
+from vllm_pruner.settings.errors import SettingError
 from vllm_pruner.tower import EncoderImage
 from vllm_pruner.worker.crop_tower import CropTower, crop_side, crop_tokens
 from vllm_pruner.worker.model import PrunedModel
@@ -59,11 +59,13 @@ def seen(hf_config: Any, item: Mapping[str, Any]) -> torch.Tensor:
 def check_method(hf_config: Any, method: Method) -> None:
     """Refuse a method that needs a grid if the tower drops a patch; see `Family.check_method`."""
     if Need.GRID in method.needs and _layout_of(hf_config).whole_grid is None:
-        raise ConfigError(
-            f"method is {method.name!r}, which needs the tower's whole grid of patches, but "
-            f"vision_feature_select_strategy is {hf_config.vision_feature_select_strategy!r}; "
-            "allowed: 'full' with this tower, or a method without a grid"
+        strategy = hf_config.vision_feature_select_strategy
+        why = (
+            ", which needs the tower's whole grid of patches, but vision_feature_select_strategy "
+            f"is {strategy!r}"
         )
+        allowed = "'full' with this tower, or a method without a grid"
+        raise SettingError("method", repr(method.name), allowed, why)
 
 
 LLAVA = Family("llava", largest, layout, images, CropTower, seen, check_method, one_layout=True)

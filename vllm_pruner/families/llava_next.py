@@ -25,7 +25,7 @@ from vllm_pruner.layout.crop_layout import CropLayout
 from vllm_pruner.methods.base import Method, Need
 from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
-from vllm_pruner.settings.errors import ConfigError
+from vllm_pruner.settings.errors import ConfigError, SettingError
 from vllm_pruner.tower import EncoderImage
 from vllm_pruner.worker.crop_tower import CropTower, crop_side, crop_tokens
 from vllm_pruner.worker.model import PrunedModel
@@ -89,11 +89,12 @@ def check_method(hf_config: Any, method: Method) -> None:
     """Refuse a method that works on one grid of tokens; see `Family.check_method`."""
     one_grid = method.merges or method.repeats or method.shrink or Need.GRID in method.needs
     if one_grid:
-        raise ConfigError(
-            f"method is {method.name!r}, which works on an image of one grid, but an image of this "
-            "model is several crops with newlines between rows; allowed: methods that choose "
-            "tokens one by one, such as vispruner"
+        why = (
+            ", which works on an image of one grid, but an image of this model is several crops "
+            "with newlines between rows"
         )
+        allowed = "methods that choose tokens one by one, such as vispruner"
+        raise SettingError("method", repr(method.name), allowed, why)
 
 
 LLAVA_NEXT = Family("llava_next", largest, layout, images, CropTower, seen, check_method)

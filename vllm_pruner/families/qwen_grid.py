@@ -11,7 +11,7 @@ import torch
 from vllm_pruner.family import Family
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.methods.base import Method
-from vllm_pruner.settings.errors import ConfigError
+from vllm_pruner.settings.errors import SettingError
 from vllm_pruner.tower import EncoderImage
 from vllm_pruner.worker.packed_tower import PackedTower
 
@@ -85,11 +85,11 @@ def seen(hf_config: Any, item: Mapping[str, Any]) -> torch.Tensor:
 def check_method(hf_config: Any, method: Method) -> None:
     """Refuse methods that shrink the image; see `Family.check_method`."""
     if method.shrink is not None:
-        raise ConfigError(
-            f"method is {method.name!r}, which shrinks the image before the tower, but the "
-            "processor of this model does that; allowed: max_pixels in mm_processor_kwargs, or "
-            "another method"
+        why = (
+            ", which shrinks the image before the tower, but the processor of this model does that"
         )
+        allowed = "max_pixels in mm_processor_kwargs, or another method"
+        raise SettingError("method", repr(method.name), allowed, why)
 
 
 def qwen_family(name: str) -> Family:

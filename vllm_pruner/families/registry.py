@@ -14,7 +14,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from vllm_pruner.family import Family
 from vllm_pruner.settings.config import PruneConfig
-from vllm_pruner.settings.errors import ConfigError
+from vllm_pruner.settings.errors import ConfigError, SettingError
 
 __all__ = ["GROUP", "classes", "family_of", "visual_tokens"]
 
@@ -93,8 +93,7 @@ def visual_tokens(model_config: Any, config: PruneConfig) -> int:
     family = family_of(model_config.hf_config)
     tokens = family.largest(MULTIMODAL_REGISTRY.get_processing_info(model_config)).tokens
     if config.tokens is not None and config.tokens > tokens:
-        raise ConfigError(
-            f"tokens is {config.tokens}; allowed: 1 to {tokens}, an image's visual tokens here"
-        )
+        allowed = f"1 to {tokens}, an image's visual tokens here"
+        raise SettingError("tokens", str(config.tokens), allowed)
     family.check_method(model_config.hf_config, config.resolved[0])
     return tokens

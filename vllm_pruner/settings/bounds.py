@@ -18,7 +18,7 @@ def clamp(limits: Limits, rate: float) -> float:
 def method_fault(limits: Limits, name: str) -> SettingError | None:
     """Return what is wrong with a method whatever the budget, or None."""
     if limits.methods is not None and name not in limits.methods:
-        return _error("method", repr(name), ", ".join(limits.methods))
+        return _error("method", repr(name), ", ".join(limits.methods) or "none")
     return None
 
 

@@ -11,9 +11,9 @@ from vllm_pruner.settings.config import DEFAULT_RATE
 from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.settings.server import ServerConfig
 
-__all__ = ["add_arguments", "settings"]
+__all__ = ["FLAGS", "add_arguments", "settings"]
 
-_FLAGS = {
+FLAGS = {
     "method": "--prune-method",
     "rate": "--prune-rate",
     "tokens": "--prune-tokens",
@@ -84,16 +84,16 @@ def settings(args: argparse.Namespace) -> ServerConfig | None:
     Raises:
         ConfigError: one sentence that names the flag, the value and what is allowed.
     """
-    flags = {key: getattr(args, f"prune_{key}", None) for key in _FLAGS}
+    flags = {key: getattr(args, f"prune_{key}", None) for key in FLAGS}
     given = {key: text for key, text in flags.items() if text is not None}
     if getattr(args, "plugin", None) != "vtprune":
         if given:
-            raise ConfigError(f"{_FLAGS[next(iter(given))]} is given without --plugin vtprune")
+            raise ConfigError(f"{FLAGS[next(iter(given))]} is given without --plugin vtprune")
         return None
     try:
         return ServerConfig.parse({key: _value(key, text) for key, text in given.items()})
     except ConfigError as error:
-        raise ConfigError(error.at_start(_FLAGS)) from None
+        raise ConfigError(error.at_start(FLAGS)) from None
 
 
 def _value(key: str, text: str) -> Any:

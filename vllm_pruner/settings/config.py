@@ -20,7 +20,7 @@ from vllm_pruner.settings.errors import ConfigError, SettingError
 from vllm_pruner.settings.limits import Rate
 from vllm_pruner.settings.validation import check_method_name, parse_options, validate
 
-__all__ = ["DEFAULT_RATE", "KEY", "PruneConfig"]
+__all__ = ["DEFAULT_RATE", "KEY", "PruneConfig", "names_budget"]
 
 KEY = "vtprune"
 """Where the settings live in `mm_processor_kwargs`."""
@@ -28,6 +28,11 @@ KEY = "vtprune"
 DEFAULT_RATE = 8 / 9
 """64 of 576 tokens of LLaVA-1.5: VisPruner keeps 92.8 % (RESTORE's re-run) to 96.6 % (its authors)
 of the model's scores there, LLaVA-1.5-7B."""
+
+
+def names_budget(data: Mapping[str, object]) -> bool:
+    """Return whether settings say how much is kept; otherwise the model family does."""
+    return data.get("rate") is not None or data.get("tokens") is not None
 
 
 class PruneConfig(BaseModel):
@@ -60,9 +65,7 @@ class PruneConfig(BaseModel):
         if data.get("rate") is not None and data.get("tokens") is not None:
             tokens = ("tokens", repr(data["tokens"]))
             raise SettingError("rate", repr(data["rate"]), "one of the two", beside=tokens)
-        if data.get("rate") is None and data.get("tokens") is None:
-            return {**data, "rate": DEFAULT_RATE}
-        return data
+        return data if names_budget(data) else {**data, "rate": DEFAULT_RATE}
 
     @model_validator(mode="after")
     def _known_method(self) -> PruneConfig:

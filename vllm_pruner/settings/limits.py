@@ -39,5 +39,5 @@ class Limits(BaseModel):
             allowed = "the first at most the second"
             raise SettingError("limits.min_rate", str(self.min_rate), allowed, beside=most)
         for name in self.methods or ():
-            check_method_name(name)
+            check_method_name(name, key="limits.methods")
         return self

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from vllm_pruner import methods
-from vllm_pruner.settings.bounds import fault
-from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.bounds import fault, method_fault
+from vllm_pruner.settings.config import PruneConfig, names_budget
 from vllm_pruner.settings.detail import DetailRates
 from vllm_pruner.settings.limits import Limits
 
@@ -28,12 +28,19 @@ class ServerConfig(PruneConfig):
     limits: Limits = Field(default_factory=Limits)
     """Bounds of what a request may ask for."""
 
-    @model_validator(mode="after")
-    def _within_limits(self) -> ServerConfig:
-        """The default of every request has to be one that a request could name."""
-        if found := fault(self.limits, self):
+    @model_validator(mode="wrap")
+    @classmethod
+    def _within_limits(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """The default of every request has to be one that a request could name.
+
+        A budget that nobody named is the family's, which is not known here; the plugin writes it
+        into the settings when it is.
+        """
+        config = handler(data)
+        check = fault(config.limits, config) if names_budget(data) else None
+        if found := check or method_fault(config.limits, config.method):
             raise found
-        return self
+        return config
 
     @model_validator(mode="after")
     def _sound_methods(self) -> ServerConfig:

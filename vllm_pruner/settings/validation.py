@@ -43,14 +43,18 @@ def parse_options(method: Method, options: Mapping[str, object]) -> Options:
     return validate(method.options, dict(options), prefix="options.")
 
 
-def check_method_name(name: str) -> None:
+def check_method_name(name: str, key: str = "method") -> None:
     """Refuse a name that no installed method for images has.
+
+    Args:
+        name: of a method.
+        key: where it was said, for the error.
 
     Raises:
         SettingError: with the names that there are.
     """
     if name not in methods.names():
-        raise SettingError("method", repr(name), ", ".join(methods.names()))
+        raise SettingError(key, repr(name), ", ".join(methods.names()))
 
 
 def _fault(found: ErrorDetails, model: type[BaseModel], prefix: str) -> ConfigError:
