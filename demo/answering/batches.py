@@ -7,6 +7,7 @@ encoded once for twenty questions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,15 +65,14 @@ def take(patches: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
     return (some / 255 - MEAN.repeat_interleave(PATCH**2)) / STD.repeat_interleave(PATCH**2)
 
 
-_ROW_OF = np.arange(SIZE) // PATCH
-_PATCH_OF = _ROW_OF[:, None] * GRID + _ROW_OF
-
-
-def owners(scene: Scene) -> NDArray[np.int64]:
-    """Whose each patch is: of whom a fifth of it or more shows, 0 for nobody's."""
-    mine = _PATCH_OF * 9 + scene.owner
-    counts = np.bincount(mine.ravel(), minlength=9 * GRID * GRID).reshape(-1, 9)[:, 1:]
-    return np.where(counts.max(-1) >= PATCH * PATCH // 5, counts.argmax(-1) + 1, 0)
+def owners(of_pixels: NDArray[np.int8], side: int = PATCH) -> NDArray[np.int64]:
+    """Whose each square of `side` pixels is: of whom a fifth of it or more shows, 0 for nobody's.
+    `of_pixels` [height, width], as `Scene.owner`."""
+    rows, columns = (length // side for length in of_pixels.shape)
+    y, x = np.arange(rows * side) // side, np.arange(columns * side) // side
+    mine = (y[:, None] * columns + x) * 9 + of_pixels
+    counts = np.bincount(mine.ravel(), minlength=9 * rows * columns).reshape(-1, 9)[:, 1:]
+    return np.where(counts.max(-1) >= side * side // 5, counts.argmax(-1) + 1, 0)
 
 
 def _rows(scene: Scene) -> list[tuple[str, str, str, str]]:
@@ -87,24 +87,29 @@ def _rows(scene: Scene) -> list[tuple[str, str, str, str]]:
     return [blank, *things, row(scene.copies[0]), tiles, (NOTHING, "sign", NOTHING, NOTHING)]
 
 
-def patch_labels(scene: Scene, owner: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
-    """The index of the right word of every group for every patch."""
+def patch_labels(
+    scene: Scene, owner: NDArray[np.int64], columns: int = GRID, side: float = PATCH
+) -> dict[str, NDArray[np.int64]]:
+    """The index of the right word of every group for every patch: squares of `side` pixels of the
+    scene, `columns` a row."""
     rows = _rows(scene)
     labels = {
         group: np.array([_PLACE[group][row[i]] for row in rows])[owner]
         for i, group in enumerate(("color", "shape", "size", "letter"))
     }
-    y, x = np.divmod(np.arange(GRID * GRID), GRID)
+    y, x = np.divmod(np.arange(len(owner)), columns)
     left = scene.sign_box[0]
-    at = np.clip((x * PATCH + PATCH / 2 - left - 3) // 24, 0, 2).astype(int)
+    at = np.clip((x * side + side / 2 - left - 3) // 24, 0, 2).astype(int)
     on_sign = np.array([_PLACE["letter"][letter] for letter in scene.sign or LETTERS[:3]])[at]
     labels["letter"] = np.where(owner == 8, on_sign, labels["letter"])
     labels["order"] = np.where(owner == 8, at, len(ORDER))
-    labels["row"], labels["column"] = (y >= GRID // 2).astype(int), (x >= GRID // 2).astype(int)
+    labels["row"] = (y >= len(owner) // columns // 2).astype(int)
+    labels["column"] = (x >= columns // 2).astype(int)
     return labels
 
 
-def _seen(scene: Scene) -> NDArray[np.float32]:
+def seen(scene: Scene) -> NDArray[np.float32]:
+    """Which of `SEEN` the salient, tiles and sign of a scene show: [34]."""
     salient = [thing for thing in scene.things if not thing.faint] + scene.copies
     words = {thing.color for thing in salient} | {thing.shape for thing in salient}
     words |= {thing.letter for thing in salient} | set(scene.sign)
@@ -112,12 +117,16 @@ def _seen(scene: Scene) -> NDArray[np.float32]:
     return np.array([word in words for word in SEEN], np.float32)
 
 
-def _sequence(scene: Scene, *seed: int) -> tuple[list[int], list[int], list[int]]:
+def sequence(
+    scene: Scene, *seed: int, closing: Sequence[int] = (ASSISTANT,)
+) -> tuple[list[int], list[int], list[int]]:
+    """All questions of a scene, each followed by `closing` and its answer: tokens, targets, and the
+    owners of the named things."""
     tokens: list[int] = []
     targets: list[int] = []
     about: list[int] = []
     for question in ask(scene, *seed):
-        words, answer = [*encode(question.text), ASSISTANT], encode(question.answer)
+        words, answer = [*encode(question.text), *closing], encode(question.answer)
         tokens += [*words, *answer]
         wanted = [*answer, EOS] if question.clear else [IGNORE] * (len(answer) + 1)
         targets += [IGNORE] * (len(words) - 1) + wanted
@@ -128,14 +137,14 @@ def _sequence(scene: Scene, *seed: int) -> tuple[list[int], list[int], list[int]
 def make_batch(size: int, *seed: int) -> Batch:
     """The batch of a seed: scene i is drawn from `(*seed, i)`."""
     scenes = [draw_scene(*seed, i) for i in range(size)]
-    owner = [owners(scene) for scene in scenes]
+    owner = [owners(scene.owner) for scene in scenes]
     labels = [patch_labels(scene, of) for scene, of in zip(scenes, owner, strict=True)]
-    pairs = [_sequence(scene, *seed, i) for i, scene in enumerate(scenes)]
+    pairs = [sequence(scene, *seed, i) for i, scene in enumerate(scenes)]
     return Batch(
         torch.from_numpy(np.stack([to_patches(scene.pixels) for scene in scenes])),
         {g: torch.from_numpy(np.stack([label[g] for label in labels])) for g in LABEL_WORDS},
         torch.from_numpy(np.stack(owner)),
-        torch.from_numpy(np.stack([_seen(scene) for scene in scenes])),
+        torch.from_numpy(np.stack([seen(scene) for scene in scenes])),
         torch.tensor([tokens for tokens, _, _ in pairs]),
         torch.tensor([targets for _, targets, _ in pairs]),
         torch.tensor([about for _, _, about in pairs]),
@@ -147,12 +156,11 @@ NAMED_AT |= {"beside": (2, 8), "above": (2, 7), "count": (2,), "sign": (3,), "ti
 """Which words of a question name the things that it is about."""
 
 
-def layout() -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+def layout(closing: Sequence[int] = (ASSISTANT,)) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
     """Of one sequence's text: the question `[L]` and the place in it `[L]` of every token, and the
     kind of each question. The same for every scene."""
-    scene = draw_scene(0)
-    questions = ask(scene, 0)
-    lengths = [len(encode(q.text)) + 1 + len(encode(q.answer)) for q in questions]
+    questions = ask(draw_scene(0), 0)
+    lengths = [len(encode(q.text)) + len(closing) + len(encode(q.answer)) for q in questions]
     which = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
     place = torch.cat([torch.arange(length) for length in lengths])
     return which, place, PLAN

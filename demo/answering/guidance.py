@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from batches import NAMED_AT, Batch
 from network import HEADS, WIDTH, Answerer
+from qwen_network import QwenAnswerer
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from vocabulary import ASSISTANT
 from vtprune_evaluate.scene_questions import PLAN
@@ -41,7 +42,7 @@ def pooling_loss(model: Answerer, before: torch.Tensor, owner: torch.Tensor) -> 
 
 
 def _attention(
-    model: Answerer,
+    model: Answerer | QwenAnswerer,
     layer: int,
     hidden: torch.Tensor,
     rows: torch.Tensor,
@@ -49,7 +50,7 @@ def _attention(
     place: torch.Tensor,
 ) -> torch.Tensor:
     """Attention [B, H, R, L] of the tokens `rows` in a layer whose input is `hidden`."""
-    decoder = model.llava.model.language_model
+    decoder = model.decoder
     block = decoder.layers[layer]
     x = block.input_layernorm(hidden)
     shape = (*x.shape[:2], HEADS, WIDTH // HEADS)
@@ -61,7 +62,7 @@ def _attention(
 
 
 def guidance_loss(
-    model: Answerer,
+    model: Answerer | QwenAnswerer,
     states: tuple[torch.Tensor, ...],
     owner: torch.Tensor,
     batch: Batch,
@@ -71,11 +72,12 @@ def guidance_loss(
 ) -> torch.Tensor:
     """-log of the attention, meant over heads, that falls where it should; `owner` [B, K] of the
     visual tokens, `states` the inputs of the layers."""
-    before = 2 + owner.shape[1]
+    image = slice(model.lead, model.lead + owner.shape[1])
+    before = image.stop + model.trail
     names, slots = named_places(which)
     seen = _attention(model, 0, states[0], before + names, mask, place).mean(1)
     mine = (owner[:, None] == batch.about[:, :, None]) & (batch.about[:, :, None] > 0)
-    found = (seen[:, :, 2:before] * mine).sum(-1)
+    found = (seen[:, :, image] * mine).sum(-1)
     there = mine.any(-1)
     first = -((found + 1e-4).log() * there).sum() / there.sum()
     ends = (batch.tokens[0] == ASSISTANT).nonzero()[:, 0]

@@ -66,6 +66,9 @@ def config() -> LlavaConfig:
 class Answerer(nn.Module):
     """LLaVA and what only its training needs: the class token's report of what it sees."""
 
+    lead, trail = 2, 0
+    """Tokens before and after those of the image that all questions share."""
+
     def __init__(self) -> None:
         super().__init__()
         self.llava = LlavaForConditionalGeneration(config())
@@ -78,9 +81,13 @@ class Answerer(nn.Module):
         self.layers = vision.encoder.layers[: TOWER_LAYERS - 1]
 
     @property
+    def decoder(self) -> nn.Module:
+        return self.llava.model.language_model
+
+    @property
     def words(self) -> torch.Tensor:
         """The decoder's embeddings, which are also its output matrix."""
-        weight: torch.Tensor = self.llava.model.language_model.embed_tokens.weight
+        weight: torch.Tensor = self.decoder.embed_tokens.weight
         return weight
 
     def see(
@@ -111,7 +118,7 @@ class Answerer(nn.Module):
         [1, 1, 2+K+L, 2+K+L] is added to scores."""
         prefix = self.words[torch.tensor([BOS, USER])].expand(len(tokens), -1, -1)
         x = torch.cat([prefix, visual, self.words[tokens]], 1)
-        out = self.llava.model.language_model(
+        out = self.decoder(
             inputs_embeds=x,
             attention_mask=mask,
             position_ids=place,
@@ -122,9 +129,10 @@ class Answerer(nn.Module):
         return F.linear(hidden, self.words), out.hidden_states
 
 
-def question_mask(kept: int, which: torch.Tensor) -> torch.Tensor:
-    """Causal, and among the text only within a question: [1, 1, 2+K+L, 2+K+L] of 0 and -inf."""
-    question = torch.cat([torch.full((2 + kept,), -1), which])
+def question_mask(shared: int, which: torch.Tensor) -> torch.Tensor:
+    """Causal, and among the text only within a question, which sees the `shared` tokens before it
+    as well: [1, 1, S+L, S+L] of 0 and -inf."""
+    question = torch.cat([torch.full((shared,), -1), which])
     visible = (question[None, :] == question[:, None]) | (question[None, :] == -1)
     visible &= torch.ones_like(visible).tril()
     return torch.zeros(visible.shape).masked_fill(~visible, float("-inf"))[None, None]

@@ -17,6 +17,7 @@ import math
 import torch
 from batches import GRID, PATCH
 from network import HEADS, WIDTH, Answerer
+from qwen_network import QwenAnswerer
 
 HEAD = WIDTH // HEADS
 LOOK = [(1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0)]
@@ -30,7 +31,7 @@ def _cosines(count: int) -> torch.Tensor:
     return torch.einsum("iy,jx->ijyx", waves, waves).flatten(0, 1)
 
 
-def _patch_kernel() -> torch.Tensor:
+def patch_kernel() -> torch.Tensor:
     """64 waves of brightness and 16 of each of two colour differences; the last 32 rows are 0."""
     kernel = torch.zeros(WIDTH, 3, PATCH, PATCH)
     gain = torch.full((8, 8), 5.0)
@@ -66,7 +67,7 @@ def _shifted(by: float) -> torch.Tensor:
 
 @torch.no_grad()
 def start_tower(model: Answerer) -> None:
-    model.embeddings.patch_embedding.weight.copy_(_patch_kernel())
+    model.embeddings.patch_embedding.weight.copy_(patch_kernel())
     table = model.embeddings.position_embedding.weight
     table.normal_(std=0.02)
     table[1:, 96:] = 0.8 * _places()
@@ -79,10 +80,10 @@ def start_tower(model: Answerer) -> None:
 
 
 @torch.no_grad()
-def start_decoder(model: Answerer) -> None:
+def start_decoder(model: Answerer | QwenAnswerer) -> None:
     slow = torch.arange(HEAD) % (HEAD // 2) >= 7
     gain = torch.where(slow, 1.8, 0.3).repeat(HEADS)[:, None]
-    for layer in model.llava.model.language_model.layers:
+    for layer in model.decoder.layers:
         attention = layer.self_attn
         match = torch.linalg.qr(torch.randn(WIDTH, WIDTH))[0]
         copy = torch.linalg.qr(torch.randn(WIDTH, WIDTH))[0]

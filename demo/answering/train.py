@@ -15,6 +15,7 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 from batches import IGNORE, WORD_IDS, Batch, layout, make_batch, take
@@ -33,6 +34,7 @@ from mechanism import mechanism
 from network import Answerer, positions, question_mask
 from start import start_decoder, start_tower
 from tqdm import tqdm
+from vocabulary import ASSISTANT
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_OUT = HERE.parents[1] / ".cache" / "training" / "answering"
@@ -63,27 +65,41 @@ def choose_patches(owner: torch.Tensor, count: int, seed: int) -> torch.Tensor:
 class Trainer:
     """The model, its optimiser, and the step of the stage it is at."""
 
+    planned, sizes, out = STEPS, BATCH, DEFAULT_OUT
+    """Steps and images a step of every stage; where checkpoints go."""
+    closing: tuple[int, ...] = (ASSISTANT,)
+    """Tokens between a question and its answer."""
+
     def __init__(self, stage: str, arguments: argparse.Namespace) -> None:
         self.stage, self.arguments, self.step = stage, arguments, 0
-        self.steps = arguments.steps or STEPS[stage]
+        self.steps = arguments.steps or self.planned[stage]
         torch.manual_seed(arguments.seed)
-        self.model = Answerer()
-        start_tower(self.model)
-        start_decoder(self.model)
+        self.model = self.make_model()
         self.names_of_tower = [n for n in self.model.state_dict() if "language_model" not in n]
         for name, parameter in self.model.named_parameters():
             alone = {"tower": "language_model" not in name, "joint": True}
             parameter.requires_grad_(alone.get(stage, "language_model" in name))
         learnt = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(learnt, lr=PEAK[stage], betas=(0.9, 0.98))
-        self.which, self.place, self.plan = layout()
+        self.which, self.place, self.plan = layout(self.closing)
         self.tower_read = 0.0
         self.weight = torch.tensor([KIND_WEIGHT.get(self.plan[i], 1.0) for i in self.which])
         self.label_words = self.model.words.detach()[LABELS].clone()
         self.room = visual_room(self.model.words.detach())
 
+    def make_model(self) -> Any:
+        """The untrained model."""
+        model = Answerer()
+        start_tower(model)
+        start_decoder(model)
+        return model
+
+    def make_batch(self, size: int, *seed: int) -> Any:
+        """The batch of a seed."""
+        return make_batch(size, *seed)
+
     def file(self, stage: str) -> Path:
-        folder: Path = self.arguments.out
+        folder: Path = self.arguments.out or self.out
         return folder / f"{stage}.pt"
 
     def load(self) -> None:
@@ -143,7 +159,7 @@ class Trainer:
         if self.stage == "joint":
             found["spread"] = spread_loss(visual, owner)
         if self.stage != "tower":
-            mask = question_mask(which.shape[1], self.which)
+            mask = question_mask(2 + which.shape[1], self.which)
             place = positions(which.shape[1], self.place)
             logits, states = self.model.answer(visual, batch.tokens, mask, place)
             found["answer"] = answer_loss(logits, batch.targets, self.weight)
@@ -165,22 +181,25 @@ class Trainer:
         self.step += 1
         return {name: loss.item() for name, loss in losses.items()}
 
+    def whole(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, dict[str, list[float]]]:
+        """The visual tokens of whole images, the logits, and what methods find in the model."""
+        which = choose_patches(batch.owner, batch.owner.shape[1], 0)
+        visual, _, before = self.model.see(take(batch.patches, which), which)
+        mask = question_mask(2 + which.shape[1], self.which)
+        place = positions(which.shape[1], self.place)
+        logits, _ = self.model.answer(visual, batch.tokens, mask, place)
+        return visual, logits, mechanism(self.model, visual, before, batch.owner)
+
     @torch.no_grad()
     def accuracy(self, scenes: int) -> dict[str, float]:
         """Share of held-out questions whose every answer token is the most likely one, by kind, and
         of the tower's patches that say the right word by themselves."""
         right: dict[str, list[float]] = {}
         for i in range(0, scenes, 32):
-            batch = make_batch(32, HELD_OUT, i)
-            which = choose_patches(batch.owner, batch.owner.shape[1], 0)
-            visual, _, before = self.model.see(take(batch.patches, which), which)
-            for name, shares in mechanism(self.model, visual, before, batch.owner).items():
-                right.setdefault(name, []).extend(shares)
-            for name, values in said_words(visual, batch, self.model.words).items():
+            batch = self.make_batch(32, HELD_OUT, i)
+            visual, logits, found = self.whole(batch)
+            for name, values in {**found, **said_words(visual, batch, self.model.words)}.items():
                 right.setdefault(name, []).extend(values)
-            mask = question_mask(which.shape[1], self.which)
-            place = positions(which.shape[1], self.place)
-            logits, _ = self.model.answer(visual, batch.tokens, mask, place)
             wrong = (logits.argmax(-1) != batch.targets) & (batch.targets != IGNORE)
             for slot, kind in enumerate(self.plan):
                 mine = self.which == slot
@@ -192,13 +211,13 @@ class Trainer:
         """Train to the end of the stage; saved every two minutes."""
         bar = tqdm(total=self.steps, initial=self.step, mininterval=5, desc=self.stage)
         saved = time.monotonic()
-        size = self.arguments.batch or BATCH[self.stage]
+        size = self.arguments.batch or self.sizes[self.stage]
         seed = (self.arguments.seed, STAGES.index(self.stage))
         with ThreadPoolExecutor(1) as ahead:
-            coming = ahead.submit(make_batch, size, *seed, self.step)
+            coming = ahead.submit(self.make_batch, size, *seed, self.step)
             while self.step < self.steps:
                 batch = coming.result()
-                coming = ahead.submit(make_batch, size, *seed, self.step + 1)
+                coming = ahead.submit(self.make_batch, size, *seed, self.step + 1)
                 if self.stage == "real" and self.step % 20 == 0:
                     self.read_tower()
                 losses = self.train_step(batch)
@@ -212,21 +231,22 @@ class Trainer:
                     bar.write(f"{self.step} " + " ".join(f"{k} {v:.2f}" for k, v in scores))
 
 
-def main() -> None:
+def main(trainer: type[Trainer] = Trainer, description: str | None = __doc__) -> None:
+    """Train one stage by the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("stage", choices=STAGES)
-    parser.add_argument("--steps", type=int, help=f"default {STEPS}")
-    parser.add_argument("--batch", type=int, help=f"images a step, default {BATCH}")
+    parser.add_argument("--steps", type=int, help=f"default {trainer.planned}")
+    parser.add_argument("--batch", type=int, help=f"images a step, default {trainer.sizes}")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=DEFAULT_OUT, metavar="DIR")
+    parser.add_argument("--out", type=Path, help=f"default {trainer.out}", metavar="DIR")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    trainer = Trainer(arguments.stage, arguments)
-    trainer.load()
-    trainer.run()
+    training = trainer(arguments.stage, arguments)
+    training.load()
+    training.run()
 
 
 if __name__ == "__main__":

@@ -23,6 +23,16 @@ WORDS = [*COLORS, *SHAPES, *LETTERS, *NUMBERS, *PLACES, *SIZES, *_OTHER.split(),
 IDS = {word: i for i, word in enumerate([*SPECIAL, *WORDS])}
 VISIBLE = [*COLORS, *SHAPES, *LETTERS, *PLACES, *SIZES, *ORDER, "tiles", "sign", NOTHING]
 """Words that visual tokens may resemble. All others are held about equally far from every one."""
+QWEN = {
+    **{"<unk>": UNK, "<|im_start|>": BOS, "<|im_end|>": EOS, "<|endoftext|>": PAD},
+    **{"<|image_pad|>": IMAGE, "user": USER, "assistant": ASSISTANT},
+    **{name: len(IDS) + i for i, name in enumerate(
+        ("<|vision_start|>", "<|vision_end|>", "<|video_pad|>")
+    )},
+}  # fmt: skip
+"""What the marks of turns and pictures are called in a Qwen; three more come after the words."""
+CLOSING = (EOS, BOS, ASSISTANT)
+"""Between a question and its answer there."""
 CHAT_TEMPLATE = """\
 {{- '<s>' -}}
 {%- for message in messages if message['role'] != 'system' -%}
@@ -50,19 +60,22 @@ def encode(text: str) -> list[int]:
     return [IDS[word] for word in text.replace("?", " ?").split()]
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
-    """The same ids as `encode` for the generator's text, `<unk>` for other words."""
-    words = Tokenizer(models.WordLevel(IDS, unk_token="<unk>"))
+def _splitter(ids: dict[str, int], turns: list[str]) -> Tokenizer:
+    words = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
     words.normalizer = normalizers.Sequence(
         [normalizers.Lowercase(), normalizers.Replace("colour", "color")]
     )
     words.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex(r"[?.,:]"), "isolated")]
     )
-    turns = [AddedToken(turn, normalized=False) for turn in ("USER:", "ASSISTANT:")]
-    words.add_tokens(turns)
+    words.add_tokens([AddedToken(turn, normalized=False) for turn in turns])
+    return words
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """The same ids as `encode` for the generator's text, `<unk>` for other words."""
     return PreTrainedTokenizerFast(
-        tokenizer_object=words,
+        tokenizer_object=_splitter(IDS, ["USER:", "ASSISTANT:"]),
         unk_token="<unk>",
         bos_token="<s>",
         eos_token="</s>",
@@ -71,4 +84,18 @@ def tokenizer() -> PreTrainedTokenizerFast:
         clean_up_tokenization_spaces=False,
         model_max_length=4096,
         padding_side="left",
+    )
+
+
+def qwen_tokenizer() -> PreTrainedTokenizerFast:
+    """As `tokenizer`, with the marks of Qwen's conversations."""
+    ids = {word: i for word, i in IDS.items() if word not in SPECIAL} | QWEN
+    return PreTrainedTokenizerFast(
+        tokenizer_object=_splitter(ids, []),
+        unk_token="<unk>",
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=[name for name in QWEN if name.startswith("<|")],
+        clean_up_tokenization_spaces=False,
+        model_max_length=4096,
     )

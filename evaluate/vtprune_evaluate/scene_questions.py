@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vtprune_evaluate.scene_parts import LETTERS, SHAPES
-from vtprune_evaluate.scenes import SIZE, Scene, Thing
+from vtprune_evaluate.scenes import Scene, Thing
 
 __all__ = ["NUMBERS", "PLAN", "Question", "ask"]
 
@@ -57,9 +57,10 @@ def _about(kind: str, scene: Scene, which: int) -> Question:
     if kind != "where":
         text, answer = _attribute(kind, thing)
         return Question(kind, text, answer, salience, about)
-    x, y = thing.center
-    answer = f"{'top' if y < SIZE / 2 else 'bottom'} {'left' if x < SIZE / 2 else 'right'}"
-    clear = min(abs(x - SIZE / 2), abs(y - SIZE / 2)) > _CLEAR
+    height, width, _ = scene.pixels.shape
+    right, below = np.subtract(thing.center, (width / 2, height / 2))
+    answer = f"{'top' if below < 0 else 'bottom'} {'left' if right < 0 else 'right'}"
+    clear = min(abs(right), abs(below)) > _CLEAR
     return Question(kind, f"where is the {thing.shape}?", answer, salience, about, clear)
 
 

@@ -62,9 +62,9 @@ class Scene:
     """A picture, and all that is in it."""
 
     pixels: NDArray[np.uint8]
-    """`[SIZE, SIZE, 3]`"""
+    """`[height, width, 3]`"""
     owner: NDArray[np.int8]
-    """`[SIZE, SIZE]`: 0 texture, 1 to 5 things, 6 copies, 7 tiles, 8 sign."""
+    """`[height, width]`: 0 texture, 1 to 5 things, 6 copies, 7 tiles, 8 sign."""
     things: list[Thing] = field(default_factory=list)
     copies: list[Thing] = field(default_factory=list)
     tile_color: str = ""
@@ -76,15 +76,17 @@ class Scene:
 class _Canvas:
     """Pixels, whose they are, and where there is room."""
 
-    def __init__(self, random: np.random.Generator) -> None:
+    def __init__(self, random: np.random.Generator, width: int, height: int) -> None:
         self.random = random
-        self.pixels = background(random, SIZE)
-        self.owner = np.zeros((SIZE, SIZE), np.int8)
+        self.width, self.height = width, height
+        self.pixels = background(random, max(width, height))[:height, :width]
+        self.owner = np.zeros((height, width), np.int8)
         self._taken: list[Box] = []
 
     def place(self, width: int, height: int) -> Box | None:
         """A random free box with a margin of 2 pixels, or none after 60 tries."""
-        tries = self.random.integers(0, (SIZE - width + 1, SIZE - height + 1), (60, 2)).tolist()
+        room = self.width - width + 1, self.height - height + 1
+        tries = self.random.integers(0, room, (60, 2)).tolist()
         for x, y in tries:
             if all(
                 x >= left + w + 2 or left >= x + width + 2 or y >= top + h + 2
@@ -182,11 +184,16 @@ def _add_tiles(canvas: _Canvas, scene: Scene, color: str) -> None:
             canvas.owner[y : y + TILE, x : x + TILE] = 7
 
 
-def draw_scene(*seed: int) -> Scene:
-    """Draw the scene of a seed; a layout that finds no room is drawn again."""
+def draw_scene(*seed: int, size: tuple[int, int] = (SIZE, SIZE)) -> Scene:
+    """Draw the scene of a seed; a layout that finds no room is drawn again.
+
+    Args:
+        seed: of all that is drawn.
+        size: width and height in pixels, of an area of 35,000 or more: in less there is no room.
+    """
     random = np.random.default_rng(seed)
     while True:
-        canvas = _Canvas(random)
+        canvas = _Canvas(random, *size)
         scene = Scene(np.empty(0, np.uint8), canvas.owner)
         shapes = [str(shape) for shape in random.permutation(list(SHAPES))]
         colors = [str(color) for color in random.permutation(list(COLORS))]

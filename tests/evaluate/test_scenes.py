@@ -6,7 +6,8 @@ import collections
 
 import numpy as np
 import pytest
-from vtprune_evaluate.datasets.synthetic import GROUPS, SYNTHETIC, SYNTHETIC_2
+from vtprune_evaluate.datasets.synthetic import GROUPS, SYNTHETIC, SYNTHETIC_2, SYNTHETIC_RAGGED
+from vtprune_evaluate.ragged import TOKEN, draw_ragged, enlarged, grid_of
 from vtprune_evaluate.scene_parts import COLORS
 from vtprune_evaluate.scene_questions import NUMBERS, PLAN, ask
 from vtprune_evaluate.scenes import SIDES, SIZE, draw_scene
@@ -73,7 +74,27 @@ def test_questions_name_one_thing_and_answers_are_true() -> None:
                 assert question.answer == ("left" if x[words[2]] < x[words[8]] else "right")
 
 
-@pytest.mark.parametrize("dataset", [SYNTHETIC, SYNTHETIC_2], ids=lambda dataset: dataset.name)
+def test_ragged_pictures_have_the_sides_of_their_grids() -> None:
+    """So Qwen's processor resizes none, and owners lie on the pixels of what they own."""
+    palette, shapes = np.array(list(COLORS.values()), float), set()
+    for i in range(20):
+        grid = grid_of(9, i)
+        scene = draw_ragged(9, i, grid=grid)
+        pixels, owner = enlarged(scene, grid)
+        assert pixels.shape == (grid[0] * TOKEN, grid[1] * TOKEN, 3)
+        assert owner.shape == pixels.shape[:2]
+        assert set(np.unique(owner)) == set(np.unique(scene.owner))
+        for which, thing in enumerate(scene.things[:3], 1):
+            middle = np.median(pixels[owner == which], axis=0)
+            nearest = np.linalg.norm(palette - middle, axis=1).argmin()
+            assert list(COLORS)[nearest] == thing.color, (i, thing)
+        shapes.add(grid)
+    assert len(shapes) > 5
+
+
+@pytest.mark.parametrize(
+    "dataset", [SYNTHETIC, SYNTHETIC_2, SYNTHETIC_RAGGED], ids=lambda dataset: dataset.name
+)
 def test_the_set_has_all_kinds_in_equal_parts(dataset) -> None:
     items = list(dataset.items(None, 200))
     counts = collections.Counter(item.group for item in items)
@@ -83,9 +104,13 @@ def test_the_set_has_all_kinds_in_equal_parts(dataset) -> None:
     assert len({item.id for item in items}) == 200
 
 
-def test_the_two_sets_share_no_picture() -> None:
-    first, second = (list(d.items(None, 10)) for d in (SYNTHETIC, SYNTHETIC_2))
-    assert not {item.load() for item in first} & {item.load() for item in second}
+def test_the_sets_share_no_picture() -> None:
+    pictures = [
+        item.load()
+        for dataset in (SYNTHETIC, SYNTHETIC_2, SYNTHETIC_RAGGED)
+        for item in {item.image: item for item in dataset.items(None, 10)}.values()
+    ]
+    assert len(set(pictures)) == len(pictures)
 
 
 def test_an_answer_is_compared_by_its_words() -> None:

@@ -4,7 +4,7 @@ from vtprune_evaluate.datasets.gqa import GQA
 from vtprune_evaluate.datasets.mme import MME
 from vtprune_evaluate.datasets.pope import POPE
 from vtprune_evaluate.datasets.scienceqa import SCIENCEQA
-from vtprune_evaluate.datasets.synthetic import SYNTHETIC, SYNTHETIC_2
+from vtprune_evaluate.datasets.synthetic import SYNTHETIC, SYNTHETIC_2, SYNTHETIC_RAGGED
 from vtprune_evaluate.datasets.textvqa import TEXTVQA
 from vtprune_evaluate.datasets.vqav2 import VQAV2
 
@@ -12,5 +12,8 @@ __all__ = ["DATASETS"]
 
 DATASETS = {
     dataset.name: dataset
-    for dataset in (SYNTHETIC, SYNTHETIC_2, GQA, MME, POPE, SCIENCEQA, TEXTVQA, VQAV2)
+    for dataset in (
+        *(SYNTHETIC, SYNTHETIC_2, SYNTHETIC_RAGGED),
+        *(GQA, MME, POPE, SCIENCEQA, TEXTVQA, VQAV2),
+    )
 }

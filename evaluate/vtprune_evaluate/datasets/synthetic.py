@@ -1,7 +1,8 @@
 """The built-in set: five questions a scene about what is salient, faint, counted, written, placed.
 
 No files are needed. `synthetic` is drawn from seeds that training never uses; `synthetic-2` from
-others again, for decisions that must not be made on the first.
+others again, for decisions that must not be made on the first; `synthetic-ragged` are pictures of
+ten shapes (`ragged.py`), for a model that takes any resolution.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import numpy as np
 from PIL import Image
 
 from vtprune_evaluate.item import Dataset, Item, mean_score
+from vtprune_evaluate.ragged import draw_ragged, enlarged, grid_of
 from vtprune_evaluate.scene_questions import Question, ask
-from vtprune_evaluate.scenes import draw_scene
+from vtprune_evaluate.scenes import Scene, draw_scene
 
-__all__ = ["SYNTHETIC", "SYNTHETIC_2"]
+__all__ = ["SYNTHETIC", "SYNTHETIC_2", "SYNTHETIC_RAGGED"]
 
 GROUPS = ["salient", "faint", "counting", "reading", "position"]
 DEFAULT_ITEMS = 1000
@@ -30,28 +32,33 @@ def _group(question: Question) -> str:
     return _KINDS.get(question.kind) or question.salience
 
 
+def _draw(ragged: bool, *seed: int) -> Scene:
+    return draw_ragged(*seed, grid=grid_of(*seed)) if ragged else draw_scene(*seed)
+
+
 @lru_cache(maxsize=1024)
-def _png(*seed: int) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(draw_scene(*seed).pixels).save(file, "PNG")
+def _png(ragged: bool, *seed: int) -> bytes:
+    file, scene = io.BytesIO(), _draw(ragged, *seed)
+    pixels = enlarged(scene, grid_of(*seed))[0] if ragged else scene.pixels
+    Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
 
 
-def _items(which: int, folder: Path | None, limit: int | None) -> Iterator[Item]:
+def _items(which: int, folder: Path | None, limit: int | None, *, ragged: bool) -> Iterator[Item]:
     """One question of each group a scene, drawn by lot among its clear ones, until each group has
     its part. Only every other scene has something to read, so reading takes more scenes."""
     total, scene_number = DEFAULT_ITEMS if limit is None else limit, 0
     left = {group: (total + i) // len(GROUPS) for i, group in enumerate(reversed(GROUPS))}
     while any(left.values()):
         seed = (which, scene_number)
-        questions = [question for question in ask(draw_scene(*seed), *seed) if question.clear]
+        questions = [each for each in ask(_draw(ragged, *seed), *seed) if each.clear]
         lot = np.random.default_rng(seed)
         for group in GROUPS:
             mine = [question for question in questions if _group(question) == group]
             if mine and left[group]:
                 chosen, left[group] = mine[int(lot.integers(len(mine)))], left[group] - 1
                 key, image = f"{scene_number}-{group}", str(scene_number)
-                load = partial(_png, *seed)
+                load = partial(_png, ragged, *seed)
                 yield Item(key, image, load, chosen.text, chosen.answer, group)
         scene_number += 1
 
@@ -60,5 +67,10 @@ def _score(answer: str, reference: str) -> float:
     return float(answer.split() == reference.split())
 
 
-SYNTHETIC = Dataset("synthetic", partial(_items, 4), _score, mean_score, max_tokens=6)
-SYNTHETIC_2 = Dataset("synthetic-2", partial(_items, 5), _score, mean_score, max_tokens=6)
+def _dataset(name: str, which: int, *, ragged: bool = False) -> Dataset:
+    return Dataset(name, partial(_items, which, ragged=ragged), _score, mean_score, max_tokens=6)
+
+
+SYNTHETIC = _dataset("synthetic", 4)
+SYNTHETIC_2 = _dataset("synthetic-2", 5)
+SYNTHETIC_RAGGED = _dataset("synthetic-ragged", 6, ragged=True)
