@@ -21,6 +21,10 @@ After `pip install .` the method is there wherever a built-in one is:
 
     vllm serve MODEL --plugin vtprune --prune-method fovea --prune-options '{"x": 0.25}'
 
+A request may name it where the operator says so, beside every other method that it may name:
+
+    vllm serve MODEL --plugin vtprune --prune-limits '{"methods": ["vispruner", "fovea"]}'
+
 `tests/test_own_method.py` does all of this.
 """
 

@@ -12,6 +12,7 @@ __all__ = [
     "canary",
     "disabled",
     "log_every",
+    "method_seconds",
     "metrics_folder",
     "prometheus_folder",
     "set_metrics_folder",
@@ -20,6 +21,7 @@ __all__ = [
 _METRICS = "VLLM_VTPRUNE_METRICS_DIR"
 _CANARY = "VLLM_VTPRUNE_CANARY"
 _LOG_EVERY = "VLLM_VTPRUNE_LOG_EVERY"
+_METHOD_SECONDS = "VLLM_VTPRUNE_METHOD_SECONDS"
 
 
 def disabled() -> bool:
@@ -54,6 +56,23 @@ def log_every() -> int:
     if not (said.isascii() and said.isdigit()):
         raise ValueError(f"{_LOG_EVERY} is {said!r}; allowed: a number of requests, 0 for no lines")
     return int(said)
+
+
+def method_seconds() -> float:
+    """How long a call of another package's method may take; well below vLLM's own bound of a step
+    (`VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS`, 300), at which the engine ends.
+
+    Raises:
+        ValueError: one sentence, if `VLLM_VTPRUNE_METHOD_SECONDS` is no such number.
+    """
+    said = os.environ.get(_METHOD_SECONDS) or "30"
+    try:
+        seconds = float(said)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= 250:
+        raise ValueError(f"{_METHOD_SECONDS} is {said!r}; allowed: seconds above 0, up to 250")
+    return seconds
 
 
 def prometheus_folder() -> str | None:

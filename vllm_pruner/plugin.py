@@ -14,6 +14,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from vllm_pruner import compat, envs
+from vllm_pruner.methods.faults import MethodFault
 from vllm_pruner.settings import cli
 from vllm_pruner.settings.bounds import fault_on
 from vllm_pruner.settings.config import KEY, PruneConfig, names_budget
@@ -80,7 +81,7 @@ def _configure(engine_args: EngineArgs, original: Callable[[], ModelConfig]) -> 
         return original()
     try:
         return _create_pruned(engine_args, original, ServerConfig.parse(settings))
-    except ConfigError as error:
+    except (ConfigError, MethodFault) as error:
         if getattr(engine_args, _FROM_CLI, False):
             raise SystemExit(f"vtprune: {error.at_start(cli.FLAGS)}") from None
         raise
@@ -122,6 +123,7 @@ def _create_pruned(
         raise fault
     try:
         envs.log_every()
+        envs.method_seconds()
     except ValueError as error:
         raise ConfigError(str(error)) from None
     metrics.publish()

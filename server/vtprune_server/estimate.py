@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from fastapi import HTTPException
 from vllm.exceptions import VLLMValidationError
 from vllm.multimodal.parse import ImageSize
 
+from vllm_pruner.methods.faults import MethodFault
 from vllm_pruner.settings.config import KEY
 from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.settings.rules import DETAIL, image_configs
@@ -19,6 +21,7 @@ def estimate(surface: Surface, body: EstimateRequest) -> EstimateResponse:
 
     Raises:
         VLLMValidationError: 400 for settings that a chat completion could not have either.
+        HTTPException: 500 for a method of another package that names no such number.
     """
     info = surface.processor_info
     tokens = [info.image_tokens(ImageSize(image.width, image.height)) for image in body.images]
@@ -27,10 +30,12 @@ def estimate(surface: Surface, body: EstimateRequest) -> EstimateResponse:
         configs = image_configs(surface.config, requested, tokens, info.get_max_image_tokens())
         if fault := next(filter(None, map(info.fault, configs)), None):
             raise fault
+        images = [
+            ImageEstimate(original=count, kept=config.keep_count(count))
+            for count, config in zip(tokens, configs, strict=True)
+        ]
     except ConfigError as error:
         raise VLLMValidationError(f"{KEY}: {error.at_request()}", parameter=KEY) from None
-    images = [
-        ImageEstimate(original=count, kept=config.keep_count(count))
-        for count, config in zip(tokens, configs, strict=True)
-    ]
+    except MethodFault as error:
+        raise HTTPException(500, f"{KEY}: {error}") from None
     return EstimateResponse(images=images, original=sum(tokens), kept=sum(i.kept for i in images))

@@ -17,6 +17,7 @@ from vllm_pruner.methods.budget import Budget
 from vllm_pruner.settings import cli
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.errors import ConfigError
+from vllm_pruner.settings.rules import check
 from vllm_pruner.settings.server import ServerConfig
 
 BUILT_IN = [
@@ -115,6 +116,27 @@ def test_a_method_from_outside_works_wherever_a_built_in_one_does(install: Insta
     parser = argparse.ArgumentParser()
     cli.add_arguments(parser)
     assert "divprune, first, hiprune" in " ".join(parser.format_help().split())
+
+
+def test_a_package_is_known_by_where_its_method_stands(install: Install) -> None:
+    install("elsewhere", first="outside:FIRST")
+    assert methods.built_in() == BUILT_IN
+    assert methods.package_of("first") == "elsewhere"
+    assert {methods.package_of(name) for name in BUILT_IN} == {None}
+
+
+def test_only_what_the_operator_named_is_open_to_clients(install: Install) -> None:
+    install("elsewhere", first="outside:FIRST")
+    open_to_all = {"limits": {"methods": ["first", "uniform"]}, "method": "uniform"}
+    assert ServerConfig.parse({}).limits.methods == BUILT_IN
+    assert ServerConfig.parse({"method": "first"}).limits.methods == [*BUILT_IN, "first"]
+    assert ServerConfig.parse(open_to_all).limits.methods == ["first", "uniform"]
+    for name in ("first", "last"):
+        with pytest.raises(ConfigError) as raised:
+            check(ServerConfig.parse({}), {"method": name})
+        allowed = ", ".join(BUILT_IN)
+        assert raised.value.at_request() == f"method is {name!r}; allowed here: {allowed}"
+    assert check(ServerConfig.parse(open_to_all), {"method": "first"}).method == "first"
 
 
 BROKEN = {

@@ -31,7 +31,7 @@ SETTINGS: dict[str, tuple[Any, str]] = {
     "tokens-0": ({"tokens": 0}, "tokens is 0"),
     "tokens-10000": ({"tokens": 10_000}, "tokens is 10000; allowed: 1 to 576"),
     "rate-and-tokens": ({"rate": 0.5, "tokens": 64}, "allowed: one of the two"),
-    "unknown-method": ({"method": "fastv"}, "method is 'fastv'; allowed: adafv, adafv-ref, "),
+    "unknown-method": ({"method": "fastv"}, "method is 'fastv'; allowed here: adafv, adafv-ref, "),
     "unknown-option": ({"options": {"steps": 3}}, "allowed: important_ratio, step"),
     "bad-option": ({"options": {"important_ratio": 2.0}}, "options.important_ratio is 2.0"),
     "unknown-key": ({"ratio": 0.5}, "ratio is 0.5 but there is no such key"),

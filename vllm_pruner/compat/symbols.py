@@ -104,6 +104,7 @@ SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_SERVER, f"{_COMPAT}.processor", "vllm.multimodal.cache",
         "BaseMultiModalProcessorCache.release_sender_touches", first=(0, 32)),
     *_symbols(_SERVER, _PROMPT, "vllm.exceptions", "VLLMValidationError"),
+    *_symbols(_SERVER, _PROMPT, "vllm.exceptions", "GenerationError", first=(0, 32)),
     *_symbols(_SERVER, _PROMPT, "vllm.multimodal.inputs",
         "MultiModalFieldConfig.batched MultiModalKwargsItem MultiModalKwargsItems.from_hf_inputs "
         "MultiModalKwargsItems.require_data PlaceholderRange.get_num_embeds"),

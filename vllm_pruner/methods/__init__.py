@@ -7,18 +7,21 @@ found the same way. Importing this loads none of them.
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
 from vllm_pruner.methods.base import Method, Need
 
-__all__ = ["GROUP", "VIDEO_GROUP", "check_installed", "get", "names"]
+__all__ = ["GROUP", "VIDEO_GROUP", "built_in", "check_installed", "get", "names", "package_of"]
 
 GROUP = "vtprune.methods"
 """Entry points `name = module:VALUE` of methods for images, each a `Method` of that name."""
 
 VIDEO_GROUP = "vtprune.video_methods"
 """The same for videos: they compare frames, and an image has one."""
+
+_OURS = f"{__name__}."
 
 
 def get(name: str, group: str = GROUP) -> Method:
@@ -35,6 +38,18 @@ def get(name: str, group: str = GROUP) -> Method:
 def names(group: str = GROUP) -> list[str]:
     """Return the names of all installed methods, sorted. Loads none of them."""
     return sorted(_installed(group))
+
+
+def built_in(group: str = GROUP) -> list[str]:
+    """Return the names of the methods that this package brings, sorted."""
+    return [name for name in names(group) if package_of(name, group) is None]
+
+
+def package_of(name: str, group: str = GROUP) -> str | None:
+    """Return the package that an installed method comes from; None if it is this one, whose tests
+    hold its methods to the contract."""
+    foreign = [each for each in _installed(group)[name] if not each.module.startswith(_OURS)]
+    return _package(foreign[0]) if foreign else None
 
 
 def check_installed() -> None:
@@ -74,7 +89,7 @@ def _load(name: str, group: str) -> Method:
     if unknown := set(method.needs) - set(Need):
         asked = ", ".join(map(repr, sorted(unknown)))
         raise _broken(entry, f"needs {asked}; allowed: {', '.join(Need)}")
-    return method
+    return replace(method, needs=frozenset(method.needs))
 
 
 def _broken(entry: EntryPoint, fault: str) -> ValueError:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from vllm.multimodal.parse import DictEmbeddingItems, ImageEmbeddingItems
 
 from vllm_pruner import compat
+from vllm_pruner.methods.faults import MethodFault
 from vllm_pruner.plan import ImagePlan
 from vllm_pruner.prompt.image_items import PlannedItems, hand_on
 from vllm_pruner.prompt.message_text import MessageText
-from vllm_pruner.prompt.refusal import refusal, settings_refusal
+from vllm_pruner.prompt.refusal import failure, refusal, settings_refusal
 from vllm_pruner.prompt.traffic import count_images
 from vllm_pruner.settings.config import KEY, PruneConfig
 from vllm_pruner.settings.errors import ConfigError
@@ -78,6 +79,7 @@ class PrunedProcessor(PlannedItems):
 
         Raises:
             VLLMValidationError: a 400 for the client, if the request's cannot be used.
+            GenerationError: a 500, if a method of another package cannot.
         """
         most = self.info.get_max_image_tokens()
         counts = [most if count is None else count for count in tokens]
@@ -86,8 +88,13 @@ class PrunedProcessor(PlannedItems):
             for config in configs:
                 if fault := self.info.fault(config):
                     raise fault
+            for config, known in zip(configs, tokens, strict=True):
+                if known is not None:
+                    config.check_counts(known)
         except ConfigError as error:
             raise settings_refusal(error) from None
+        except MethodFault as error:
+            raise failure(error) from error
         return configs
 
     def _plans(

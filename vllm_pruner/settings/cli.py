@@ -74,7 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prune-limits",
         metavar="JSON",
         help="What a request may ask for: any of min_rate, max_rate, min_tokens (an image) and "
-        "methods (a list), as a JSON object. Default: anything.",
+        "methods (a list), as a JSON object. Default: anything, with vtprune's own methods and the "
+        "server's.",
     )
 
 

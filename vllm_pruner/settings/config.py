@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vllm_pruner import methods
+from vllm_pruner.methods import foreign
 from vllm_pruner.methods.base import Method, Options
 from vllm_pruner.methods.budget import Budget
 from vllm_pruner.settings.errors import ConfigError, SettingError
@@ -88,8 +89,27 @@ class PruneConfig(BaseModel):
         return self.rate == 0.0
 
     def keep_count(self, tokens: int) -> int:
-        """Tokens kept of an image that has `tokens`."""
-        return methods.get(self.method).keep_count(tokens, Budget(self.rate, self.tokens))
+        """Tokens kept of an image that has `tokens`.
+
+        Raises:
+            MethodFault: the method, of another package, names no such number.
+        """
+        method, budget = methods.get(self.method), Budget(self.rate, self.tokens)
+        if methods.package_of(self.method) is None:
+            return method.keep_count(tokens, budget)
+        return foreign.keep_count(method, tokens, budget)
+
+    def check_counts(self, tokens: int) -> None:
+        """Ask a method of another package all that a prompt depends on.
+
+        Args:
+            tokens: of the image.
+
+        Raises:
+            MethodFault: an answer cannot be.
+        """
+        if not self.off and methods.package_of(self.method) is not None:
+            foreign.shrink(methods.get(self.method), self.keep_count(tokens))
 
     def canonical(self) -> str:
         """The same text for the same settings: what vLLM hashes and what the model reads.

@@ -16,7 +16,8 @@ Rate = Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)]
 
 
 class Limits(BaseModel):
-    """What a request may ask for; by default everything that the settings themselves allow."""
+    """What a request may ask for; by default everything that the settings themselves allow, with
+    the methods of this package."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -27,7 +28,8 @@ class Limits(BaseModel):
     """The most that is removed."""
 
     methods: list[str] | None = None
-    """Names of the methods that a request may choose; None allows all."""
+    """Names of the methods that a request may choose. `ServerConfig` replaces None by the built-in
+    ones and the server's own: a package that is installed is not yet open to every client."""
 
     min_tokens: Annotated[int, Field(ge=1)] = 1
     """Visual tokens that each image keeps at least, or all of a smaller one."""

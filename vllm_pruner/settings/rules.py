@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vllm_pruner.settings.bounds import clamp, fault, fault_on
+from vllm_pruner.settings.bounds import clamp, fault, fault_on, method_fault
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.detail import AUTO, LEVELS
 from vllm_pruner.settings.errors import ConfigError, SettingError
@@ -54,6 +54,10 @@ def check(server: ServerConfig, requested: object) -> PruneConfig:
     """
     if requested is None:
         return server.images
+    name = requested.get("method") if isinstance(requested, Mapping) else None
+    # First, or an unknown name would be answered with all that is installed.
+    if isinstance(name, str) and (found := method_fault(server.limits, name)):
+        raise found
     config = override(server.images, requested)
     if requested and (found := fault(server.limits, config)):
         raise found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import Field, ModelWrapValidatorHandler, model_validator
@@ -27,6 +28,22 @@ class ServerConfig(PruneConfig):
 
     limits: Limits = Field(default_factory=Limits)
     """Bounds of what a request may ask for."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_methods_only(cls, data: Any) -> Any:
+        """Name the methods that a request may choose if the operator did not: what this package
+        brings, whose tests hold it to the contract, and the server's own."""
+        if not isinstance(data, Mapping) or not isinstance(data.get("limits", {}), Mapping):
+            return data
+        limits = data.get("limits", {})
+        if limits.get("methods") is not None:
+            return data
+        own = data.get("method", cls.model_fields["method"].default)
+        names = methods.built_in()
+        if own in methods.names() and own not in names:
+            names.append(own)
+        return {**data, "limits": {**limits, "methods": names}}
 
     @model_validator(mode="wrap")
     @classmethod

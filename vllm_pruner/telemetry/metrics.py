@@ -37,6 +37,7 @@ __all__ = [
     "FEATURE_MISSES",
     "IMAGES",
     "KEPT",
+    "METHOD_FAULTS",
     "NO_TEXT",
     "ORIGINAL",
     "PREFILL_SECONDS_SAVED",
@@ -98,6 +99,9 @@ ORIGINAL = Metric(
 KEPT = Metric("vtprune_visual_tokens_kept", "Visual tokens of images after pruning", _BY_METHOD)
 NO_TEXT = Metric("vtprune_no_text", "Images for a method that reads the text, without any")
 REFUSALS = Metric("vtprune_refusals", "Requests answered 4xx because of their pruning settings")
+METHOD_FAULTS = Metric(
+    "vtprune_method_faults", "Requests that a faulty method of another package failed", _BY_METHOD
+)
 FEATURE_HITS = Metric("vtprune_feature_cache_hits", "Images that skipped the vision tower")
 FEATURE_MISSES = Metric("vtprune_feature_cache_misses", "Images that the vision tower encoded")
 FEATURE_BYTES = Metric("vtprune_feature_cache_bytes", "Bytes of cached features", is_counter=False)
