@@ -1,4 +1,4 @@
-"""What the README tells a newcomer to type does what it says."""
+"""What README and docs tell a newcomer to type does what they say."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from vllm_server import Server
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+PAGES = {file: file.read_text() for file in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
+ALL = "\n".join(PAGES.values())
 
 
 def _block(beginning: str) -> str:
-    """The code block of the README that begins so."""
-    blocks = re.findall(r"```\w*\n(.*?)```", README, flags=re.DOTALL)
+    """The code block that begins so."""
+    blocks = re.findall(r"```\w*\n(.*?)```", ALL, flags=re.DOTALL)
     (block,) = [block for block in blocks if block.startswith(beginning)]
     return str(block)
 
@@ -38,8 +40,27 @@ def test_curl_is_answered_as_shown(answering: Server) -> None:
 
 def test_make_targets_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", README, flags=re.MULTILINE))
+    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", ALL, flags=re.MULTILINE))
     assert {"serve", "test", "bench-serve", "bench-selection"} <= named <= targets
+
+
+def test_the_readme_is_read_in_a_minute() -> None:
+    assert len(README.splitlines()) < 150
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Files and folders, and headings of other pages."""
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", PAGES[page]):
+        name, _, heading = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        assert file.exists(), target
+        if heading:
+            headings = re.findall(r"^#+ (.*)$", file.read_text(), flags=re.MULTILINE)
+            anchors = [
+                re.sub(r"[^a-z0-9 -]", "", each.lower()).replace(" ", "-") for each in headings
+            ]
+            assert heading in anchors, target
 
 
 def test_selection_snippet_runs() -> None:
@@ -62,4 +83,4 @@ def test_every_flag_and_method_is_documented() -> None:
     for action in parser._actions[1:]:
         assert f"`{action.option_strings[0]}" in README
     for name in methods.names():
-        assert f"| `{name}` |" in README
+        assert f"| `{name}` | " in PAGES[ROOT / "docs" / "methods.md"]
