@@ -83,7 +83,8 @@ def _configure(engine_args: EngineArgs, original: Callable[[], ModelConfig]) -> 
         return _create_pruned(engine_args, original, ServerConfig.parse(settings))
     except (ConfigError, MethodFault) as error:
         if getattr(engine_args, _FROM_CLI, False):
-            raise SystemExit(f"vtprune: {error.at_start(cli.FLAGS)}") from None
+            sentence = error.at_start(cli.FLAGS) if isinstance(error, ConfigError) else str(error)
+            raise SystemExit(f"vtprune: {sentence}") from None
         raise
 
 

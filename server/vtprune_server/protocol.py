@@ -6,6 +6,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.server import ServerConfig
+from vtprune_server.documented import Documented, of_request
+
 __all__ = [
     "Answer",
     "CompareRequest",
@@ -23,23 +27,26 @@ __all__ = [
     "View",
 ]
 
-Settings = Annotated[
-    dict[str, Any],
-    Field(description="rate or tokens, method, options; what is left out is the server's"),
-]
+Settings = Annotated[dict[str, Any], Documented(of_request(PruneConfig))]
 Messages = Annotated[
     list[dict[str, Any]],
     Field(min_length=1, max_length=64, description="as in a chat completion"),
 ]
 
 
-class _Body(BaseModel):
+class _Described(BaseModel):
+    """The docstrings of the fields are their descriptions in the OpenAPI."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class _Body(_Described):
     """No unknown keys: a misspelt one would be ignored in silence."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class ConfigResponse(BaseModel):
+class ConfigResponse(_Described):
     """What this server does to images."""
 
     model: str
@@ -47,15 +54,15 @@ class ConfigResponse(BaseModel):
     visual_tokens: int
     """Of the largest image, unpruned."""
 
-    settings: dict[str, Any]
-    """Of a request that says nothing: method, rate or tokens, options, detail, limits, caches."""
+    settings: Annotated[dict[str, Any], Documented(ServerConfig)]
+    """Those of a request that says nothing, and what no request changes."""
 
     versions: dict[str, str]
     implementation: str
     """What the selection runs on, and why."""
 
 
-class MethodCard(BaseModel):
+class MethodCard(_Described):
     """One way of choosing tokens."""
 
     name: str
@@ -73,7 +80,7 @@ class MethodCard(BaseModel):
     """JSON schema."""
 
 
-class MethodsResponse(BaseModel):
+class MethodsResponse(_Described):
     """All methods, by name."""
 
     methods: list[MethodCard]
@@ -94,14 +101,14 @@ class EstimateRequest(_Body):
     vtprune: Settings | None = None
 
 
-class ImageEstimate(BaseModel):
+class ImageEstimate(_Described):
     """Visual tokens of one image."""
 
     original: int
     kept: int
 
 
-class EstimateResponse(BaseModel):
+class EstimateResponse(_Described):
     """Visual tokens that the images would have."""
 
     images: list[ImageEstimate]
@@ -118,7 +125,7 @@ class ExplainRequest(_Body):
     """Whether to draw."""
 
 
-class View(BaseModel):
+class View(_Described):
     """A picture as the tower saw it: the base crop, or the raster of all other crops."""
 
     rows: int
@@ -136,10 +143,10 @@ class View(BaseModel):
     """A PNG as a data URL: what is dropped is in the dark."""
 
 
-class Explanation(BaseModel):
+class Explanation(_Described):
     """Why an image keeps what it keeps."""
 
-    settings: dict[str, Any]
+    settings: Annotated[dict[str, Any], Documented(PruneConfig)]
     original: int
     kept: list[int]
     """Positions among the image's visual tokens, ascending; newline tokens of a raster count."""
@@ -147,7 +154,7 @@ class Explanation(BaseModel):
     views: list[View]
 
 
-class ExplainResponse(BaseModel):
+class ExplainResponse(_Described):
     """One explanation for each image."""
 
     images: list[Explanation]
@@ -161,17 +168,17 @@ class CompareRequest(_Body):
     max_tokens: Annotated[int, Field(ge=1, le=1024)] = 64
 
 
-class Answer(BaseModel):
+class Answer(_Described):
     """The answer under one of the settings."""
 
-    settings: dict[str, Any]
+    settings: Settings
     text: str
     usage: dict[str, Any]
     seconds_to_first_token: float
     seconds: float
 
 
-class CompareResponse(BaseModel):
+class CompareResponse(_Described):
     """The answers, in the order of the settings."""
 
     answers: list[Answer]

@@ -11,8 +11,10 @@ import pytest
 
 from vllm_pruner.families import registry
 from vllm_pruner.families.llava import LLAVA
-from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.config import DEFAULT_RATE, PruneConfig
 from vllm_pruner.settings.errors import ConfigError
+from vllm_pruner.settings.server import ServerConfig
+from vllm_pruner.settings.setting import settings_of
 
 OUTSIDE = """
 import dataclasses
@@ -60,6 +62,17 @@ def test_a_family_from_outside_is_one_like_ours(install: Install) -> None:
     assert registry.classes()["MineForConditionalGeneration"] == "elsewhere_families:Mine"
     assert registry.family_of(_config("MineForConditionalGeneration")).name == "mine"
     assert registry.family_of(_config("LlavaForConditionalGeneration")) is LLAVA
+
+
+def test_the_help_names_the_rates_of_the_families() -> None:
+    """As "1/2 for Qwen-VL and InternVL" and 8/9 for all others."""
+    families = [registry._load(architecture) for architecture in registry.classes()]
+    halves = {each.name for each in families if each.default_rate == 1 / 2}
+    assert halves == {each.name for each in families if each.name.startswith(("qwen", "intern"))}
+    others = {each.default_rate for each in families if each.name not in halves}
+    assert others == {DEFAULT_RATE}
+    (rate,) = [each for each in settings_of(ServerConfig) if each.key == "rate"]
+    assert rate.default.startswith("8/9") and rate.default.endswith("1/2 for Qwen-VL and InternVL")
 
 
 def test_two_classes_of_one_architecture_are_refused(install: Install) -> None:

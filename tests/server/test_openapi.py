@@ -10,6 +10,8 @@ from media import photo_question
 from schemathesis import GenerationMode
 from vllm_server import Server
 
+from vllm_pruner.settings.config import PruneConfig
+
 pytestmark = pytest.mark.server
 
 ROUTES = ["config", "methods", "estimate", "explain", "compare"]
@@ -54,18 +56,17 @@ OPTIONS = st.dictionaries(
     NUMBERS | WORDS | st.none(),
     max_size=2,
 )
+OBJECTS = {"options"}
+"""The keys whose value is an object."""
 SETTINGS = st.fixed_dictionaries(
     {},
     optional={
-        "rate": NUMBERS | WORDS | st.none(),
-        "tokens": NUMBERS | WORDS | st.none(),
-        "method": WORDS | NUMBERS | st.none(),
-        "options": OPTIONS | NUMBERS | st.none(),
-        "crop_budget": WORDS,
-        "detail": st.lists(st.sampled_from(["low", "tiny"]), max_size=2),
-    },
+        key: NUMBERS | st.none() | (OPTIONS if key in OBJECTS else WORDS)
+        for key in PruneConfig.model_fields
+    }
+    | {"detail": st.lists(st.sampled_from(["low", "tiny"]), max_size=2)},
 )
-"""Nearly settings: the schema leaves them open, because a method's options are its own."""
+"""Nearly settings: with options that the schema leaves open, because they are a method's own."""
 
 
 @pytest.mark.parametrize("route", ["estimate", "explain", "compare"])

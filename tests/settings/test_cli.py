@@ -134,16 +134,16 @@ def test_the_help_explains_every_flag_and_names_every_method() -> None:
     cli.add_arguments(parser)
     text = " ".join(parser.format_help().split())
     ours = [action for action in parser._actions if action.dest != "help"]
-    assert [action.option_strings for action in ours] == [
-        ["--plugin"],
-        ["--prune-method"],
-        ["--prune-rate"],
-        ["--prune-tokens"],
-        ["--prune-options"],
-        ["--prune-crop-budget"],
-        ["--prune-feature-cache-mb"],
-        ["--prune-detail"],
-        ["--prune-limits"],
-    ]
+    assert {action.option_strings[0] for action in ours} >= {
+        "--plugin",
+        "--prune-method",
+        "--prune-rate",
+        "--prune-tokens",
+        "--prune-options",
+        "--prune-crop-budget",
+        "--prune-feature-cache-mb",
+        "--prune-detail",
+        "--prune-limits",
+    }
     assert all(action.help and action.help.endswith(".") for action in ours)
     assert ", ".join(methods.names()) in text

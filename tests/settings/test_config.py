@@ -42,7 +42,7 @@ NAN, INF = float("nan"), float("inf")
         (
             {"ratio": 0.5},
             "ratio is 0.5 but there is no such key; "
-            "allowed: method, rate, tokens, options, crop_budget",
+            f"allowed: {', '.join(PruneConfig.model_fields)}",
         ),
         (
             {"method": "magic"},

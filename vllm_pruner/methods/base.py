@@ -24,7 +24,9 @@ __all__ = ["TOWER", "Kept", "Method", "Need", "Options", "VisualTokens"]
 class Options(BaseModel):
     """Base of every method's options: no unknown names, no silent conversions, immutable."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True
+    )
 
 
 class Need(StrEnum):

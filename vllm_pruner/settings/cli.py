@@ -6,23 +6,14 @@ import argparse
 import json
 from typing import Any
 
-from vllm_pruner import methods
-from vllm_pruner.settings.config import DEFAULT_RATE
 from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.settings.server import ServerConfig
+from vllm_pruner.settings.setting import flag, settings_of
 
 __all__ = ["FLAGS", "add_arguments", "settings"]
 
-FLAGS = {
-    "method": "--prune-method",
-    "rate": "--prune-rate",
-    "tokens": "--prune-tokens",
-    "options": "--prune-options",
-    "crop_budget": "--prune-crop-budget",
-    "feature_cache_mb": "--prune-feature-cache-mb",
-    "detail": "--prune-detail",
-    "limits": "--prune-limits",
-}
+FLAGS = {key: flag(key) for key in ServerConfig.model_fields}
+"""The flag of each key."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,50 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--plugin", choices=["vtprune"], help="Prune visual tokens. Without it nothing changes."
     )
-    group.add_argument(
-        "--prune-method",
-        help=f"How tokens are chosen: {', '.join(methods.names())}. Default: vispruner.",
-    )
-    group.add_argument(
-        "--prune-rate",
-        metavar="R",
-        help="Fraction of each image's visual tokens removed, from 0 (off) to below 1. "
-        f"Default: 8/9 ({DEFAULT_RATE:.4f}), which keeps 64 of the 576 tokens of LLaVA-1.5; 1/2 "
-        "for Qwen-VL.",
-    )
-    group.add_argument(
-        "--prune-tokens", metavar="K", help="Visual tokens kept per image, instead of a rate."
-    )
-    group.add_argument(
-        "--prune-options",
-        metavar="JSON",
-        help="Options of the method as a JSON object, such as '{\"important_ratio\": 0.75}'.",
-    )
-    group.add_argument(
-        "--prune-crop-budget",
-        metavar="HOW",
-        help="joint: the crops of an image compete for one budget; per_crop: each has its share. "
-        "Default: joint.",
-    )
-    group.add_argument(
-        "--prune-feature-cache-mb",
-        metavar="MB",
-        help="Device memory for what the vision tower made of known images: another question, rate "
-        "or method about one skips the tower. 0 turns it off. Default: 256.",
-    )
-    group.add_argument(
-        "--prune-detail",
-        metavar="JSON",
-        help='Rates of OpenAI\'s image_url.detail. Default: \'{"low": 0.95, "high": 0.5}\'; '
-        "auto has the server's own rate.",
-    )
-    group.add_argument(
-        "--prune-limits",
-        metavar="JSON",
-        help="What a request may ask for: any of min_rate, max_rate, min_tokens (an image) and "
-        "methods (a list), as a JSON object. Default: anything, with vtprune's own methods and the "
-        "server's.",
-    )
+    for setting in settings_of(ServerConfig):
+        text = setting.help.replace("%", "%%")  # argparse's own placeholders
+        group.add_argument(FLAGS[setting.key], metavar=setting.metavar, help=text)
 
 
 def settings(args: argparse.Namespace) -> ServerConfig | None:
@@ -91,21 +41,18 @@ def settings(args: argparse.Namespace) -> ServerConfig | None:
         if given:
             raise ConfigError(f"{FLAGS[next(iter(given))]} is given without --plugin vtprune")
         return None
+    types = {setting.key: setting.type for setting in settings_of(ServerConfig)}
     try:
-        return ServerConfig.parse({key: _value(key, text) for key, text in given.items()})
+        return ServerConfig.parse({key: _value(types[key], text) for key, text in given.items()})
     except ConfigError as error:
         raise ConfigError(error.at_start(FLAGS)) from None
 
 
-def _value(key: str, text: str) -> Any:
+def _value(type_: str, text: str) -> Any:
     """Read one flag; what cannot be read is left as text, for the validation to name."""
+    if type_ == "string":
+        return text
     try:
-        if key == "rate":
-            return float(text)
-        if key in ("tokens", "feature_cache_mb"):
-            return int(text)
-        if key in ("options", "detail", "limits"):
-            return json.loads(text)
+        return {"number": float, "integer": int}.get(type_, json.loads)(text)
     except ValueError:
-        pass
-    return text
+        return text

@@ -20,14 +20,15 @@ class ServerConfig(PruneConfig):
     """What the operator sets."""
 
     feature_cache_mb: Annotated[int, Field(ge=0)] = 256
-    """MiB on the device for features of known images, so that another question, rate or method
-    about them skips the tower; 0 keeps none."""
+    """Device memory in MiB for what the vision tower made of known images: another question, rate
+    or method about one skips the tower. 0 turns it off."""
 
     detail: DetailRates = Field(default_factory=DetailRates)
-    """Rates of OpenAI's `image_url.detail`."""
+    """Rates of OpenAI's `image_url.detail`; `auto` has the server's own."""
 
     limits: Limits = Field(default_factory=Limits)
-    """Bounds of what a request may ask for."""
+    """What a request may ask for, such as `{"max_rate": 0.95, "methods": ["adafv"]}`. Default:
+    anything, with vtprune's own methods and the server's."""
 
     @model_validator(mode="before")
     @classmethod
