@@ -96,13 +96,14 @@ def _similarity(batch: _Batch, rows: torch.Tensor, pool: torch.Tensor) -> Iterat
     gram = cosine_gram(rows, pool)
     removal = {"gram": gram, "keep": batch.patches // 18, "step": STEP}
     yield Case("dedup", batch.label, removal, 4.0 * gram.numel(), compiled=False)
-    yield Case(
-        "row_max_cosine",
-        batch.label,
-        {"features": rows, "mask": "before"},
-        2.0 * batch.tokens * batch.width,
-        1.0 * batch.tokens * batch.patches * batch.width,
-    )
+    for mask, share in (("all", 1.0), ("before", 0.5), ("opposite", 0.5)):
+        yield Case(
+            "row_max_cosine",
+            f"{batch.label} {mask}",
+            {"features": rows, "mask": mask},
+            2.0 * batch.tokens * batch.width,
+            share * 2.0 * batch.tokens * batch.patches * batch.width,
+        )
     for objective in ("max-min", "coverage", "dpp", "demand"):
         greedy = {"gram": gram, "keep": keep, "objective": objective}
         # Each taken row's column at least; the diagonal of the first step is less.

@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    names = [spec.name for spec in all_specs()]
+    names = list(dict.fromkeys(spec.name for spec in all_specs()))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=[*names, "selection"], help="leave the others out")
     parser.add_argument("--rounds", type=int, default=15)

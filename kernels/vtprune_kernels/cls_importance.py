@@ -22,7 +22,7 @@ from vtprune_kernels._triton import register_op, use_triton
 from vtprune_kernels.cls_importance_triton import cls_importance_triton
 from vtprune_kernels.spec import Spec, features
 
-__all__ = ["SPEC", "cls_importance"]
+__all__ = ["SPECS", "cls_importance"]
 
 
 def cls_importance(
@@ -105,14 +105,16 @@ def _make_inputs(
     return {"query": query, "key": key, "num_heads": heads, "scale": head_size**-0.5}
 
 
-SPEC = Spec(
-    name="cls_importance",
-    op=cls_importance,
-    reference=cls_importance_reference,
-    launcher=cls_importance_triton,
-    registered=_cls_importance_op,
-    make_inputs=_make_inputs,
-    # Products and sums are float32 for every input dtype. Logits of a few units carry an error of
-    # some 1e-6 from the order of 128 additions, which is a relative error of the probabilities.
-    tolerance={torch.float32: 5e-6, torch.float16: 5e-6, torch.bfloat16: 5e-6},
+SPECS = (
+    Spec(
+        name="cls_importance",
+        op=cls_importance,
+        reference=cls_importance_reference,
+        launcher=cls_importance_triton,
+        registered=_cls_importance_op,
+        make_inputs=_make_inputs,
+        # Products and sums are float32 for every input dtype. Logits of a few units carry an error
+        # of some 1e-6 from the order of 128 additions: a relative error of the probabilities.
+        tolerance={torch.float32: 5e-6, torch.float16: 5e-6, torch.bfloat16: 5e-6},
+    ),
 )

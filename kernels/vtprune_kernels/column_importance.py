@@ -27,7 +27,7 @@ from vtprune_kernels._triton import register_op, use_triton
 from vtprune_kernels.column_importance_triton import column_importance_triton
 from vtprune_kernels.spec import Spec, features
 
-__all__ = ["SPEC", "column_importance"]
+__all__ = ["SPECS", "column_importance"]
 
 _QUERY_BLOCK = 128
 """Rows of the map held at once. 128 x 576 x 16 heads x 4 bytes = 4.7 MB an image stays in cache."""
@@ -194,14 +194,16 @@ def _make_inputs(
     }
 
 
-SPEC = Spec(
-    name="column_importance",
-    op=column_importance,
-    reference=column_importance_reference,
-    launcher=column_importance_triton,
-    registered=_column_importance_op,
-    make_inputs=_make_inputs,
-    # Products are exact and sums float32 for every input dtype, so only the order of additions and
-    # the last bits of exp2 differ: some 1e-6 of a logit, hence of a value at most 1.
-    tolerance={torch.float32: 5e-6, torch.float16: 5e-6, torch.bfloat16: 5e-6},
+SPECS = (
+    Spec(
+        name="column_importance",
+        op=column_importance,
+        reference=column_importance_reference,
+        launcher=column_importance_triton,
+        registered=_column_importance_op,
+        make_inputs=_make_inputs,
+        # Products are exact and sums float32 for every input dtype, so only the order of additions
+        # and the last bits of exp2 differ: some 1e-6 of a logit, hence of a value at most 1.
+        tolerance={torch.float32: 5e-6, torch.float16: 5e-6, torch.bfloat16: 5e-6},
+    ),
 )

@@ -32,7 +32,7 @@ from vtprune_kernels._triton import register_op, use_triton
 from vtprune_kernels.cosine_gram_triton import cosine_gram_triton
 from vtprune_kernels.spec import EXACT, Spec, features
 
-__all__ = ["SPEC", "cosine_gram"]
+__all__ = ["SPECS", "cosine_gram"]
 
 FRACTION_BITS = 22
 _SMALLEST_NORM = 2.0**-100
@@ -127,13 +127,15 @@ def _make_inputs(
     return {"features": rows, "rows": order}
 
 
-SPEC = Spec(
-    name="cosine_gram",
-    op=cosine_gram,
-    reference=cosine_gram_reference,
-    launcher=cosine_gram_triton,
-    registered=_cosine_gram_op,
-    make_inputs=_make_inputs,
-    # Integers on both sides, rounded once.
-    tolerance={torch.float32: EXACT, torch.float16: EXACT, torch.bfloat16: EXACT},
+SPECS = (
+    Spec(
+        name="cosine_gram",
+        op=cosine_gram,
+        reference=cosine_gram_reference,
+        launcher=cosine_gram_triton,
+        registered=_cosine_gram_op,
+        make_inputs=_make_inputs,
+        # Integers on both sides, rounded once.
+        tolerance={torch.float32: EXACT, torch.float16: EXACT, torch.bfloat16: EXACT},
+    ),
 )

@@ -30,7 +30,7 @@ from vtprune_kernels.dedup_triton import dedup_triton
 from vtprune_kernels.segments import each_alone
 from vtprune_kernels.spec import EXACT, Spec, features
 
-__all__ = ["SPEC", "dedup"]
+__all__ = ["SPECS", "dedup"]
 
 _MOST_ROWS = 16384
 """Longest list for the kernel: an index has 16 bits in its key and its list of neighbours."""
@@ -149,13 +149,15 @@ def _make_inputs(
     return {"gram": gram, "keep": keep, "step": step}
 
 
-SPEC = Spec(
-    name="dedup",
-    op=dedup,
-    reference=dedup_reference,
-    launcher=dedup_triton,
-    registered=_dedup_op,
-    make_inputs=_make_inputs,
-    # Comparisons of the same stored numbers.
-    tolerance={torch.float32: EXACT, torch.float16: EXACT, torch.bfloat16: EXACT},
+SPECS = (
+    Spec(
+        name="dedup",
+        op=dedup,
+        reference=dedup_reference,
+        launcher=dedup_triton,
+        registered=_dedup_op,
+        make_inputs=_make_inputs,
+        # Comparisons of the same stored numbers.
+        tolerance={torch.float32: EXACT, torch.float16: EXACT, torch.bfloat16: EXACT},
+    ),
 )

@@ -18,7 +18,7 @@ from vtprune_kernels._triton import register_op, use_triton
 from vtprune_kernels.gather_rows_triton import gather_rows_triton
 from vtprune_kernels.spec import EXACT, Spec, features
 
-__all__ = ["SPEC", "gather_rows"]
+__all__ = ["SPECS", "gather_rows"]
 
 
 def gather_rows(
@@ -144,13 +144,15 @@ def _make_inputs(
     return {"tensors": tensors, "kept": kept, "out": out}
 
 
-SPEC = Spec(
-    name="gather_rows",
-    op=gather_rows,
-    reference=gather_rows_reference,
-    launcher=gather_rows_triton,
-    registered=_gather_rows_op,
-    make_inputs=_make_inputs,
-    # A copy.
-    tolerance={torch.float32: EXACT, torch.float16: EXACT, torch.bfloat16: EXACT},
+SPECS = (
+    Spec(
+        name="gather_rows",
+        op=gather_rows,
+        reference=gather_rows_reference,
+        launcher=gather_rows_triton,
+        registered=_gather_rows_op,
+        make_inputs=_make_inputs,
+        # A copy.
+        tolerance={torch.float32: EXACT, torch.float16: EXACT, torch.bfloat16: EXACT},
+    ),
 )

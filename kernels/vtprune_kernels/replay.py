@@ -1,6 +1,7 @@
 """Run one case of an operator by kernel and by reference, and show where they first differ.
 
     python -m vtprune_kernels.replay dedup near-tie 577 [--dtype bfloat16] [--large]
+    python -m vtprune_kernels.replay greedy_select-coverage clustered 577
 
 On a GPU if there is one, else in Triton's interpreter. The exit code is 1 if they differ by more
 than the operator's tolerance.
@@ -72,7 +73,7 @@ def _copy(value: Any) -> Any:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Replay the case that the arguments name."""
-    specs = {spec.name: spec for spec in all_specs()}
+    specs = {spec.id: spec for spec in all_specs()}
     parser = argparse.ArgumentParser("python -m vtprune_kernels.replay", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("operator", choices=specs)

@@ -13,6 +13,7 @@ Source: `methods.md` section 6 (K5).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from vtprune_kernels.cosine_gram import MOST_CHANNELS, cosine_gram_reference
 from vtprune_kernels.row_max_cosine_triton import row_max_cosine_triton
 from vtprune_kernels.spec import EXACT, Spec, features
 
-__all__ = ["SPEC", "row_max_cosine"]
+__all__ = ["SPECS", "row_max_cosine"]
 
 _MASKS = ("all", "before", "opposite")
 
@@ -111,20 +112,29 @@ _row_max_cosine_op = register_op(
 
 
 def _make_inputs(
-    kind: str, size: int, dtype: torch.dtype, device: torch.device | str, large: bool = False
+    kind: str,
+    size: int,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    large: bool = False,
+    *,
+    mask: str,
 ) -> dict[str, Any]:
     segments, width = (8, 1024) if large else (2, 40)
-    rows = features(kind, (segments, size, width), dtype, device)
-    return {"features": rows, "mask": "before" if size % 2 else "opposite"}
+    return {"features": features(kind, (segments, size, width), dtype, device), "mask": mask}
 
 
-SPEC = Spec(
-    name="row_max_cosine",
-    op=row_max_cosine,
-    reference=row_max_cosine_reference,
-    launcher=row_max_cosine_triton,
-    registered=_row_max_cosine_op,
-    make_inputs=_make_inputs,
-    # The cosines are those of `cosine_gram`, to the bit.
-    tolerance={torch.float32: EXACT, torch.float16: EXACT, torch.bfloat16: EXACT},
+SPECS = tuple(
+    Spec(
+        name="row_max_cosine",
+        case=mask,
+        op=row_max_cosine,
+        reference=row_max_cosine_reference,
+        launcher=row_max_cosine_triton,
+        registered=_row_max_cosine_op,
+        make_inputs=partial(_make_inputs, mask=mask),
+        # The cosines are those of `cosine_gram`, to the bit.
+        tolerance={torch.float32: EXACT, torch.float16: EXACT, torch.bfloat16: EXACT},
+    )
+    for mask in _MASKS
 )

@@ -34,9 +34,11 @@ KINDS = ("random", "clustered", "constant", "zero", "near-tie")
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """One operator, its reference, and inputs on which they must agree."""
+    """One algorithm of an operator, its reference, and inputs on which they must agree."""
 
     name: str
+    """The operator's."""
+
     op: Callable[..., Any]
     """Public function: checks its arguments, then kernel or reference."""
 
@@ -57,6 +59,14 @@ class Spec:
     tolerance: Mapping[torch.dtype, float]
     """Largest absolute difference allowed between kernel and reference, by dtype of the input. Each
     operator says where its numbers come from."""
+
+    case: str = ""
+    """Which of the operator's algorithms the inputs choose, if it has several."""
+
+    @property
+    def id(self) -> str:
+        """Name of the operator and the case, as in `greedy_select-coverage`."""
+        return f"{self.name}-{self.case}" if self.case else self.name
 
 
 def features(
@@ -81,6 +91,8 @@ def features(
 
 
 def all_specs() -> tuple[Spec, ...]:
-    """Return the spec of every operator, in the order of the README's table."""
+    """Return the specs of every operator, in the order of the README's table; several in a row for
+    an operator with several algorithms."""
     # Not at the top: the operators' modules import this one.
-    return tuple(import_module(f"vtprune_kernels.{name}").SPEC for name in _OPERATORS)
+    modules = [import_module(f"vtprune_kernels.{name}") for name in _OPERATORS]
+    return tuple(spec for module in modules for spec in module.SPECS)

@@ -28,7 +28,7 @@ from vtprune_kernels.cosine_gram import FRACTION_BITS, unit_integers
 from vtprune_kernels.spec import Spec, features
 from vtprune_kernels.text_relevance_triton import text_relevance_triton
 
-__all__ = ["SPEC", "text_relevance"]
+__all__ = ["SPECS", "text_relevance"]
 
 
 def text_relevance(
@@ -138,14 +138,16 @@ def _make_inputs(
     }
 
 
-SPEC = Spec(
-    name="text_relevance",
-    op=text_relevance,
-    reference=text_relevance_reference,
-    launcher=text_relevance_triton,
-    registered=_text_relevance_op,
-    make_inputs=_make_inputs,
-    # A cosine in float32 is good to about 1e-7 whatever the dtype of the input, its products being
-    # exact for 16-bit ones; the temperature makes that 1e-5 of a value at most 1.
-    tolerance={torch.float32: 2e-5, torch.float16: 2e-5, torch.bfloat16: 2e-5},
+SPECS = (
+    Spec(
+        name="text_relevance",
+        op=text_relevance,
+        reference=text_relevance_reference,
+        launcher=text_relevance_triton,
+        registered=_text_relevance_op,
+        make_inputs=_make_inputs,
+        # A cosine in float32 is good to about 1e-7 for every dtype of input, since products of
+        # 16-bit numbers are exact; the temperature makes that 1e-5 of a value at most 1.
+        tolerance={torch.float32: 2e-5, torch.float16: 2e-5, torch.bfloat16: 2e-5},
+    ),
 )

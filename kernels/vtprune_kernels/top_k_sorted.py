@@ -15,7 +15,7 @@ from vtprune_kernels.segments import ABSENT, kept_of
 from vtprune_kernels.spec import EXACT, Spec, features
 from vtprune_kernels.top_k_sorted_triton import top_k_sorted_triton
 
-__all__ = ["SPEC", "top_k_sorted"]
+__all__ = ["SPECS", "top_k_sorted"]
 
 _MOST_SCORES = 16384
 """Longest row for the kernel: 32 scores a thread of 16 warps. Longer ones go to the reference."""
@@ -95,13 +95,15 @@ def _make_inputs(
     return {"scores": scores, "k": max(1, size // 9)}
 
 
-SPEC = Spec(
-    name="top_k_sorted",
-    op=top_k_sorted,
-    reference=top_k_sorted_reference,
-    launcher=top_k_sorted_triton,
-    registered=_top_k_sorted_op,
-    make_inputs=_make_inputs,
-    # Comparisons only.
-    tolerance={torch.float32: EXACT, torch.float16: EXACT, torch.bfloat16: EXACT},
+SPECS = (
+    Spec(
+        name="top_k_sorted",
+        op=top_k_sorted,
+        reference=top_k_sorted_reference,
+        launcher=top_k_sorted_triton,
+        registered=_top_k_sorted_op,
+        make_inputs=_make_inputs,
+        # Comparisons only.
+        tolerance={torch.float32: EXACT, torch.float16: EXACT, torch.bfloat16: EXACT},
+    ),
 )

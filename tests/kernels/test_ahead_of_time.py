@@ -36,7 +36,7 @@ SPILLED_BY_3_6 = {
 """Bytes a thread that Triton 3.6's assembler spills where 3.9's does not (2026-11-27)."""
 
 VARIANTS = [
-    pytest.param(spec, dtype, id=f"{spec.name}-{str(dtype)[6:]}")
+    pytest.param(spec, dtype, id=f"{spec.id}-{str(dtype)[6:]}")
     for spec in all_specs()
     for dtype in (torch.bfloat16, torch.float32)
 ]
@@ -136,12 +136,8 @@ def _allowed(compiled: Compiled) -> int:
 def test_kernel_compiles_without_spills(
     spec: Spec, dtype: torch.dtype, launches: list[Any]
 ) -> None:
-    options = [{}]
-    if spec.name == "greedy_select":
-        options = [{"objective": name} for name in ("max-min", "coverage", "dpp", "demand")]
-    for option in options:
-        # Inputs of production shapes, on the CPU: a launch looks at strides and dtypes only.
-        spec.launcher(**spec.make_inputs("zero", 576, dtype, "cpu", large=True, **option))
+    # Inputs of production shapes, on the CPU: a launch looks at strides and dtypes only.
+    spec.launcher(**spec.make_inputs("zero", 576, dtype, "cpu", large=True))
     assert launches
     for kernel, target in launches:
         compiled = _resources(kernel, target)
@@ -198,7 +194,7 @@ def _ragged(spec: Spec) -> dict[str, Any]:
     return inputs
 
 
-@pytest.mark.parametrize("spec", all_specs(), ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", all_specs(), ids=lambda spec: spec.id)
 @pytest.mark.parametrize("launches", [90], ids=["sm_90"], indirect=True)
 @pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
 def test_unequal_lengths_compile_without_spills(spec: Spec, launches: list[Any]) -> None:
@@ -209,16 +205,12 @@ def test_unequal_lengths_compile_without_spills(spec: Spec, launches: list[Any])
         assert compiled.spilled <= _allowed(compiled), compiled
 
 
-@pytest.mark.parametrize("spec", all_specs(), ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", all_specs(), ids=lambda spec: spec.id)
 @pytest.mark.parametrize("launches", [90], ids=["sm_90"], indirect=True)
 @pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
 def test_one_row_compiles(spec: Spec, launches: list[Any]) -> None:
     """A size of 1 is a constant to Triton's compiler, which then compiles other code."""
-    inputs = spec.make_inputs("zero", 1, torch.float32, "cpu")
-    if spec.name == "greedy_select":
-        for objective in ("max-min", "coverage", "dpp", "demand"):
-            spec.launcher(**{**inputs, "objective": objective})
-    spec.launcher(**inputs)
+    spec.launcher(**spec.make_inputs("zero", 1, torch.float32, "cpu"))
     assert launches
 
 
@@ -227,8 +219,8 @@ def test_one_row_compiles(spec: Spec, launches: list[Any]) -> None:
 @pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
 def test_extreme_shapes_compile_without_spills(case: Any, launches: list[Any]) -> None:
     name, tensors, options = case()
-    (spec,) = [spec for spec in all_specs() if spec.name == name]
-    spec.launcher(*tensors, *options)
+    launcher = next(spec.launcher for spec in all_specs() if spec.name == name)
+    launcher(*tensors, *options)
     assert launches
     for kernel, target in launches:
         compiled = _resources(kernel, target)

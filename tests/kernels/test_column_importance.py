@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 from vtprune_kernels import column_importance
-from vtprune_kernels.column_importance import SPEC
+from vtprune_kernels.column_importance import SPECS
 
+(SPEC,) = SPECS
 HEADS, HEAD_SIZE, SCALE = 2, 64, 0.3
 BOUNDS = torch.tensor([0, 4, 72, 140, 140, 200])
 

@@ -25,7 +25,7 @@ def test_kernels_compile_under_the_older_triton(capability: int) -> None:
     done = _pytest(folder, f"sm_{capability} and not extreme")
     assert done.returncode == 0, done.stdout[-6000:]
     (passed,) = re.findall(r"(\d+) passed", done.stdout)
-    assert int(passed) >= 18  # nine operators in two types
+    assert int(passed) >= 28  # nine operators, 14 algorithms in all, in two types
     assert f"Triton {OLDER}" in done.stdout
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from vtprune_kernels import cosine_gram, dedup, gather_rows
+from vtprune_kernels import cosine_gram, dedup
 from vtprune_kernels.segments import end_of, kept_of
-from vtprune_kernels.spec import all_specs, features
+from vtprune_kernels.spec import Spec, all_specs, features
 
 SPECS = {spec.name: spec for spec in all_specs()}
 INTERPRETED = pytest.mark.usefixtures("interpreted", "poisoned")
@@ -162,10 +162,11 @@ def test_what_padding_contains_changes_nothing(name: str) -> None:
         torch.testing.assert_close(poisoned, plain, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", [name for name in SPECS if name != "gather_rows"])
+@pytest.mark.parametrize(
+    "spec", [spec for spec in all_specs() if spec.name != "gather_rows"], ids=lambda spec: spec.id
+)
 @INTERPRETED
-def test_a_mask_of_rows_that_all_exist_changes_no_bit(name: str) -> None:
-    spec = SPECS[name]
+def test_a_mask_of_rows_that_all_exist_changes_no_bit(spec: Spec) -> None:
     inputs = spec.make_inputs("near-tie", 33, torch.float32, "cpu")
     inputs["valid"] = None
     rows = next(
@@ -210,39 +211,6 @@ def test_importance_is_the_same_alone_and_padded() -> None:
         alone = SPECS[name].launcher(query[1:, :end], key[1:, :end], 2, 0.2)
         assert torch.equal(together[1:, :length], alone), name
         assert not together[1, length:].any()
-
-
-def _packed() -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor, torch.Tensor]:
-    starts, counts = torch.tensor([0, 9, 9, 30]), torch.tensor([0, 4, 4, 9], dtype=torch.int32)
-    rows = [torch.randn(30, 6), torch.arange(60).view(30, 2), torch.rand(30) > 0.5]
-    kept = torch.tensor([[0, 2, 3, 8, -1], [-1] * 5, [1, 4, 5, 19, 20]])
-    return rows, kept, starts, counts
-
-
-@pytest.mark.parametrize("kernel", [False, True], ids=["reference", "kernel"])
-@INTERPRETED
-def test_rows_of_packed_images_go_packed_to_the_projector(kernel: bool) -> None:
-    rows, kept, starts, places = _packed()
-    out = [tensor.new_empty(9, *tensor.shape[1:]) for tensor in rows]
-    gather = SPECS["gather_rows"].launcher if kernel else gather_rows
-    for buffer, tensor in zip(gather(rows, kept, out, starts, places), rows, strict=True):
-        assert torch.equal(buffer, tensor[[0, 2, 3, 8, 10, 13, 14, 28, 29]])
-
-
-@pytest.mark.parametrize("kernel", [False, True], ids=["reference", "kernel"])
-@INTERPRETED
-def test_absent_rows_are_zeros(kernel: bool) -> None:
-    rows, kept, starts, _ = _packed()
-    out = [tensor.new_empty(*kept.shape, *tensor.shape[1:]) for tensor in rows]
-    gather = SPECS["gather_rows"].launcher if kernel else gather_rows
-    for buffer, tensor in zip(gather(rows, kept, out, starts), rows, strict=True):
-        assert torch.equal(buffer[2], tensor[[10, 13, 14, 28, 29]])
-        assert not buffer[1].any() and not buffer[0, 4].any()
-
-
-def test_packed_buffers_have_to_be_given() -> None:
-    with pytest.raises(ValueError, match="out"):
-        gather_rows(_packed()[0], _packed()[1], cu_kept=_packed()[3])
 
 
 @INTERPRETED

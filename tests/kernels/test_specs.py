@@ -11,7 +11,7 @@ import pytest
 import torch
 from vtprune_kernels.spec import KINDS, Spec, all_specs
 
-SPECS = [pytest.param(spec, id=spec.name) for spec in all_specs()]
+SPECS = [pytest.param(spec, id=spec.id) for spec in all_specs()]
 DTYPES = [pytest.param(dtype, id=str(dtype)[6:]) for dtype in all_specs()[0].tolerance]
 
 AWKWARD = [
