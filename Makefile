@@ -9,7 +9,7 @@ BIN := .venv/bin
 ENV := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 VLLM_CPU_KVCACHE_SPACE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models serve test test-matrix lint evaluate loadtest soak bench-serve bench-serve-gpu bench-questions bench-overhead screenshots bench-selection bench-selection-adafv bench-set-quality bench-kernels wheel clean
+.PHONY: help setup models serve test test-matrix lint evaluate loadtest soak bench-serve bench-serve-gpu bench-questions bench-overhead screenshots bench-selection bench-set-quality bench-kernels wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,11 +57,8 @@ bench-serve: models  ## measure serving with and without pruning (ARGS=its flags
 bench-serve-gpu: models  ## measure serving on a GPU; a dry run without one
 	$(ENV) PYTHONPATH=environment $(BIN)/python benchmarks/serve_gpu.py $(ARGS)
 
-bench-selection: models  ## measure the selection alone (ARGS=its flags)
+bench-selection: models  ## measure the selection alone (ARGS=--question: one that reads it)
 	$(ENV) $(BIN)/python benchmarks/selection.py $(ARGS)
-
-bench-selection-adafv: models  ## measure the selection that reads the question (ARGS=its flags)
-	$(ENV) $(BIN)/python benchmarks/selection_adafv.py $(ARGS)
 
 bench-set-quality: setup  ## how well kept tokens stand for photographs (ARGS=its flags)
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/set_quality.py $(ARGS)
