@@ -128,7 +128,9 @@ def _create_pruned(
     except ValueError as error:
         raise ConfigError(str(error)) from None
     metrics.publish()
-    compat.patch_chat(KEY, chat.requested, chat.take_counts, chat.report)
+    compat.patch_chat(KEY, chat.requested, chat.take_counts, chat.rename, chat.report)
+    compat.patch_delivery()
+    compat.patch_key_holder()
     if engine_args.otlp_traces_endpoint is not None:
         compat.patch_tracing(chat.span_attributes)
     _announce(config, model_config, tokens)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import time
-import uuid
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -35,7 +34,7 @@ async def compare(surface: Surface, body: CompareRequest) -> CompareResponse:
 async def _answer(surface: Surface, body: CompareRequest, settings: dict[str, Any]) -> Answer:
     request = ChatCompletionRequest.model_validate(
         {
-            "messages": _with_fresh_images(body.messages),
+            "messages": _with_fresh_images(surface, body.messages),
             "max_tokens": body.max_tokens,
             "temperature": 0,
             "stream": True,
@@ -82,12 +81,12 @@ async def _chunks(events: AsyncGenerator[str, None]) -> AsyncGenerator[dict[str,
         yield chunk
 
 
-def _with_fresh_images(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A copy in which every image has an identity of its own."""
+def _with_fresh_images(surface: Surface, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A copy in which no image is one that a cache knows."""
     messages = copy.deepcopy(messages)
     for message in messages:
         content = message.get("content")
         for part in content if isinstance(content, list) else []:
             if isinstance(part, dict) and part.get("type") == "image_url":
-                part["uuid"] = uuid.uuid4().hex
+                part["uuid"] = surface.processor_info.fresh_name(part.get("uuid"))
     return messages

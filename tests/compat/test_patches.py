@@ -33,7 +33,7 @@ def test_chat_requests_made_in_another_way(monkeypatch: pytest.MonkeyPatch) -> N
     before = OpenAIServingChat.create_chat_completion
     monkeypatch.delattr(OnlineRenderer, "preprocess_chat")
     with pytest.raises(RuntimeError, match=r"^vtprune: vLLM is not built .*preprocess_chat"):
-        compat.patch_chat("vtprune", _unused, _unused, _unused)
+        compat.patch_chat("vtprune", _unused, _unused, _unused, _unused)
     assert OpenAIServingChat.create_chat_completion is before
 
 
@@ -105,7 +105,9 @@ def test_requests_at_once_see_their_own_settings_only() -> None:
         rate = rate_of[id(request)]
         return {} if rate is None else {"rate": rate}
 
-    patched = _with_settings(_Hooks("vtprune", requested, lambda *_: None), preprocess)
+    patched = _with_settings(
+        _Hooks("vtprune", requested, lambda *_: None, lambda _, messages: messages), preprocess
+    )
     for rate, (_, (seen,)) in zip(rates, asyncio.run(all_at_once()), strict=True):
         carried = (False, None) if rate is None else (True, {"vtprune": {"rate": rate}})
         assert seen == [carried] * 3

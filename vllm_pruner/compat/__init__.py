@@ -1,13 +1,16 @@
 """Every touch of a vLLM private, one a file; `symbols` has the table of all names relied on."""
 
 from vllm_pruner.compat.chat import patch_chat
+from vllm_pruner.compat.delivery import deliver_once, patch_delivery
 from vllm_pruner.compat.endpoints import enable_endpoints
 from vllm_pruner.compat.engine_args import patch_engine_args
+from vllm_pruner.compat.key_holder import key_holder, patch_key_holder
 from vllm_pruner.compat.mrope import enable_position_hook, enable_position_hook_on_cpu
 from vllm_pruner.compat.processor import (
-    bare_image_cache,
+    content_identities,
     image_identities,
-    release_touches,
+    item_cache,
+    known_as,
     without_settings,
 )
 from vllm_pruner.compat.profile import profiled_images
@@ -21,20 +24,25 @@ __all__ = [
     "SUPPORTED",
     "Process",
     "add_worker_methods",
-    "bare_image_cache",
     "check",
     "check_version",
+    "content_identities",
+    "deliver_once",
     "enable_endpoints",
     "enable_position_hook",
     "enable_position_hook_on_cpu",
     "image_identities",
     "is_known",
+    "item_cache",
+    "key_holder",
+    "known_as",
     "patch_chat",
+    "patch_delivery",
     "patch_engine_args",
+    "patch_key_holder",
     "patch_tracing",
     "position_embedding",
     "profiled_images",
-    "release_touches",
     "tower_attention",
     "without_settings",
 ]

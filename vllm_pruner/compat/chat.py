@@ -1,4 +1,4 @@
-"""Settings of ours in a chat request, and counts in its answer.
+"""Settings of ours in a chat request, its images' names, and counts in its answer.
 
 Replaces: `OnlineRenderer.preprocess_chat`, `OpenAIServingChat.create_chat_completion` and
 `OpenAIServingResponses.create_responses`.
@@ -36,12 +36,14 @@ class _Hooks(NamedTuple):
     key: str
     requested: Callable[[ModelConfig, Any, list[Any]], dict[str, Any]]
     take_counts: Callable[[Any, Any], None]
+    rename: Callable[[ModelConfig, list[Any]], list[Any]]
 
 
 def patch_chat(
     key: str,
     requested: Callable[[ModelConfig, Any, list[Any]], dict[str, Any]],
     take_counts: Callable[[Any, Any], None],
+    rename: Callable[[ModelConfig, list[Any]], list[Any]],
     report: Callable[[Any, Any], Any],
 ) -> None:
     """Let a chat request carry settings, and its answer carry counts. Safe to call again.
@@ -50,6 +52,7 @@ def patch_chat(
         key: our key in `mm_processor_kwargs`.
         requested: returns the settings of a request, given the server's model and the messages.
         take_counts: called with the request and the engine's input made of it.
+        rename: returns the messages of a request, given the server's model and the messages.
         report: returns the answer to a client, given the request and vLLM's answer.
 
     Raises:
@@ -59,7 +62,7 @@ def patch_chat(
     from vllm.entrypoints.openai.responses.serving import OpenAIServingResponses
     from vllm.renderers.online_renderer import OnlineRenderer
 
-    with_settings = partial(_with_settings, _Hooks(key, requested, take_counts))
+    with_settings = partial(_with_settings, _Hooks(key, requested, take_counts, rename))
     with_report = partial(_with_report, report)
     apply(
         Patch(OnlineRenderer, "preprocess_chat", with_settings),
@@ -75,6 +78,7 @@ def _with_settings(hooks: _Hooks, preprocess: _Async) -> _Async:
         self: OnlineRenderer, request: Any, messages: list[Any], *args: Any, **kwargs: Any
     ) -> Any:
         settings = hooks.requested(self.model_config, request, messages)
+        messages = hooks.rename(self.model_config, messages)
         if settings:
             _check_client(self, request)
             with _carrying(request, hooks.key, settings):

@@ -1,18 +1,18 @@
-"""What the multimodal processor needs of vLLM's configuration and cache.
+"""What the multimodal processor needs of vLLM's configuration and caches.
 
-Replaces: `clear_cache` of one processor cache, on the instance.
-Why: vLLM passes all of `mm_processor_kwargs` to HF processors, and its cache holds an item under
-one identity, where a bare image and its plans have several.
-Relies on: `ModelConfig.multimodal_config`; `clear_cache` being called on the instance; and, for
-`prompt/`, on the methods of `BaseMultiModalProcessor` that `symbols` lists: what
-`_cached_apply_hf_processor` does between its hashes and its merged items is written again there.
-vLLM versions: 0.32 and 0.33; 0.31 has neither `_get_mm_hashes` nor `release_sender_touches`.
+Replaces: `clear_cache` of a processor cache, on the instance.
+Why: vLLM passes all of `mm_processor_kwargs` to HF processors; and its caches of their output hold
+an item under one identity, where a bare image and its plans have several.
+Relies on: `ModelConfig.multimodal_config`; `clear_cache` being called on the instance; a processor
+that serves one server.
+vLLM versions: 0.32 and 0.33; 0.31 has no `_get_mm_hashes`.
 Goes when: vLLM has a place for a plugin's settings, and a cache with two identities an item.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from vllm.multimodal.cache import BaseMultiModalProcessorCache
     from vllm.multimodal.processing import ProcessorInputs
 
-__all__ = ["bare_image_cache", "image_identities", "release_touches", "without_settings"]
+__all__ = ["content_identities", "image_identities", "item_cache", "known_as", "without_settings"]
 
-_BESIDE = "_vtprune_bare"
+_ITEMS = "_vtprune_items"
 
 
 def without_settings(model_config: ModelConfig, key: str) -> ModelConfig:
@@ -39,50 +39,65 @@ def without_settings(model_config: ModelConfig, key: str) -> ModelConfig:
     return stripped
 
 
-def bare_image_cache(
-    cache: BaseMultiModalProcessorCache, model_config: ModelConfig
-) -> BaseMultiModalProcessorCache:
-    """Return the cache beside vLLM's own that keeps HF's output for images without plans.
+def item_cache(processor: Any, cache: BaseMultiModalProcessorCache) -> BaseMultiModalProcessorCache:
+    """Return the processor's own cache of HF's output, for all requests alike.
 
-    Of vLLM's three processor caches, one keeps the tensors in this process and serves as it is. The
-    other two hand them to the engine, so one of the first kind is put beside them, with the bound
-    that vLLM documents for each process (`mm_processor_cache_gb`), and emptied with them. Neither
-    is safe for threads; vLLM processes images on one.
+    It keeps the tensors in this process, with the bound that vLLM documents for each process
+    (`mm_processor_cache_gb`), and is emptied with `cache`, which is one of vLLM's: that of chats or
+    that of requests which generate nothing. It is not safe for threads; vLLM processes on one.
     """
     from vllm.multimodal.cache import MultiModalProcessorOnlyCache
 
-    if isinstance(cache, MultiModalProcessorOnlyCache):
-        return cache
-    beside: MultiModalProcessorOnlyCache | None = vars(cache).get(_BESIDE)
-    if beside is not None:
-        return beside
-    beside = MultiModalProcessorOnlyCache(model_config)
-    clear = cache.clear_cache
+    if _ITEMS not in vars(processor):
+        vars(processor)[_ITEMS] = MultiModalProcessorOnlyCache(processor.info.ctx.model_config)
+    own: MultiModalProcessorOnlyCache = vars(processor)[_ITEMS]
+    if vars(cache).get(_ITEMS) is not own:
+        clear = cache.clear_cache
 
-    def clear_both() -> None:
-        clear()
-        beside.clear_cache()
+        def clear_both() -> None:
+            clear()
+            own.clear_cache()
 
-    vars(cache).update({_BESIDE: beside, "clear_cache": clear_both})
-    return beside
+        vars(cache).update({_ITEMS: own, "clear_cache": clear_both})
+    return own
+
+
+def known_as(cache: BaseMultiModalProcessorCache, identity: str, other: str) -> bool:
+    """Let a cached item be found under another identity too; return whether it is cached."""
+    if not cache.is_cached_item(identity):
+        return False
+    item, updates = cache.get_and_update_item(None, identity)
+    if item is not None:
+        cache.get_and_update_item((item, updates), other)
+    return item is not None
 
 
 def image_identities(processor: Any, inputs: ProcessorInputs) -> list[str]:
-    """Return vLLM's identity of each image: of its content, or given by the client.
+    """Return the identity of each image: of its content or name, and of the arguments for HF."""
+    return _identities(processor, inputs)["image"]
 
-    Until 0.31 no processor could have its own rule; from 0.32 on some do.
-    """
+
+def content_identities(processor: Any, inputs: ProcessorInputs, modality: str) -> list[str | None]:
+    """Return the identity of the content of each item, whatever its client calls it and whatever
+    arguments HF gets; None for one that is only named."""
+    items = inputs.mm_data_items[modality]
+    given = [item is not None for item in items.get_all_items_for_hash()]
+    fields = {field.name for field in dataclasses.fields(inputs)}
+    changes: dict[str, Any] = {
+        **dict.fromkeys(fields & {"hf_processor_mm_kwargs", "media_io_kwargs"}, {}),
+        "mm_data_items": inputs.mm_data_items.select({modality}),
+        "mm_uuid_items": {modality: [None if is_given else "" for is_given in given]},
+    }
+    alone = dataclasses.replace(inputs, **changes)
+    found = _identities(processor, alone)[modality]
+    return [each if is_given else None for each, is_given in zip(found, given, strict=True)]
+
+
+def _identities(processor: Any, inputs: ProcessorInputs) -> dict[str, list[str]]:
+    """Until 0.31 no processor could have its own rule; from 0.32 on some do."""
     if hasattr(processor, "_get_mm_hashes"):
-        return list(processor._get_mm_hashes(inputs)["image"])
+        own: dict[str, list[str]] = processor._get_mm_hashes(inputs)
+        return own
     info = processor.info
     algorithm = info.ctx.get_mm_config().mm_hasher_algorithm
-    return list(inputs.get_mm_hashes(info.model_id, algorithm)["image"])
-
-
-def release_touches(cache: BaseMultiModalProcessorCache) -> None:
-    """Let the cache drop again what the items of a merged request kept from being dropped.
-
-    Until 0.31 nothing is kept so.
-    """
-    if hasattr(cache, "release_sender_touches"):
-        cache.release_sender_touches()
+    return dict(inputs.get_mm_hashes(info.model_id, algorithm))

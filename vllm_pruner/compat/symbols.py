@@ -98,20 +98,34 @@ SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_SERVER, f"{_COMPAT}.processor", "vllm.config",
         "ModelConfig.get_multimodal_config ModelConfig.multimodal_config"),
     *_symbols(_SERVER, f"{_COMPAT}.processor", "vllm.multimodal.cache",
-        "MultiModalProcessorOnlyCache BaseMultiModalProcessorCache.clear_cache"),
-    *_symbols(_SERVER, _PROMPT, "vllm.multimodal.cache",
-        "BaseMultiModalProcessorCache.is_cached"),
-    *_symbols(_SERVER, f"{_COMPAT}.processor", "vllm.multimodal.cache",
+        "MultiModalProcessorOnlyCache BaseMultiModalProcessorCache.clear_cache "
+        "BaseMultiModalProcessorCache.is_cached_item "
+        "BaseMultiModalProcessorCache.get_and_update_item"),
+    *_symbols(_SERVER, f"{_COMPAT}.processor", "vllm.multimodal.parse",
+        "ModalityDataItems.get_all_items_for_hash MultiModalDataItems.select"),
+    *_symbols(_SERVER, f"{_COMPAT}.delivery", "vllm.v1.engine.core_client",
+        "InprocClient.add_request SyncMPClient.add_request AsyncMPClient.add_request_async "
+        "DPAsyncMPClient.add_request_async"),
+    *_symbols(_SERVER, f"{_COMPAT}.delivery", "vllm.v1.engine", "EngineCoreRequest.mm_features"),
+    *_symbols(_SERVER, f"{_COMPAT}.delivery", "vllm.multimodal.inputs",
+        "MultiModalFeatureSpec.data MultiModalFeatureSpec.identifier "
+        "MultiModalFeatureSpec.mm_hash"),
+    *_symbols(_SERVER, f"{_COMPAT}.delivery", "vllm.multimodal.cache",
+        "BaseMultiModalProcessorCache.touch_sender_cache_item"),
+    *_symbols(_SERVER, f"{_COMPAT}.delivery", "vllm.multimodal.cache",
         "BaseMultiModalProcessorCache.release_sender_touches", first=(0, 32)),
+    *_symbols(_SERVER, f"{_COMPAT}.key_holder",
+        "vllm.entrypoints.serve.middleware.authenticate", "AuthenticationMiddleware"),
     *_symbols(_SERVER, _PROMPT, "vllm.exceptions", "VLLMValidationError"),
     *_symbols(_SERVER, _PROMPT, "vllm.exceptions", "GenerationError", first=(0, 32)),
     *_symbols(_SERVER, _PROMPT, "vllm.multimodal.inputs",
         "MultiModalFieldConfig.batched MultiModalKwargsItem MultiModalKwargsItems.from_hf_inputs "
         "MultiModalKwargsItems.require_data PlaceholderRange.get_num_embeds"),
     *_symbols(_SERVER, _PROMPT, "vllm.multimodal.parse",
-        "ImageEmbeddingItems.get_feature_size DictEmbeddingItems MultiModalDataItems.select"),
+        "ImageEmbeddingItems.get_feature_size DictEmbeddingItems "
+        "ImageProcessorItems.get_image_size"),
     *_symbols(_SERVER, _PROMPT, f"{_PROCESSING}",
-        "BaseProcessingInfo.get_mm_max_tokens_per_item BaseProcessingInfo.parse_mm_data "
+        "BaseProcessingInfo.get_mm_max_tokens_per_item "
         "BaseProcessingInfo.get_hf_config BaseProcessingInfo.get_tokenizer "
         "InputProcessingContext.get_mm_config InputProcessingContext.model_config "
         "ProcessorInputs.prompt ProcessorInputs.mm_data_items ProcessorInputs.mm_uuid_items "
@@ -119,8 +133,7 @@ SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_SERVER, _PROMPT, f"{_PROCESSING}.processor",
         "BaseMultiModalProcessor.apply BaseMultiModalProcessor.get_dummy_inputs "
         "BaseMultiModalProcessor._cached_apply_hf_processor "
-        "BaseMultiModalProcessor._merge_mm_kwargs "
-        "BaseMultiModalProcessor._postprocess_prompt ResolvedPromptUpdate.content "
+        "ResolvedPromptUpdate.content "
         "PromptUpdateDetails.full PromptUpdateDetails.is_embed MultiModalProcessingResult.kwargs "
         "MultiModalProcessingResult.prompt_updates"),
     *_symbols(_SERVER, f"{_COMPAT}.processor", f"{_PROCESSING}.processor",

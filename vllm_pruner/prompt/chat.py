@@ -10,6 +10,8 @@ import json
 from collections.abc import AsyncGenerator, Iterable
 from typing import TYPE_CHECKING, Any
 
+from vllm_pruner import compat
+from vllm_pruner.prompt.names import of_holder
 from vllm_pruner.prompt.refusal import refusal, settings_refusal
 from vllm_pruner.settings.config import KEY
 from vllm_pruner.settings.detail import AUTO, LEVELS
@@ -20,7 +22,7 @@ from vllm_pruner.settings.server import ServerConfig
 if TYPE_CHECKING:
     from vllm.config import ModelConfig
 
-__all__ = ["USAGE", "report", "requested", "span_attributes", "take_counts"]
+__all__ = ["USAGE", "rename", "report", "requested", "span_attributes", "take_counts"]
 
 USAGE = "visual_tokens"
 """The field of `usage`: `{"original": tokens of all images, "kept": of these}`."""
@@ -38,8 +40,7 @@ def requested(model_config: ModelConfig, request: Any, messages: list[Any]) -> d
     Raises:
         VLLMValidationError: a 400 for the client.
     """
-    mm_config = model_config.multimodal_config
-    settings = (mm_config.mm_processor_kwargs or {}).get(KEY) if mm_config else None
+    settings = _server_settings(model_config)
     if settings is None:
         return {}
     said = getattr(request, KEY, None)
@@ -53,6 +54,19 @@ def requested(model_config: ModelConfig, request: Any, messages: list[Any]) -> d
     levels = _levels(messages)
     detail = {DETAIL: levels} if set(levels) - {AUTO} else {}
     return {**(said or {}), **detail}
+
+
+def _server_settings(model_config: ModelConfig) -> Any:
+    """The operator's, None on a server that does not prune."""
+    mm_config = model_config.multimodal_config
+    return (mm_config.mm_processor_kwargs or {}).get(KEY) if mm_config else None
+
+
+def rename(model_config: ModelConfig, messages: list[Any]) -> list[Any]:
+    """Return messages in which the names of images are those of their client alone; see `names`."""
+    if _server_settings(model_config) is None:
+        return messages
+    return of_holder(messages, compat.key_holder())
 
 
 def _levels(messages: Iterable[Any]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from vllm_pruner import compat
 from vllm_pruner.prompt import encoder_only
+from vllm_pruner.prompt.names import fresh
 from vllm_pruner.settings.config import KEY, PruneConfig
 from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.settings.server import ServerConfig
@@ -76,6 +77,11 @@ class PrunedInfo(_Info):
         """The ids of the tokens that the chat template puts around an image."""
         hf_config = self.get_hf_config()
         return frozenset(getattr(hf_config, name) for name in self.family.marks)
+
+    @staticmethod
+    def fresh_name(name: object) -> str:
+        """Return a `uuid` for an image that no cache knows; see `names.fresh`."""
+        return fresh(name)
 
     def fault(self, config: PruneConfig) -> ConfigError | None:
         """Return what is wrong with settings for this model, or None."""

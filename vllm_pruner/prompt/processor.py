@@ -9,15 +9,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from vllm.multimodal.parse import DictEmbeddingItems, ImageEmbeddingItems
 
 from vllm_pruner import compat
 from vllm_pruner.methods.faults import MethodFault
 from vllm_pruner.plan import ImagePlan
+from vllm_pruner.prompt.identities import identified, sizes_of
 from vllm_pruner.prompt.image_items import PlannedItems, hand_on
 from vllm_pruner.prompt.message_text import MessageText
+from vllm_pruner.prompt.names import Names
 from vllm_pruner.prompt.refusal import failure, refusal, settings_refusal
 from vllm_pruner.prompt.traffic import count_images
 from vllm_pruner.settings.config import KEY, PruneConfig
@@ -26,12 +28,16 @@ from vllm_pruner.settings.rules import image_configs
 
 if TYPE_CHECKING:
     from vllm.inputs import MultiModalInput
+    from vllm.multimodal.parse import ImageSize
     from vllm.multimodal.processing import ProcessorInputs, TimingContext
 
 __all__ = ["PrunedProcessor"]
 
 _DUMMY = f"{KEY}_dummy"
 """Marks the images that vLLM makes up for its memory profile, on their way into `apply`."""
+
+_OURS: Final = object()
+"""The mark, which no client can send."""
 
 
 class PrunedProcessor(PlannedItems):
@@ -43,36 +49,52 @@ class PrunedProcessor(PlannedItems):
 
     def apply(self, inputs: ProcessorInputs, timing_ctx: TimingContext) -> MultiModalInput:
         bare, requested, is_dummy = _take_settings(inputs)
+        if bare.cache is not None:
+            bare = dataclasses.replace(bare, cache=compat.item_cache(self, bare.cache))
+        bare, named = identified(self, bare, self._names)
         if not (images := bare.mm_data_items.get("image")):
-            return super().apply(bare, timing_ctx)
-        tokens = self._image_tokens(images, bare.hf_processor_mm_kwargs)
-        configs = self._resolve(requested, tokens)
-        plans = self._plans(configs, bare, is_dummy)
-        output = super().apply(hand_on(plans, bare), timing_ctx)
-        if plans:
-            _check_places(configs, tokens, output)
-            if self.info.family.item_layout is not None:
-                _check_neighbours(output)
-            _report(configs, tokens, output)
-        if not is_dummy:
-            count_images(configs, tokens, output["mm_placeholders"]["image"], plans)
+            output = super().apply(bare, timing_ctx)
+        else:
+            sizes = [known.size for known in named["image"]] if "image" in named else None
+            tokens = self._image_tokens(images, sizes, bare.hf_processor_mm_kwargs)
+            configs = self._resolve(requested, tokens)
+            plans = self._plans(configs, bare, is_dummy)
+            output = super().apply(hand_on(plans, bare), timing_ctx)
+            if plans:
+                _check_places(configs, tokens, output)
+                if self.info.family.item_layout is not None:
+                    _check_neighbours(output)
+                _report(configs, tokens, output)
+            if not is_dummy:
+                count_images(configs, tokens, output["mm_placeholders"]["image"], plans)
+        if inputs.cache is not None:
+            for items in output["mm_kwargs"].values():
+                compat.deliver_once(items, inputs.cache)
         return output
 
-    def _image_tokens(self, images: Any, mm_kwargs: Mapping[str, object]) -> list[int | None]:
-        """Return the visual tokens of each image, unpruned.
+    @cached_property
+    def _names(self) -> Names:
+        return Names()
 
-        None stands for an image that its client sent before and now only names, if they depend on
-        its size, and for embeddings whose number nothing says yet.
+    def _image_tokens(
+        self,
+        images: Any,
+        sizes: Sequence[ImageSize | None] | None,
+        mm_kwargs: Mapping[str, object],
+    ) -> list[int | None]:
+        """Return the visual tokens of each image, unpruned; None for embeddings whose number
+        nothing says yet.
+
+        Args:
+            images: vLLM's items.
+            sizes: of images that may only be named, which their names stand for.
+            mm_kwargs: the request's arguments for the processor.
         """
         if isinstance(images, DictEmbeddingItems):
             return [None] * len(images)
         if isinstance(images, ImageEmbeddingItems):
             return [images.get_feature_size(place) for place in range(len(images))]
-        sizes = [
-            images.get_image_size(place) if images.get(place) is not None else None
-            for place in range(len(images))
-        ]
-        return [self.info.image_tokens(size, mm_kwargs) for size in sizes]
+        return [self.info.image_tokens(size, mm_kwargs) for size in sizes or sizes_of(images)]
 
     def _resolve(self, requested: object, tokens: list[int | None]) -> list[PruneConfig]:
         """Return the settings of each image.
@@ -136,7 +158,7 @@ class PrunedProcessor(PlannedItems):
 
     def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> ProcessorInputs:
         inputs = super().get_dummy_inputs(*args, **kwargs)
-        marked = {**inputs.hf_processor_mm_kwargs, _DUMMY: True}
+        marked = {**inputs.hf_processor_mm_kwargs, _DUMMY: _OURS}
         return dataclasses.replace(inputs, hf_processor_mm_kwargs=marked)
 
 
@@ -144,7 +166,7 @@ def _take_settings(inputs: ProcessorInputs) -> tuple[ProcessorInputs, object, bo
     """Return the inputs without what is ours, the request's settings (None if it has none), and
     whether the images are vLLM's dummies."""
     kwargs = dict(inputs.hf_processor_mm_kwargs)
-    is_dummy = bool(kwargs.pop(_DUMMY, False))
+    is_dummy = kwargs.pop(_DUMMY, None) is _OURS
     requested = kwargs.pop(KEY, None)
     return dataclasses.replace(inputs, hf_processor_mm_kwargs=kwargs), requested, is_dummy
 

@@ -74,9 +74,8 @@ class FeatureCache:
 
         Args:
             images: identities, possibly repeated.
-            lengths: number of rows of each image. It is part of the key: a client that gives two
-                images one identity gets the first one's rows, as from vLLM's own caches, but never
-                rows of another shape.
+            lengths: number of rows of each image. It is part of the key: an image that another
+                tower's arguments made larger has its own rows.
             encode: called with indices into `images`, at most once and with each image once;
                 returns `[rows of these, ...]` for every column.
 

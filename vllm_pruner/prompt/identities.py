@@ -1,0 +1,89 @@
+"""By what vLLM's caches and ours know an item: its content, whatever a client calls it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+from vllm_pruner import compat
+from vllm_pruner.prompt.names import Known, Names, apart
+from vllm_pruner.prompt.refusal import refusal
+
+if TYPE_CHECKING:
+    from vllm.multimodal.parse import ImageSize
+    from vllm.multimodal.processing import ProcessorInputs
+
+__all__ = ["identified", "sizes_of"]
+
+
+def identified(
+    processor: Any, inputs: ProcessorInputs, names: Names
+) -> tuple[ProcessorInputs, dict[str, list[Known]]]:
+    """Return the inputs with identities of content in place of clients' names, and what the named
+    modalities hold.
+
+    Args:
+        processor: vLLM's.
+        inputs: with the cache that `compat.item_cache` returned, or without one.
+        names: what was sent before; what is sent now is added.
+
+    Raises:
+        VLLMValidationError: a 400 for the client: a name without content that stands for none.
+    """
+    uuids, known = dict(inputs.mm_uuid_items or {}), {}
+    for modality, items in inputs.mm_data_items.items():
+        called = uuids.get(modality) or ()
+        if all(name is None for name in called):
+            continue
+        contents = compat.content_identities(processor, inputs, modality)
+        sent = [
+            None if identity is None else Known(identity, size)
+            for identity, size in zip(contents, sizes_of(items), strict=True)
+        ]
+        found = [
+            _look_up(names, modality, name, each, inputs.cache)
+            for name, each in zip(called, sent, strict=True)
+        ]
+        known[modality] = [
+            _unknown(modality, place) if each is None else each for place, each in enumerate(found)
+        ]
+        uuids[modality] = [each.identity for each in known[modality]]
+    return dataclasses.replace(inputs, mm_uuid_items=uuids), known
+
+
+def sizes_of(items: Any) -> list[ImageSize | None]:
+    """Return the size of each image in pixels, None for what has none or is only named."""
+    if not hasattr(items, "get_image_size"):
+        return [None] * len(items)
+    return [
+        None if items.get(place) is None else items.get_image_size(place)
+        for place in range(len(items))
+    ]
+
+
+def _look_up(
+    names: Names, modality: str, called: str | None, sent: Known | None, cache: Any
+) -> Known | None:
+    """What is sent, under a name or not, or else what the name stands for."""
+    name, salt = ("", "") if called is None else apart(called)
+    if sent is not None and name:
+        names.note(modality, name, sent)
+    known = sent
+    if sent is None and cache is not None:
+        known = names.find(modality, name)
+    if known is None or not salt:
+        return known
+    salted = f"{known.identity}\n{salt}".encode()
+    other = hashlib.blake2b(salted, digest_size=32).hexdigest()
+    if sent is None and not compat.known_as(cache, known.identity, other):
+        return None
+    return Known(other, known.size)
+
+
+def _unknown(modality: str, place: int) -> Known:
+    raise refusal(
+        f"uuid of {modality} {place + 1} stands for nothing that this server still has, or for "
+        "different contents; allowed: the content, with or without a uuid",
+        parameter="uuid",
+    )
