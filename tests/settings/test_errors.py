@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 
+from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.errors import ConfigError, SettingError
 
 FLAGS = {"rate": "--prune-rate", "tokens": "--prune-tokens", "limits": "--prune-limits"}
@@ -46,6 +47,15 @@ def test_each_edge_has_its_own_names(error, at_start, at_request) -> None:
     assert error.at_start(FLAGS) == at_start
     assert error.at_request() == at_request
     assert str(error) == error.at_start()
+
+
+@pytest.mark.parametrize("settings", ["M" * 1_000_000, {"method": "M" * 1_000_000}, {"M" * 200: 1}])
+def test_what_is_echoed_is_cut(settings) -> None:
+    with pytest.raises(ConfigError) as caught:
+        PruneConfig.parse(settings)
+    told = caught.value.at_request()
+    assert "M" * 99 in told
+    assert "M" * 101 not in told
 
 
 def test_a_fault_comes_whole_from_another_process() -> None:

@@ -15,7 +15,7 @@ from vllm_pruner.prompt.names import of_holder
 from vllm_pruner.prompt.refusal import refusal, settings_refusal
 from vllm_pruner.settings.config import KEY
 from vllm_pruner.settings.detail import AUTO, LEVELS
-from vllm_pruner.settings.errors import ConfigError
+from vllm_pruner.settings.errors import ConfigError, SettingError
 from vllm_pruner.settings.rules import DETAIL, check
 from vllm_pruner.settings.server import ServerConfig
 
@@ -89,7 +89,7 @@ def _level(part: dict[str, Any]) -> str:
     # Chat completions have it beside the URL, the Responses API beside the type.
     level = (image if isinstance(image, dict) else part).get("detail") or AUTO
     if level not in LEVELS:
-        raise refusal(f"{KEY}: image_url.detail is {level!r}; allowed: {', '.join(LEVELS)}")
+        raise settings_refusal(SettingError("image_url.detail", repr(level), ", ".join(LEVELS)))
     return str(level)
 
 

@@ -17,7 +17,7 @@ from vllm_pruner import methods
 from vllm_pruner.methods import foreign
 from vllm_pruner.methods.base import Method, Options
 from vllm_pruner.methods.budget import Budget
-from vllm_pruner.settings.errors import ConfigError, SettingError
+from vllm_pruner.settings.errors import ConfigError, SettingError, shown
 from vllm_pruner.settings.limits import MethodName, Rate
 from vllm_pruner.settings.validation import check_method_name, parse_options, validate
 
@@ -67,7 +67,9 @@ class PruneConfig(BaseModel):
     def _one_budget(cls, data: Any) -> Any:
         """Fill in the default rate; refuse a rate beside a number of tokens."""
         if not isinstance(data, Mapping):
-            raise ConfigError(f"settings are {data!r}; allowed: an object such as {{'rate': 0.9}}")
+            raise ConfigError(
+                f"settings are {shown(repr(data))}; allowed: an object such as {{'rate': 0.9}}"
+            )
         if data.get("rate") is not None and data.get("tokens") is not None:
             tokens = ("tokens", repr(data["tokens"]))
             raise SettingError("rate", repr(data["rate"]), "one of the two", beside=tokens)

@@ -6,9 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-__all__ = ["ConfigError", "SettingError"]
+__all__ = ["ConfigError", "SettingError", "shown"]
 
 _KEYS: Mapping[str, str] = MappingProxyType({})
+_LONGEST = 100
+
+
+def shown(text: str) -> str:
+    """Return what a client or operator sent as a sentence shows it: no more than its beginning."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 class ConfigError(ValueError):
@@ -36,7 +42,7 @@ class SettingError(ConfigError):
     """Dotted for a key inside another, such as `limits.max_rate`."""
 
     value: str
-    """As the sentence shows it."""
+    """As the sentence shows it, `shown` apart."""
 
     allowed: str | None
     """What could stand there; None if `fault` says so."""
@@ -63,7 +69,9 @@ class SettingError(ConfigError):
 
     def _render(self, names: Mapping[str, str], allowed: str, bounds: str) -> str:
         pairs = [(self.key, self.value), *([self.beside] if self.beside else [])]
-        subject = " and ".join(f"{_rename(key, names)} is {value}" for key, value in pairs)
+        subject = " and ".join(
+            f"{_rename(shown(key), names)} is {shown(value)}" for key, value in pairs
+        )
         end = "" if self.allowed is None else f"; {allowed}: {self.allowed}{bounds}"
         return f"{subject}{self.fault}{end}"
 
