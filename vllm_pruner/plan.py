@@ -13,12 +13,12 @@ from typing import Any, ClassVar
 
 import torch
 
-from vllm_pruner.settings.config import KEY, PruneConfig
+from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.keys import PLAN_IMAGE, PLAN_SETTINGS, PLAN_TEXT
 
 __all__ = ["FIELDS", "ImagePlan"]
 
-_IMAGE, _TEXT = f"{KEY}_image", f"{KEY}_text"
-FIELDS = (KEY, _IMAGE, _TEXT)
+FIELDS = (PLAN_SETTINGS, PLAN_IMAGE, PLAN_TEXT)
 """Names of the fields."""
 
 
@@ -53,9 +53,9 @@ class ImagePlan:
     def fields(self) -> dict[str, torch.Tensor]:
         """Return the plan as tensors, by field name."""
         return {
-            KEY: _to_tensor(self.config.canonical()),
-            _IMAGE: _to_tensor(self.image),
-            _TEXT: torch.tensor(self.text, dtype=torch.int64),
+            PLAN_SETTINGS: _to_tensor(self.config.canonical()),
+            PLAN_IMAGE: _to_tensor(self.image),
+            PLAN_TEXT: torch.tensor(self.text, dtype=torch.int64),
         }
 
     @classmethod

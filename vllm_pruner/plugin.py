@@ -17,8 +17,9 @@ from vllm_pruner import compat, envs
 from vllm_pruner.methods.faults import MethodFault
 from vllm_pruner.settings import cli
 from vllm_pruner.settings.bounds import fault_on
-from vllm_pruner.settings.config import KEY, PruneConfig, names_budget
+from vllm_pruner.settings.config import PruneConfig, names_budget
 from vllm_pruner.settings.errors import ConfigError
+from vllm_pruner.settings.keys import KEY, settings_in
 from vllm_pruner.settings.server import ServerConfig
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def _fold_arguments(engine_args: EngineArgs, args: argparse.Namespace) -> None:
 
 def _configure(engine_args: EngineArgs, original: Callable[[], ModelConfig]) -> ModelConfig:
     """Build the model configuration, with the pruning class in place of the stock one."""
-    settings = (engine_args.mm_processor_kwargs or {}).get(KEY)
+    settings = settings_in(engine_args)
     if settings is None:
         return original()
     if envs.disabled():

@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import HTTPException
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 
-from vllm_pruner.settings.config import KEY
+from vllm_pruner.settings.keys import KEY
 from vtprune_server.protocol import Answer, CompareRequest, CompareResponse
 from vtprune_server.surface import Surface
 
@@ -88,5 +88,5 @@ def _with_fresh_images(surface: Surface, messages: list[dict[str, Any]]) -> list
         content = message.get("content")
         for part in content if isinstance(content, list) else []:
             if isinstance(part, dict) and part.get("type") == "image_url":
-                part["uuid"] = surface.processor_info.fresh_name(part.get("uuid"))
+                part["uuid"] = surface.image_info.fresh_name(part.get("uuid"))
     return messages

@@ -22,7 +22,7 @@ async def describe_config(surface: Surface) -> ConfigResponse:
     return ConfigResponse(
         model=str(model_config.served_model_name or model_config.model),
         architecture=str(model_config.architecture),
-        visual_tokens=surface.processor_info.get_max_image_tokens(),
+        visual_tokens=surface.image_info.get_max_image_tokens(),
         settings=surface.config.model_dump(exclude_none=True),
         versions={name: found for name in _PACKAGES if (found := _version(name))},
         implementation=await surface.ask_worker("vtprune_implementation"),
@@ -44,11 +44,11 @@ def describe_methods(surface: Surface) -> MethodsResponse:
 def _card(surface: Surface, name: str) -> MethodCard:
     method = methods.get(name)
     alone = PruneConfig(method=name)
-    fault = method_fault(surface.config.limits, name) or surface.processor_info.fault(alone)
+    fault = method_fault(surface.config.limits, name) or surface.image_info.fault(alone)
     return MethodCard(
         name=name,
         allowed=fault is None,
-        refused=fault and fault.at_request(),
+        refused=None if fault is None else fault.at_request(),
         reads_text=method.needs_text,
         description=_summary(method),
         options=method.options.model_json_schema(),

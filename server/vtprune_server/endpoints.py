@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vllm_pruner import envs
-from vllm_pruner.settings.config import KEY
+from vllm_pruner.settings.keys import settings_in
 from vllm_pruner.settings.server import ServerConfig
 from vtprune_server.access import Access
 from vtprune_server.canary import check_vllm
@@ -26,7 +26,7 @@ __all__ = ["Endpoints"]
 class Endpoints:
     """vtprune's routes, as `vllm.plugins.endpoint_plugins.interface.EndpointPlugin`."""
 
-    name = KEY
+    name = "vtprune"
     required_tasks: tuple[SupportedTask, ...] | None = ("generate",)
 
     def attach_router(self, app: FastAPI) -> None:
@@ -45,8 +45,7 @@ class Endpoints:
         state.vtprune = None
         if engine_client is None:
             return
-        mm_config = engine_client.model_config.multimodal_config
-        settings = (mm_config.mm_processor_kwargs or {}).get(KEY) if mm_config else None
+        settings = settings_in(engine_client.model_config.multimodal_config)
         if settings is not None:
             state.vtprune = Surface(engine_client, state, ServerConfig.parse(settings))
             if envs.canary():

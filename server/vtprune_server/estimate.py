@@ -7,9 +7,9 @@ from vllm.exceptions import VLLMValidationError
 from vllm.multimodal.parse import ImageSize
 
 from vllm_pruner.methods.faults import MethodFault
-from vllm_pruner.settings.config import KEY
 from vllm_pruner.settings.errors import ConfigError
-from vllm_pruner.settings.rules import DETAIL, image_configs
+from vllm_pruner.settings.keys import KEY
+from vllm_pruner.settings.rules import DETAIL, resolve
 from vtprune_server.protocol import EstimateRequest, EstimateResponse, ImageEstimate
 from vtprune_server.surface import Surface
 
@@ -23,13 +23,11 @@ def estimate(surface: Surface, body: EstimateRequest) -> EstimateResponse:
         VLLMValidationError: 400 for settings that a chat completion could not have either.
         HTTPException: 500 for a method of another package that names no such number.
     """
-    info = surface.processor_info
+    info = surface.image_info
     tokens = [info.image_tokens(ImageSize(image.width, image.height)) for image in body.images]
     requested = {**(body.vtprune or {}), DETAIL: [image.detail for image in body.images]}
     try:
-        configs = image_configs(surface.config, requested, tokens, info.get_max_image_tokens())
-        if fault := next(filter(None, map(info.fault, configs)), None):
-            raise fault
+        configs = resolve(info, requested, tokens)
         images = [
             ImageEstimate(original=count, kept=config.keep_count(count))
             for count, config in zip(tokens, configs, strict=True)

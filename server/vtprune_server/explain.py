@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import HTTPException
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 
-from vllm_pruner.settings.config import KEY
+from vllm_pruner.settings.keys import KEY
 from vtprune_server.overlay import draw, picture
 from vtprune_server.protocol import ExplainRequest, ExplainResponse, Explanation, View
 from vtprune_server.surface import Surface
@@ -87,8 +87,8 @@ def _explanation(surface: Surface, found: dict[str, Any], item: Any) -> Explanat
 
 def _seen(surface: Surface, item: Any, view: dict[str, Any], whole: tuple[int, int]) -> Any:
     """Return a view of an image, whose crops have `whole` rows and columns of patches."""
-    info = surface.processor_info
-    pixels = info.family.seen(info.get_hf_config(), item)
+    info = surface.image_info
+    pixels = info.seen(item)
     if not pixels.is_floating_point():
         return picture(pixels.numpy() / 255, 0.0, 1.0, view, whole)
     image_processor = info.get_hf_processor().image_processor

@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+
+from vllm_pruner.settings.rules import ModelInfo
 
 if TYPE_CHECKING:
     from starlette.datastructures import State
     from vllm.engine.protocol import EngineClient
+    from vllm.multimodal.parse import ImageSize
 
     from vllm_pruner.settings.server import ServerConfig
 
-__all__ = ["Surface"]
+__all__ = ["ImageInfo", "Surface"]
+
+
+@runtime_checkable
+class ImageInfo(ModelInfo, Protocol):
+    """What the routes ask of the model's images: `vllm_pruner.prompt.info.PrunedInfo`."""
+
+    def image_tokens(self, size: ImageSize) -> int:
+        """Return the visual tokens of an image of that many pixels, unpruned."""
+        ...
+
+    def seen(self, item: Mapping[str, Any]) -> Any:
+        """Return the pixels `[crops, 3, height, width]` that the tower gets of a processed image,
+        as a tensor."""
+        ...
+
+    def fresh_name(self, name: object) -> str:
+        """Return a client's name for an image in a form that no cache knows."""
+        ...
+
+    def get_hf_processor(self) -> Any:
+        """Return HF's processor of the model."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +61,9 @@ class Surface:
         return self.state.online_renderer
 
     @property
-    def processor_info(self) -> Any:
+    def image_info(self) -> ImageInfo:
         """What the model's multimodal processor knows of its images."""
-        return self.engine.renderer.get_mm_processor().info
+        return cast(ImageInfo, self.engine.renderer.get_mm_processor().info)
 
     async def ask_worker(self, method: str, *arguments: object) -> Any:
         """Call a method that vtprune adds to every worker; the answer of the first rank."""

@@ -22,6 +22,7 @@ from PIL import Image
 from vllm.engine.arg_utils import EngineArgs
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm_process import MODELS
+from vtprune_server.surface import ImageInfo
 
 from vllm_pruner import methods
 from vllm_pruner.families.registry import classes
@@ -29,6 +30,7 @@ from vllm_pruner.family import Family
 from vllm_pruner.layout.crop_layout import CropLayout
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.errors import ConfigError
+from vllm_pruner.settings.keys import REPORT
 
 CHECKPOINTS = [
     "demo",
@@ -200,6 +202,7 @@ def test_vllm_counts_the_tokens_of_the_layout(processor: Any, size: tuple[int, i
     assert place.is_embed is not None or place.length == place.get_num_embeds()
     assert place.get_num_embeds() == layout.tokens
     assert processor.info.image_tokens(_size(size)) == layout.tokens
+    assert isinstance(processor.info, ImageInfo), "what the server's routes ask"
     stock: Any = super(type(processor.info).__mro__[1], processor.info)
     assert stock.get_max_image_tokens() == processor.info.get_max_image_tokens() >= layout.tokens
     (item,) = output["mm_kwargs"]["image"]
@@ -225,7 +228,7 @@ def test_a_prompt_has_the_kept_count_of_placeholders(processor: Any, size: tuple
         assert place.get_num_embeds() == config.keep_count(tokens)
         run = output["prompt_token_ids"][place.offset :][: place.length]
         assert run.count(processor.info.image_token) == place.get_num_embeds()
-        assert output["vtprune"]["original"] == tokens
+        assert output[REPORT]["original"] == tokens
 
 
 @pytest.mark.server

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from vllm_pruner.settings.errors import ConfigError
-from vllm_pruner.settings.rules import check, image_configs
+from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.errors import ConfigError, SettingError
+from vllm_pruner.settings.rules import check, image_configs, resolve
 from vllm_pruner.settings.server import ServerConfig
 
 N = 576
@@ -96,6 +97,40 @@ def test_a_request_that_asks_for_nothing_is_never_out_of_bounds() -> None:
     server = {"rate": 0.75, "limits": {"min_tokens": 200}}
     assert kept(server, None, N) == [144]
     assert kept(server, {"detail": ["auto"]}, N) == [144]
+
+
+class Shrinkless:
+    """A model whose largest image has N tokens, and which leaves no image to be shrunk."""
+
+    prune_config = ServerConfig.parse(BOUNDED | {"limits": {"min_tokens": 64}})
+
+    def get_max_image_tokens(self) -> int:
+        return N
+
+    def fault(self, config: PruneConfig) -> ConfigError | None:
+        return SettingError("method", "'resize'", "others") if config.method == "resize" else None
+
+
+def test_an_image_of_unknown_size_is_judged_as_the_largest() -> None:
+    configs = resolve(Shrinkless(), {"rate": 0.875}, [None, N])
+    assert [config.keep_count(N) for config in configs] == [72, 72]
+    with pytest.raises(ConfigError, match="rate is 0.9, which keeps 58 of an image's 576 tokens"):
+        resolve(Shrinkless(), {"rate": 0.9}, [None])
+
+
+@pytest.mark.parametrize(
+    "requested, sentence",
+    [
+        ({"method": "resize"}, "method is 'resize'; allowed: others"),
+        ({"method": "resize", "tokens": 9}, "tokens is 9; allowed here: 64 or more"),
+        ({"tokens": N + 1}, "tokens is 577; allowed: 1 to 576"),
+    ],
+    ids=str,
+)
+def test_the_operator_and_the_model_may_both_refuse(requested, sentence) -> None:
+    with pytest.raises(ConfigError) as raised:
+        resolve(Shrinkless(), requested, [N])
+    assert raised.value.at_request() == sentence
 
 
 def test_settings_are_checked_without_an_image_too() -> None:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from vllm_pruner import compat
 from vllm_pruner.prompt.names import of_holder
 from vllm_pruner.prompt.refusal import refusal, settings_refusal
-from vllm_pruner.settings.config import KEY
 from vllm_pruner.settings.detail import AUTO, LEVELS
 from vllm_pruner.settings.errors import ConfigError, SettingError
+from vllm_pruner.settings.keys import COUNTS, KEY, REPORT, settings_in
 from vllm_pruner.settings.rules import DETAIL, check
 from vllm_pruner.settings.server import ServerConfig
 
@@ -27,9 +27,6 @@ __all__ = ["USAGE", "rename", "report", "requested", "span_attributes", "take_co
 USAGE = "visual_tokens"
 """The field of `usage`: `{"original": tokens of all images, "kept": of these}`."""
 
-_COUNTS = f"{KEY}_counts"
-"""Where a request object remembers its counts between its prompt and its answer."""
-
 _IMAGES = ("image_url", "input_image", "image_pil", "image_embeds")
 """Content parts that vLLM counts as images."""
 
@@ -40,12 +37,12 @@ def requested(model_config: ModelConfig, request: Any, messages: list[Any]) -> d
     Raises:
         VLLMValidationError: a 400 for the client.
     """
-    settings = _server_settings(model_config)
+    settings = settings_in(model_config.multimodal_config)
     if settings is None:
         return {}
     said = getattr(request, KEY, None)
     if said is not None:
-        if KEY in (getattr(request, "mm_processor_kwargs", None) or {}):
+        if settings_in(request) is not None:
             raise refusal(f"{KEY}: settings are given twice; allowed: in the body or in its kwargs")
         try:  # also for a request without an image, which no processor will look at
             check(ServerConfig.parse(settings), said)
@@ -56,15 +53,9 @@ def requested(model_config: ModelConfig, request: Any, messages: list[Any]) -> d
     return {**(said or {}), **detail}
 
 
-def _server_settings(model_config: ModelConfig) -> Any:
-    """The operator's, None on a server that does not prune."""
-    mm_config = model_config.multimodal_config
-    return (mm_config.mm_processor_kwargs or {}).get(KEY) if mm_config else None
-
-
 def rename(model_config: ModelConfig, messages: list[Any]) -> list[Any]:
     """Return messages in which the names of images are those of their client alone; see `names`."""
-    if _server_settings(model_config) is None:
+    if settings_in(model_config.multimodal_config) is None:
         return messages
     return of_holder(messages, compat.key_holder())
 
@@ -95,8 +86,8 @@ def _level(part: dict[str, Any]) -> str:
 
 def take_counts(request: Any, engine_input: Any) -> None:
     """Note on the request how many visual tokens its images have and how many are kept."""
-    if (told := engine_input.get(KEY)) is not None:
-        setattr(request, _COUNTS, {"original": told["original"], "kept": _kept(engine_input)})
+    if (told := engine_input.get(REPORT)) is not None:
+        setattr(request, COUNTS, {"original": told["original"], "kept": _kept(engine_input)})
 
 
 def _kept(engine_input: Any) -> int:
@@ -109,23 +100,23 @@ def span_attributes(engine_input: Any) -> dict[str, Any]:
 
     The rate is what became of all images of the request together, whatever was asked for.
     """
-    told = engine_input.get(KEY) if isinstance(engine_input, dict) else None
+    told = engine_input.get(REPORT) if isinstance(engine_input, dict) else None
     if told is None:
         return {}
     original, kept = told["original"], _kept(engine_input)
     return {
-        f"{KEY}.images": len(engine_input["mm_placeholders"]["image"]),
-        f"{KEY}.visual_tokens.original": original,
-        f"{KEY}.visual_tokens.kept": kept,
-        f"{KEY}.method": told["method"],
-        f"{KEY}.rate": 1 - kept / original,
+        "vtprune.images": len(engine_input["mm_placeholders"]["image"]),
+        "vtprune.visual_tokens.original": original,
+        "vtprune.visual_tokens.kept": kept,
+        "vtprune.method": told["method"],
+        "vtprune.rate": 1 - kept / original,
     }
 
 
 def report(request: Any, answer: Any) -> Any:
     """Return the answer to a chat completion or a Responses request, with the counts in its usage
     if it was pruned."""
-    counts = (request.model_extra or {}).pop(_COUNTS, None)
+    counts = (request.model_extra or {}).pop(COUNTS, None)
     if counts is None:
         return answer
     if isinstance(answer, AsyncGenerator):

@@ -20,6 +20,7 @@ from vllm.multimodal.inputs import (
 from vllm.multimodal.processing.processor import MultiModalProcessingResult
 
 from vllm_pruner.plan import FIELDS, ImagePlan
+from vllm_pruner.settings.keys import PLANS
 
 if TYPE_CHECKING:
     from vllm.model_executor.models.llava import LlavaMultiModalProcessor
@@ -35,23 +36,20 @@ else:
 
 __all__ = ["PlannedItems", "hand_on"]
 
-_PLANS = "vtprune_plans"
-"""The processor kwarg that holds a `list[ImagePlan]` between `apply` and the mixin below."""
-
 
 def hand_on(plans: list[ImagePlan], inputs: ProcessorInputs) -> ProcessorInputs:
     """Return the inputs with a plan for each image, for `PlannedItems` to take; none changes
     nothing."""
-    kwargs = {k: v for k, v in inputs.hf_processor_mm_kwargs.items() if k != _PLANS}
+    kwargs = {k: v for k, v in inputs.hf_processor_mm_kwargs.items() if k != PLANS}
     if plans:
-        kwargs[_PLANS] = plans
+        kwargs[PLANS] = plans
     return dataclasses.replace(inputs, hf_processor_mm_kwargs=kwargs)
 
 
 def _take(inputs: ProcessorInputs) -> tuple[list[ImagePlan], ProcessorInputs]:
     """Return what `hand_on` was given."""
     kwargs = dict(inputs.hf_processor_mm_kwargs)
-    plans: Any = kwargs.pop(_PLANS, [])
+    plans: Any = kwargs.pop(PLANS, [])
     return plans, dataclasses.replace(inputs, hf_processor_mm_kwargs=kwargs)
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vllm_pruner import compat
 from vllm_pruner.prompt import encoder_only
 from vllm_pruner.prompt.names import fresh
-from vllm_pruner.settings.config import KEY, PruneConfig
+from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.errors import ConfigError
+from vllm_pruner.settings.keys import KEY, settings_in
 from vllm_pruner.settings.server import ServerConfig
 
 if TYPE_CHECKING:
+    import torch
     from vllm.multimodal.parse import ImageSize
     from vllm.multimodal.processing import BaseProcessingInfo, InputProcessingContext
 
@@ -42,8 +44,7 @@ class PrunedInfo(_Info):
     prune_config: ServerConfig
 
     def __init__(self, ctx: InputProcessingContext) -> None:
-        settings = (ctx.get_mm_config().mm_processor_kwargs or {}).get(KEY, {})
-        self.prune_config = ServerConfig.parse(settings)
+        self.prune_config = ServerConfig.parse(settings_in(ctx.get_mm_config()) or {})
         stripped = compat.without_settings(ctx.model_config, KEY)
         super().__init__(dataclasses.replace(ctx, model_config=stripped))
 
@@ -51,11 +52,8 @@ class PrunedInfo(_Info):
         """Return the most visual tokens that an image has, unpruned."""
         return self.family.largest(self).tokens
 
-    def image_tokens(
-        self, size: ImageSize | None, mm_kwargs: Mapping[str, object] = _NOTHING
-    ) -> int | None:
-        """Return the visual tokens of an image, unpruned; None if they depend on its size and that
-        is not known.
+    def image_tokens(self, size: ImageSize, mm_kwargs: Mapping[str, object] = _NOTHING) -> int:
+        """Return the visual tokens of an image, unpruned.
 
         Args:
             size: in pixels, before the processor resizes it.
@@ -63,9 +61,11 @@ class PrunedInfo(_Info):
         """
         if self.family.one_layout:
             return self.get_max_image_tokens()
-        if size is None:
-            return None
         return self.family.layout(self, size.height, size.width, mm_kwargs).tokens
+
+    def seen(self, item: Mapping[str, Any]) -> torch.Tensor:
+        """Return the pixels of one processed image as the tower gets them; see `Family.seen`."""
+        return self.family.seen(self.get_hf_config(), item)
 
     @property
     def image_token(self) -> int:

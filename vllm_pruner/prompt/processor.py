@@ -22,19 +22,19 @@ from vllm_pruner.prompt.message_text import MessageText
 from vllm_pruner.prompt.names import Names
 from vllm_pruner.prompt.refusal import failure, refusal, settings_refusal
 from vllm_pruner.prompt.traffic import count_images
-from vllm_pruner.settings.config import KEY, PruneConfig
+from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.errors import ConfigError
-from vllm_pruner.settings.rules import image_configs
+from vllm_pruner.settings.keys import DUMMY, KEY, REPORT
+from vllm_pruner.settings.rules import resolve
 
 if TYPE_CHECKING:
     from vllm.inputs import MultiModalInput
     from vllm.multimodal.parse import ImageSize
     from vllm.multimodal.processing import ProcessorInputs, TimingContext
 
-__all__ = ["PrunedProcessor"]
+    from vllm_pruner.prompt.info import PrunedInfo
 
-_DUMMY = f"{KEY}_dummy"
-"""Marks the images that vLLM makes up for its memory profile, on their way into `apply`."""
+__all__ = ["PrunedProcessor"]
 
 _OURS: Final = object()
 """The mark, which no client can send."""
@@ -94,7 +94,11 @@ class PrunedProcessor(PlannedItems):
             return [None] * len(images)
         if isinstance(images, ImageEmbeddingItems):
             return [images.get_feature_size(place) for place in range(len(images))]
-        return [self.info.image_tokens(size, mm_kwargs) for size in sizes or sizes_of(images)]
+        unsized = self.info.get_max_image_tokens() if self.info.family.one_layout else None
+        return [
+            unsized if size is None else self.info.image_tokens(size, mm_kwargs)
+            for size in sizes or sizes_of(images)
+        ]
 
     def _resolve(self, requested: object, tokens: list[int | None]) -> list[PruneConfig]:
         """Return the settings of each image.
@@ -103,21 +107,13 @@ class PrunedProcessor(PlannedItems):
             VLLMValidationError: a 400 for the client, if the request's cannot be used.
             GenerationError: a 500, if a method of another package cannot.
         """
-        most = self.info.get_max_image_tokens()
-        counts = [most if count is None else count for count in tokens]
+        info: PrunedInfo = self.info
         try:
-            configs = image_configs(self.info.prune_config, requested, counts, most)
-            for config in configs:
-                if fault := self.info.fault(config):
-                    raise fault
-            for config, known in zip(configs, tokens, strict=True):
-                if known is not None:
-                    config.check_counts(known)
+            return resolve(info, requested, tokens)
         except ConfigError as error:
             raise settings_refusal(error) from None
         except MethodFault as error:
             raise failure(error) from error
-        return configs
 
     def _plans(
         self, configs: list[PruneConfig], inputs: ProcessorInputs, is_dummy: bool
@@ -158,7 +154,7 @@ class PrunedProcessor(PlannedItems):
 
     def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> ProcessorInputs:
         inputs = super().get_dummy_inputs(*args, **kwargs)
-        marked = {**inputs.hf_processor_mm_kwargs, _DUMMY: _OURS}
+        marked = {**inputs.hf_processor_mm_kwargs, DUMMY: _OURS}
         return dataclasses.replace(inputs, hf_processor_mm_kwargs=marked)
 
 
@@ -166,7 +162,7 @@ def _take_settings(inputs: ProcessorInputs) -> tuple[ProcessorInputs, object, bo
     """Return the inputs without what is ours, the request's settings (None if it has none), and
     whether the images are vLLM's dummies."""
     kwargs = dict(inputs.hf_processor_mm_kwargs)
-    is_dummy = kwargs.pop(_DUMMY, None) is _OURS
+    is_dummy = kwargs.pop(DUMMY, None) is _OURS
     requested = kwargs.pop(KEY, None)
     return dataclasses.replace(inputs, hf_processor_mm_kwargs=kwargs), requested, is_dummy
 
@@ -229,4 +225,4 @@ def _report(
     if len(known) == len(tokens):
         methods = sorted({config.method for config in configs if not config.off})
         report = {"original": sum(known), "method": ", ".join(methods)}
-        output[KEY] = report  # type: ignore[literal-required]
+        output[REPORT] = report  # type: ignore[literal-required]

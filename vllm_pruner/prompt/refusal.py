@@ -7,8 +7,8 @@ from vllm import exceptions
 from vllm.exceptions import VLLMValidationError
 
 from vllm_pruner.methods.faults import MethodFault
-from vllm_pruner.settings.config import KEY
 from vllm_pruner.settings.errors import ConfigError
+from vllm_pruner.settings.keys import KEY
 from vllm_pruner.telemetry import metrics
 
 __all__ = ["failure", "refusal", "settings_refusal"]

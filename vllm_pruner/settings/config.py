@@ -21,10 +21,7 @@ from vllm_pruner.settings.errors import ConfigError, SettingError, shown
 from vllm_pruner.settings.limits import MethodName, Rate
 from vllm_pruner.settings.validation import check_method_name, parse_options, validate
 
-__all__ = ["DEFAULT_RATE", "KEY", "PruneConfig", "names_budget"]
-
-KEY = "vtprune"
-"""Where the settings live in `mm_processor_kwargs`."""
+__all__ = ["DEFAULT_RATE", "PruneConfig", "names_budget"]
 
 DEFAULT_RATE = 8 / 9
 """64 of 576 tokens of LLaVA-1.5: VisPruner keeps 92.8 % (RESTORE's re-run) to 96.6 % (its authors)

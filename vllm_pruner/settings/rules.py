@@ -8,7 +8,7 @@ from trusted clients, straight from `mm_processor_kwargs["vtprune"]`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from vllm_pruner.settings.bounds import clamp, fault, fault_on, method_fault
 from vllm_pruner.settings.config import PruneConfig
@@ -16,9 +16,48 @@ from vllm_pruner.settings.detail import AUTO, LEVELS
 from vllm_pruner.settings.errors import ConfigError, SettingError
 from vllm_pruner.settings.server import ServerConfig
 
-__all__ = ["DETAIL", "check", "image_configs", "override"]
+__all__ = ["DETAIL", "ModelInfo", "check", "image_configs", "override", "resolve"]
 
 DETAIL = "detail"
+
+
+class ModelInfo(Protocol):
+    """What has to be known of a model to resolve settings: `prompt.info.PrunedInfo`."""
+
+    prune_config: ServerConfig
+    """The operator's settings."""
+
+    def get_max_image_tokens(self) -> int:
+        """Return the visual tokens of the largest image, unpruned."""
+        ...
+
+    def fault(self, config: PruneConfig) -> ConfigError | None:
+        """Return what is wrong with settings for this model, or None."""
+        ...
+
+
+def resolve(model: ModelInfo, requested: object, tokens: Sequence[int | None]) -> list[PruneConfig]:
+    """Return the settings of each image of a request to a model.
+
+    Args:
+        model: that is asked.
+        requested: the request's settings, None if it has none.
+        tokens: visual tokens of each image, unpruned; None if that is not known.
+
+    Raises:
+        ConfigError: the first fault of the request.
+        MethodFault: the method, of another package, names counts that cannot be.
+    """
+    most = model.get_max_image_tokens()
+    counts = [most if count is None else count for count in tokens]
+    configs = image_configs(model.prune_config, requested, counts, most)
+    for config in configs:
+        if found := model.fault(config):
+            raise found
+    for config, known in zip(configs, tokens, strict=True):
+        if known is not None:
+            config.check_counts(known)
+    return configs
 
 
 def override(config: PruneConfig, requested: object) -> PruneConfig:

@@ -18,7 +18,8 @@ from vllm_pruner import compat
 from vllm_pruner.layout.raster import arrange
 from vllm_pruner.methods.base import TOWER, Kept, Need, VisualTokens
 from vllm_pruner.plan import ImagePlan
-from vllm_pruner.settings.config import KEY, PruneConfig
+from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.keys import settings_in
 from vllm_pruner.settings.server import ServerConfig
 from vllm_pruner.tower import FEATURES, Columns, EncoderImage, Tower
 from vllm_pruner.worker.batches import Batch, Group, batches
@@ -75,8 +76,8 @@ class PrunedModel(_Model):
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         compat.check(compat.Process.ENGINE)
         super().__init__(vllm_config=vllm_config, prefix=prefix)
-        kwargs = vllm_config.model_config.get_multimodal_config().mm_processor_kwargs or {}
-        config = ServerConfig.parse(kwargs.get(KEY, {}))
+        mm_config = vllm_config.model_config.get_multimodal_config()
+        config = ServerConfig.parse(settings_in(mm_config) or {})
         info = MULTIMODAL_REGISTRY.get_processing_info(vllm_config.model_config)
         largest = self.family.largest(info)
         profiled = compat.profiled_images(vllm_config, largest.tokens)

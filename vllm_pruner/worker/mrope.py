@@ -17,7 +17,7 @@ from vllm.multimodal.inputs import PlaceholderRange
 from vllm_pruner import compat
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.layout.positions import as_placed, fill, split, unpruned, with_places
-from vllm_pruner.settings.config import KEY
+from vllm_pruner.settings.keys import PLAN_SETTINGS
 from vllm_pruner.worker.model import PrunedModel
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class MRopeModel(PrunedModel):
         self.is_multimodal_pruning_enabled = False
 
     def embed_multimodal(self, **kwargs: object) -> Any:
-        if KEY in kwargs:
+        if PLAN_SETTINGS in kwargs:
             return super().embed_multimodal(**kwargs)
         is_image = _GRIDS in kwargs
         return [as_placed(rows, is_image) for rows in super().embed_multimodal(**kwargs) or ()]
@@ -66,7 +66,7 @@ class MRopeModel(PrunedModel):
     ) -> tuple[torch.Tensor, int]:
         """Return positions `[3, prompt]`, and what decoding adds to a token's place."""
         stock: Any = super()
-        if not any(KEY in (feature.data or {}) for feature in mm_features):
+        if not any(PLAN_SETTINGS in (feature.data or {}) for feature in mm_features):
             positions, delta = stock.get_mrope_input_positions(input_tokens, mm_features)
             return positions, delta
         features = sorted(mm_features, key=lambda feature: feature.mm_position.offset)
@@ -84,7 +84,7 @@ class MRopeModel(PrunedModel):
 
     def _original_length(self, feature: MultiModalFeatureSpec) -> int:
         """Return how many placeholders an image or video has without pruning."""
-        if feature.data is None or KEY not in feature.data:
+        if feature.data is None or PLAN_SETTINGS not in feature.data:
             return feature.mm_position.length
         item = {name: field.data for name, field in feature.data.items()}
         assert self.family.item_layout is not None

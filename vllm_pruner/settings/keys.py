@@ -1,0 +1,53 @@
+"""What vtprune calls the things that it puts into vLLM's objects: one name, one payload."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = [
+    "COUNTS",
+    "DUMMY",
+    "KEY",
+    "PLANS",
+    "PLAN_IMAGE",
+    "PLAN_SETTINGS",
+    "PLAN_TEXT",
+    "REPORT",
+    "settings_in",
+]
+
+KEY = "vtprune"
+"""Settings, the only name that users write. In the engine's `mm_processor_kwargs` the operator's:
+keys of `ServerConfig`. In a request's body, or in its `mm_processor_kwargs`, the client's: keys of
+`PruneConfig`; on their way to the processor also `rules.DETAIL`. Errors begin with it."""
+
+DUMMY = f"{KEY}_dummy"
+"""In the processor's kwargs: that vLLM made the images up for its memory profile."""
+
+PLANS = f"{KEY}_plans"
+"""In the processor's kwargs: a `list[ImagePlan]`, between two mixins of one processor."""
+
+PLAN_SETTINGS = f"{KEY}_settings"
+"""A field of an image on its way to the model: the canonical text of a `PruneConfig` as bytes."""
+
+PLAN_IMAGE = f"{KEY}_image"
+"""A field of an image on its way to the model: vLLM's identity of it as bytes."""
+
+PLAN_TEXT = f"{KEY}_text"
+"""A field of an image on its way to the model: the ids of the text that asks about it."""
+
+REPORT = f"{KEY}_report"
+"""In the engine's input: `{"original": visual tokens, "method": names}`, for usage and span."""
+
+COUNTS = f"{KEY}_counts"
+"""On a request object: `{"original", "kept"}`, between its prompt and its answer."""
+
+
+def settings_in(holder: Any) -> Any:
+    """Return the settings in something's `mm_processor_kwargs`, None if there are none.
+
+    Args:
+        holder: vLLM's `EngineArgs`, a request, or its `MultiModalConfig`, which is None for a model
+            of text.
+    """
+    return (getattr(holder, "mm_processor_kwargs", None) or {}).get(KEY)
