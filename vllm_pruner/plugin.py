@@ -60,7 +60,7 @@ def _fold_arguments(engine_args: EngineArgs, args: argparse.Namespace) -> None:
     if config is None:
         return
     kwargs, settings = engine_args.mm_processor_kwargs or {}, config.model_dump(exclude_none=True)
-    if args.prune_rate is None and args.prune_tokens is None:
+    if not names_budget(cli.given(args)):
         del settings["rate"]  # the family's own, once the model is known
     if kwargs.get(KEY, settings) != settings:
         raise SystemExit(f"vtprune: --mm-processor-kwargs has {KEY!r} beside --plugin vtprune")

@@ -130,7 +130,8 @@ def test_another_plugin_is_refused_by_the_parser() -> None:
 
 
 def test_the_help_explains_every_flag_and_names_every_method() -> None:
-    parser = argparse.ArgumentParser(prog="vllm serve")
+    formatter = argparse.ArgumentDefaultsHelpFormatter  # as vLLM's is
+    parser = argparse.ArgumentParser(prog="vllm serve", formatter_class=formatter)
     cli.add_arguments(parser)
     text = " ".join(parser.format_help().split())
     ours = [action for action in parser._actions if action.dest != "help"]
@@ -147,3 +148,4 @@ def test_the_help_explains_every_flag_and_names_every_method() -> None:
     }
     assert all(action.help and action.help.endswith(".") for action in ours)
     assert ", ".join(methods.names()) in text
+    assert "(default: None)" not in text, "beside our own words"

@@ -10,23 +10,37 @@ from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.settings.server import ServerConfig
 from vllm_pruner.settings.setting import flag, settings_of
 
-__all__ = ["FLAGS", "add_arguments", "settings"]
+__all__ = ["FLAGS", "add_arguments", "given", "settings"]
 
 FLAGS = {key: flag(key) for key in ServerConfig.model_fields}
 """The flag of each key."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add vtprune's flags to vLLM's parser. Values are checked later, all in one place."""
+    """Add vtprune's flags to vLLM's parser. Values are checked later, all in one place.
+
+    A flag that is not given leaves no attribute, or vLLM's help would call its default None.
+    """
     group = parser.add_argument_group(
         "vtprune", "Visual-token pruning: answer about images from a fraction of their tokens."
     )
     group.add_argument(
-        "--plugin", choices=["vtprune"], help="Prune visual tokens. Without it nothing changes."
+        "--plugin",
+        choices=["vtprune"],
+        default=argparse.SUPPRESS,
+        help="Prune visual tokens. Without it nothing changes.",
     )
     for setting in settings_of(ServerConfig):
         text = setting.help.replace("%", "%%")  # argparse's own placeholders
-        group.add_argument(FLAGS[setting.key], metavar=setting.metavar, help=text)
+        group.add_argument(
+            FLAGS[setting.key], metavar=setting.metavar, default=argparse.SUPPRESS, help=text
+        )
+
+
+def given(args: argparse.Namespace) -> dict[str, str]:
+    """Return what the command line has of our flags, as typed, by key."""
+    texts = {key: getattr(args, f"prune_{key}", None) for key in FLAGS}
+    return {key: text for key, text in texts.items() if text is not None}
 
 
 def settings(args: argparse.Namespace) -> ServerConfig | None:
@@ -35,15 +49,14 @@ def settings(args: argparse.Namespace) -> ServerConfig | None:
     Raises:
         ConfigError: one sentence that names the flag, the value and what is allowed.
     """
-    flags = {key: getattr(args, f"prune_{key}", None) for key in FLAGS}
-    given = {key: text for key, text in flags.items() if text is not None}
+    texts = given(args)
     if getattr(args, "plugin", None) != "vtprune":
-        if given:
-            raise ConfigError(f"{FLAGS[next(iter(given))]} is given without --plugin vtprune")
+        if texts:
+            raise ConfigError(f"{FLAGS[next(iter(texts))]} is given without --plugin vtprune")
         return None
     types = {setting.key: setting.type for setting in settings_of(ServerConfig)}
     try:
-        return ServerConfig.parse({key: _value(types[key], text) for key, text in given.items()})
+        return ServerConfig.parse({key: _value(types[key], text) for key, text in texts.items()})
     except ConfigError as error:
         raise ConfigError(error.at_start(FLAGS)) from None
 
