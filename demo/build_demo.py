@@ -5,16 +5,17 @@ import hashlib
 import shutil
 from pathlib import Path
 
-from shapes import SHAPES, InternShape, QwenShape, Shape
+from shapes import SHAPES, GlmShape, InternShape, QwenShape, Shape
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_OUT = HERE.parent / ".cache" / "models"
 
 
-def build(shape: Shape | QwenShape | InternShape, folder: Path, stamp: str) -> None:
+def build(shape: Shape | QwenShape | GlmShape | InternShape, folder: Path, stamp: str) -> None:
     """Write the model beside `folder`, then put it there: a folder that exists is complete."""
     # These import transformers: seconds, not needed when fresh.
     from checkpoint import write_checkpoint
+    from glm import write_glm
     from intern import write_intern
     from qwen import write_qwen
 
@@ -23,6 +24,8 @@ def build(shape: Shape | QwenShape | InternShape, folder: Path, stamp: str) -> N
     part.mkdir(parents=True)
     if isinstance(shape, QwenShape):
         write_qwen(shape, part)
+    elif isinstance(shape, GlmShape):
+        write_glm(shape, part)
     elif isinstance(shape, InternShape):
         write_intern(shape, part)
     else:

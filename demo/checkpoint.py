@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from geometry import llava_config, pinpoints
-from safetensors.torch import save_file
 from shapes import PATCH_SIZE, Shape
 from tokenizer import BOS, EOS, PAD, chat_template, train_tokenizer, unspoken_ids
 from transformers import (
@@ -15,7 +14,7 @@ from transformers import (
     PreTrainedTokenizerFast,
     SiglipImageProcessor,
 )
-from weights import draw_weights
+from weights import draw_weights, save_weights
 
 
 def image_processor(
@@ -55,6 +54,4 @@ def write_checkpoint(shape: Shape, folder: Path) -> None:
     save_processor(shape, tokenizer, folder)
     if shape.seed is not None:
         weights = draw_weights(config, shape.seed, unspoken_ids(tokenizer))
-        file = folder / "model.safetensors"
-        save_file(weights, file, metadata={"format": "pt"})
-        file.chmod(0o644)  # safetensors writes 0600, which a container's user cannot read
+        save_weights(weights, folder)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from shapes import HEAD_SIZE, PATCH_SIZE, InternShape
 from tokenizer import VOCABULARY, train_bpe, unspoken_ids
 from transformers import (
@@ -20,7 +19,7 @@ from transformers import (
     Qwen2Config,
     Qwen2ForCausalLM,
 )
-from weights import draw_under_own_names
+from weights import draw_under_own_names, save_weights
 
 HERE = Path(__file__).parent
 SPECIAL = [
@@ -200,6 +199,4 @@ def write_intern(shape: InternShape, folder: Path) -> None:
     shapes = (save_chat if shape.chat else save_own_form)(shape, words, folder)
     head = "language_model.lm_head.weight" if shape.chat else "lm_head.weight"
     weights = draw_under_own_names(shapes, shape.seed, unspoken_ids(words), head)
-    file = folder / "model.safetensors"
-    save_file(weights, file, metadata={"format": "pt"})
-    file.chmod(0o644)  # safetensors writes 0600, which a container's user cannot read
+    save_weights(weights, folder)

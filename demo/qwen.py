@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save_file
 from shapes import HEAD_SIZE, QwenShape
 from tokenizer import VOCABULARY, train_bpe, unspoken_ids
 from transformers import (
@@ -25,7 +23,7 @@ from transformers import (
     Qwen3VLProcessor,
     Qwen3VLVideoProcessor,
 )
-from weights import draw_under_own_names
+from weights import draw_under_own_names, save_weights, shapes_of
 
 HERE = Path(__file__).parent
 SPECIAL = [
@@ -165,10 +163,5 @@ def write_qwen(shape: QwenShape, folder: Path) -> None:
     ends = {"bos_token_id": ENDOFTEXT, "eos_token_id": IM_END, "pad_token_id": ENDOFTEXT}
     GenerationConfig(**ends).save_pretrained(folder)
     save_processor(shape, words, folder)
-    with torch.device("meta"):
-        model = KINDS[shape.version][1](config)
-    shapes = {name: weight.shape for name, weight in model.state_dict().items()}
-    weights = draw_under_own_names(shapes, shape.seed, unspoken_ids(words))
-    file = folder / "model.safetensors"
-    save_file(weights, file, metadata={"format": "pt"})
-    file.chmod(0o644)  # safetensors writes 0600, which a container's user cannot read
+    shapes = shapes_of(KINDS[shape.version][1], config)
+    save_weights(draw_under_own_names(shapes, shape.seed, unspoken_ids(words)), folder)

@@ -42,6 +42,15 @@ class QwenShape:
 
 
 @dataclass(frozen=True, slots=True)
+class GlmShape:
+    """A GLM-V of true geometry, narrow."""
+
+    text_layers: int
+    seed: int
+    experts: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class InternShape:
     """An InternVL of true geometry, narrow, with small tiles."""
 
@@ -55,7 +64,7 @@ class InternShape:
     """As its authors publish it, or as transformers does."""
 
 
-SHAPES: dict[str, Shape | QwenShape | InternShape] = {
+SHAPES: dict[str, Shape | QwenShape | GlmShape | InternShape] = {
     "demo": Shape(128, 4, 256, 2, 704),
     "demo-siglip": Shape(128, 4, 256, 2, 704, tower="siglip", seed=1),
     # LLaVA-NeXT's five grids with crops of 64 tokens: an image has 192 to 336 tokens.
@@ -70,6 +79,8 @@ SHAPES: dict[str, Shape | QwenShape | InternShape] = {
     "demo-qwen2.5": QwenShape("2.5", 2, seed=3),
     "demo-qwen3": QwenShape("3", 4, seed=4),
     "demo-qwen3-moe": QwenShape("3-moe", 4, seed=5),
+    "demo-glm4v": GlmShape(2, seed=9),
+    "demo-glm4v-moe": GlmShape(3, seed=10, experts=True),
     # Up to six tiles of 36 tokens and a thumbnail: at most 252.
     "demo-internvl-chat": InternShape(2, seed=7),
     "demo-internvl": InternShape(2, seed=8, chat=False),

@@ -6,8 +6,11 @@ favourites, so that the answer hangs on which tokens are there.
 """
 
 import re
+from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -100,3 +103,15 @@ def draw_under_own_names(
             weights[name] = weights[name].transpose(1, 2).contiguous()
     weights[head][silent] = 0
     return weights
+
+
+def shapes_of(kind: Any, config: Any) -> dict[str, torch.Size]:
+    """The shapes of a model's weights by name."""
+    with torch.device("meta"):
+        return {name: weight.shape for name, weight in kind(config).state_dict().items()}
+
+
+def save_weights(weights: dict[str, torch.Tensor], folder: Path) -> None:
+    file = folder / "model.safetensors"
+    save_file(weights, file, metadata={"format": "pt"})
+    file.chmod(0o644)  # safetensors writes 0600, which a container's user cannot read

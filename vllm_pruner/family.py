@@ -101,3 +101,7 @@ class Family:
     marks: tuple[str, ...] = ()
     """Names in `hf_config` of the tokens that the chat template puts around an image. They are no
     part of the text that asks about it."""
+
+    video_marks: tuple[str, ...] = ()
+    """Names in `hf_config` of the tokens before and behind a video whose frames consist of image
+    tokens; empty where videos have a token of their own."""

@@ -48,11 +48,14 @@ def test_crops_with_newlines_take_methods_that_choose_tokens_one_by_one() -> Non
     )
 
 
-@pytest.mark.parametrize("model", ["demo-qwen2.5", "demo-qwen3"])
-def test_a_processor_that_resizes_leaves_no_shrinking_to_a_method(model: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "smaller"),
+    [("demo-qwen2.5", "max_pixels"), ("demo-qwen3", "max_pixels"), ("demo-glm4v", "size")],
+)
+def test_a_processor_that_resizes_leaves_no_shrinking_to_a_method(model: str, smaller: str) -> None:
     assert _refused(model) == {
         "resize": "method is 'resize', which shrinks the image before the tower, but the processor "
-        "of this model does that; allowed: max_pixels in mm_processor_kwargs, or another method"
+        f"of this model does that; allowed: {smaller} in mm_processor_kwargs, or another method"
     }
 
 

@@ -38,6 +38,8 @@ CHECKPOINTS = [
     "demo-next",
     "demo-internvl-chat",
     "demo-internvl",
+    "demo-glm4v",
+    "demo-glm4v-moe",
     "demo-qwen2",
     "demo-qwen2.5",
     "demo-qwen3",

@@ -65,14 +65,17 @@ def test_a_family_from_outside_is_one_like_ours(install: Install) -> None:
 
 
 def test_the_help_names_the_rates_of_the_families() -> None:
-    """As "1/2 for Qwen-VL and InternVL" and 8/9 for all others."""
+    """As "1/2 for Qwen-VL, GLM-V and InternVL" and 8/9 for all others."""
     families = [registry._load(architecture) for architecture in registry.classes()]
     halves = {each.name for each in families if each.default_rate == 1 / 2}
-    assert halves == {each.name for each in families if each.name.startswith(("qwen", "intern"))}
+    assert halves == {
+        each.name for each in families if each.name.startswith(("qwen", "glm", "intern"))
+    }
     others = {each.default_rate for each in families if each.name not in halves}
     assert others == {DEFAULT_RATE}
     (rate,) = [each for each in settings_of(ServerConfig) if each.key == "rate"]
-    assert rate.default.startswith("8/9") and rate.default.endswith("1/2 for Qwen-VL and InternVL")
+    assert rate.default.startswith("8/9")
+    assert rate.default.endswith("1/2 for Qwen-VL, GLM-V and InternVL")
 
 
 def test_two_classes_of_one_architecture_are_refused(install: Install) -> None:
@@ -108,7 +111,8 @@ def test_an_unknown_architecture_is_answered_with_those_there_are() -> None:
             SimpleNamespace(hf_config=_config("LlamaForCausalLM")), PruneConfig()
         )
     assert str(raised.value) == (
-        "architecture is LlamaForCausalLM; allowed: InternVLChatModel, "
+        "architecture is LlamaForCausalLM; allowed: Glm4vForConditionalGeneration, "
+        "Glm4vMoeForConditionalGeneration, InternVLChatModel, "
         "InternVLForConditionalGeneration, "
         "LlavaForConditionalGeneration, "
         "LlavaNextForConditionalGeneration, Qwen2VLForConditionalGeneration, "

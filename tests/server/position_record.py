@@ -11,7 +11,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -19,13 +20,37 @@ from vllm import LLM, SamplingParams
 
 WHOLE = 4096
 BUDGETS = (WHOLE, 48, 16, 7)
-START, END = "<|im_start|>", "<|im_end|>"
-PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
 SAMPLING = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True, logprobs=0)
 
 
+class Words(NamedTuple):
+    """What a family's chat template writes."""
+
+    turn: str = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+    picture: str = "<|vision_start|><|image_pad|><|vision_end|>"
+    video: str = "<|vision_start|><|video_pad|><|vision_end|>"
+
+    def prompt(self, text: str) -> str:
+        """A text that ends in `{end}` is not put into a turn, and ends in an image's tokens."""
+        opened = self.picture.rpartition("<|")[0]
+        made = text.format(picture=self.picture, video=self.video, end=opened)
+        return made if text.endswith("{end}") else self.turn.format(made)
+
+
+QWEN = Words()
+GLM = Words(
+    "[gMASK]<sop><|user|>\n{}<|assistant|>\n",
+    "<|begin_of_image|><|image|><|end_of_image|>",
+    "<|begin_of_video|><|video|><|end_of_video|>",
+)
+
+
+def words(checkpoint: str) -> Words:
+    return GLM if "glm" in Path(checkpoint).name else QWEN
+
+
 def prompt(text: str) -> str:
-    return f"{START}user\n{text}{END}\n{START}assistant\n"
+    return QWEN.prompt(text)
 
 
 def picture(seed: int, height: int, width: int) -> Image.Image:
@@ -34,6 +59,12 @@ def picture(seed: int, height: int, width: int) -> Image.Image:
 
 
 FIRST, SECOND = picture(0, 224, 336), picture(1, 420, 120)
+CLIP = np.random.default_rng(4).integers(0, 256, (4, 112, 112, 3), dtype=np.uint8)
+CLIP_FACTS = {"fps": 2.0, "total_num_frames": 4, "duration": 2.0, "do_sample_frames": False}
+CLIP_FACTS["frames_indices"] = [0, 1, 2, 3]
+FRAME = 16
+"""Tokens of two frames, where a token is 28 pixels wide."""
+
 PICTURES = {
     "wide": FIRST,
     "square": picture(1, 300, 300),
@@ -43,30 +74,36 @@ PICTURES = {
 """For `answer_record`."""
 
 CASES: dict[str, list[tuple[str, list[Image.Image], dict[str, Any]]]] = {
-    "cold": [(f"{PICTURE}What is it?", [FIRST], {"rate": 0.5})],
-    "again": [(f"{PICTURE}What is it?", [FIRST], {"rate": 0.5})],
-    "other question": [(f"{PICTURE}What is behind the trees?", [FIRST], {"rate": 0.5})],
-    "two images": [(f"See {PICTURE} and {PICTURE}, then say.", [FIRST, SECOND], {"tokens": 19})],
+    "cold": [("{picture}What is it?", [FIRST], {"rate": 0.5})],
+    "again": [("{picture}What is it?", [FIRST], {"rate": 0.5})],
+    "other question": [("{picture}What is behind the trees?", [FIRST], {"rate": 0.5})],
+    "two images": [("See {picture} and {picture}, then say.", [FIRST, SECOND], {"tokens": 19})],
     "unpruned beside pruned": [
-        (f"{PICTURE}Is it old?", [SECOND], {"rate": 0.0}),
-        (f"{PICTURE}Is it old?", [SECOND], {"rate": 0.9}),
+        ("{picture}Is it old?", [SECOND], {"rate": 0.0}),
+        ("{picture}Is it old?", [SECOND], {"rate": 0.9}),
         ("No picture at all.", [], {}),
+        ("Go on: {end}", [SECOND], {"rate": 0.0}),
     ],
-    "preempted": [(f"{PICTURE}Who? {PICTURE}Why?", [SECOND, FIRST], {"rate": 0.4})],
+    "beside a video": [
+        ("{video}Then {picture}who?", [FIRST], {"tokens": FRAME}),
+        ("{picture}Then {video}and {picture}why?", [FIRST, SECOND], {"tokens": FRAME}),
+    ],
+    "preempted": [("{picture}Who? {picture}Why?", [SECOND, FIRST], {"rate": 0.4})],
 }
 
 
 class Recorder:
     """Looks at an engine's steps."""
 
-    def __init__(self, llm: LLM) -> None:
-        self.engine = llm.llm_engine
+    def __init__(self, llm: LLM, words: Words) -> None:
+        self.engine, self._words = llm.llm_engine, words
         self._core: Any = self.engine.engine_core.engine_core
         self.scheduler = self._core.scheduler
         self._runner = self._core.model_executor.driver_worker.worker.model_runner
         self.places: dict[str, dict[int, list[int]]] = {}
         self.kept: list[tuple[int, int, list[int]]] = []
         self.importance: list[list[float]] = []
+        self.videos: list[dict[str, Any]] = []
         self._step: Any = None
         self._watch()
 
@@ -87,6 +124,18 @@ class Recorder:
                 self.kept.append((layout.rows, layout.columns, row))
             self.importance += tokens.importance.tolist()
 
+        count_positions = model.get_mrope_input_positions
+
+        def note_videos(tokens: Any, features: Any) -> Any:
+            for feature in features:
+                if feature.modality == "video":
+                    data = {name: field.data for name, field in feature.data.items()}
+                    seconds = data.get("second_per_grid_ts")
+                    grid = data["video_grid_thw"].tolist()
+                    self.videos.append({"grid": grid, "seconds": seconds and float(seconds)})
+            return count_positions(tokens, features)
+
+        model.get_mrope_input_positions = note_videos
         self._runner.execute_model = remember
         first = model.language_model.model.layers[0]
         first.register_forward_pre_hook(look, with_kwargs=True)
@@ -105,9 +154,11 @@ class Recorder:
         """Answer the requests of a case together; possibly throw them out in between."""
         self.places.clear()
         for place, (text, images, settings) in enumerate(CASES[case]):
-            request: Any = {"prompt": prompt(text)}
+            request: Any = {"prompt": self._words.prompt(text)}
             if images:
                 request["multi_modal_data"] = {"image": images}
+                if "{video}" in text:
+                    request["multi_modal_data"]["video"] = [(CLIP, CLIP_FACTS)]
                 request["mm_processor_kwargs"] = {"vtprune": settings}
             self.engine.add_request(f"{case}-{place}", request, SAMPLING)
         answers: dict[str, Any] = {}
@@ -153,7 +204,7 @@ def main() -> None:
         block_size=32,
         mm_processor_kwargs={"vtprune": {"rate": 0.5}},
     )
-    recorder, found = Recorder(llm), {}
+    recorder, found = Recorder(llm, words(sys.argv[1])), {}
     for tokens in BUDGETS:
         with budget(recorder.scheduler, tokens):
             llm.reset_prefix_cache()
@@ -161,8 +212,8 @@ def main() -> None:
                 if tokens != WHOLE and case == "cold":
                     llm.reset_prefix_cache()
                 found[f"{case}/{tokens}"] = recorder.ask(case, case == "preempted")
-    first = recorder.importance[0]
-    found = {"kept": recorder.kept, "importance": first, "found": found}
+    first, video = recorder.importance[0], recorder.videos[0]
+    found = {"kept": recorder.kept, "importance": first, "video": video, "found": found}
     print("positions", json.dumps(found))  # noqa: T201
 
 

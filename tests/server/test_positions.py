@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from forked import run
-from position_record import BUDGETS, CASES, FIRST, PICTURE, WHOLE, prompt
+from position_record import BUDGETS, CASES, FIRST, WHOLE, words
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.vision_utils import get_vision_window_index
 from vllm_process import MODELS, environment
@@ -24,6 +24,8 @@ from vllm_process import MODELS, environment
 pytestmark = pytest.mark.server
 
 MODULES = {
+    "demo-glm4v": "transformers.models.glm4v.modeling_glm4v:Glm4vModel",
+    "demo-glm4v-moe": "transformers.models.glm4v_moe.modeling_glm4v_moe:Glm4vMoeModel",
     "demo-qwen2": "transformers.models.qwen2_vl.modeling_qwen2_vl:Qwen2VLModel",
     "demo-qwen2.5": "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl:Qwen2_5_VLModel",
     "demo-qwen3": "transformers.models.qwen3_vl.modeling_qwen3_vl:Qwen3VLModel",
@@ -36,6 +38,7 @@ class Recorded:
 
     def __init__(self, checkpoint: str, found: dict[str, Any]) -> None:
         self.checkpoint, self.answers = checkpoint, found["found"]
+        self._video = found["video"]
         self.importance_of_first: list[float] = found["importance"]
         self.config: Any = AutoConfig.from_pretrained(MODELS / checkpoint)
         self._kept = {(rows, columns, len(kept)): kept for rows, columns, kept in found["kept"]}
@@ -54,9 +57,10 @@ class Recorded:
         whole: list[int] = []
         at: list[int] = []
         grids = iter([self._grids[id(image)] for image in images])
-        for token, alike in groupby(record["prompt"]):
+        prompt = record["prompt"]
+        for (token, kind), alike in groupby(zip(prompt, self._kinds(prompt), strict=True)):
             length = len(list(alike))
-            if token != self.config.image_token_id:
+            if kind != 1:
                 at += range(len(whole), len(whole) + length)
                 whole += [token] * length
                 continue
@@ -70,10 +74,29 @@ class Recorded:
         decoded = int(positions.max()) + 1 + torch.arange(len(record["answer"]))
         return torch.cat([positions[:, at].T, decoded.unsqueeze(1).expand(-1, 3)])
 
+    def _kinds(self, ids: list[int]) -> list[int]:
+        """0 for text, 1 for an image's tokens, 2 for a video's."""
+        kinds, in_video = [], False
+        for token in ids:
+            if token == getattr(self.config, "video_start_token_id", None):
+                in_video = True
+            elif token == getattr(self.config, "video_end_token_id", None):
+                in_video = False
+            is_image = token == self.config.image_token_id
+            is_video = token == self.config.video_token_id or (is_image and in_video)
+            kinds.append(2 if is_video else int(is_image))
+        return kinds
+
     def _stock(self, ids: list[int], grids: list[tuple[int, int]]) -> torch.Tensor:
         """`[3, tokens]` by transformers."""
         if not grids:
             return torch.arange(len(ids)).expand(3, -1)
+        kinds = torch.tensor([self._kinds(ids)], dtype=torch.int32)
+        videos: dict[str, Any] = {}
+        if (kinds == 2).any():
+            videos["video_grid_thw"] = torch.tensor([self._video["grid"]])
+            if (seconds := self._video["seconds"]) is not None:
+                videos["second_per_grid_ts"] = [seconds]
         module, name = MODULES[self.checkpoint].split(":")
         model = getattr(importlib.import_module(module), name)
         merge = self.config.vision_config.spatial_merge_size
@@ -83,8 +106,7 @@ class Recorded:
         stand_in.get_vision_position_ids = lambda *args, **kwargs: model.get_vision_position_ids(
             stand_in, *args, **kwargs
         )
-        kinds = (tokens == self.config.image_token_id).int()
-        positions, _ = model.get_rope_index(stand_in, tokens, kinds, image_grid_thw=thw)
+        positions, _ = model.get_rope_index(stand_in, tokens, kinds, image_grid_thw=thw, **videos)
         return torch.as_tensor(positions[:, 0])
 
     def kept_of_first(self, length: int) -> list[int]:
@@ -141,7 +163,9 @@ def test_transformers_gives_the_same_answer_to_the_kept_tokens(recorded: Recorde
     folder = MODELS / recorded.checkpoint
     model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype="float32").eval()
     inputs = AutoProcessor.from_pretrained(folder)(
-        text=[prompt(f"{PICTURE}What is it?")], images=[FIRST], return_tensors="pt"
+        text=[words(recorded.checkpoint).prompt("{picture}What is it?")],
+        images=[FIRST],
+        return_tensors="pt",
     )
     token = recorded.config.image_token_id
     ids = torch.tensor([record["prompt"] + record["answer"]])

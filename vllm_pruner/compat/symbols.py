@@ -193,6 +193,7 @@ SYMBOLS: tuple[Symbol, ...] = (
     *_qwen("qwen2_vl", "Qwen2VLForConditionalGeneration", "Qwen2VisionTransformer"),
     *_qwen("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", "Qwen2_5_VisionTransformer"),
     *_qwen("qwen3_vl", "Qwen3VLForConditionalGeneration", "Qwen3_VisionTransformer"),
+    *_qwen("glm4_1v", "Glm4vForConditionalGeneration", "Glm4vVisionTransformer"),
     *_symbols(_ENGINE, _WORKER, f"{MODELS}.interfaces",
         "SupportsMultiModalPruning.recompute_mrope_positions "
         "SupportsEncoderCudaGraph.get_encoder_cudagraph_config"),
@@ -220,6 +221,12 @@ SYMBOLS: tuple[Symbol, ...] = (
         "Qwen3VLDummyInputsBuilder Qwen3VLMultiModalProcessor Qwen3VLProcessingInfo"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.qwen3_vl_moe",
         "Qwen3VLMoeForConditionalGeneration Qwen3VLMoeProcessingInfo"),
+    *_symbols(_ENGINE, "vllm_pruner.families", _PROCESSING,
+        "InputProcessingContext.get_merged_mm_kwargs"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.glm4_1v",
+        "Glm4vDummyInputsBuilder Glm4vMoeForConditionalGeneration Glm4vMultiModalProcessor "
+        "Glm4vProcessingInfo.get_image_processor "
+        "Glm4vProcessingInfo.get_image_size_with_most_features"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.llava",
         "LlavaForConditionalGeneration.get_mm_lora_token_counts LlavaDummyInputsBuilder "
         "LlavaMultiModalProcessor LlavaProcessingInfo"),

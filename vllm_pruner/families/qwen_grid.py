@@ -82,13 +82,16 @@ def seen(hf_config: Any, item: Mapping[str, Any]) -> torch.Tensor:
     return picture.reshape(1, 3, height, width)
 
 
-def check_method(hf_config: Any, method: Method) -> None:
-    """Refuse methods that shrink the image; see `Family.check_method`."""
+def check_method(hf_config: Any, method: Method, smaller: str = "max_pixels") -> None:
+    """Refuse methods that shrink the image; see `Family.check_method`.
+
+    `smaller` is the processor's argument that does.
+    """
     if method.shrink is not None:
         why = (
             ", which shrinks the image before the tower, but the processor of this model does that"
         )
-        allowed = "max_pixels in mm_processor_kwargs, or another method"
+        allowed = f"{smaller} in mm_processor_kwargs, or another method"
         raise SettingError("method", repr(method.name), allowed, why)
 
 

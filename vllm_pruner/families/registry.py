@@ -23,6 +23,8 @@ GROUP = "vtprune.families"
 `Family` as its attribute `family`."""
 
 _BUILT_IN = {
+    "Glm4vForConditionalGeneration": "vllm_pruner.families.glm4v:PrunedGlm4v",
+    "Glm4vMoeForConditionalGeneration": "vllm_pruner.families.glm4v:PrunedGlm4vMoe",
     "InternVLChatModel": "vllm_pruner.families.internvl_chat:PrunedInternVLChat",
     "InternVLForConditionalGeneration": "vllm_pruner.families.internvl:PrunedInternVL",
     "LlavaForConditionalGeneration": "vllm_pruner.families.llava:PrunedLlava",

@@ -80,9 +80,11 @@ def fill(
         kind, row, keep = int(numbers[0, 0]), _number(numbers, 6), _number(numbers, 8)
         if kind == _OTHER_STAYS:
             continue
-        start = next(run[0] for run in rest if _may_start(run, row, keep, computed))
+        starts = (run[0] for run in rest if _may_start(run, row, keep, computed))
+        start = next(starts, None)
         if kind == _IMAGE_STAYS:
             continue
+        assert start is not None, "the prompt was checked for what could hide an image"
         places = numbers[:, :6:2] * _BASE + numbers[:, 1:6:2]
         base = positions[0, start - 1] + 1 if start else 0
         first = start + row

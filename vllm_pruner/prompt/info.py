@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +78,14 @@ class PrunedInfo(_Info):
         """The ids of the tokens that the chat template puts around an image."""
         hf_config = self.get_hf_config()
         return frozenset(getattr(hf_config, name) for name in self.family.marks)
+
+    @cached_property
+    def video_marks(self) -> Mapping[int, str]:
+        """The tokens around a video whose frames consist of image tokens, by id; of other models
+        none."""
+        hf_config, tokenizer = self.get_hf_config(), self.get_tokenizer()
+        ids = [int(getattr(hf_config, name)) for name in self.family.video_marks]
+        return {token: tokenizer.decode([token]) for token in ids}
 
     @staticmethod
     def fresh_name(name: object) -> str:

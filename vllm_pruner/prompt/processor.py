@@ -20,6 +20,7 @@ from vllm_pruner.prompt.identities import identified, sizes_of
 from vllm_pruner.prompt.image_items import PlannedItems, hand_on
 from vllm_pruner.prompt.message_text import MessageText
 from vllm_pruner.prompt.names import Names
+from vllm_pruner.prompt.places import check_counts, check_neighbours, check_video_marks
 from vllm_pruner.prompt.refusal import failure, refusal, settings_refusal
 from vllm_pruner.prompt.traffic import count_images
 from vllm_pruner.settings.config import PruneConfig
@@ -61,9 +62,10 @@ class PrunedProcessor(PlannedItems):
             plans = self._plans(configs, bare, is_dummy)
             output = super().apply(hand_on(plans, bare), timing_ctx)
             if plans:
-                _check_places(configs, tokens, output)
+                check_counts(configs, tokens, output)
                 if self.info.family.item_layout is not None:
-                    _check_neighbours(output)
+                    check_neighbours(output, self.info.image_token)
+                check_video_marks(output, self.info.video_marks)
                 _report(configs, tokens, output)
             if not is_dummy:
                 count_images(configs, tokens, output["mm_placeholders"]["image"], plans)
@@ -173,44 +175,6 @@ def _refuse_embeddings(images: Any) -> None:
             "image_embeds is given, but vtprune prunes in the encoder, which it bypasses; "
             f"allowed: an image, or {KEY} rate 0",
             parameter="image_embeds",
-        )
-
-
-def _check_places(
-    configs: Sequence[PruneConfig], tokens: Sequence[int | None], output: MultiModalInput
-) -> None:
-    """Compare the prompt's placeholders with the counts that the model will select by.
-
-    Raises:
-        RuntimeError: they differ, so this vLLM makes prompts in another way.
-    """
-    for config, original, place in zip(
-        configs, tokens, output["mm_placeholders"]["image"], strict=True
-    ):
-        if original is not None and place.get_num_embeds() != config.keep_count(original):
-            raise RuntimeError(
-                f"vtprune: vLLM placed {place.get_num_embeds()} visual tokens of an image in the "
-                f"prompt; allowed: the {config.keep_count(original)} that are kept"
-            )
-
-
-def _check_neighbours(output: MultiModalInput) -> None:
-    """Refuse images without text between and behind them, as no chat template makes them.
-
-    Where positions have several dimensions, those of a pruned image count from the text before it,
-    and those of the answer from the text behind it.
-
-    Raises:
-        VLLMValidationError: a 400 for the client.
-    """
-    places = [place for each in output["mm_placeholders"].values() for place in each]
-    ends = {place.offset + place.length for place in places}
-    last = len(output["prompt_token_ids"])
-    if last in ends or any(place.offset in ends for place in places):
-        raise refusal(
-            f"{KEY}: prompt has an image with no token between it and the next one, or at its end; "
-            f"allowed: the model's own chat template, or {KEY} rate 0",
-            parameter="prompt",
         )
 
 

@@ -47,7 +47,8 @@ class PruneConfig(BaseModel):
 
     rate: Rate | None = None
     """Fraction of each image's visual tokens removed, from 0 (off) to below 1. Default: 8/9
-    (0.8889), which keeps 64 of the 576 tokens of LLaVA-1.5; 1/2 for Qwen-VL and InternVL."""
+    (0.8889), which keeps 64 of the 576 tokens of LLaVA-1.5; 1/2 for Qwen-VL, GLM-V and
+    InternVL."""
 
     tokens: Annotated[int, Field(ge=1)] | None = None
     """Visual tokens kept of each image, instead of a rate."""

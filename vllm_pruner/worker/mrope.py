@@ -107,13 +107,22 @@ class MRopeModel(PrunedModel):
         rows, digits = zip(*map(split, multimodal_embeddings), strict=True)
         lengths = [len(each) for each in digits]
         parts = torch.cat(digits).cpu().split(lengths)  # one wait, and only where images are fed
-        runs = _runs(input_ids, self.config.image_token_id)
+        runs = _runs(self._is_image(torch.as_tensor(input_ids)))
         fill(mrope_positions, parts, runs, num_computed_tokens)
         return rows, mrope_positions, self._delta(mrope_positions, length)
 
+    def _is_image(self, ids: torch.Tensor) -> torch.Tensor:
+        """Return which tokens of a prompt are of images: `[prompt]` bool."""
+        is_image: torch.Tensor = ids == self.config.image_token_id
+        if not self.family.video_marks:
+            return is_image
+        start, end = (getattr(self.config, name) for name in self.family.video_marks)
+        depth = ((ids == start).int() - (ids == end).int()).cumsum(0)
+        return is_image.logical_and_(depth <= 0)
+
     @staticmethod
     def _delta(positions: torch.Tensor, length: int) -> int:
-        return int(positions[0, -1]) + 1 - length
+        return int(positions[:, -1].max()) + 1 - length  # of an image, if it is kept whole
 
     def get_encoder_cudagraph_config(self) -> Any:
         stock: Any = super()
@@ -127,9 +136,8 @@ def _moved(place: PlaceholderRange, offset: int, length: int) -> PlaceholderRang
     return PlaceholderRange(offset=offset, length=length)
 
 
-def _runs(ids: list[int] | torch.Tensor, token: int) -> list[tuple[int, int]]:
-    """Return start and length of each run of a token."""
-    is_image = torch.as_tensor(ids) == token
+def _runs(is_image: torch.Tensor) -> list[tuple[int, int]]:
+    """Return start and length of each run."""
     edges = torch.diff(torch.nn.functional.pad(is_image.byte(), (1, 1)).to(torch.int8)).nonzero()
     starts_and_ends: list[list[int]] = edges.view(-1, 2).tolist()
     return [(start, end - start) for start, end in starts_and_ends]

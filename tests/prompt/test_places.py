@@ -1,0 +1,66 @@
+"""What a prompt of a pruned image must not have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from vllm.exceptions import VLLMValidationError
+from vllm.multimodal.inputs import PlaceholderRange
+
+from vllm_pruner.prompt.places import check_neighbours, check_video_marks
+
+TEXT, IMAGE, START, END = 1, 9, 5, 6
+MARKS = {START: "<|begin_of_video|>", END: "<|end_of_video|>"}
+VIDEO = [START, IMAGE, IMAGE, TEXT, IMAGE, IMAGE, END]
+
+
+def _output(prompt: list[int], **places: list[tuple[int, int]]) -> Any:
+    return {
+        "prompt_token_ids": prompt,
+        "mm_placeholders": {
+            name: [PlaceholderRange(offset, length) for offset, length in each]
+            for name, each in places.items()
+        },
+    }
+
+
+def test_marks_of_videos_are_where_videos_are() -> None:
+    prompt = [TEXT, *VIDEO, TEXT, IMAGE, TEXT, *VIDEO]
+    check_video_marks(_output(prompt, image=[(9, 1)], video=[(1, 7), (11, 7)]), MARKS)
+    check_video_marks(_output([TEXT, IMAGE, TEXT], image=[(1, 1)]), MARKS)
+
+
+@pytest.mark.parametrize(
+    "around", [([START], []), ([START], [END]), ([END], [START]), ([], [END])], ids=str
+)
+def test_a_mark_around_an_image_is_refused(around: tuple[list[int], list[int]]) -> None:
+    before, behind = around
+    prompt = [*VIDEO, TEXT, *before, IMAGE, IMAGE, *behind, TEXT]
+    output = _output(prompt, image=[(8 + len(before), 2)], video=[(0, 7)])
+    with pytest.raises(VLLMValidationError, match=r"prompt has a <\|\w+\|> that is not of a video"):
+        check_video_marks(output, MARKS)
+
+
+def test_other_models_have_no_marks() -> None:
+    check_video_marks(_output([START, IMAGE, END], image=[(1, 1)]), {})
+
+
+@pytest.mark.parametrize(
+    ("prompt", "images"),
+    [
+        ([TEXT, IMAGE], [(1, 1)]),
+        ([TEXT, IMAGE, IMAGE, TEXT], [(1, 1), (2, 1)]),
+        ([TEXT, IMAGE, IMAGE, TEXT], [(1, 1)]),
+        ([IMAGE, IMAGE, IMAGE, TEXT], [(1, 2)]),
+    ],
+    ids=["end", "next", "spelled behind", "spelled before"],
+)
+def test_an_image_needs_text_around_it(prompt: list[int], images: list[tuple[int, int]]) -> None:
+    with pytest.raises(VLLMValidationError, match="no token between it and the next one"):
+        check_neighbours(_output(prompt, image=images), IMAGE)
+
+
+def test_text_around_images_is_enough() -> None:
+    check_neighbours(_output([IMAGE, TEXT, IMAGE, IMAGE, TEXT], image=[(0, 1), (2, 2)]), IMAGE)
+    check_neighbours(_output([*VIDEO, TEXT, IMAGE, TEXT], image=[(8, 1)], video=[(0, 7)]), IMAGE)

@@ -1,0 +1,87 @@
+"""The grid of GLM-V's images: Qwen-VL's, of another size.
+
+The processor bounds the pixels of two frames, since an image counts as a video of two alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from math import isqrt
+from typing import Any
+
+from transformers.models.glm4v.image_processing_glm4v import Glm4vImageProcessor, smart_resize
+from transformers.models.glm46v.image_processing_glm46v import Glm46VImageProcessor
+
+from vllm_pruner.families.qwen_grid import check_method, qwen_family
+from vllm_pruner.family import Family
+from vllm_pruner.layout.grid_layout import GridLayout
+from vllm_pruner.settings.errors import ConfigError
+
+__all__ = ["edge", "glm_family", "largest"]
+
+_BOUNDS = ("shortest_edge", "longest_edge")
+"""Least and most pixels, whatever the names say."""
+
+_LONGEST = 200
+"""Times as long as wide: more, and the processor refuses the image."""
+
+
+def largest(info: Any) -> GridLayout:
+    """Return the layout that vLLM profiles memory with; see `Family.largest`.
+
+    vLLM's own guess is a square, which may have fewer tokens than an oblong.
+    """
+    images = info.get_image_processor()
+    if not isinstance(images, Glm4vImageProcessor | Glm46VImageProcessor):
+        raise ConfigError(
+            f"image processor is {type(images).__name__}; allowed: Glm4vImageProcessor, "
+            "Glm46VImageProcessor, whose sizes of images are known"
+        )
+    _, most = _pixels(info, images, {})
+    tokens = most // (images.temporal_patch_size * edge(images) ** 2)
+    shapes = [GridLayout(rows, tokens // rows) for rows in range(1, isqrt(tokens) + 1)]
+    return max(
+        (shape for shape in shapes if shape.columns <= _LONGEST * shape.rows),
+        key=lambda shape: (shape.tokens, shape.rows),
+    )
+
+
+def layout(info: Any, height: int, width: int, mm_kwargs: Mapping[str, object]) -> GridLayout:
+    """Return the layout of an image after the processor has resized it; see `Family.layout`."""
+    images = info.get_image_processor(**mm_kwargs)
+    frames, side = images.temporal_patch_size, edge(images)
+    rows, columns = smart_resize(
+        frames, height, width, frames, side, *_pixels(info, images, mm_kwargs)
+    )
+    return GridLayout(rows // side, columns // side)
+
+
+def _pixels(info: Any, images: Any, mm_kwargs: Mapping[str, object]) -> tuple[int, int]:
+    """Return the least and the most pixels that the processor makes of an image, all frames."""
+    merged = info.ctx.get_merged_mm_kwargs(mm_kwargs)
+    size = (merged.get("images_kwargs") or {}).get("size") or merged.get("size")
+    if size is None:
+        return int(images.size.shortest_edge), int(images.size.longest_edge)
+    bounds: list[Any] = [size.get(name) for name in _BOUNDS] if isinstance(size, Mapping) else []
+    if not bounds or not all(isinstance(each, int) and each > 0 for each in bounds):
+        raise ConfigError(f"size is {size}; allowed: {' and '.join(_BOUNDS)}, whole pixels")
+    return bounds[0], bounds[1]
+
+
+def edge(images: Any) -> int:
+    """Return height and width of a token in pixels."""
+    return int(images.patch_size * images.merge_size)
+
+
+def glm_family(name: str) -> Family:
+    """Return the family of a GLM-V model."""
+    return replace(
+        qwen_family(name),
+        largest=largest,
+        layout=layout,
+        check_method=partial(check_method, smaller="size"),
+        marks=("image_start_token_id", "image_end_token_id"),
+        video_marks=("video_start_token_id", "video_end_token_id"),
+    )
