@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vllm_pruner.prompt.refusal import refusal
-from vllm_pruner.settings.config import KEY, PruneConfig
+from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.keys import KEY
 
 if TYPE_CHECKING:
     from vllm.inputs import MultiModalInput
