@@ -14,6 +14,7 @@ from vllm_process import MODELS
 from vllm_pruner import plugin
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.settings.errors import ConfigError
+from vllm_pruner.settings.keys import REPORT
 
 pytestmark = pytest.mark.server
 
@@ -43,7 +44,7 @@ def _tokens(processor: Any, height: int, width: int, **kwargs: Any) -> tuple[int
     prompt = "<|begin_of_image|><|image|><|end_of_image|>What?"
     output = processor(prompt, items, hf_processor_mm_kwargs=kwargs)
     (place,) = output["mm_placeholders"]["image"]
-    return output["vtprune"]["original"], place.length
+    return output[REPORT]["original"], place.length
 
 
 @pytest.mark.parametrize("kwargs", [{"size": _size(50)}, {"images_kwargs": {"size": _size(50)}}])
