@@ -99,7 +99,7 @@ def _create_pruned(
     if engine_args.otlp_traces_endpoint is not None:
         compat.check(compat.Process.TRACING)
     from vllm_pruner.families import registry
-    from vllm_pruner.prompt import chat, encoder_only, engine_flags
+    from vllm_pruner.prompt import chat, encoder_only, engine_flags, image_size
     from vllm_pruner.telemetry import metrics
 
     classes = registry.classes()
@@ -131,6 +131,8 @@ def _create_pruned(
     metrics.publish()
     compat.patch_chat(KEY, chat.requested, chat.take_counts, chat.rename, chat.report)
     compat.patch_delivery()
+    image_size.limit_files(config.limits)
+    compat.patch_image_header(image_size.check_file)
     compat.patch_key_holder()
     if engine_args.otlp_traces_endpoint is not None:
         compat.patch_tracing(chat.span_attributes)

@@ -7,6 +7,7 @@ from vllm.exceptions import VLLMValidationError
 from vllm.multimodal.parse import ImageSize
 
 from vllm_pruner.methods.faults import MethodFault
+from vllm_pruner.settings.bounds import size_fault
 from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.settings.keys import KEY
 from vllm_pruner.settings.rules import DETAIL, resolve
@@ -24,9 +25,12 @@ def estimate(surface: Surface, body: EstimateRequest) -> EstimateResponse:
         HTTPException: 500 for a method of another package that names no such number.
     """
     info = surface.image_info
-    tokens = [info.image_tokens(ImageSize(image.width, image.height)) for image in body.images]
+    sizes = [ImageSize(image.width, image.height) for image in body.images]
     requested = {**(body.vtprune or {}), DETAIL: [image.detail for image in body.images]}
     try:
+        if fault := next(filter(None, (size_fault(surface.config.limits, s) for s in sizes)), None):
+            raise fault
+        tokens = [info.image_tokens(size) for size in sizes]
         configs = resolve(info, requested, tokens)
         images = [
             ImageEstimate(original=count, kept=config.keep_count(count))

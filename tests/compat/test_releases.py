@@ -26,6 +26,7 @@ READ = {
     "vllm.entrypoints.openai.chat_completion.protocol:ChatCompletionRequest": (
         "more fields, all with defaults"
     ),
+    "vllm.multimodal.media.image:ImageMediaIO.load_bytes": "a budget of a request's pixels more",
     "vllm.v1.engine.core_client:DPAsyncMPClient.add_request_async": "sends earlier; no other word",
     "vllm.v1.engine.async_llm:AsyncLLM.generate": "an error more is caught; same arguments",
     "vllm.model_executor.models.internvl:InternVLMultiModalProcessor": "a class renamed in hints",

@@ -20,6 +20,7 @@ import pytest
 import torch
 from PIL import Image
 from vllm.engine.arg_utils import EngineArgs
+from vllm.exceptions import VLLMValidationError
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm_process import MODELS
 from vtprune_server.surface import ImageInfo
@@ -231,6 +232,16 @@ def test_a_prompt_has_the_kept_count_of_placeholders(processor: Any, size: tuple
         run = output["prompt_token_ids"][place.offset :][: place.length]
         assert run.count(processor.info.image_token) == place.get_num_embeds()
         assert output[REPORT]["original"] == tokens
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_an_image_that_is_no_file_is_held_against_the_limits_too(
+    processor: Any, rate: float
+) -> None:
+    """As `LLM.generate` is given them."""
+    with pytest.raises(VLLMValidationError, match="image is 501 x 1 pixels; .* max_side_ratio 500"):
+        _process(processor, {"rate": rate}, (1, 501))
 
 
 @pytest.mark.server

@@ -4,6 +4,7 @@ from vllm_pruner.compat.chat import patch_chat
 from vllm_pruner.compat.delivery import deliver_once, patch_delivery
 from vllm_pruner.compat.endpoints import enable_endpoints
 from vllm_pruner.compat.engine_args import patch_engine_args
+from vllm_pruner.compat.image_header import patch_image_header
 from vllm_pruner.compat.key_holder import key_holder, patch_key_holder
 from vllm_pruner.compat.mrope import enable_position_hook, enable_position_hook_on_cpu
 from vllm_pruner.compat.processor import (
@@ -39,6 +40,7 @@ __all__ = [
     "patch_chat",
     "patch_delivery",
     "patch_engine_args",
+    "patch_image_header",
     "patch_key_holder",
     "patch_tracing",
     "position_embedding",

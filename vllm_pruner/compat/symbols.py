@@ -114,6 +114,8 @@ SYMBOLS: tuple[Symbol, ...] = (
         "BaseMultiModalProcessorCache.touch_sender_cache_item"),
     *_symbols(_SERVER, f"{_COMPAT}.delivery", "vllm.multimodal.cache",
         "BaseMultiModalProcessorCache.release_sender_touches", first=(0, 32)),
+    *_symbols(_SERVER, f"{_COMPAT}.image_header", "vllm.multimodal.media.image",
+        "ImageMediaIO.load_bytes"),
     *_symbols(_SERVER, f"{_COMPAT}.key_holder",
         "vllm.entrypoints.serve.middleware.authenticate", "AuthenticationMiddleware"),
     *_symbols(_SERVER, _PROMPT, "vllm.exceptions", "VLLMValidationError"),

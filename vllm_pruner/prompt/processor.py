@@ -18,6 +18,7 @@ from vllm_pruner.methods.faults import MethodFault
 from vllm_pruner.plan import ImagePlan
 from vllm_pruner.prompt.identities import identified, sizes_of
 from vllm_pruner.prompt.image_items import PlannedItems, hand_on
+from vllm_pruner.prompt.image_size import check_sizes
 from vllm_pruner.prompt.message_text import MessageText
 from vllm_pruner.prompt.names import Names
 from vllm_pruner.prompt.places import check_counts, check_neighbours, check_video_marks
@@ -56,7 +57,10 @@ class PrunedProcessor(PlannedItems):
         if not (images := bare.mm_data_items.get("image")):
             output = super().apply(bare, timing_ctx)
         else:
-            sizes = [known.size for known in named["image"]] if "image" in named else None
+            known = named.get("image")
+            sizes = sizes_of(images) if known is None else [each.size for each in known]
+            if not is_dummy:
+                check_sizes(self.info.prune_config.limits, sizes)
             tokens = self._image_tokens(images, sizes, bare.hf_processor_mm_kwargs)
             configs = self._resolve(requested, tokens)
             plans = self._plans(configs, bare, is_dummy)
@@ -81,7 +85,7 @@ class PrunedProcessor(PlannedItems):
     def _image_tokens(
         self,
         images: Any,
-        sizes: Sequence[ImageSize | None] | None,
+        sizes: Sequence[ImageSize | None],
         mm_kwargs: Mapping[str, object],
     ) -> list[int | None]:
         """Return the visual tokens of each image, unpruned; None for embeddings whose number
@@ -89,7 +93,7 @@ class PrunedProcessor(PlannedItems):
 
         Args:
             images: vLLM's items.
-            sizes: of images that may only be named, which their names stand for.
+            sizes: in pixels, before the processor resizes them.
             mm_kwargs: the request's arguments for the processor.
         """
         if isinstance(images, DictEmbeddingItems):
@@ -98,8 +102,7 @@ class PrunedProcessor(PlannedItems):
             return [images.get_feature_size(place) for place in range(len(images))]
         unsized = self.info.get_max_image_tokens() if self.info.family.one_layout else None
         return [
-            unsized if size is None else self.info.image_tokens(size, mm_kwargs)
-            for size in sizes or sizes_of(images)
+            unsized if size is None else self.info.image_tokens(size, mm_kwargs) for size in sizes
         ]
 
     def _resolve(self, requested: object, tokens: list[int | None]) -> list[PruneConfig]:

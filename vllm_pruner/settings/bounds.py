@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.errors import SettingError
-from vllm_pruner.settings.limits import Limits
+from vllm_pruner.settings.limits import MOST_PIXELS, Limits
 
-__all__ = ["clamp", "fault", "fault_on", "method_fault"]
+__all__ = ["clamp", "fault", "fault_on", "method_fault", "size_fault"]
 
 
 def clamp(limits: Limits, rate: float) -> float:
@@ -45,6 +45,22 @@ def fault_on(limits: Limits, config: PruneConfig, tokens: int) -> SettingError |
     if config.tokens is not None and clamp(limits, removed) != removed:
         why = f", which removes {removed:.4f} of an image's {tokens}"
         return _error("tokens", str(config.tokens), _rates(limits), why)
+    return None
+
+
+def size_fault(limits: Limits, size: tuple[int, int] | None) -> SettingError | None:
+    """Return what is wrong with an image's size, or None.
+
+    Args:
+        size: width and height in pixels; None for more pixels than any limit allows.
+    """
+    width, height = size or (MOST_PIXELS + 1, 1)
+    if width * height > limits.max_pixels:
+        value = f"{width} x {height} pixels" if size else f"more than {MOST_PIXELS} pixels"
+        return _error("image", value, f"max_pixels {limits.max_pixels}")
+    if max(width, height) > limits.max_side_ratio * min(width, height):
+        value = f"{width} x {height} pixels"
+        return _error("image", value, f"max_side_ratio {limits.max_side_ratio:g}")
     return None
 
 

@@ -10,7 +10,7 @@ from vllm_pruner import methods
 from vllm_pruner.settings.errors import SettingError
 from vllm_pruner.settings.validation import check_method_name
 
-__all__ = ["Limits", "MethodName", "Rate"]
+__all__ = ["MOST_PIXELS", "Limits", "MethodName", "Rate"]
 
 Rate = Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)]
 """Fraction of an image's visual tokens removed."""
@@ -19,6 +19,9 @@ MethodName = Annotated[
     str, Field(json_schema_extra=lambda schema: schema.update(enum=list(methods.names())))
 ]
 """The name of an installed method for images, as `check_method_name` checks."""
+
+MOST_PIXELS = 178_956_970
+"""What Pillow opens and vLLM decodes at most."""
 
 
 class Limits(BaseModel):
@@ -41,6 +44,15 @@ class Limits(BaseModel):
 
     min_tokens: Annotated[int, Field(ge=1)] = 1
     """Visual tokens that each image keeps at least, or all of a smaller one."""
+
+    max_pixels: Annotated[int, Field(ge=1, le=MOST_PIXELS)] = 120_000_000
+    """Pixels of an image at most, before anything of it is decoded. The largest photographs of
+    telephones that are usual have 108 million."""
+
+    max_side_ratio: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 500.0
+    """The longer side of an image over the shorter one at most. Processors may bring the shorter
+    one to a size of theirs first, which makes billions of a line of pixels; of 1 x 500 one with
+    448 makes 100 million. Qwen-VL's refuse more than 200 themselves."""
 
     @model_validator(mode="after")
     def _possible(self) -> Limits:

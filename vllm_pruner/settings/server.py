@@ -28,7 +28,8 @@ class ServerConfig(PruneConfig):
 
     limits: Limits = Field(default_factory=Limits)
     """What a request may ask for, such as `{"max_rate": 0.95, "methods": ["adafv"]}`. Default:
-    anything, with vtprune's own methods and the server's."""
+    anything, with vtprune's own methods and the server's, of images up to 120 million pixels and
+    500 times as long as wide."""
 
     @model_validator(mode="before")
     @classmethod
