@@ -156,6 +156,14 @@ def test_a_refusal_leaves_nothing_that_breaks_the_next_request(
     assert answer(server, VICTIM, image, rate) == alone
 
 
+def test_a_client_cannot_write_its_own_usage(server: Server) -> None:
+    counts = {"original": 576, "kept": 0}
+    for parts in ([], [image_part(CAT)]):
+        usage = post(server, ATTACKER, parts, vtprune_counts=counts).json()["usage"]
+        assert usage.get("visual_tokens") != counts
+        assert ("visual_tokens" in usage) == bool(parts)
+
+
 def test_clients_that_hang_up_early_leave_nothing_either(server: Server) -> None:
     images = [image_part(encode(noise(32, 32, seed=seed))) for seed in range(160)]
 

@@ -40,6 +40,7 @@ def requested(model_config: ModelConfig, request: Any, messages: list[Any]) -> d
     settings = settings_in(model_config.multimodal_config)
     if settings is None:
         return {}
+    (getattr(request, "model_extra", None) or {}).pop(COUNTS, None)  # a client's own are no counts
     said = getattr(request, KEY, None)
     if said is not None:
         if settings_in(request) is not None:
