@@ -3,7 +3,8 @@
 Replaces: `ImageMediaIO.load_bytes`.
 Why: a file of some kilobytes may say that it has as many pixels as memory can hold, and vLLM
 decodes it before a processor sees it; its own bound is one of the environment, of pixels alone.
-Relies on: every file, whatever its URL, passing there, in a thread for files.
+Relies on: every file, whatever its URL, passing there, in a thread for files. What is inside an
+icon (ICO, ICNS, BLP) has a size of its own, up to Pillow's bound, that the processor refuses.
 vLLM versions: 0.31 to 0.33.
 Goes when: vLLM asks a processor, or a plugin, for the sizes that it takes.
 """
