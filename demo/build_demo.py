@@ -5,17 +5,18 @@ import hashlib
 import shutil
 from pathlib import Path
 
-from shapes import SHAPES, GlmShape, InternShape, QwenShape, Shape
+from shapes import SHAPES, AnyShape, GlmShape, IdeficsShape, InternShape, QwenShape
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_OUT = HERE.parent / ".cache" / "models"
 
 
-def build(shape: Shape | QwenShape | GlmShape | InternShape, folder: Path, stamp: str) -> None:
+def build(shape: AnyShape, folder: Path, stamp: str) -> None:
     """Write the model beside `folder`, then put it there: a folder that exists is complete."""
     # These import transformers: seconds, not needed when fresh.
     from checkpoint import write_checkpoint
     from glm import write_glm
+    from idefics import write_idefics
     from intern import write_intern
     from qwen import write_qwen
 
@@ -28,6 +29,8 @@ def build(shape: Shape | QwenShape | GlmShape | InternShape, folder: Path, stamp
         write_glm(shape, part)
     elif isinstance(shape, InternShape):
         write_intern(shape, part)
+    elif isinstance(shape, IdeficsShape):
+        write_idefics(shape, part)
     else:
         write_checkpoint(shape, part)
     (part / ".stamp").write_text(stamp)

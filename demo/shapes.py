@@ -64,7 +64,24 @@ class InternShape:
     """As its authors publish it, or as transformers does."""
 
 
-SHAPES: dict[str, Shape | QwenShape | GlmShape | InternShape] = {
+@dataclass(frozen=True, slots=True)
+class IdeficsShape:
+    """An Idefics3 or SmolVLM of true geometry, narrow, with small tiles."""
+
+    text_layers: int
+    seed: int
+    image_size: int
+    """Of a tile."""
+    scale: int
+    """Of patches whose square is a token."""
+    tiles: int
+    """On the longer side of a picture."""
+    smol: bool = True
+
+
+AnyShape = Shape | QwenShape | GlmShape | InternShape | IdeficsShape
+
+SHAPES: dict[str, AnyShape] = {
     "demo": Shape(128, 4, 256, 2, 704),
     "demo-siglip": Shape(128, 4, 256, 2, 704, tower="siglip", seed=1),
     # LLaVA-NeXT's five grids with crops of 64 tokens: an image has 192 to 336 tokens.
@@ -84,6 +101,10 @@ SHAPES: dict[str, Shape | QwenShape | GlmShape | InternShape] = {
     # Up to six tiles of 36 tokens and a thumbnail: at most 252.
     "demo-internvl-chat": InternShape(2, seed=7),
     "demo-internvl": InternShape(2, seed=8, chat=False),
+    # Up to 16 and 9 tiles of 16 tokens and a thumbnail, each with its name in front: at most 272
+    # and 160.
+    "demo-smolvlm": IdeficsShape(2, seed=9, image_size=168, scale=3, tiles=4),
+    "demo-idefics3": IdeficsShape(2, seed=10, image_size=112, scale=2, tiles=3, smol=False),
     # 201 M parameters in the decoder, 3 M in the tower: prefill costs enough to be measured.
     "bench": Shape(192, 6, 1024, 16, 2560, dtype="bfloat16", seed=None),
     # The same with 25 M and 0.8 M, for processors that do not multiply bfloat16 (no AVX-512): a

@@ -22,10 +22,10 @@ from transformers import (
 # Chosen by a sweep: lower ones repeat one word or ignore the picture, higher ones change the
 # answer at the loss of a single visual token.
 _GAINS = (
-    (r"language_model.*(q|k)_proj\.weight", 1.7),  # attention logits of standard deviation 3
+    (r"(language|text)_model.*(q|k)_proj\.weight", 1.7),  # attention logits of standard deviation 3
     (r"(q|k)_proj\.weight|attn\.qkv\.weight", 1.4),  # and 2: patches have favourites
     (
-        r"linear_(1|2)\.weight|merger.*\.weight|mlp1\.(1|3)\.weight",
+        r"linear_(1|2)\.weight|merger.*\.weight|mlp1\.(1|3)\.weight|modality_projection",
         0.7,
     ),  # visual tokens about as large as words
     (r"lm_head\.weight", 3.0),  # a clear first choice

@@ -28,7 +28,10 @@ from vtprune_server.surface import ImageInfo
 from vllm_pruner import methods
 from vllm_pruner.families.registry import classes
 from vllm_pruner.family import Family
+from vllm_pruner.layout.crop_budget import choose
 from vllm_pruner.layout.crop_layout import CropLayout
+from vllm_pruner.methods.base import VisualTokens
+from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.settings.keys import REPORT
@@ -39,6 +42,8 @@ CHECKPOINTS = [
     "demo-next",
     "demo-internvl-chat",
     "demo-internvl",
+    "demo-idefics3",
+    "demo-smolvlm",
     "demo-glm4v",
     "demo-glm4v-moe",
     "demo-qwen2",
@@ -206,11 +211,19 @@ def test_vllm_counts_the_tokens_of_the_layout(processor: Any, size: tuple[int, i
     assert place.get_num_embeds() == layout.tokens
     assert processor.info.image_tokens(_size(size)) == layout.tokens
     assert isinstance(processor.info, ImageInfo), "what the server's routes ask"
-    stock: Any = super(type(processor.info).__mro__[1], processor.info)
-    assert stock.get_max_image_tokens() == processor.info.get_max_image_tokens() >= layout.tokens
+    assert _profiled(processor) == processor.info.get_max_image_tokens() >= layout.tokens
     (item,) = output["mm_kwargs"]["image"]
     if family.item_layout is not None:
         assert family.item_layout(processor.info.get_hf_config(), item.get_data()) == layout
+
+
+def _profiled(processor: Any) -> int:
+    """The tokens of the image that stock vLLM profiles memory with: named, or of its dummy."""
+    stock: Any = super(PrunedInfo, processor.info)
+    if hasattr(stock, "get_max_image_tokens"):
+        return int(stock.get_max_image_tokens())
+    dummy = processor.get_dummy_inputs(4096, {"image": 1}, {}).mm_data_items["image"]
+    return int(processor.info.image_tokens(dummy.get_image_size(0)))
 
 
 def _size(size: tuple[int, int]) -> Any:
@@ -242,6 +255,38 @@ def test_an_image_that_is_no_file_is_held_against_the_limits_too(
     """As `LLM.generate` is given them."""
     with pytest.raises(VLLMValidationError, match="image is 501 x 1 pixels; .* max_side_ratio 500"):
         _process(processor, {"rate": rate}, (1, 501))
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("size", SIZES[3:7], ids=str)
+def test_each_run_of_placeholders_gets_the_rows_that_are_kept_of_it(
+    processor: Any, size: tuple[int, int]
+) -> None:
+    """What stands between runs says what the next one shows, so no row may slip out of its run."""
+    layout = processor.info.family.layout(processor.info, *size, {})
+    starts = torch.tensor(_runs(processor, {"rate": 0.0}, size)).cumsum(0)
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(1, layout.patches, 8, generator=generator)
+    seen = VisualTokens(features, torch.rand(1, layout.patches, generator=generator).pow(4))
+    for budget in BUDGETS:
+        settings = {"method": "attention", **budget}
+        (kept,) = choose(seen, PruneConfig.parse(settings), layout).index
+        rows = torch.bucketize(kept, starts, right=True).bincount(minlength=len(starts))
+        assert _runs(processor, settings, size) == rows.tolist()
+
+
+def _runs(processor: Any, settings: dict[str, Any], size: tuple[int, int]) -> list[int]:
+    """How many placeholders an image starts with, and how many follow each of its other tokens."""
+    output = _process(processor, settings, size)
+    (place,) = output["mm_placeholders"]["image"]
+    is_embed = [True] * place.length if place.is_embed is None else place.is_embed.tolist()
+    runs = [0]
+    for embeds in is_embed:
+        if embeds:
+            runs[-1] += 1
+        else:
+            runs.append(0)
+    return runs
 
 
 @pytest.mark.server

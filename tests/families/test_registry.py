@@ -65,17 +65,15 @@ def test_a_family_from_outside_is_one_like_ours(install: Install) -> None:
 
 
 def test_the_help_names_the_rates_of_the_families() -> None:
-    """As "1/2 for Qwen-VL, GLM-V and InternVL" and 8/9 for all others."""
+    """As "1/2 for families other than LLaVA" and 8/9 for these."""
     families = [registry._load(architecture) for architecture in registry.classes()]
     halves = {each.name for each in families if each.default_rate == 1 / 2}
-    assert halves == {
-        each.name for each in families if each.name.startswith(("qwen", "glm", "intern"))
-    }
+    assert halves == {each.name for each in families if not each.name.startswith("llava")}
     others = {each.default_rate for each in families if each.name not in halves}
     assert others == {DEFAULT_RATE}
     (rate,) = [each for each in settings_of(ServerConfig) if each.key == "rate"]
     assert rate.default.startswith("8/9")
-    assert rate.default.endswith("1/2 for Qwen-VL, GLM-V and InternVL")
+    assert rate.default.endswith("1/2 for families other than LLaVA")
 
 
 def test_two_classes_of_one_architecture_are_refused(install: Install) -> None:
@@ -112,10 +110,12 @@ def test_an_unknown_architecture_is_answered_with_those_there_are() -> None:
         )
     assert str(raised.value) == (
         "architecture is LlamaForCausalLM; allowed: Glm4vForConditionalGeneration, "
-        "Glm4vMoeForConditionalGeneration, InternVLChatModel, "
+        "Glm4vMoeForConditionalGeneration, Idefics3ForConditionalGeneration, "
+        "InternVLChatModel, "
         "InternVLForConditionalGeneration, "
         "LlavaForConditionalGeneration, "
         "LlavaNextForConditionalGeneration, Qwen2VLForConditionalGeneration, "
         "Qwen2_5_VLForConditionalGeneration, "
-        "Qwen3VLForConditionalGeneration, Qwen3VLMoeForConditionalGeneration"
+        "Qwen3VLForConditionalGeneration, Qwen3VLMoeForConditionalGeneration, "
+        "SmolVLMForConditionalGeneration"
     )

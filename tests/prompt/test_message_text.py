@@ -13,9 +13,10 @@ from vllm_pruner.prompt.message_text import MessageText
 IMAGE = {"type": "image"}
 
 
-@pytest.fixture(scope="module")
-def tokenizer() -> Any:
-    return AutoTokenizer.from_pretrained(MODELS / "demo")
+@pytest.fixture(scope="module", params=["demo", "demo-smolvlm"])
+def tokenizer(request: pytest.FixtureRequest) -> Any:
+    """One whose template takes words or parts, and one that reads parts only."""
+    return AutoTokenizer.from_pretrained(MODELS / request.param)
 
 
 def _texts(tokenizer: Any, conversation: list[dict[str, Any]]) -> list[str]:
@@ -49,7 +50,7 @@ def test_later_turns_change_nothing(tokenizer: Any) -> None:
 
 
 def test_images_of_one_message_share_what_follows_them(tokenizer: Any) -> None:
-    texts = _texts(tokenizer, [_user("First", IMAGE, "second", IMAGE, "same?")])
+    texts = _texts(tokenizer, [_user("First", IMAGE, "second ", IMAGE, "same?")])
     assert [" ".join(text.split()) for text in texts] == ["second same?", "same?"]
 
 

@@ -70,7 +70,7 @@ def answers(llm: LLM, image: str, settings: dict[str, Any] | None) -> dict[str, 
 
 
 def selected(llm: LLM, image: str) -> dict[str, Any]:
-    """What is kept of the first picture, and all rows that stock vLLM makes of it."""
+    """What is kept of the first picture and from what, and all rows that stock vLLM makes of it."""
     engine: Any = llm.llm_engine
     model = engine.engine_core.engine_core.model_executor.driver_worker.worker.model_runner.model
     found: dict[str, Any] = {}
@@ -82,7 +82,9 @@ def selected(llm: LLM, image: str) -> dict[str, Any]:
         return embed(plans, **fields)
 
     model.embed_planned = look
-    model.on_selection = lambda _tokens, index, _layout: found.update(kept=index[0])
+    model.on_selection = lambda tokens, index, _layout: found.update(
+        kept=index[0], features=tokens.features[0], importance=tokens.importance[0]
+    )
     engine.reset_prefix_cache()
     engine.reset_mm_cache()
     engine.reset_encoder_cache()

@@ -44,3 +44,13 @@ def text_part(text: str) -> dict[str, str]:
 def photo_question(index: int, text: str = "What is in this picture?") -> list[dict[str, Any]]:
     """A message about one of the bundled photographs."""
     return [image_part(PHOTOS[index % len(PHOTOS)].read_bytes()), text_part(text)]
+
+
+def cells(view: dict[str, Any]) -> np.ndarray:
+    """The mean colour `[patches, 3]` of each patch in a view's overlay, as `/explain` draws it."""
+    data = base64.b64decode(view["overlay"].removeprefix("data:image/png;base64,"))
+    drawn = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(float)
+    tall, wide = drawn.shape[0] // view["rows"], drawn.shape[1] // view["columns"]
+    whole = drawn[: tall * view["rows"], : wide * view["columns"]]
+    means = whole.reshape(view["rows"], tall, view["columns"], wide, 3).mean(axis=(1, 3))
+    return means.reshape(-1, 3)

@@ -6,23 +6,36 @@ The oracle is `transformers`: what it answers when it gets the visual rows that 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from answer_record import CASES, SETTINGS
 from forked import run
+from media import PHOTOS, cells, encode, image_part, photo_question, text_part
+from PIL import Image
 from position_record import PICTURES
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2Config, Qwen2ForCausalLM
 from vllm_process import MODELS, environment
+from vllm_server import Server
+
+import vllm_pruner
+from vllm_pruner.layout.shares import shares
 
 pytestmark = pytest.mark.server
 
-IMAGES = {"demo-internvl-chat": "<image>", "demo-internvl": "<IMG_CONTEXT>"}
+IMAGES = {
+    "demo-internvl-chat": "<image>",
+    "demo-internvl": "<IMG_CONTEXT>",
+    "demo-idefics3": "<image>",
+    "demo-smolvlm": "<image>",
+}
 """What stands for an image in a prompt, by checkpoint."""
 
 IDS = [json.dumps(each) for each in SETTINGS]
@@ -75,11 +88,32 @@ def test_the_same_answer_alone_again_together_and_in_chunks(found: Answers, sett
         assert (len(ours["prompt"]) < len(stock["prompt"])) == changed
 
 
+def test_an_offline_selection_of_the_same_features_keeps_the_same(found: Answers) -> None:
+    """In as many shares as the prompt has runs of placeholders, each as long as its run."""
+    chosen = found.pruned["selected"]
+    token = _image_token(chosen)
+    repeated = groupby(chosen["record"]["prompt"])
+    lengths = [len(list(same)) for each, same in repeated if each == token]
+    columns = [chosen[name].chunk(len(lengths)) for name in ("features", "importance")]
+    kept: list[int] = []
+    for number, (length, features, scores) in enumerate(zip(lengths, *columns, strict=True)):
+        part = vllm_pruner.select("vispruner", keep=length, features=features, importance=scores)
+        kept += (part + number * len(features)).tolist()
+    assert chosen["kept"].tolist() == kept
+
+
+def _image_token(chosen: dict[str, Any]) -> int:
+    """The token that stands for an image: no other is there so often."""
+    prompt = chosen["record"]["prompt"]
+    (token,) = {each for each in prompt if prompt.count(each) >= len(chosen["kept"])}
+    return int(token)
+
+
 def test_transformers_gives_the_same_answer_to_the_kept_rows(found: Answers) -> None:
     chosen = found.pruned["selected"]
     record, kept = chosen["record"], chosen["kept"]
     ids = torch.tensor([record["prompt"] + record["answer"]])
-    (token,) = {each for each in record["prompt"] if record["prompt"].count(each) >= len(kept)}
+    token = _image_token(chosen)
     with torch.no_grad():
         model, decoder, rows = _oracle(found.checkpoint, chosen["rows"])
         embeds = model.get_input_embeddings()(ids)
@@ -89,6 +123,69 @@ def test_transformers_gives_the_same_answer_to_the_kept_rows(found: Answers) -> 
     assert torch.equal(before.argmax(dim=-1), answer)
     logprobs = before.gather(1, answer.unsqueeze(1)).flatten()
     assert logprobs.tolist() == pytest.approx(record["logprobs"], abs=5e-3)
+
+
+@pytest.fixture(scope="module")
+def served(start_shared: Callable[..., Server]) -> Server:
+    """Tiles whose names stand between them, over HTTP."""
+    return start_shared("smolvlm", "--plugin", "vtprune", model="demo-smolvlm")
+
+
+def test_usage_prompt_and_estimate_say_what_was_kept(served: Server) -> None:
+    content = photo_question(0)
+    whole = served.ask(content, max_tokens=1, vtprune={"rate": 0})["usage"]["prompt_tokens"]
+    for settings in ({}, {"rate": 0.75}, {"tokens": 3}, {"tokens": 19, "method": "adafv"}):
+        usage = served.ask(content, max_tokens=1, vtprune=settings)["usage"]
+        counts = usage["visual_tokens"]
+        assert whole - usage["prompt_tokens"] == counts["original"] - counts["kept"] > 0
+        size = dict(zip(("width", "height"), Image.open(PHOTOS[0]).size, strict=True))
+        body = {"images": [size], "vtprune": settings}
+        told = served.client.post("/vtprune/estimate", json=body).json()
+        assert counts == {name: told[name] for name in ("original", "kept")}
+    kept = []
+    for level in ("low", "auto", "high"):
+        content[0]["image_url"]["detail"] = level
+        usage = served.ask(content, max_tokens=1, vtprune={"rate": 0.7})["usage"]
+        kept.append(usage["visual_tokens"]["kept"])
+    assert kept == sorted(set(kept))
+
+
+def test_the_overlay_of_each_tile_lies_on_its_part_of_the_picture(served: Server) -> None:
+    """Two rows of four tiles, left red and right blue, and the whole picture last."""
+    picture = Image.new("RGB", (672, 336), (200, 40, 40))
+    picture.paste((40, 40, 200), (336, 0, 672, 336))
+    content = [image_part(encode(picture), "image/png"), text_part("What?")]
+    body = {"messages": [{"role": "user", "content": content}], "overlay": True}
+    body["vtprune"] = {"rate": 0.6, "method": "random"}
+    (image,) = served.client.post("/vtprune/explain", json=body).json()["images"]
+    assert len(image["views"]) == 9
+    kept = [len(view["kept"]) for view in image["views"]]
+    assert kept == shares([16] * 9, sum(kept)) and sum(kept) == len(image["kept"])
+    for number, view in enumerate(image["views"]):
+        colours = cells(view)
+        bright = colours.max(axis=1) > 120
+        assert np.flatnonzero(bright).tolist() == view["kept"]
+        is_left = np.full(16, number % 4 < 2) if number < 8 else np.arange(16) % 4 < 2
+        redder = colours[:, 0] > colours[:, 2]
+        assert (redder == is_left)[bright].all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"tokens": 273}, "tokens is 273; allowed: 1 to 272"),
+        ({"rate": 1}, "rate is 1"),
+        ({"method": "visionzip"}, "method is 'visionzip', which works on an image of one grid"),
+    ],
+    ids=["tokens", "rate", "method"],
+)
+def test_a_bad_request_is_answered_and_the_next_one_served(
+    served: Server, settings: dict[str, Any], sentence: str
+) -> None:
+    answer = served.post(photo_question(0), vtprune=settings)
+    assert answer.status_code == 400
+    assert sentence in answer.json()["error"]["message"]
+    assert served.ask(photo_question(0), max_tokens=1)
 
 
 def _oracle(checkpoint: str, rows: torch.Tensor) -> tuple[Any, Any, torch.Tensor]:
@@ -104,8 +201,10 @@ def _oracle(checkpoint: str, rows: torch.Tensor) -> tuple[Any, Any, torch.Tensor
     model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype="float32").eval()
     processor: Any = AutoProcessor.from_pretrained(folder)
     inputs = processor(text=[processor.image_token], images=[PICTURES["wide"]], return_tensors="pt")
-    sizes = {name: inputs[name] for name in ("image_sizes",) if name in inputs}
-    features = model.model.get_image_features(inputs["pixel_values"], **sizes)
+    names = ("image_sizes", "pixel_attention_mask")
+    more = {name: inputs[name] for name in names if name in inputs}
+    features = model.model.get_image_features(inputs["pixel_values"], **more)
     made = torch.cat([each.reshape(-1, rows.shape[1]) for each in features.pooler_output])
     assert torch.allclose(made, rows, atol=1e-3), "stock vLLM and transformers differ"
-    return model, model.model.language_model, made
+    decoder = getattr(model.model, "text_model", None) or model.model.language_model
+    return model, decoder, made

@@ -186,6 +186,10 @@ SYMBOLS: tuple[Symbol, ...] = (
         "InternS1ForConditionalGeneration.embed_multimodal "
         "InternS1ForConditionalGeneration.load_weights "
         "InternS1ForConditionalGeneration.pixel_shuffle"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.idefics3",
+        "Idefics3ForConditionalGeneration._parse_and_validate_image_input "
+        "Idefics3ForConditionalGeneration.embed_multimodal "
+        "Idefics3ForConditionalGeneration.load_weights Idefics3Connector.pixel_shuffle"),
     *_symbols(_ENGINE, f"{_COMPAT}.mrope", "vllm.platforms", "current_platform"),
     *_symbols(_ENGINE, _WORKER, "vllm.multimodal.inputs",
         "PlaceholderRange.offset PlaceholderRange.length MultiModalFeatureSpec.mm_position "
@@ -213,6 +217,12 @@ SYMBOLS: tuple[Symbol, ...] = (
         "InternS1DummyInputsBuilder InternS1MultiModalProcessor "
         "InternS1ProcessingInfo.get_image_size_with_most_features "
         "InternS1ProcessingInfo.get_hf_processor"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.idefics3",
+        "Idefics3ForConditionalGeneration.get_mm_lora_token_counts Idefics3DummyInputsBuilder "
+        "Idefics3MultiModalProcessor Idefics3ProcessingInfo.get_num_image_tokens "
+        "Idefics3ProcessingInfo.get_hf_processor"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.smolvlm",
+        "SmolVLMForConditionalGeneration SmolVLMProcessingInfo"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.qwen2_vl",
         "Qwen2VLProcessingInfo._get_vision_info Qwen2VLProcessingInfo.get_image_processor "
         "Qwen2VLProcessingInfo.get_image_size_with_most_features Qwen2VLDummyInputsBuilder "

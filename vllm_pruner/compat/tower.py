@@ -1,4 +1,4 @@
-"""The inside of vLLM's vision towers: CLIP, SigLIP, InternViT and Qwen-VL's.
+"""The inside of vLLM's vision towers: CLIP, SigLIP, InternViT, Idefics3's and Qwen-VL's.
 
 Replaces: nothing.
 Why: methods read query and key of a layer, and shrunk images need other positions; vLLM's
@@ -6,7 +6,8 @@ interfaces show a tower's output only.
 Relies on: `vision_model.encoder.layers[i].self_attn.attn` being an `MMEncoderAttention`, which is
 called with query, key and value of `[images, tokens, heads * size]` each and has `num_heads` (this
 rank's) and `scale`; of InternViT, `encoder.layers[i].attn.attn` (`encoder.layer[i].attention.attn`
-in the transformers form) being one, which is called alike;
+in the transformers form) being one, which is called alike, and of Idefics3's
+`encoder.layers[i].self_attn.attn`, which is not called if the tower is given a mask of attention;
 of Qwen-VL's towers, `blocks[i].attn.attn` being one, which is called with the keywords `query` and
 `key` of `[1, patches, heads, size]`, positions applied; CLIP and SigLIP towers built only up to the
 feature layer; the whole of

@@ -1,11 +1,12 @@
-"""What the two forms of InternVL have in common: tiles one after the other, a thumbnail last.
+"""What the two forms of InternVL have in common, and Idefics3: tiles, a thumbnail last.
 
-All of an image's placeholders are one run between two marks, so any tile may keep any number.
+All placeholders of InternVL's image are one run between two marks, so any tile may keep any number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from vllm_pruner.family import Family
@@ -13,8 +14,9 @@ from vllm_pruner.layout.tile_layout import TileLayout
 from vllm_pruner.methods.base import Method, Need
 from vllm_pruner.settings.errors import SettingError
 from vllm_pruner.tower import EncoderImage, Tower
+from vllm_pruner.worker.shuffle_tower import ShuffleTower
 
-__all__ = ["check_method", "intern_family", "of_tiles"]
+__all__ = ["check_method", "intern_family", "intern_tower", "of_tiles"]
 
 _RATE = 0.5
 """A token is 2 x 2 patches already, as in Qwen-VL, and so are the tokens that a rate removes."""
@@ -40,15 +42,37 @@ def check_method(hf_config: Any, method: Method) -> None:
         raise SettingError("method", repr(method.name), allowed, why)
 
 
+def intern_tower(
+    model: Any, module: Any, projector: Any, layers: str, attention: str
+) -> ShuffleTower:
+    """Return what runs a vLLM model's tower.
+
+    Args:
+        model: has `pixel_shuffle`, `downsample_ratio` and `num_image_token`.
+        module: see `ShuffleTower`, also for what follows.
+    """
+    return ShuffleTower(
+        module,
+        projector,
+        partial(model.pixel_shuffle, scale_factor=model.downsample_ratio),
+        layers=layers,
+        attention=attention,
+        token=round(1 / model.downsample_ratio) ** 2,
+        page=model.num_image_token,
+        has_class_token=True,
+    )
+
+
 def intern_family(
     name: str,
     pixels: str,
     tokens: Callable[[Any, int, int, Mapping[str, object]], int],
     tower: Callable[[Any], Tower],
     seen: Callable[[Any, Mapping[str, Any]], Any],
+    of_tiles: Callable[[Any, int], TileLayout] = of_tiles,
     **more: Any,
 ) -> Family:
-    """Return the family of an InternVL model.
+    """Return the family of a model with InternVL's tiles.
 
     Args:
         name: of the family.
@@ -56,6 +80,7 @@ def intern_family(
         tokens: `tokens(info, height, width, mm_kwargs)`: an image's, as vLLM counts them.
         tower: see `Family`.
         seen: see `Family`; the thumbnail first.
+        of_tiles: `of_tiles(hf_config, tiles)`: the layout of that many.
         more: other fields of `Family`.
     """
 

@@ -21,7 +21,7 @@ from vllm.model_executor.models.interns1 import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.multimodal.parse import ImageSize
 
-from vllm_pruner.families.intern_tiles import intern_family
+from vllm_pruner.families.intern_tiles import intern_family, intern_tower
 from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
 from vllm_pruner.worker.model import PrunedModel
@@ -46,8 +46,8 @@ def _settings(info: Any, mm_kwargs: Mapping[str, object]) -> dict[str, Any]:
 
 def tower(model: Any) -> ShuffleTower:
     """Return what runs the tower; see `Family.tower`."""
-    projector = model.multi_modal_projector
-    return ShuffleTower(model, model.vision_tower, projector, "encoder.layer", "attention.attn")
+    parts = (model.vision_tower, model.multi_modal_projector)
+    return intern_tower(model, *parts, "encoder.layer", "attention.attn")
 
 
 def seen(hf_config: Any, item: Mapping[str, Any]) -> torch.Tensor:

@@ -49,7 +49,9 @@ def tokens(info: Any, height: int, width: int, mm_kwargs: Mapping[str, object]) 
 
 def tower(model: Any) -> ShuffleTower:
     """Return what runs the tower; see `Family.tower`."""
-    return ShuffleTower(model, model.vision_model, model.mlp1, "encoder.layers", "attn.attn")
+    return intern_tiles.intern_tower(
+        model, model.vision_model, model.mlp1, "encoder.layers", "attn.attn"
+    )
 
 
 def seen(hf_config: Any, item: Mapping[str, Any]) -> torch.Tensor:

@@ -25,6 +25,7 @@ GROUP = "vtprune.families"
 _BUILT_IN = {
     "Glm4vForConditionalGeneration": "vllm_pruner.families.glm4v:PrunedGlm4v",
     "Glm4vMoeForConditionalGeneration": "vllm_pruner.families.glm4v:PrunedGlm4vMoe",
+    "Idefics3ForConditionalGeneration": "vllm_pruner.families.idefics3:PrunedIdefics3",
     "InternVLChatModel": "vllm_pruner.families.internvl_chat:PrunedInternVLChat",
     "InternVLForConditionalGeneration": "vllm_pruner.families.internvl:PrunedInternVL",
     "LlavaForConditionalGeneration": "vllm_pruner.families.llava:PrunedLlava",
@@ -33,6 +34,7 @@ _BUILT_IN = {
     "Qwen2_5_VLForConditionalGeneration": "vllm_pruner.families.qwen2_5_vl:PrunedQwen2_5_VL",
     "Qwen3VLForConditionalGeneration": "vllm_pruner.families.qwen3_vl:PrunedQwen3VL",
     "Qwen3VLMoeForConditionalGeneration": "vllm_pruner.families.qwen3_vl:PrunedQwen3VLMoe",
+    "SmolVLMForConditionalGeneration": "vllm_pruner.families.smolvlm:PrunedSmolVLM",
 }
 
 

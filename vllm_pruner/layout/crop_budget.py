@@ -2,7 +2,8 @@
 
 `joint`: the method sees the patches of all crops as one list. `per_crop`: it sees each crop on its
 own, with a share of the budget in proportion to the crop's patches, not counting padding. If no
-crop has padding, these are the equal shares of the published LLaVA-NeXT experiments.
+crop has padding, these are the equal shares of the published LLaVA-NeXT experiments. A layout of
+`fixed_shares` is always spent `per_crop`.
 """
 
 from __future__ import annotations
@@ -35,11 +36,12 @@ def choose(tokens: VisualTokens, config: PruneConfig, layout: Layout) -> Kept:
     keep = config.keep_count(layout.tokens)
     if layout.crops == 1:
         return method.choose(tokens, keep, options)
+    crops = cast("Crops", layout)
     budget = method_budget(keep, layout) if isinstance(layout, CropLayout) else keep
-    if config.crop_budget == "joint":
+    if config.crop_budget == "joint" and not crops.fixed_shares:
         chosen = _indices(method.choose(tokens, budget, options))
     else:
-        chosen = _per_crop(tokens, budget, config, cast("Crops", layout))
+        chosen = _per_crop(tokens, budget, config, crops)
     if not isinstance(layout, CropLayout):
         return Kept(chosen)
     importance = tokens.importance if Need.IMPORTANCE in method.needs else None

@@ -40,6 +40,11 @@ class CropLayout:
     """The same of its columns."""
 
     @property
+    def fixed_shares(self) -> bool:
+        """False: all placeholders are one run, newlines among them."""
+        return False
+
+    @property
     def crops(self) -> int:
         """Number of crops that the tower encodes."""
         return 1 + self.grid[0] * self.grid[1]

@@ -90,6 +90,12 @@ class Crops(Layout, Protocol):
         """Rows that the encoder makes of each crop."""
         ...
 
+    @property
+    def fixed_shares(self) -> bool:
+        """Whether each crop keeps its share of any budget: in the prompt its tokens stand apart
+        from the next one's, and how many do is settled before the encoder has seen the image."""
+        ...
+
     def sources(self, device: torch.device) -> torch.Tensor:
         """Return `[patches]`, the index of each patch among the encoder's rows."""
         ...

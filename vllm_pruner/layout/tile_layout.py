@@ -1,4 +1,4 @@
-"""An image as tiles of equal size, one after the other: InternVL.
+"""An image as tiles of equal size, one after the other: InternVL, Idefics3 and SmolVLM.
 
 The picture is cut into a grid of tiles; of more than one, a thumbnail of the whole picture follows.
 Which of the grids with that many tiles it was makes no difference to the order of tokens, so it is
@@ -25,6 +25,9 @@ class TileLayout:
 
     crops: int
     """Tiles, a thumbnail among them."""
+
+    fixed_shares: bool = False
+    """Whether other tokens of the prompt stand between tiles; see `Crops`."""
 
     @property
     def base(self) -> int:

@@ -9,7 +9,7 @@ and looking at what stands between the user's and the assistant's.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 __all__ = ["MessageText"]
@@ -66,12 +66,16 @@ class MessageText:
 
 def _end_of_message(tokenizer: Any) -> str:
     """Return what the chat template writes between a user's words and the assistant's, if any."""
-    conversation = [
-        {"role": "user", "content": _USER},
-        {"role": "assistant", "content": _ASSISTANT},
-        {"role": "user", "content": _USER},
-    ]
     if not getattr(tokenizer, "chat_template", None):
         return ""
-    rendered = str(tokenizer.apply_chat_template(conversation, tokenize=False))
+    rendered = _rendered(tokenizer, lambda words: words)
+    if _USER not in rendered:  # Idefics3's and SmolVLM's read parts only
+        rendered = _rendered(tokenizer, lambda words: [{"type": "text", "text": words}])
     return rendered.partition(_USER)[2].partition(_ASSISTANT)[0].strip()
+
+
+def _rendered(tokenizer: Any, content: Callable[[str], Any]) -> str:
+    """Return a conversation of known words, each made the content of a message."""
+    turns = {"user": _USER, "assistant": _ASSISTANT}
+    messages = [{"role": role, "content": content(words)} for role, words in turns.items()]
+    return str(tokenizer.apply_chat_template([*messages, messages[0]], tokenize=False))

@@ -47,8 +47,7 @@ class PruneConfig(BaseModel):
 
     rate: Rate | None = None
     """Fraction of each image's visual tokens removed, from 0 (off) to below 1. Default: 8/9
-    (0.8889), which keeps 64 of the 576 tokens of LLaVA-1.5; 1/2 for Qwen-VL, GLM-V and
-    InternVL."""
+    (0.8889), which keeps 64 of the 576 tokens of LLaVA-1.5; 1/2 for families other than LLaVA."""
 
     tokens: Annotated[int, Field(ge=1)] | None = None
     """Visual tokens kept of each image, instead of a rate."""
@@ -58,7 +57,8 @@ class PruneConfig(BaseModel):
 
     crop_budget: Literal["joint", "per_crop"] = "joint"
     """`joint`: the crops of an image compete for one budget; `per_crop`: each has its share of it.
-    The same for a model whose images are one crop."""
+    The same for a model whose images are one crop; always `per_crop` for Idefics3 and SmolVLM,
+    whose prompt names each crop."""
 
     @model_validator(mode="before")
     @classmethod

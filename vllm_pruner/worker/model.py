@@ -56,8 +56,8 @@ logger = logging.getLogger("vllm.vtprune")
 
 
 class PrunedModel(_Model):
-    """Mixin for a vLLM model with a `language_model` and, if its layouts have rows that end in one,
-    `image_newline`.
+    """Mixin for a vLLM model with a `language_model` (else it overrides `decoder`) and, if its
+    layouts have rows that end in one, `image_newline`.
 
     Changes:
     - `embed_multimodal` selects or merges after the tower and projects only what is kept, or
@@ -85,10 +85,15 @@ class PrunedModel(_Model):
         self.tower: Tower = self.family.tower(self)
         needs = config.resolved[0].needs
         self._encoder = Encoder(self.tower, config.feature_cache_mb << 20, needs)
-        savings = Savings(self.tower.module, self.language_model)
+        savings = Savings(self.tower.module, self.decoder)
         self._selector = Selector(self._encoder, savings)
         compat.add_worker_methods(WORKER_METHODS)
         logger.info("vtprune: selection runs on %s", implementation(self._encoder.device))
+
+    @property
+    def decoder(self) -> Any:
+        """What embeds the tokens of a prompt and reads them."""
+        return self.language_model
 
     def embed_multimodal(self, **kwargs: object) -> Any:
         if plans := ImagePlan.pop_all(kwargs):
@@ -174,8 +179,7 @@ class PrunedModel(_Model):
     def _embed_texts(self, texts: list[tuple[int, ...]]) -> list[torch.Tensor]:
         """Return the decoder's input embeddings `[tokens, width]` of each text, from one lookup."""
         ids = torch.tensor([token for text in texts for token in text], dtype=torch.int64)
-        decoder: Any = self.language_model
-        rows: torch.Tensor = decoder.embed_input_ids(
+        rows: torch.Tensor = self.decoder.embed_input_ids(
             ids.to(self._encoder.device, non_blocking=True)
         )
         return list(rows.split([len(text) for text in texts]))

@@ -1,16 +1,17 @@
-"""A vision transformer whose patches are put together by pixel shuffle: InternVL's.
+"""A vision transformer whose patches are put together by pixel shuffle: InternVL's, SmolVLM's.
 
-An image is one tile or several; the tower attends within a tile. The features of 2 x 2 patches, one
-behind the other, are a token, which the projector takes. What methods read is taken before that and
-folded into tokens: attention that a token receives is the sum over its patches, its key their mean.
-The model's own `pixel_shuffle` puts both in order, whatever that is.
+An image is one tile or several; the tower attends within a tile. The features of a square of
+patches, one behind the other, are a token, which the projector takes. What methods read is taken
+before that and folded into tokens: attention that a token receives is the sum over its patches, its
+key their mean. The model's own `pixel_shuffle` puts both in order, whatever that is. Importance is
+the attention of a class token, or without one what the patches of the last layer receive.
 
 Pixels are `[tiles, 3, height, width]`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import isqrt
 from typing import TYPE_CHECKING, Any
 
@@ -32,31 +33,43 @@ __all__ = ["ShuffleTower"]
 
 
 class ShuffleTower:
-    """The tower of an InternVL model; see `Tower`."""
+    """The tower of a model with pixel shuffle; see `Tower`."""
 
     own_width: int | None = None
 
     def __init__(
-        self, model: Any, module: nn.Module, projector: nn.Module, layers: str, attention: str
+        self,
+        module: Any,
+        projector: nn.Module,
+        shuffle: Callable[[torch.Tensor], torch.Tensor],
+        *,
+        layers: str,
+        attention: str,
+        token: int,
+        page: int,
+        has_class_token: bool,
     ) -> None:
         """Find the layers.
 
         Args:
-            model: has `pixel_shuffle` and `downsample_ratio`.
-            module: the tower; it returns `[tiles, 1 + patches, D]`.
+            module: the tower, with its `config`; it returns `[tiles, patches, D]`, behind a class
+                token where there is one.
             projector: takes shuffled features.
-            layers: where its list of layers is; see `compat.tower_attention`.
+            shuffle: puts `[tiles, rows, columns, D]` of patches together as tokens, `[tiles, ...,
+                token * D]` in raster order.
+            layers: where the tower's list of layers is; see `compat.tower_attention`.
             attention: where the attention is in a layer.
+            token: patches that become one.
+            page: tokens of a tile.
+            has_class_token: whether the tower has one.
 
         Raises:
             RuntimeError: the tower is not built as `compat` knows it.
         """
-        self.module, self._projector = module, projector
-        self._shuffle, self._ratio = model.pixel_shuffle, model.downsample_ratio
-        self._config = model.config.vision_config
-        self.patches_per_row = round(1 / self._ratio) ** 2
-        self.page = model.num_image_token
-        depth = len(module.get_submodule(layers))  # type: ignore[arg-type]
+        self.module, self._projector, self._shuffle = module, projector, shuffle
+        self._config, self._has_class_token = module.config, has_class_token
+        self.patches_per_row, self.page = token, page
+        depth = len(module.get_submodule(layers))
         found = dict.fromkeys(TOWER, compat.tower_attention(module, layers, -1, attention))
         midway = max(1, round(MIDWAY * depth)) - 1
         found[Need.RECEIVED_MIDWAY] = compat.tower_attention(module, layers, midway, attention)
@@ -90,8 +103,8 @@ class ShuffleTower:
         before them or not."""
         side = isqrt(patches.shape[1])
         square = patches[:, -(side**2) :].unflatten(1, (side, side)).contiguous()
-        grid: torch.Tensor = self._shuffle(square, scale_factor=self._ratio)
-        tokens: torch.Tensor = grid.flatten(1, 2).unflatten(2, (self.patches_per_row, -1))
+        grid = self._shuffle(square).flatten(1, -2)
+        tokens: torch.Tensor = grid.unflatten(2, (self.patches_per_row, -1))
         return tokens
 
     def _fold(self, need: Need, values: torch.Tensor) -> torch.Tensor:
@@ -107,6 +120,7 @@ class ShuffleTower:
         if need == Need.KEYS:
             heads: torch.Tensor = key.unflatten(2, (layer.num_heads, -1)).float()
             return heads.mean(dim=2)
-        score = cls_importance if need == Need.IMPORTANCE else column_importance
+        of_class = need == Need.IMPORTANCE and self._has_class_token
+        score = cls_importance if of_class else column_importance
         scores: torch.Tensor = score(query, key, layer.num_heads, layer.scale)
         return scores
