@@ -13,13 +13,34 @@ from typing import Any, ClassVar
 
 import torch
 
+from vllm_pruner import methods
 from vllm_pruner.settings.config import PruneConfig
-from vllm_pruner.settings.keys import PLAN_IMAGE, PLAN_SETTINGS, PLAN_TEXT
+from vllm_pruner.settings.keys import KEY, PLAN_IMAGE, PLAN_KEEP, PLAN_SETTINGS, PLAN_TEXT
 
-__all__ = ["FIELDS", "ImagePlan"]
+__all__ = [
+    "ASK_FAULTS",
+    "EXPECT_ASKING",
+    "FIELDS",
+    "FOREIGN",
+    "ImagePlan",
+    "foreign_prefix",
+]
 
-FIELDS = (PLAN_SETTINGS, PLAN_IMAGE, PLAN_TEXT)
+FIELDS = (PLAN_SETTINGS, PLAN_IMAGE, PLAN_TEXT, PLAN_KEEP)
 """Names of the fields."""
+
+
+FOREIGN = f"{KEY}-foreign-"
+"""How the identities of images begin whose method is another package's."""
+
+
+EXPECT_ASKING, ASK_FAULTS = f"{KEY}_expect_asking", f"{KEY}_ask_faults"
+"""What a worker is called by name for: see `worker.guard`, and `prompt.faults`, which calls."""
+
+
+def foreign_prefix(method: str) -> str:
+    """Return how the identities of all images begin whose method, another package's, is this."""
+    return f"{FOREIGN}{hashlib.blake2b(method.encode(), digest_size=8).hexdigest()}-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +59,35 @@ class ImagePlan:
     text: tuple[int, ...] = ()
     """Token ids that follow the image in its message; empty unless the method asks for them."""
 
+    keep: int = 0
+    """Visual tokens that the prompt has places for; 0 if that is for the settings to say. A method
+    of another package may count differently when it is asked again."""
+
+    def kept_of(self, tokens: int) -> int:
+        """Return how many tokens are kept of the image, which has `tokens`."""
+        return self.keep or self.config.keep_count(tokens)
+
     @property
     def identity(self) -> str:
         """Identity of the image under this plan, by which vLLM caches its encoder output and KV.
 
-        An unpruned image has the same one as without a plan.
+        An unpruned image has the same one as without a plan. That of a method of another package
+        says so, and which: whoever has the answer to send knows by it that there may be a fault.
         """
         if self.config.off:
             return self.image
         text = ",".join(map(str, self.text))
         plan = f"{self.image}\n{self.config.canonical()}\n{text}"
-        return hashlib.blake2b(plan.encode(), digest_size=32).hexdigest()
+        if self.package is not None:
+            plan += f"\n{self.keep}"
+        digest = hashlib.blake2b(plan.encode(), digest_size=32).hexdigest()
+        return digest if self.package is None else foreign_prefix(self.config.method) + digest
+
+    @property
+    def package(self) -> str | None:
+        """The package that the image's method comes from; None if it is this one, or if nothing is
+        pruned."""
+        return None if self.config.off else methods.package_of(self.config.method)
 
     def fields(self) -> dict[str, torch.Tensor]:
         """Return the plan as tensors, by field name."""
@@ -56,6 +95,7 @@ class ImagePlan:
             PLAN_SETTINGS: _to_tensor(self.config.canonical()),
             PLAN_IMAGE: _to_tensor(self.image),
             PLAN_TEXT: torch.tensor(self.text, dtype=torch.int64),
+            PLAN_KEEP: torch.tensor([self.keep]),
         }
 
     @classmethod
@@ -67,8 +107,13 @@ class ImagePlan:
         """
         columns = [fields.pop(name, ()) for name in FIELDS]
         return [
-            cls(PruneConfig.from_canonical(_to_text(config)), _to_text(image), tuple(text.tolist()))
-            for config, image, text in zip(*columns, strict=True)
+            cls(
+                PruneConfig.from_canonical(_to_text(config)),
+                _to_text(image),
+                tuple(text.tolist()),
+                int(keep),
+            )
+            for config, image, text, keep in zip(*columns, strict=True)
         ]
 
 

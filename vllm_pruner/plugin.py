@@ -13,7 +13,7 @@ import argparse
 import logging
 from typing import TYPE_CHECKING
 
-from vllm_pruner import compat, envs
+from vllm_pruner import compat, envs, methods
 from vllm_pruner.methods.faults import MethodFault
 from vllm_pruner.settings import cli
 from vllm_pruner.settings.bounds import fault_on
@@ -82,10 +82,14 @@ def _configure(engine_args: EngineArgs, original: Callable[[], ModelConfig]) -> 
         return original()
     try:
         return _create_pruned(engine_args, original, ServerConfig.parse(settings))
-    except (ConfigError, MethodFault) as error:
+    except ConfigError as error:
         if getattr(engine_args, _FROM_CLI, False):
             sentence = error.at_start(cli.FLAGS) if isinstance(error, ConfigError) else str(error)
             raise SystemExit(f"vtprune: {sentence}") from None
+        raise
+    except MethodFault as error:
+        if getattr(engine_args, _FROM_CLI, False):
+            raise SystemExit(f"vtprune: {error}") from error
         raise
 
 
@@ -99,7 +103,7 @@ def _create_pruned(
     if engine_args.otlp_traces_endpoint is not None:
         compat.check(compat.Process.TRACING)
     from vllm_pruner.families import registry
-    from vllm_pruner.prompt import chat, encoder_only, engine_flags, image_size
+    from vllm_pruner.prompt import chat, encoder_only, engine_flags, faults, image_size
     from vllm_pruner.telemetry import metrics
 
     classes = registry.classes()
@@ -129,6 +133,8 @@ def _create_pruned(
     except ValueError as error:
         raise ConfigError(str(error)) from None
     metrics.publish()
+    if any(map(methods.package_of, config.limits.methods or ())):
+        compat.patch_generate(KEY, faults.checked)
     compat.patch_chat(KEY, chat.requested, chat.take_counts, chat.rename, chat.report)
     compat.patch_delivery()
     image_size.limit_files(config.limits)

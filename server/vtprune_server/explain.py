@@ -56,9 +56,16 @@ def items_of(engine_input: Any) -> list[dict[str, Any]]:
 
 
 async def selections(surface: Surface, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return what a worker selects of each image; see `vllm_pruner.worker.explain`."""
+    """Return what a worker selects of each image; see `vllm_pruner.worker.explain`.
+
+    Raises:
+        HTTPException: 500 for a method of another package that does not select.
+    """
     packed = [{name: _pack(value) for name, value in item.items()} for item in items]
     answer: list[dict[str, Any]] = await surface.ask_worker("vtprune_explain", packed)
+    for found in answer:
+        if found["fault"] is not None:
+            raise HTTPException(500, f"{KEY}: {found['fault']}")
     return answer
 
 

@@ -57,10 +57,10 @@ def test_a_missing_name_is_refused_in_one_sentence(
 
 
 def test_one_sentence_names_all_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    generate, attribute = (s for s in NAMES if s.name.endswith((".generate", "REQUEST_ID")))
-    take_away(monkeypatch, generate)
+    function, attribute = (s for s in NAMES if s.name.endswith(("instrument_manual", "REQUEST_ID")))
+    take_away(monkeypatch, function)
     take_away(monkeypatch, attribute)
-    with pytest.raises(RuntimeError, match=rf"it has no {generate}, {attribute}$"):
+    with pytest.raises(RuntimeError, match=rf"it has no {function}, {attribute}$"):
         check(Process.TRACING)
 
 

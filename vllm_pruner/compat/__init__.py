@@ -4,6 +4,7 @@ from vllm_pruner.compat.chat import patch_chat
 from vllm_pruner.compat.delivery import deliver_once, patch_delivery
 from vllm_pruner.compat.endpoints import enable_endpoints
 from vllm_pruner.compat.engine_args import patch_engine_args
+from vllm_pruner.compat.generate import ask_workers, patch_generate
 from vllm_pruner.compat.image_header import patch_image_header
 from vllm_pruner.compat.key_holder import key_holder, patch_key_holder
 from vllm_pruner.compat.mrope import enable_position_hook, enable_position_hook_on_cpu
@@ -25,6 +26,7 @@ __all__ = [
     "SUPPORTED",
     "Process",
     "add_worker_methods",
+    "ask_workers",
     "check",
     "check_version",
     "content_identities",
@@ -40,6 +42,7 @@ __all__ = [
     "patch_chat",
     "patch_delivery",
     "patch_engine_args",
+    "patch_generate",
     "patch_image_header",
     "patch_key_holder",
     "patch_tracing",

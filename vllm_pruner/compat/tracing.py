@@ -1,7 +1,7 @@
 """Attributes of ours on vLLM's span of a request.
 
-Replaces: `AsyncLLM.generate`, and `instrument_manual` where `vllm.v1.engine.output_processor` has
-imported it.
+Replaces: `instrument_manual` where `vllm.v1.engine.output_processor` has imported it; beside it,
+`generate` has what engines yield.
 Why: vLLM makes the span `llm_request` when the last token is there, in the API server, with
 explicit times: no span is current while the request runs, and a span processor would see neither
 the request nor, in time, its attributes.
@@ -14,17 +14,16 @@ Goes when: a renderer can add to a request's span.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
+from vllm_pruner.compat.generate import Outputs, patch_generate
 from vllm_pruner.compat.patching import Patch, apply
-
-if TYPE_CHECKING:
-    from vllm.v1.engine.async_llm import AsyncLLM
 
 __all__ = ["patch_tracing"]
 
-_Outputs = AsyncGenerator[Any, None]
+_running: dict[Any, dict[str, Any]] = {}
+"""Attributes of requests that are being answered."""
 
 
 def patch_tracing(attributes: Callable[[Any], dict[str, Any]]) -> None:
@@ -39,44 +38,32 @@ def patch_tracing(attributes: Callable[[Any], dict[str, Any]]) -> None:
     """
     from vllm.tracing import SpanAttributes
     from vllm.v1.engine import output_processor
-    from vllm.v1.engine.async_llm import AsyncLLM
 
-    running: dict[Any, dict[str, Any]] = {}
     name_key = SpanAttributes.GEN_AI_REQUEST_ID
 
-    def remember(generate: Callable[..., _Outputs]) -> Callable[..., _Outputs]:
-        def generate_traced(
-            self: AsyncLLM, prompt: Any, sampling_params: Any, request_id: str, **kwargs: Any
-        ) -> _Outputs:
-            outputs = generate(self, prompt, sampling_params, request_id, **kwargs)
-            added = attributes(prompt)
-            return _while_running(outputs, running, request_id, added) if added else outputs
-
-        return generate_traced
+    def remember(_engine: object, prompt: Any, name: str, outputs: Outputs) -> Outputs:
+        added = attributes(prompt)
+        return _while_running(outputs, name, added) if added else outputs
 
     def add(instrument: Callable[..., Any]) -> Callable[..., Any]:
         def instrument_manual(*args: Any, **kwargs: Any) -> Any:
             own = kwargs.get("attributes") or {}
-            if added := running.get(own.get(name_key)):
+            if added := _running.get(own.get(name_key)):
                 kwargs["attributes"] = {**own, **added}
             return instrument(*args, **kwargs)
 
         return instrument_manual
 
-    apply(
-        Patch(AsyncLLM, "generate", remember),
-        Patch(output_processor, "instrument_manual", add),
-    )
+    apply(Patch(output_processor, "instrument_manual", add))
+    patch_generate("tracing", remember)
 
 
-async def _while_running(
-    outputs: _Outputs, running: dict[Any, dict[str, Any]], name: str, added: dict[str, Any]
-) -> _Outputs:
-    """Yield a request's outputs, with its attributes in `running` until they end."""
-    running[name] = added
+async def _while_running(outputs: Outputs, name: str, added: dict[str, Any]) -> Outputs:
+    """Yield a request's outputs, with its attributes in `_running` until they end."""
+    _running[name] = added
     try:
         async with contextlib.aclosing(outputs):
             async for output in outputs:
                 yield output
     finally:
-        running.pop(name, None)
+        _running.pop(name, None)

@@ -8,6 +8,7 @@ crop has padding, these are the equal shares of the published LLaVA-NeXT experim
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -15,33 +16,45 @@ import torch
 from vllm_pruner.layout.crop_layout import CropLayout
 from vllm_pruner.layout.newlines import method_budget, with_newlines
 from vllm_pruner.layout.shares import shares
-from vllm_pruner.methods.base import Kept, Need, VisualTokens
+from vllm_pruner.methods.base import Kept, Method, Need, Options, VisualTokens
 
 if TYPE_CHECKING:
     from vllm_pruner.layout.layout import Crops, Layout
     from vllm_pruner.settings.config import PruneConfig
 
-__all__ = ["choose"]
+__all__ = ["Run", "choose"]
 
 
-def choose(tokens: VisualTokens, config: PruneConfig, layout: Layout) -> Kept:
+Run = Callable[[Method, VisualTokens, int, Options], Kept]
+"""How a method is called."""
+
+
+def choose(
+    tokens: VisualTokens,
+    config: PruneConfig,
+    layout: Layout,
+    keep: int | None = None,
+    run: Run = Method.choose,
+) -> Kept:
     """Return the kept positions of each image; of images of one crop also the merged rows.
 
     Args:
         tokens: all patches, in the order of the layout.
         config: the settings; newlines count towards their budget.
         layout: the layout that all images share.
+        keep: how many positions; None leaves that to the settings.
+        run: calls the method, once or for each crop.
     """
     method, options = config.resolved
-    keep = config.keep_count(layout.tokens)
+    keep = config.keep_count(layout.tokens) if keep is None else keep
     if layout.crops == 1:
-        return method.choose(tokens, keep, options)
+        return run(method, tokens, keep, options)
     crops = cast("Crops", layout)
     budget = method_budget(keep, layout) if isinstance(layout, CropLayout) else keep
     if config.crop_budget == "joint" and not crops.fixed_shares:
-        chosen = _indices(method.choose(tokens, budget, options))
+        chosen = _indices(run(method, tokens, budget, options))
     else:
-        chosen = _per_crop(tokens, budget, config, crops)
+        chosen = _per_crop(tokens, budget, config, crops, run)
     if not isinstance(layout, CropLayout):
         return Kept(chosen)
     importance = tokens.importance if Need.IMPORTANCE in method.needs else None
@@ -51,7 +64,7 @@ def choose(tokens: VisualTokens, config: PruneConfig, layout: Layout) -> Kept:
 
 
 def _per_crop(
-    tokens: VisualTokens, budget: int, config: PruneConfig, layout: Crops
+    tokens: VisualTokens, budget: int, config: PruneConfig, layout: Crops, run: Run
 ) -> torch.Tensor:
     """Return patches `[images, budget]`, chosen in each crop on its own."""
     method, options = config.resolved
@@ -59,7 +72,7 @@ def _per_crop(
     chosen = [crops[0].new_empty(len(tokens.features), 0)]
     for crop, share in zip(crops, shares([len(crop) for crop in crops], budget), strict=True):
         if share:
-            kept = _indices(method.choose(tokens.at(crop), share, options))
+            kept = _indices(run(method, tokens.at(crop), share, options))
             chosen.append(crop[kept])
     return torch.cat(chosen, dim=1).sort(dim=1).values
 

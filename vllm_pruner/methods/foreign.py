@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vllm_pruner.methods.base import Method
     from vllm_pruner.methods.budget import Budget
 
-__all__ = ["call", "fault", "keep_count", "shrink"]
+__all__ = ["call", "fault", "hangs", "keep_count", "shrink"]
 
 T = TypeVar("T")
 
@@ -60,6 +60,11 @@ def call(name: str, what: str, function: Callable[[], T]) -> T:
         raise fault(name, f"raised {thread.said} in {what}") from thread.error
     returned: T = thread.result
     return returned
+
+
+def hangs(name: str) -> bool:
+    """Return whether a method did not return from a call in this process."""
+    return name in _hanging
 
 
 class _Call(threading.Thread):

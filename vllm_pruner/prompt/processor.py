@@ -63,7 +63,7 @@ class PrunedProcessor(PlannedItems):
                 check_sizes(self.info.prune_config.limits, sizes)
             tokens = self._image_tokens(images, sizes, bare.hf_processor_mm_kwargs)
             configs = self._resolve(requested, tokens)
-            plans = self._plans(configs, bare, is_dummy)
+            plans = self._plans(configs, tokens, bare, is_dummy)
             output = super().apply(hand_on(plans, bare), timing_ctx)
             if plans:
                 check_counts(configs, tokens, output)
@@ -118,10 +118,14 @@ class PrunedProcessor(PlannedItems):
         except ConfigError as error:
             raise settings_refusal(error) from None
         except MethodFault as error:
-            raise failure(error) from error
+            raise failure(error.method, str(error)) from error
 
     def _plans(
-        self, configs: list[PruneConfig], inputs: ProcessorInputs, is_dummy: bool
+        self,
+        configs: list[PruneConfig],
+        tokens: list[int | None],
+        inputs: ProcessorInputs,
+        is_dummy: bool,
     ) -> list[ImagePlan]:
         """Return a plan for each image, in order; none if nothing is pruned.
 
@@ -136,8 +140,10 @@ class PrunedProcessor(PlannedItems):
             identities = [ImagePlan.ANONYMOUS] * len(identities)
         texts = self._texts(configs, inputs.prompt)
         return [
-            ImagePlan(config, identity, text)
-            for config, identity, text in zip(configs, identities, texts, strict=True)
+            ImagePlan(config, identity, text, count and config.keep_count(count) or 0)
+            for config, identity, text, count in zip(
+                configs, identities, texts, tokens, strict=True
+            )
         ]
 
     def _texts(self, configs: list[PruneConfig], prompt: list[int]) -> list[tuple[int, ...]]:

@@ -6,7 +6,6 @@ from __future__ import annotations
 from vllm import exceptions
 from vllm.exceptions import VLLMValidationError
 
-from vllm_pruner.methods.faults import MethodFault
 from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.settings.keys import KEY
 from vllm_pruner.telemetry import metrics
@@ -25,14 +24,18 @@ def refusal(sentence: str, parameter: str = KEY) -> VLLMValidationError:
     return VLLMValidationError(sentence, parameter=parameter)
 
 
-def failure(error: MethodFault) -> Exception:
+def failure(method: str, sentence: str) -> Exception:
     """Count a fault of another package's method and return the exception to raise.
 
-    It is vLLM's 500: the client's request was right, and so is every other server's answer to it.
+    It is vLLM's 500: the client asked for what it may ask for, and what failed is on the server.
+
+    Args:
+        method: its name.
+        sentence: of the `MethodFault`.
     """
-    metrics.METHOD_FAULTS.add(method=error.method)
+    metrics.METHOD_FAULTS.add(method=method)
     kind: type[Exception] = getattr(exceptions, "GenerationError", RuntimeError)
-    return kind(f"{KEY}: {error}")
+    return kind(f"{KEY}: {sentence}")
 
 
 def settings_refusal(error: ConfigError) -> VLLMValidationError:

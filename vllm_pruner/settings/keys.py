@@ -10,6 +10,7 @@ __all__ = [
     "KEY",
     "PLANS",
     "PLAN_IMAGE",
+    "PLAN_KEEP",
     "PLAN_SETTINGS",
     "PLAN_TEXT",
     "REPORT",
@@ -35,6 +36,9 @@ PLAN_IMAGE = f"{KEY}_image"
 
 PLAN_TEXT = f"{KEY}_text"
 """A field of an image on its way to the model: the ids of the text that asks about it."""
+
+PLAN_KEEP = f"{KEY}_keep"
+"""A field of an image on its way to the model: how many placeholders it has, 0 if not known."""
 
 REPORT = f"{KEY}_report"
 """In the engine's input: `{"original": visual tokens, "method": names}`, for usage and span."""

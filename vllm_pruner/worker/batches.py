@@ -13,6 +13,8 @@ from itertools import accumulate, groupby, pairwise
 import torch
 
 from vllm_pruner.layout.layout import Layout
+from vllm_pruner.methods import foreign
+from vllm_pruner.methods.faults import MethodFault
 from vllm_pruner.plan import ImagePlan
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.tower import EncoderImage
@@ -26,17 +28,30 @@ class Group:
 
     layout: Layout
     config: PruneConfig
+    keep: int
+    """Tokens kept of an image."""
+
     rows: int
     """Rows that the tower makes of an image."""
 
+    small_grid: tuple[int, int] | None = None
+    """As of the batch."""
+
     texts: list[tuple[int, ...]] = field(default_factory=list)
     """Token ids of the text that asks about each image; see `ImagePlan.text`."""
+
+    plans: list[ImagePlan] = field(default_factory=list)
 
     places: list[int] = field(default_factory=list)
     """Where they are in their batch."""
 
     starts: list[int] = field(default_factory=list)
     """Where the rows of each are among the rows of the batch."""
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the method that selects is another package's."""
+        return self.plans[0].package is not None
 
     def of(self, column: torch.Tensor) -> torch.Tensor:
         """Return `[images, rows, ...]` of a batch's `[all rows, ...]`; a view if they are
@@ -61,11 +76,14 @@ class Batch:
         ends = [0, *accumulate(map(self._rows, self.images))]
         groups: list[Group] = []
         for place, (image, plan) in enumerate(zip(self.images, self.plans, strict=True)):
-            alike = (g for g in groups if (g.layout, g.config) == (image.layout, plan.config))
+            keep = plan.kept_of(image.layout.tokens)
+            key = image.layout, plan.config, keep
+            alike = (group for group in groups if (group.layout, group.config, group.keep) == key)
             if (group := next(alike, None)) is None:
-                group = Group(image.layout, plan.config, self._rows(image))
+                group = Group(image.layout, plan.config, keep, self._rows(image), self.small_grid)
                 groups.append(group)
             group.texts.append(plan.text)
+            group.plans.append(plan)
             group.places.append(place)
             group.starts.append(ends[place])
         return groups
@@ -112,4 +130,10 @@ def _small_grid(pair: tuple[EncoderImage, ImagePlan]) -> tuple[int, int] | None:
     method, _ = plan.config.resolved
     if method.shrink is None or plan.config.off:
         return None
-    return method.shrink(plan.config.keep_count(image.layout.tokens))
+    keep = plan.kept_of(image.layout.tokens)
+    if plan.package is None:
+        return method.shrink(keep)
+    try:
+        return foreign.shrink(method, keep)
+    except MethodFault:
+        return None  # `select` is called all the same, with all tokens

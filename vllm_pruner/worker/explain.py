@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from vllm_pruner.layout.layout import Layout, View
     from vllm_pruner.tower import Tower
+    from vllm_pruner.worker.guard import Guard
 
 __all__ = ["WORKER_METHODS", "Observer"]
 
@@ -44,6 +45,7 @@ class Explained(Protocol):
 
     tower: Tower
     on_selection: Observer | None
+    guard: Guard
 
     def embed_planned(self, plans: list[ImagePlan], **kwargs: object) -> Any: ...
 
@@ -57,7 +59,8 @@ def explain(model: Explained, items: list[dict[str, Any]]) -> list[dict[str, Any
             shape, bytes)`.
 
     Returns:
-        For each image its `settings` (none if it is not pruned), `original` count, `kept`
+        For each image the `fault` of its method, after which the rest means nothing, or None; its
+        `settings` (none if it is not pruned), `original` count, `kept`
         positions, how many `rows` the decoder gets, and `views`, those of `Layout`. A view has its
         grid of `crops`, the bounds of its `rows` and `columns` of patches without padding, the
         `kept` patches, `importance` and `relevance`; a view of one crop says which `crop`.
@@ -80,10 +83,11 @@ def _explain_one(model: Explained, item: dict[str, torch.Tensor]) -> dict[str, A
         dtype = first.dtype if item[name].is_floating_point() else item[name].dtype
         fields[name] = item[name].to(first.device, dtype)
     (plan,) = ImagePlan.pop_all(fields) or [_WHOLE]
-    with _observed(model) as selections:
+    with _observed(model) as selections, model.guard.apart() as faults:
         (rows,) = model.embed_planned([plan], **fields)
     ((tokens, kept, layout),) = selections
     return {
+        "fault": faults[0][1] if faults else None,
         "settings": {} if plan.config.off else plan.config.model_dump(exclude_none=True),
         "original": layout.tokens,
         "kept": kept[0].tolist(),

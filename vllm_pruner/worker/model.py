@@ -22,9 +22,11 @@ from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.keys import settings_in
 from vllm_pruner.settings.server import ServerConfig
 from vllm_pruner.tower import FEATURES, Columns, EncoderImage, Tower
+from vllm_pruner.worker import explain, guard
 from vllm_pruner.worker.batches import Batch, Group, batches
 from vllm_pruner.worker.encoder import Encoder
-from vllm_pruner.worker.explain import WORKER_METHODS, Observer
+from vllm_pruner.worker.explain import Observer
+from vllm_pruner.worker.guard import Guard
 from vllm_pruner.worker.savings import Savings
 from vllm_pruner.worker.selection import Selector
 from vllm_pruner.worker.shrink import middles
@@ -86,8 +88,9 @@ class PrunedModel(_Model):
         needs = config.resolved[0].needs
         self._encoder = Encoder(self.tower, config.feature_cache_mb << 20, needs)
         savings = Savings(self.tower.module, self.decoder)
-        self._selector = Selector(self._encoder, savings)
-        compat.add_worker_methods(WORKER_METHODS)
+        self.guard = Guard()
+        self._selector = Selector(self._encoder, savings, self.guard)
+        compat.add_worker_methods({**explain.WORKER_METHODS, **guard.WORKER_METHODS})
         logger.info("vtprune: selection runs on %s", implementation(self._encoder.device))
 
     @property
@@ -124,9 +127,12 @@ class PrunedModel(_Model):
         embeddings: dict[int, torch.Tensor] = {}
         for group in batch.groups():
             tokens = self._tokens_of(group, encoded)
-            kept = self._selector.select(self._own(tokens, group), group.config, group.layout)
+            kept = self._selector.select(self._own(tokens, group), group)
             self._notify(tokens, kept, group)
-            rows = self.placed(self._project(tokens, kept, group.layout), kept.index, group.layout)
+            rows = self._project(tokens, kept, group.layout)
+            if group.foreign:
+                rows = self.guard.finite(rows, group.plans)
+            rows = self.placed(rows, kept.index, group.layout)
             embeddings |= zip(group.places, rows, strict=True)
         return [embeddings[place] for place in range(len(batch.images))]
 
@@ -204,8 +210,8 @@ class PrunedModel(_Model):
             return
         index, full_grid = kept.index, group.layout.whole_grid
         if tokens.features.shape[1] < group.layout.patches:  # of a shrunk image
-            small_grid = group.config.resolved[0].shrink(index.shape[1])  # type: ignore[misc]
-            assert full_grid is not None
+            small_grid = group.small_grid
+            assert full_grid is not None and small_grid is not None
             index = middles(small_grid, full_grid, index.device).expand_as(index)
             tokens = replace(tokens, importance=None)
         self.on_selection(tokens, index, group.layout)
@@ -224,7 +230,7 @@ def _check_rows(
         RuntimeError: they differ, and the rows of one image would go to the next one's places.
     """
     for image, plan, rows in zip(images, plans, embeddings, strict=True):
-        keep = plan.config.keep_count(image.layout.tokens)
+        keep = plan.kept_of(image.layout.tokens)
         if len(rows) != keep:
             raise RuntimeError(
                 f"vtprune: method {plan.config.method!r} returned {len(rows)} rows of an image; "

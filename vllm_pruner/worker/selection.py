@@ -9,13 +9,14 @@ from vllm.distributed import get_tp_group
 
 from vllm_pruner.layout.crop_budget import choose
 from vllm_pruner.methods.base import Kept, VisualTokens
+from vllm_pruner.methods.faults import MethodFault
 from vllm_pruner.telemetry import metrics
 from vllm_pruner.telemetry.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
-    from vllm_pruner.layout.layout import Layout
-    from vllm_pruner.settings.config import PruneConfig
+    from vllm_pruner.worker.batches import Group
     from vllm_pruner.worker.encoder import Encoder
+    from vllm_pruner.worker.guard import Guard
     from vllm_pruner.worker.savings import Savings
 
 __all__ = ["Selector"]
@@ -24,14 +25,15 @@ __all__ = ["Selector"]
 class Selector:
     """Runs methods, and counts what they cost and save."""
 
-    def __init__(self, encoder: Encoder, savings: Savings) -> None:
+    def __init__(self, encoder: Encoder, savings: Savings, guard: Guard) -> None:
         """Start the counters.
 
         Args:
             encoder: made the features; its time per patch values the dropped tokens.
             savings: counts them.
+            guard: calls the methods of other packages.
         """
-        self._encoder, self._savings = encoder, savings
+        self._encoder, self._savings, self._guard = encoder, savings, guard
         self._watch = Stopwatch(metrics.SELECTION_SECONDS, encoder.device)
 
     def count(self, enabled: bool) -> None:
@@ -39,20 +41,59 @@ class Selector:
         self._watch.enabled = enabled and self._encoder.counts
 
     @torch.no_grad()
-    def select(self, tokens: VisualTokens, config: PruneConfig, layout: Layout) -> Kept:
+    def select(self, tokens: VisualTokens, group: Group) -> Kept:
         """Return the kept positions of the decoder's sequence, or merged rows.
 
         Without pruning, all positions are kept.
+
+        Args:
+            tokens: of the group's images.
+            group: what is selected together.
+
+        Raises:
+            MethodFault: see `Guard`.
         """
+        config, layout = group.config, group.layout
         if config.off:
             positions = torch.arange(layout.tokens, device=tokens.features.device)
             return Kept(positions.expand(len(tokens.features), -1))
         with self._watch.measure(method=config.method):
-            kept = choose(tokens, config, layout)
+            kept = self._guarded(tokens, group) if group.foreign else choose(tokens, config, layout)
         if self._watch.enabled:
-            dropped = len(tokens.features) * (layout.tokens - config.keep_count(layout.tokens))
+            dropped = len(tokens.features) * (layout.tokens - group.keep)
             self._savings.add(config.method, dropped, self._encoder.seconds_per_patch)
         return _from_first_rank(kept)
+
+    def _guarded(self, tokens: VisualTokens, group: Group) -> Kept:
+        """Return what a method of another package keeps on the first rank, which alone calls it.
+
+        Raises:
+            MethodFault: on every rank.
+        """
+        ranks, kept, fault, has_rows = get_tp_group(), None, None, False
+        if ranks.rank_in_group == 0:
+            try:
+                kept = self._guard.choose(
+                    tokens, group.config, group.layout, group.keep, group.plans
+                )
+            except MethodFault as error:
+                fault = error
+        if ranks.world_size > 1:
+            has_rows, said = ranks.broadcast_object(
+                (kept is not None and kept.rows is not None, fault and str(fault)), src=0
+            )
+            if said is not None and fault is None:
+                raise RuntimeError(said)
+        if fault is not None:
+            raise fault
+        return _place_for(tokens, group, has_rows) if kept is None else kept
+
+
+def _place_for(tokens: VisualTokens, group: Group, has_rows: bool) -> Kept:
+    """Return a selection for the first rank's to be written into."""
+    features = tokens.features
+    index = torch.empty(len(features), group.keep, dtype=torch.int64, device=features.device)
+    return Kept(index, features.new_empty(*index.shape, features.shape[2]) if has_rows else None)
 
 
 def _from_first_rank(kept: Kept) -> Kept:

@@ -1,0 +1,72 @@
+"""What an engine yields for a request, seen before vLLM makes an answer of it.
+
+Replaces: `AsyncLLM.generate`.
+Why: every kind of answer is made of what it yields, and a plugin has no hook there.
+Relies on: `generate` being called with the engine's input and the request's name; closing it ends
+the request. Of engines that answer side by side, `collective_rpc` returns what the first one says,
+and `call_utility_all_async` what each does.
+vLLM versions: 0.32; 0.31 lacks the latter.
+Goes when: a plugin can look at a request's outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from vllm_pruner.compat.patching import Patch, apply
+
+if TYPE_CHECKING:
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+__all__ = ["Outputs", "ask_workers", "patch_generate"]
+
+Outputs = AsyncGenerator[Any, None]
+
+_Seen = Callable[["AsyncLLM", Any, str, Outputs], Outputs]
+
+_seen: dict[str, _Seen] = {}
+
+
+def patch_generate(user: str, seen: _Seen) -> None:
+    """Pass what engines yield through a function. Safe to call again.
+
+    Args:
+        user: who wants it; a second function of the same user replaces the first.
+        seen: called with the engine, its input, the request's name and the outputs, which have not
+            begun; returns the outputs that the answer is made of.
+
+    Raises:
+        RuntimeError: this vLLM lacks the method.
+    """
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    def through_all(generate: Callable[..., Outputs]) -> Callable[..., Outputs]:
+        def generate_seen(
+            self: AsyncLLM, prompt: Any, sampling_params: Any, request_id: str, **kwargs: Any
+        ) -> Outputs:
+            outputs = generate(self, prompt, sampling_params, request_id, **kwargs)
+            for function in _seen.values():
+                outputs = function(self, prompt, request_id, outputs)
+            return outputs
+
+        return generate_seen
+
+    apply(Patch(AsyncLLM, "generate", through_all))
+    _seen[user] = seen
+
+
+async def ask_workers(engine: AsyncLLM, method: str, *arguments: object) -> list[Any]:
+    """Call a method that vtprune adds to every worker; return what each of all engines' answers.
+
+    Raises:
+        RuntimeError: there are several engines, and this vLLM does not say what each answers.
+    """
+    ask_all = getattr(engine.engine_core, "call_utility_all_async", None)
+    if ask_all is not None:
+        answers = await ask_all("collective_rpc", method, None, arguments, None)
+        return [answer for of_engine in answers for answer in of_engine]
+    if engine.vllm_config.parallel_config.data_parallel_size > 1:
+        raise RuntimeError("vtprune: this vLLM cannot ask each of several engines for faults")
+    answered: Sequence[Any] = await engine.collective_rpc(method, args=arguments)
+    return list(answered)

@@ -1,0 +1,57 @@
+"""An answer about an image whose method is another package's: sent once no worker knows of a fault.
+
+A worker cannot fail one request alone (`worker.guard`), so it is asked here, when the first token
+is there and nothing was sent: then the images of the request were encoded, now or before.
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from vllm_pruner import compat
+from vllm_pruner.plan import ASK_FAULTS, EXPECT_ASKING, FOREIGN
+from vllm_pruner.prompt.refusal import failure
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+__all__ = ["checked"]
+
+_told: WeakSet[AsyncLLM] = WeakSet()
+"""Engines whose workers know that they are asked."""
+
+
+def checked(
+    engine: AsyncLLM, prompt: Any, _name: str, outputs: AsyncGenerator[Any, None]
+) -> AsyncGenerator[Any, None]:
+    """Return the outputs of a request, which end in a 500 if one of its images met a fault."""
+    names = _foreign_images(prompt)
+    return _checked(engine, names, outputs) if names else outputs
+
+
+def _foreign_images(prompt: Any) -> list[str]:
+    """Identities of the images of an engine's input whose method is another package's."""
+    hashes = prompt.get("mm_hashes", {}) if isinstance(prompt, dict) else {}
+    names = [name for of_kind in hashes.values() for name in of_kind]
+    return [name for name in dict.fromkeys(names) if name and name.startswith(FOREIGN)]
+
+
+async def _checked(
+    engine: AsyncLLM, names: list[str], outputs: AsyncGenerator[Any, None]
+) -> AsyncGenerator[Any, None]:
+    if engine not in _told:
+        await compat.ask_workers(engine, EXPECT_ASKING)
+        _told.add(engine)
+    is_first = True
+    async with aclosing(outputs):
+        async for output in outputs:
+            if is_first:
+                answers = await compat.ask_workers(engine, ASK_FAULTS, names)
+                for method, said in (found for answer in answers for found in answer):
+                    raise failure(method, said)
+                is_first = False
+            yield output
