@@ -68,7 +68,7 @@ def _returning(change: Callable[[torch.Tensor, int], Any]) -> Callable[..., Any]
     return select
 
 
-NAN = float("nan")
+_NO_NUMBER = float("nan")
 SELECT: dict[str, Callable[..., Any]] = {
     "raises": _raises,
     "exits": _exits,
@@ -76,7 +76,7 @@ SELECT: dict[str, Callable[..., Any]] = {
     "a-list": _returning(lambda index, _: index.tolist()),
     "one-less": _returning(lambda index, _: index[:, :-1]),
     "one-more": _returning(lambda index, total: torch.cat([index[:, :1] - 1, index], dim=1)),
-    "nan": _returning(lambda index, _: torch.full_like(index, NAN, dtype=torch.float32)),
+    "nan": _returning(lambda index, _: torch.full_like(index, _NO_NUMBER, dtype=torch.float32)),
     "a-mask": _returning(
         lambda index, total: torch.zeros(len(index), total, dtype=torch.bool).scatter(
             1, index, True
@@ -94,7 +94,7 @@ SELECT: dict[str, Callable[..., Any]] = {
     "sleeps": _sleeps,
 }
 MERGE: dict[str, Callable[..., Any]] = {
-    "nan-rows": _merged(lambda rows: torch.full_like(rows, NAN)),
+    "nan-rows": _merged(lambda rows: torch.full_like(rows, _NO_NUMBER)),
     "infinite-rows": _merged(lambda rows: torch.full_like(rows, float("inf"))),
     "huge-rows": _merged(lambda rows: torch.full_like(rows, 3e38)),
     "narrow-rows": _merged(lambda rows: rows[..., :-1]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -125,7 +126,7 @@ def quiet(server: Server) -> list[str]:
 def test_every_fault_fails_its_own_request_beside_good_ones(
     server: Server, quiet: list[str]
 ) -> None:
-    before = server.metric("vtprune_method_faults_total")
+    before = sum(server.metrics("vtprune_method_faults_total").values())
     for turn, (name, said) in enumerate(SAID.items()):
         body = {"content": _fresh(turn), "vtprune": {"method": name}}
         faulty, *others = _at_once(server, [body, *_good(0)])
@@ -133,7 +134,7 @@ def test_every_fault_fails_its_own_request_beside_good_ones(
         assert _texts(others) == quiet, f"neighbours of {name} answer otherwise"
         server.forget()
     counted = server.metrics("vtprune_method_faults_total")
-    assert server.metric("vtprune_method_faults_total") - before == len(SAID)
+    assert sum(counted.values()) - before == len(SAID)
     assert {f'vtprune_method_faults_total{{method="{name}"}}' for name in SAID} <= set(counted)
 
 
@@ -148,7 +149,10 @@ def test_a_fault_is_not_forgotten_by_what_vllm_caches(server: Server) -> None:
 def test_a_batch_of_the_wrong_shape_fails_as_one(server: Server) -> None:
     four = [image_part(encode(noise(40, 40, seed=seed)), "image/png") for seed in range(90, 94)]
     response = server.post([*four, text_part("What?")], vtprune={"method": "one-row"})
-    _check_fault(response, "one-row", "returned int64 [1, 28] on cpu; allowed: indices int64 [4, ")
+    # vLLM may part them: the first step has three of them to encode, or all four.
+    said = response.json()["error"]["message"]
+    assert response.status_code == 500
+    assert re.search(r"'one-row' of package faulty returned int64 \[1, 28\] .* \[[2-4], 28\]", said)
 
 
 def test_a_picture_at_which_a_method_raises_fails_alone(server: Server) -> None:
