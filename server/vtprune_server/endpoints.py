@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vllm_pruner import envs
+from vllm_pruner import envs, methods
 from vllm_pruner.settings.keys import settings_in
 from vllm_pruner.settings.server import ServerConfig
 from vtprune_server.access import Access
@@ -39,7 +39,8 @@ class Endpoints:
         """Give the routes what they work with, if this server prunes.
 
         Raises:
-            RuntimeError: on a vLLM that is not known, a picture did not come through; see `canary`.
+            RuntimeError: on a vLLM that is not known, or by the server's own method where that is
+                another package's, a picture did not come through; see `canary`.
         """
         state.vtprune_access = Access.of(args)
         state.vtprune = None
@@ -47,6 +48,7 @@ class Endpoints:
             return
         settings = settings_in(engine_client.model_config.multimodal_config)
         if settings is not None:
-            state.vtprune = Surface(engine_client, state, ServerConfig.parse(settings))
-            if envs.canary():
+            config = ServerConfig.parse(settings)
+            state.vtprune = Surface(engine_client, state, config)
+            if envs.canary() or methods.package_of(config.method) is not None:
                 await check_vllm(state.vtprune)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -82,13 +82,20 @@ def _constant(name: str) -> str:
     return name.replace("-", "_").upper()
 
 
-@pytest.fixture(scope="module")
-def server(site: Path, start_shared: Callable[..., Server]) -> Iterator[Server]:
+def _serve(site: Path, start: Callable[..., Server], name: str, *flags: str, **env: str) -> Server:
     inherited = [path for path in [os.environ.get("PYTHONPATH")] if path]
-    path = os.pathsep.join([str(site), str(HERE), *inherited])
+    env |= {
+        "PYTHONPATH": os.pathsep.join([str(site), str(HERE), *inherited]),
+        "VLLM_VTPRUNE_METHOD_SECONDS": "2",
+    }
     limits = json.dumps({"methods": ["vispruner", "pool", *faulty_methods.METHODS]})
     arguments = ["--plugin", "vtprune", "--prune-tokens", str(KEEP), "--prune-limits", limits]
-    yield start_shared("faulty", *arguments, PYTHONPATH=path, VLLM_VTPRUNE_METHOD_SECONDS="2")
+    return start(name, *arguments, *flags, **env)
+
+
+@pytest.fixture(scope="module")
+def server(site: Path, start_shared: Callable[..., Server]) -> Server:
+    return _serve(site, start_shared, "faulty")
 
 
 def _at_once(server: Server, bodies: list[dict[str, Any]]) -> list[httpx.Response]:
@@ -224,3 +231,17 @@ def test_after_all_of_them_fresh_pictures_are_answered_as_before(
     server.forget()
     assert _texts(_at_once(server, _good(0))) == quiet
     assert server.client.get("/health").status_code == 200
+
+
+def test_two_ranks_go_on_after_a_fault_of_the_first(
+    site: Path, start: Callable[..., Server]
+) -> None:
+    """Only the first rank calls the method; the other one waits for what it made of it."""
+    ranks = ["--tensor-parallel-size", "2"]
+    server = _serve(site, start, "faulty-2", *ranks, VLLM_CPU_OMP_THREADS_BIND="0|1")
+    before = _texts(_at_once(server, _good(0)))
+    for name in ("raises", "one-less", "nan-rows", "spoils", "loops"):
+        response = server.post(_question(1), vtprune={"method": name})
+        _check_fault(response, name, {**SAID, **HANGING}[name])
+    server.forget()
+    assert _texts(_at_once(server, _good(0))) == before
