@@ -6,8 +6,11 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from vllm_pruner import methods
+from vllm_pruner.methods.base import Method
+from vllm_pruner.methods.faults import MethodFault
 from vllm_pruner.settings.bounds import method_fault
 from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.errors import ConfigError
 from vtprune_server.protocol import ConfigResponse, MethodCard, MethodsResponse
 from vtprune_server.surface import Surface
 
@@ -43,21 +46,44 @@ def describe_methods(surface: Surface) -> MethodsResponse:
 
 def _card(surface: Surface, name: str) -> MethodCard:
     method = methods.get(name)
-    alone = PruneConfig(method=name)
-    fault = method_fault(surface.config.limits, name) or surface.image_info.fault(alone)
+    refused = _refused(surface, name)
     return MethodCard(
         name=name,
-        allowed=fault is None,
-        refused=None if fault is None else fault.at_request(),
+        allowed=refused is None,
+        refused=refused,
         reads_text=method.needs_text,
         description=_summary(method),
-        options=method.options.model_json_schema(),
+        options=_schema(method),
     )
 
 
-def _summary(method: Any) -> str:
+def _refused(surface: Surface, name: str) -> str | None:
+    """Why no request can choose a method, or None."""
+    if limit := method_fault(surface.config.limits, name):
+        return limit.at_request()
+    try:
+        fault = surface.image_info.fault(PruneConfig.parse({"method": name}))
+    except MethodFault as error:
+        return str(error)
+    except ConfigError:
+        return None  # an option without a default, which a request can name
+    return None if fault is None else fault.at_request()
+
+
+def _schema(method: Method) -> dict[str, Any]:
+    """The JSON schema of a method's options; nothing if another package's have none."""
+    try:
+        return method.options.model_json_schema()
+    except Exception:
+        if methods.package_of(method.name) is None:
+            raise
+        return {}
+
+
+def _summary(method: Method) -> str:
     """The first line of the file that the method stands in."""
     import sys
 
-    text = sys.modules[method.select.__module__].__doc__ or ""
+    module = sys.modules.get(getattr(method.select, "__module__", ""))
+    text = getattr(module, "__doc__", None) or ""
     return text.strip().partition("\n")[0]

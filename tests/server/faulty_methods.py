@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from pydantic import model_validator
 
 from vllm_pruner.methods.base import Kept, Method, Options, VisualTokens
 from vllm_pruner.methods.budget import Budget, keep_count
@@ -115,6 +116,16 @@ COUNT: dict[str, Callable[..., Any]] = {
 }
 
 
+class _Options(Options):
+    """Options that cannot be read, given or not."""
+
+    side: int = 0
+
+    @model_validator(mode="after")
+    def _divided(self) -> _Options:
+        raise ZeroDivisionError(1 // 1)
+
+
 def _right(tokens: VisualTokens, keep: int, _: Options) -> torch.Tensor:
     return _good(tokens, keep)
 
@@ -131,6 +142,7 @@ METHODS = {
     **{name: Method(name, select) for name, select in SELECT.items()},
     **{name: Method(name, select, merges=True) for name, select in MERGE.items()},
     **{name: Method(name, _right, keep_count=count) for name, count in COUNT.items()},
+    "options-raise": Method("options-raise", _right, _Options),
     "undeclared-rows": Method("undeclared-rows", _merged(torch.clone)),
     "grid-raises": Method("grid-raises", _right, shrink=lambda keep: (1, keep // 0)),
     "grid-other": Method("grid-other", _right, shrink=lambda keep: (keep, keep)),

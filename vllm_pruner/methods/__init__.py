@@ -89,7 +89,9 @@ def _load(name: str, group: str) -> Method:
     if unknown := set(method.needs) - set(Need):
         asked = ", ".join(map(repr, sorted(unknown)))
         raise _broken(entry, f"needs {asked}; allowed: {', '.join(Need)}")
-    return replace(method, needs=frozenset(method.needs))
+    if not isinstance(method.needs, frozenset):  # a worker takes it for one
+        return replace(method, needs=frozenset(method.needs))
+    return method
 
 
 def _broken(entry: EntryPoint, fault: str) -> ValueError:

@@ -11,8 +11,9 @@ from collections.abc import AsyncGenerator, Iterable
 from typing import TYPE_CHECKING, Any
 
 from vllm_pruner import compat
+from vllm_pruner.methods.faults import MethodFault
 from vllm_pruner.prompt.names import of_holder
-from vllm_pruner.prompt.refusal import refusal, settings_refusal
+from vllm_pruner.prompt.refusal import failure, refusal, settings_refusal
 from vllm_pruner.settings.detail import AUTO, LEVELS
 from vllm_pruner.settings.errors import ConfigError, SettingError
 from vllm_pruner.settings.keys import COUNTS, KEY, REPORT, settings_in
@@ -36,6 +37,7 @@ def requested(model_config: ModelConfig, request: Any, messages: list[Any]) -> d
 
     Raises:
         VLLMValidationError: a 400 for the client.
+        GenerationError: a 500, if a method of another package cannot read its options.
     """
     settings = settings_in(model_config.multimodal_config)
     if settings is None:
@@ -49,6 +51,8 @@ def requested(model_config: ModelConfig, request: Any, messages: list[Any]) -> d
             check(ServerConfig.parse(settings), said)
         except ConfigError as error:
             raise settings_refusal(error) from None
+        except MethodFault as error:
+            raise failure(error.method, str(error)) from error
     levels = _levels(messages)
     detail = {DETAIL: levels} if set(levels) - {AUTO} else {}
     return {**(said or {}), **detail}

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from vllm_pruner import methods
+from vllm_pruner.methods import foreign
 from vllm_pruner.methods.base import Method, Options
 from vllm_pruner.settings.errors import ConfigError, SettingError
 
@@ -39,8 +40,17 @@ def parse_options(method: Method, options: Mapping[str, object]) -> Options:
 
     Raises:
         ConfigError: the first fault.
+        MethodFault: a validator of another package's method raised something else.
     """
-    return validate(method.options, dict(options), prefix="options.")
+    try:
+        return validate(method.options, dict(options), prefix="options.")
+    except ConfigError:
+        raise
+    except Exception as error:
+        if method.name not in methods.names() or methods.package_of(method.name) is None:
+            raise
+        raised = f"raised {type(error).__name__}: {error} in its options"
+        raise foreign.fault(method.name, raised) from error
 
 
 def check_method_name(name: str, key: str = "method") -> None:
