@@ -139,6 +139,9 @@ def test_a_method_with_too_many_faults_is_not_called_again(
     (said,) = {said for _, said in made.faults_of([plan.identity for plan in plans(12)])}
     assert said.endswith("is not called again after the faults of 5 images")
     assert not made._faults, "faults are kept that nobody needs"
+    with made.apart() as found:
+        choose(made, plans(2, first=20))
+    assert found == [("uniform", said)]
 
 
 def test_faults_that_a_person_looks_at_are_not_kept(become: Callable[..., None]) -> None:

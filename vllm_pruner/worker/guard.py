@@ -98,6 +98,8 @@ class Guard:
             MethodFault: nobody asks for it.
         """
         ended = self._ended.get(foreign_prefix(config.method))
+        if ended is not None and self._apart is not None:
+            self._apart.append(ended)
         attempt = Attempt(is_over=ended is not None)
         kept = choose(tokens, config, layout, keep, attempt)
         for place, fault in attempt.faults.items():
