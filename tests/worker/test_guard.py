@@ -114,8 +114,9 @@ def test_what_is_not_finite_never_reaches_the_decoder(become: Callable[..., None
     made, images = expecting(), plans(2)
     rows = torch.ones(2, 4, 3)
     assert made.finite(rows, images) is rows
-    rows[1, 3, 2] = float("inf")
-    assert made.finite(rows, images).tolist() == [torch.ones(4, 3).tolist(), [[0.0] * 3] * 4]
+    for value in (float("inf"), float("-inf"), float("nan"), -3e38):
+        rows[1, 3, 2] = value
+        assert made.finite(rows, images).tolist() == [torch.ones(4, 3).tolist(), [[0.0] * 3] * 4]
     assert made.faults_of([images[0].identity]) == []
     assert len(made.faults_of([images[1].identity])) == 1
 

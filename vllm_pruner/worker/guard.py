@@ -41,6 +41,9 @@ _LOGGED = 10
 Fault = tuple[str, str]
 """A method's name and what it did; no exception, whose traceback would keep tensors alive."""
 
+_ROOM = 1 / 8
+"""Part of a number format's range that a row may take: 8,188 of float16's 65,504."""
+
 _PREFIX = len(foreign_prefix(""))
 
 
@@ -110,7 +113,8 @@ class Guard:
         """Return what the decoder gets of images, zeros in place of what is not finite.
 
         A NaN outlives its request: vLLM masks stale rows of a block of the KV cache by a factor of
-        zero, which leaves a NaN one.
+        zero, which leaves a NaN one. Numbers to which a layer cannot add anything become infinite
+        there, and then NaN, so they count as such.
 
         Args:
             rows: `[images, keep, width]`, projected.
@@ -119,12 +123,13 @@ class Guard:
         Raises:
             MethodFault: nobody asks for it.
         """
-        broken = ~rows.isfinite().flatten(1).all(dim=1)
+        most = torch.finfo(rows.dtype).max * _ROOM
+        broken = ~(rows.abs() <= most).flatten(1).all(dim=1)
         places = [place for place, is_broken in enumerate(broken.tolist()) if is_broken]
         if not places:
             return rows
         for place in places:
-            said = "left an image rows with NaN or infinity behind the projector"
+            said = "left an image rows with NaN, infinity or nearly so behind the projector"
             self._note(plans[place], foreign.fault(plans[place].config.method, said))
         return rows.masked_fill(broken[:, None, None], 0.0)
 
