@@ -1,9 +1,9 @@
-"""Selection operators of vtprune: torch and Triton, no knowledge of vLLM or of the methods built on
-them.
+"""Selection operators of vtprune in torch and Triton, independent of vLLM and of the methods built
+on them.
 
-Each operator is one file named like its public function. The plain-torch reference in it has the
-same signature, defines the result, and is what runs on a CPU; on a GPU the kernels run, which are
-in the file of the same name with `_triton`.
+Each operator is one file, named after its public function. The plain-torch reference in it has the
+same signature, defines the result, and runs on a CPU. The kernels that run on a GPU are in the file
+of the same name with `_triton`. `kernels/README.md` has the table of operators.
 """
 
 from vtprune_kernels._triton import implementation

@@ -29,8 +29,8 @@ else:
         from types import SimpleNamespace
 
         HAS_TRITON = False
-        # Enough for the kernels below each launcher to be defined, never run.
-        triton = SimpleNamespace(jit=lambda function: function)
+        # Just enough to define the kernels below each launcher, which never run.
+        triton = SimpleNamespace(jit=lambda function=None, **_: function or (lambda each: each))
         tl = SimpleNamespace(constexpr=Any, int32=None, int64=None, float32=None, float64=None)
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "implementation",
     "next_power_of_2",
     "register_op",
+    "size_class",
     "tl",
     "traced_on_cpu",
     "triton",
@@ -61,18 +62,18 @@ def use_triton(*tensors: torch.Tensor) -> bool:
 
 
 def traced_on_cpu(tensor: torch.Tensor) -> bool:
-    """Whether a compiler is tracing on a CPU: it cannot look into a reference that sets threads or
-    loops over sizes, so the operator is one step."""
+    """Whether a compiler is tracing on a CPU. It cannot trace a reference that sets the number of
+    threads or loops over sizes, so the operator has to be one opaque step."""
     return torch.compiler.is_compiling() and not tensor.is_cuda
 
 
 def flags(valid: torch.Tensor | None, otherwise: torch.Tensor) -> torch.Tensor:
-    """Return a mask as bytes for a kernel, or any tensor where its flag says that none is read."""
+    """Return a mask as bytes for a kernel; without one, `otherwise`, a pointer it does not read."""
     return otherwise if valid is None else valid.contiguous().view(torch.uint8)
 
 
 def implementation(device: torch.device) -> str:
-    """Say which implementation runs on `device` and why, for a log line at start."""
+    """Return which implementation runs on `device` and why, for a log line at start."""
     if INTERPRETED:
         return "triton kernels in the interpreter, because TRITON_INTERPRET=1"
     if device.type != "cuda":
@@ -100,6 +101,16 @@ def next_power_of_2(number: int) -> int:
     return 1 << max(0, number - 1).bit_length()
 
 
+def size_class(number: int, least: int = 64) -> int:
+    """The power of two that a kernel's block has for `number` elements, at least `least`.
+
+    A block is a constant to the compiler: each class costs one compilation, in the first call of
+    that size. Numbers that only bound masks are `do_not_specialize` in every kernel, so that
+    another k or N of the same class compiles nothing.
+    """
+    return max(least, next_power_of_2(number))
+
+
 def register_op(
     name: str,
     launcher: Callable[..., Result],
@@ -114,11 +125,11 @@ def register_op(
     call than some of these kernels take.
 
     Args:
-        name: the operator's.
-        launcher: runs the kernels; CUDA tensors, and CPU tensors under the interpreter. The schema
-            is that of its signature, which `reference` and `fake` share.
+        name: name of the operator.
+        launcher: runs the kernels, on CUDA tensors, or on CPU tensors in the interpreter. The
+            schema is inferred from its signature, which `reference` and `fake` share.
         reference: plain torch, for CPU tensors.
-        fake: gives the result's shape and dtype for tensors without data.
+        fake: returns an empty result of the right shape and dtype.
         writes: arguments that are written to.
     """
     schema = torch.library.infer_schema(launcher, op_name=name, mutates_args=writes)

@@ -1,8 +1,8 @@
 """Kernel of the attention that each key receives, the second launch of `column_importance`.
 
 A program holds a block of keys of one head in registers, runs over the segment's queries and adds
-up exp(logit - log-sum-exp of the query). It reads the queries once a block of keys and writes one
-float32 a key and head.
+up exp(logit - log-sum-exp of the query). It reads the queries once for each block of keys and
+writes one float32 for each key and head.
 """
 
 # Triton's bodies carry no Python types.
@@ -11,12 +11,18 @@ float32 a key and head.
 from __future__ import annotations
 
 from vtprune_kernels._triton import tl, triton
-from vtprune_kernels.attention_rows import bounds_of, exist, rows_of_head
+from vtprune_kernels.attention_rows import (
+    bounds_of,
+    exist,
+    first_channel,
+    first_number,
+    rows_of_head,
+)
 
 __all__ = ["received_kernel"]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["patches", "total"])
 def received_kernel(
     query,
     key,
@@ -44,11 +50,9 @@ def received_kernel(
     if block * HELD >= size:
         return
     column = block * HELD + tl.arange(0, HELD)
-    begin_q = segment * query_image + start.to(tl.int64) * query_patch + head * HEAD_SIZE
-    begin_k = segment * key_image + start.to(tl.int64) * key_patch + head * HEAD_SIZE
-    begin = head.to(tl.int64) * total + start
-    if not PACKED:
-        begin += segment * patches
+    begin_q = first_channel(segment, start, head, query_image, query_patch, HEAD_SIZE)
+    begin_k = first_channel(segment, start, head, key_image, key_patch, HEAD_SIZE)
+    begin = first_number(segment, start, head, patches, total, PACKED)
     exists = exist(valid, segment, patches, column, size, PADDED)
     held = rows_of_head(key, begin_k, key_patch, column, exists, HEAD_SIZE, BLOCK_HEAD, UPCAST)
     total_received = tl.zeros([HELD], dtype=tl.float32)
@@ -58,7 +62,7 @@ def received_kernel(
         queries = rows_of_head(
             query, begin_q, query_patch, row, real, HEAD_SIZE, BLOCK_HEAD, UPCAST
         )
-        # An infinite denominator takes rows past the end, and padding, out.
+        # An infinite denominator drops padding and rows past the end.
         denominator = tl.load(lse + begin + row, mask=real, other=float("inf"))
         logit = tl.dot(held, tl.trans(queries), input_precision="ieee") * scale
         # 1.442... = log2(e). Keys in rows, so the sum stays within a warp: [HELD, STREAMED].

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from vtprune_kernels._triton import tl, triton
 
-__all__ = ["bounds_of", "exist", "rows_of_head"]
+__all__ = ["bounds_of", "exist", "first_channel", "first_number", "rows_of_head"]
 
 
 @triton.jit
@@ -21,6 +21,21 @@ def bounds_of(bounds, segment, patches, PACKED: tl.constexpr, PADDED: tl.constex
     elif PADDED:
         size = tl.load(bounds + segment).to(tl.int32)
     return start, size
+
+
+@triton.jit
+def first_channel(segment, start, head, image, patch, HEAD_SIZE: tl.constexpr):
+    """Offset of one head's channels of a segment's first patch; `image` and `patch` are strides."""
+    return segment * image + start.to(tl.int64) * patch + head * HEAD_SIZE
+
+
+@triton.jit
+def first_number(segment, start, head, patches, total, PACKED: tl.constexpr):
+    """Offset of a segment's first patch where there is one number a head and patch."""
+    begin = head.to(tl.int64) * total + start
+    if not PACKED:
+        begin += segment * patches
+    return begin
 
 
 @triton.jit

@@ -40,12 +40,12 @@ def cls_importance(
         num_heads: heads held here. Under tensor parallelism that is a rank's share; the mean over
             ranks of the results is then the mean over all heads.
         scale: factor on the logits, usually `head_size ** -0.5`.
-        valid: `[images, N]` bool, which patches exist (see `segments`): the others are no part of
-            the softmax and get 0. Padding that the tower itself attended to, as in LLaVA-NeXT's
-            crops, is not such padding: it is left in here and masked when tokens are ranked.
+        valid: `[images, N]` bool, which patches exist (see `segments`): the others take no part in
+            the softmax and get 0. Do not exclude padding that the tower itself attended to, as in
+            LLaVA-NeXT's crops; that is masked when tokens are ranked.
 
     Returns:
-        `[images, N]` float32. Rows sum to at most 1 (the class token's own share is cut off).
+        `[images, N]` float32. Rows sum to at most 1 (the class token's own share is left out).
 
     Raises:
         ValueError: the shapes differ, or `num_heads` does not divide the channels.
@@ -64,8 +64,8 @@ def cls_importance_reference(
     scale: float,
     valid: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Plain torch. Multiply and sum instead of a GEMM: the sum over one head's 64 or so channels
-    has one order whatever the number of images, so an image scores the same in any batch."""
+    """Plain torch. A product and a sum instead of a GEMM: the sum over a head's channels has the
+    same order for any number of images, so an image scores the same in any batch."""
     images, tokens, _ = query.shape
     cls = query[:, :1].reshape(images, 1, num_heads, -1).float()
     keys = key.reshape(images, tokens, num_heads, -1).float()

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import torch
 
-from vtprune_kernels._triton import flags, next_power_of_2, tl, triton
+from vtprune_kernels._triton import flags, next_power_of_2, size_class, tl, triton
 
 __all__ = ["cls_importance_triton"]
 
@@ -77,14 +77,14 @@ def cls_importance_triton(
         tokens,
         blocks,
         HEADS=num_heads,
-        BLOCK_BLOCKS=next_power_of_2(blocks),
+        BLOCK_BLOCKS=size_class(blocks, least=32),
         BLOCK_PATCHES=_BLOCK_PATCHES,
         num_warps=2,
     )
     return importance
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "blocks"])
 def _cls_logits_kernel(
     query,
     key,
@@ -136,7 +136,7 @@ def _cls_logits_kernel(
     tl.store(block_sum + row * blocks + block, tl.sum(tl.exp(logit - above), axis=0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "blocks"])
 def _cls_mean_kernel(
     logits,
     block_max,

@@ -8,8 +8,8 @@ Used for SigLIP towers, and for those of Qwen-VL, where 2 x 2 patches in a permu
 token: a token receives what its patches receive, sum_{j: token_of_patch[j] = t} importance[j]. The
 importances of a segment's tokens then sum to 1, as those of its patches do.
 
-The reference holds blocks of queries, so the N x N map of a head exists only in slices; the kernels
-have no map at all.
+The reference works on blocks of queries, so that only slices of a head's N x N map exist; the
+kernels never form the map.
 
 Source: the VisPruner authors' answer for encoders without a class token (their issue 1). They merge
 by the mean of four patches; the sum differs by that factor only.
@@ -109,8 +109,8 @@ def column_importance_reference(
     token_of_patch: torch.Tensor | None = None,
     patches_per_token: int = 1,
 ) -> torch.Tensor:
-    """Plain torch, one slice of queries at a time, all images and heads together. Segments are a
-    mask: wasteful, but it asks nothing of the host."""
+    """Plain torch, one slice of queries at a time, all images and heads together. Packed segments
+    are masked: wasteful, but without a host sync."""
     packed = cu_seqlens is not None
     if packed:
         query, key, lse = query[None], key[None], None if lse is None else lse[None]

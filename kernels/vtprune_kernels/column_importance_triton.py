@@ -1,10 +1,10 @@
-"""Kernels of `column_importance`: there is no map at all.
+"""Kernels of `column_importance`, which never form the attention map.
 
-One launch finds the log-sum-exp of each query's logits, unless the attention kernel of the tower
-saved it; one computes the logits again, keys in rows, and adds up their exponentials over the
-queries in registers; one averages the heads, and gathers the patches of a token through the map.
-Each adds in an order fixed by one segment's size, without atomics. Query and key are read once a
-block (128) of the other; what lies in between is two floats a patch and head.
+The first launch finds the log-sum-exp of each query's logits, unless the tower's attention kernel
+saved it. The second recomputes the logits with keys in rows and sums their exponentials over the
+queries in registers. The third averages the heads and adds up the patches of each token. Each adds
+in an order fixed by one segment's size, without atomics. Query and key are read once for each block
+(128) of the other; between the launches there are two floats for each patch and head.
 """
 
 # Triton's bodies carry no Python types.
@@ -13,6 +13,7 @@ block (128) of the other; what lies in between is two floats a patch and head.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 
@@ -74,29 +75,21 @@ def column_importance_triton(
         "PACKED": cu_seqlens is not None,
         "PADDED": valid is not None,
     }
-    head_size = query.shape[-1] // num_heads
-    wide = query.dtype == torch.float32
-    held = _FLOAT32_HELD if wide else _HELD
-    tiles = {
-        "HEAD_SIZE": head_size,
-        "BLOCK_HEAD": next_power_of_2(head_size),
-        "HELD": held,
-        "STREAMED": _FLOAT32_STREAMED if wide else _STREAMED,
-        "UPCAST": capability(query.device) == 0,
-        "num_warps": _FLOAT32_WARPS if wide else _WARPS,
-        "num_stages": 2,
-    }
-    grid = (triton.cdiv(longest, held), num_heads, segments)
+    tiles = _tiles(query, query.shape[-1] // num_heads)
+    grid = (triton.cdiv(longest, tiles["HELD"]), num_heads, segments)
+
+    def attend(kernel: Any, *numbers: torch.Tensor) -> None:
+        """Launch for each head and block of patches; `numbers` are one a head and patch."""
+        to_base_2 = scale * math.log2(math.e)
+        kernel[grid](query, key, *numbers, *strides, to_base_2, **shape, **tiles)
+
     received = query.new_empty((num_heads, total), dtype=torch.float32)
     if lse is None:
-        lse = query.new_empty((num_heads, total), dtype=torch.float32)
-        lse_kernel[grid](query, key, lse, *strides, scale * math.log2(math.e), **shape, **tiles)
+        lse = torch.empty_like(received)
+        attend(lse_kernel, lse)
     elif cu_seqlens is None:
         lse = lse.transpose(0, 1)
-    lse = lse.contiguous()
-    received_kernel[grid](
-        query, key, lse, received, *strides, scale * math.log2(math.e), **shape, **tiles
-    )
+    attend(received_kernel, lse.contiguous(), received)
     order = None if token_of_patch is None else token_of_patch.argsort(stable=True)
     _column_mean_kernel[(triton.cdiv(longest // patches_per_token, _TOKENS), segments)](
         received,
@@ -113,7 +106,21 @@ def column_importance_triton(
     return importance
 
 
-@triton.jit
+def _tiles(query: torch.Tensor, head_size: int) -> dict[str, Any]:
+    """Return what both attention kernels are compiled for."""
+    wide = query.dtype == torch.float32
+    return {
+        "HEAD_SIZE": head_size,
+        "BLOCK_HEAD": next_power_of_2(head_size),
+        "HELD": _FLOAT32_HELD if wide else _HELD,
+        "STREAMED": _FLOAT32_STREAMED if wide else _STREAMED,
+        "UPCAST": capability(query.device) == 0,
+        "num_warps": _FLOAT32_WARPS if wide else _WARPS,
+        "num_stages": 2,
+    }
+
+
+@triton.jit(do_not_specialize=["patches", "total"])
 def _column_mean_kernel(
     received,
     order,

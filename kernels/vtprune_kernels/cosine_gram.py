@@ -70,8 +70,8 @@ def cosine_gram(
 def cosine_gram_reference(
     features: torch.Tensor, rows: torch.Tensor | None = None, valid: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Plain torch: integers in float64, so that the GEMM is exact, and of the symmetric result only
-    the blocks on and below the diagonal."""
+    """Plain torch: integers in float64, so that the GEMM is exact. Blocks above the diagonal are
+    copied from below it."""
     segments, available, width = features.shape
     count = available if rows is None else rows.shape[1]
     gram = features.new_empty((segments, count, count), dtype=torch.float32)

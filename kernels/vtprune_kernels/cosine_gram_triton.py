@@ -2,11 +2,11 @@
 
 On tensor cores the integers of the definition are three int8 limbs, u = a 2**16 + b 2**8 + c. Their
 products add up in int32 accumulators, one for each power of two: exact for any number of channels
-below 65,536, with nothing to argue about the inside of a floating-point tensor core. Nine int8
-products cost what four and a half fp16 ones do; two fp16 limbs would need four, and a promotion of
-their float32 accumulators every 16 channels, which costs more than it saves. One launch normalises
-and splits (it reads a row and writes 3 bytes a channel), another multiplies: tiles above the
-diagonal only, each stored twice.
+below 65,536, without assumptions about how a floating-point tensor core rounds. Nine int8 products
+cost as much as four and a half in fp16; two fp16 limbs would need four, but also a promotion of
+their float32 accumulators every 16 channels, which costs more than it saves. The first launch
+normalises and splits (it reads a row and writes 3 bytes a channel); the second multiplies the tiles
+on and above the diagonal, and stores each of those above it twice.
 """
 
 # Triton's bodies carry no Python types.
@@ -32,8 +32,9 @@ _TILE, _WARPS = 64, 8
 """Rows and columns of a tile. Five int32 accumulators of 64 x 64 take 80 registers of each thread
 in 8 warps; in 4 warps they spill (432 bytes a thread, sm_90). Not yet swept on a GPU."""
 
-_AMPERE_TILE, _AMPERE_WARPS = 32, 4
-"""Before Hopper the operands take registers too: 64 x 64 spills with any number of warps."""
+_SMALL_TILE, _SMALL_WARPS = 32, 4
+"""Before Hopper the operands take registers too: 64 x 64 spills with any number of warps. It also
+spills on Blackwell under Triton 3.6 (sm_100, 400 to 656 bytes a thread), but not under 3.9."""
 
 _LIMB_ROWS = 1
 """Rows that a program of the first launch normalises. Not yet swept on a GPU."""
@@ -70,7 +71,9 @@ def cosine_gram_triton(
 
 def tile_of(device: torch.device) -> tuple[int, int]:
     """Return the tile's rows and the number of warps for a device."""
-    return (_TILE, _WARPS) if capability(device) >= 90 else (_AMPERE_TILE, _AMPERE_WARPS)
+    found = capability(device)
+    old = found >= 100 and tuple(map(int, triton.__version__.split(".")[:2])) < (3, 9)
+    return (_SMALL_TILE, _SMALL_WARPS) if found < 90 or old else (_TILE, _WARPS)
 
 
 def unit_limbs(
@@ -104,7 +107,7 @@ def unit_limbs(
     return limbs
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def _limbs_kernel(
     features,
     rows,
@@ -204,7 +207,7 @@ def tile_pointers(limbs, segment, row, count, padded, CHANNELS: tl.constexpr):
     return begin + tl.minimum(row, count - 1)[:, None].to(tl.int64) * padded + channel[None, :]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def _gram_kernel(
     limbs,
     gram,

@@ -8,9 +8,9 @@ A list starts as 0..R-1. While it is longer than `keep`, one round
     a = a sorted by q descending, ties to the earlier position, without its first r
     list = a followed by b                              re-ordered: the next split depends on it
 
-`r` is bounded by `len(a) = ceil(len(list) / 2)`, where the published routine assumes an even list
-and raises otherwise; wherever that routine runs, this one agrees with it. The number of rounds
-depends on sizes alone, so there is nothing to ask the device.
+`r` is bounded by `len(a) = ceil(len(list) / 2)`. The published routine assumes an even list and
+raises otherwise; wherever it runs, this one agrees with it. The number of rounds depends on sizes
+alone, so the host waits for nothing.
 
 Source: VisPruner (arXiv 2412.01818), section 3.2.
 """
@@ -33,7 +33,7 @@ from vtprune_kernels.spec import EXACT, Spec, features
 __all__ = ["SPECS", "dedup"]
 
 _MOST_ROWS = 16384
-"""Longest list for the kernel: an index has 16 bits in its key and its list of neighbours."""
+"""Longest list for the kernel, whose keys and lists of neighbours hold 16-bit indices."""
 
 
 def dedup(
@@ -84,8 +84,8 @@ def dedup_reference(
 def _remove(gram: torch.Tensor, keep: int, step: int) -> torch.Tensor:
     """All segments advance together, one round at a time.
 
-    A round copies whole columns for b and takes the maximum over all rows, although only those of a
-    are needed: that is memory in order, and several times faster than collecting the pairs.
+    A round copies whole columns for b and takes the maximum over all rows, although it needs only
+    those of a: reading memory in order is several times faster than collecting the pairs.
     """
     segments, rows, _ = gram.shape
     starts = torch.arange(segments, device=gram.device).unsqueeze(1) * rows

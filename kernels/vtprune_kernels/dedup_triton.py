@@ -3,13 +3,12 @@
 A program keeps its list, the side (a or b) of each row and a round's keys in 16 bytes a row of
 scratch memory that stay in the L1 cache. Reading every `gram[a, b]` would pull 20 MB through that
 one multiprocessor (R = 544, keep = 32), 180 us at 64 bytes a cycle. So `nearest_rows` first lists
-the 32 rows most similar to each row, on all multiprocessors. The best match in b is the best one
-of that list that is in b; only where none is, and that takes a neighbourhood already thinned out,
-the row of the Gram is read: the same values, so the same result to the bit. The sort is by
-counting: a row's new position is the number of keys below its own, with the old position in the
-key's low bits.
+the 32 rows most similar to each row, on all multiprocessors. The best match in b is the best of
+that list that is in b. Only if none is, once a neighbourhood has been thinned out, does the kernel
+read the row of the Gram: the same values, so the same result to the bit. It sorts by counting: a
+row's new position is the number of keys below its own, with the old position in the key's low bits.
 
-Loops carry tiles and reduce them once, behind the loop: Triton 3.6 (an H200's with vLLM 0.32)
+Loops carry tiles and reduce them once, after the loop: Triton 3.6 (an H200's with vLLM 0.32)
 cannot compile a reduction inside a loop whose running result is used more than once afterwards
 (`OptimizeThreadLocality`, seen 2026-11-27).
 """
@@ -68,6 +67,7 @@ def dedup_triton(
         HAS_VALID=valid is not None,
         HAS_COUNTS=counts is not None,
         NEAREST=NEAREST,
+        FULL_LISTS=near_row.shape[2] == NEAREST,
         BLOCK_ROWS=_BLOCK_ROWS,
         num_warps=16,
         num_stages=1,
@@ -81,7 +81,7 @@ def _key(best, i):
     return ((~ordered_bits(best)).to(tl.int64) << 16) | i
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "nearest", "keep", "step"])
 def _dedup_kernel(
     gram,
     near_row,
@@ -100,9 +100,12 @@ def _dedup_kernel(
     HAS_VALID: tl.constexpr,
     HAS_COUNTS: tl.constexpr,
     NEAREST: tl.constexpr,
+    FULL_LISTS: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
 ):
     segment = tl.program_id(0).to(tl.int64)
+    if FULL_LISTS:  # a constant makes wide loads of them
+        nearest = NEAREST
     gram += segment * rows * rows
     near_row += segment * rows * nearest
     near_value += segment * rows * nearest
@@ -114,7 +117,7 @@ def _dedup_kernel(
     neighbour = tl.arange(0, NEAREST)
     column = tl.arange(0, 64)
 
-    # 1. The list is 0..rows-1, or what exists of it. A side is 1 for a, 2 for b, 0 for the removed.
+    # 1. The list holds the rows that exist. A side is 1 for a, 2 for b, 0 for what is removed.
     length = 0
     for start in range(0, rows, BLOCK_ROWS):
         i = start + lane
@@ -136,7 +139,7 @@ def _dedup_kernel(
         now = lists + current * rows
         following = lists + (1 - current) * rows
 
-        # 2. Best match of each row of a among its nearest; those without one queue up.
+        # 2. Best match of each row of a among its nearest; rows without one are queued.
         waiting = 0
         for start in range(0, count_a, BLOCK_ROWS):
             i = start + lane
@@ -200,7 +203,7 @@ def _dedup_kernel(
         current = 1 - current
         length -= removed
 
-    # 5. What still has a side, ascending.
+    # 5. The rows that still have a side, ascending.
     written = 0
     for start in range(0, rows, BLOCK_ROWS):
         row = start + lane

@@ -35,8 +35,8 @@ def gather_rows(
             with `cu_seqlens`.
         kept: `[segments, k]` int64, each in 0..N-1, or -1 for a row of zeros; not checked on a GPU.
         out: where to write, contiguous `[segments, k, ...]` for each tensor; new ones by default.
-            `[total kept, ...]` with `cu_kept`, which has to come with `out`, because the host must
-            know how much is kept.
+            `[total kept, ...]` with `cu_kept`, which requires `out`, because only the caller knows
+            the total on the host.
         cu_seqlens: `[segments + 1]` integers, where each segment starts in packed tensors.
         cu_kept: `[segments + 1]` integers, where the kept rows of each segment start in packed
             buffers; the difference, at most k, says how many there are.
@@ -70,8 +70,8 @@ def gather_rows_reference(
     cu_seqlens: torch.Tensor | None = None,
     cu_kept: torch.Tensor | None = None,
 ) -> list[torch.Tensor]:
-    """Plain torch. Indexing reads the kept rows alone, also of a tensor that is no contiguous block
-    (features behind a class token), which flattening for `index_select` would copy as a whole."""
+    """Plain torch. Indexing reads only the kept rows, even of a tensor that is not contiguous
+    (features behind a class token), all of which flattening for `index_select` would copy."""
     if not out:
         return out
     segment, index = torch.arange(len(kept), device=kept.device).unsqueeze(1), kept

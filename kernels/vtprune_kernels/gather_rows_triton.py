@@ -17,7 +17,7 @@ _BLOCK_COLUMNS = 1024
 GPU."""
 
 _TENSORS_PER_LAUNCH = 4
-"""Qwen3-VL has the most: features and three DeepStack levels."""
+"""Qwen3-VL needs the most: features and three DeepStack levels."""
 
 
 def gather_rows_triton(
@@ -70,14 +70,14 @@ def _launch(
 @triton.jit
 def _copy_row(source, target, source_segment, source_row, width, segment, row, i, BLOCK):
     begin = source + segment * source_segment + row * source_row
-    end = tl.where(row >= 0, width, 0)  # of an absent row nothing is read
+    end = tl.where(row >= 0, width, 0)  # nothing of an absent row is read
     for start in range(0, width, BLOCK):
         column = start + tl.arange(0, BLOCK)
         value = tl.load(begin + column, mask=column < end, other=0)
         tl.store(target + i * width + column, value, mask=column < width)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["kept_segment", "k"])
 def _gather_rows_kernel(
     kept,
     cu_seqlens,

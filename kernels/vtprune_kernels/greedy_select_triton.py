@@ -1,8 +1,10 @@
 """Kernel of `greedy_select`: one launch for all segments, one program each, all steps inside.
 
-Scores and states are registers, and only what rows exchange (cover, the c) goes through memory that
-stays in the L1 or L2 cache. A step reads one row of S for "max-min" (2.3 KB of 576), all of S for
-"coverage" and "demand", every c for "dpp".
+Scores and states are registers. What rows exchange (the list of rows whose cover rises, the c) goes
+through memory that stays in the L1 or L2 cache. A step of "max-min" reads one row of S (2.3 KB of
+576), one of "dpp" every c. A step of "coverage" or "demand" reads the rows of S that the taken row
+covers better than the set did, all at first and ever fewer later: gains are whole numbers, so
+subtracting what those rows no longer gain is exact.
 """
 
 # Triton's bodies carry no Python types.
@@ -12,14 +14,15 @@ from __future__ import annotations
 
 import torch
 
-from vtprune_kernels._triton import flags, next_power_of_2, tl, triton
+from vtprune_kernels._triton import flags, size_class, tl, triton
 from vtprune_kernels.ordering import number_to_keep
 
 __all__ = ["greedy_select_triton"]
 
 
-_TILE_ELEMENTS = 8192
-"""Elements of S read together: 16 for each of 512 threads. Not yet swept on a GPU."""
+_TILE_ELEMENTS = 4096
+"""Elements of S read together: 8 for each of 512 threads; with 16, "coverage" of padded segments
+spills 24 bytes a thread (sm_90). Not yet swept on a GPU."""
 
 
 def greedy_select_triton(
@@ -36,7 +39,7 @@ def greedy_select_triton(
     kept = gram.new_empty((segments, keep), dtype=torch.int64)
     if kept.numel() == 0:
         return kept
-    block = next_power_of_2(rows)
+    block = size_class(rows)
     cholesky_rows = keep if objective == "dpp" else 0
     _greedy_select_kernel[(segments,)](
         gram,
@@ -44,7 +47,7 @@ def greedy_select_triton(
         flags(valid, gram),
         gram if counts is None else counts.contiguous(),
         kept,
-        gram.new_empty((segments, rows), dtype=torch.int32),
+        gram.new_empty((segments, 3, rows), dtype=torch.int32),
         gram.new_empty((segments, cholesky_rows, rows), dtype=torch.float64),
         rows,
         keep,
@@ -76,13 +79,23 @@ def _demand(weight):
 
 
 @triton.jit
+def _rows_of(gram, j, listed, i, inside, rows):
+    """Load rows j of S, zeros where not listed: `[ROWS, BLOCK]`."""
+    return tl.load(
+        gram + j[:, None].to(tl.int64) * rows + i[None, :],
+        mask=listed[:, None] & inside[None, :],
+        other=0.0,
+    )
+
+
+@triton.jit(do_not_specialize=["rows", "keep"])
 def _greedy_select_kernel(
     gram,
     weight,
     valid,
     counts,
     kept,
-    cover,
+    risen,
     cholesky,
     rows,
     keep,
@@ -95,7 +108,7 @@ def _greedy_select_kernel(
 ):
     segment = tl.program_id(0).to(tl.int64)
     gram += segment * rows * rows
-    cover += segment * rows
+    risen += segment * 3 * rows
     cholesky += segment * keep * rows
     i = tl.arange(0, BLOCK)
     inside = i < rows
@@ -129,8 +142,17 @@ def _greedy_select_kernel(
             score = tl.minimum(score, tl.min(1.0 - s, axis=0))
     gain = tl.zeros([BLOCK], dtype=tl.int64)
     if OBJECTIVE == "coverage" or OBJECTIVE == "demand":
-        tl.store(cover + i, covered, mask=inside)
-        tl.debug_barrier()
+        for start in range(0, rows, ROWS):
+            j = start + tl.arange(0, ROWS)
+            other = j < rows
+            if HAS_VALID:
+                other = tl.load(valid + segment * rows + j, mask=j < rows, other=0) != 0
+            s = _rows_of(gram, j, other, i, inside, rows)
+            more = tl.where(other[:, None], tl.maximum(_units(s), 0), 0).to(tl.int64)
+            if OBJECTIVE == "demand" and HAS_WEIGHT:
+                asked = tl.load(weight + segment * rows + j, mask=other, other=0.0)
+                more *= _demand(asked)[:, None]
+            gain += tl.sum(more, axis=0)
     rest = tl.zeros([BLOCK], dtype=tl.float64)
     if OBJECTIVE == "dpp":
         diagonal = tl.load(gram + i.to(tl.int64) * (rows + 1), mask=inside, other=0.0)
@@ -139,25 +161,7 @@ def _greedy_select_kernel(
 
     for step in range(number):
         # 2. The best row that is not taken; the first of equals.
-        if OBJECTIVE == "coverage" or OBJECTIVE == "demand":
-            gain = tl.zeros([BLOCK], dtype=tl.int64)
-            for start in range(0, rows, ROWS):
-                j = start + tl.arange(0, ROWS)
-                other = j < rows
-                if HAS_VALID:
-                    other = tl.load(valid + segment * rows + j, mask=j < rows, other=0) != 0
-                s = tl.load(
-                    gram + j[:, None].to(tl.int64) * rows + i[None, :],
-                    mask=other[:, None] & inside[None, :],
-                    other=0.0,
-                )  # [ROWS, BLOCK]
-                has = tl.load(cover + j, mask=j < rows, other=0)
-                more = tl.maximum(_units(s) - has[:, None], 0)
-                more = tl.where(other[:, None], more, 0).to(tl.int64)
-                if OBJECTIVE == "demand" and HAS_WEIGHT:
-                    asked = tl.load(weight + segment * rows + j, mask=other, other=0.0)
-                    more *= _demand(asked)[:, None]
-                gain += tl.sum(more, axis=0)
+        if OBJECTIVE == "coverage":
             score = gain.to(tl.float32) * w
         if OBJECTIVE == "dpp":
             usable = tl.where(rest > 1e-6, rest, 0.0)
@@ -176,9 +180,31 @@ def _greedy_select_kernel(
             near = tl.minimum(near, 1.0 - s)
             score = near
         if OBJECTIVE == "coverage" or OBJECTIVE == "demand":
-            covered = tl.maximum(covered, _units(s))
+            # Only where the cover rises does a gain change. Those rows, with their cover before and
+            # after, go to a list; the gains lose the difference.
+            after = tl.maximum(covered, _units(s))
+            rises = exists & (after > covered)
+            place = tl.cumsum(rises.to(tl.int32), axis=0) - 1
+            tl.store(risen + place, i, mask=rises)
+            tl.store(risen + rows + place, covered, mask=rises)
+            tl.store(risen + 2 * rows + place, after, mask=rises)
+            count = tl.sum(rises.to(tl.int32), axis=0)
+            covered = after
             tl.debug_barrier()
-            tl.store(cover + i, covered, mask=inside)
+            lost = tl.zeros([BLOCK], dtype=tl.int64)
+            for start in range(0, count, ROWS):
+                at = start + tl.arange(0, ROWS)
+                listed = at < count
+                j = tl.load(risen + at, mask=listed, other=0)
+                before = tl.load(risen + rows + at, mask=listed, other=0)[:, None]
+                now = tl.load(risen + 2 * rows + at, mask=listed, other=0)[:, None]
+                u = _units(_rows_of(gram, j, listed, i, inside, rows))
+                less = (tl.maximum(u - before, 0) - tl.maximum(u - now, 0)).to(tl.int64)
+                if OBJECTIVE == "demand" and HAS_WEIGHT:
+                    asked = tl.load(weight + segment * rows + j, mask=listed, other=0.0)
+                    less *= _demand(asked)[:, None]
+                lost += tl.sum(less, axis=0)
+            gain -= lost
             tl.debug_barrier()
         if OBJECTIVE == "dpp":
             seen = tl.zeros([BLOCK], dtype=tl.float64)

@@ -1,7 +1,7 @@
 """Kernel that lists the rows most similar to each row, the first launch of `dedup`.
 
-A program holds a few rows of the Gram in registers and marks the highest of each, without a sort.
-It reads the Gram once and writes 6 bytes a neighbour.
+A program holds a few rows of the Gram in registers and marks the highest of each, without sorting.
+The Gram is read once, and 6 bytes are written for each neighbour.
 """
 
 # Triton's bodies carry no Python types.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import torch
 
-from vtprune_kernels._triton import flags, next_power_of_2, tl, triton
+from vtprune_kernels._triton import flags, size_class, tl, triton
 from vtprune_kernels.ordering import is_in_top_k, ordered_bits
 
 __all__ = ["NEAREST", "nearest_rows"]
@@ -43,7 +43,7 @@ def nearest_rows(
     nearest = min(NEAREST, rows)
     near_row = gram.new_empty((segments, rows, nearest), dtype=torch.int16)
     near_value = gram.new_empty((segments, rows, nearest), dtype=torch.float32)
-    block = next_power_of_2(rows)
+    block = size_class(rows)
     rows_at_once = max(1, _NEAREST_ELEMENTS // block)
     _nearest_kernel[(triton.cdiv(rows, rows_at_once), segments)](
         gram,
@@ -60,7 +60,7 @@ def nearest_rows(
     return near_row, near_value
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "nearest"])
 def _nearest_kernel(
     gram,
     valid,
@@ -80,7 +80,7 @@ def _nearest_kernel(
         gram + (segment * rows + row) * rows + column, mask=inside, other=0.0
     )  # [ROWS, BLOCK]
     code = tl.where(inside, ordered_bits(value), 0)
-    if HAS_VALID:  # padding comes last, so that it takes no neighbour's place
+    if HAS_VALID:  # padding comes last, so that it never displaces a neighbour
         exists = tl.load(valid + segment * rows + column, mask=column < rows, other=0) != 0
         code = tl.where(exists, code, 0)
     near = is_in_top_k(code, nearest, 32, 1) & inside

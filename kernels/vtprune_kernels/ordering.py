@@ -1,10 +1,10 @@
-"""Device functions that kernels rank by: numbers as ordered bits, and the highest k of them.
+"""Device functions for ranking: floats as ordered integers, and the k highest of them.
 
-The k-th highest of order-preserving 32-bit integers is found bit by bit, by counting; what lies
-above it is kept, and of what equals it the first ones, as many as are missing.
+The k-th highest of the 32-bit integers is found bit by bit, by counting. Everything above it is
+kept, then the first of its equals until there are k.
 
-Source: `methods.md` section 6 (K3) has sort or radix select; this is the radix select with a radix
-of 2, which needs no histogram.
+Source: `methods.md` section 6 (K3) suggests a sort or a radix select; this is a radix select with a
+radix of 2, which needs no histogram.
 """
 
 # Triton's bodies carry no Python types.
@@ -30,7 +30,7 @@ def ordered_bits(value):
 def is_in_top_k(code, k, BITS: tl.constexpr, AXIS: tl.constexpr):
     """Mark the `k` highest codes along `AXIS` of a two-dimensional block, ties to the lower index.
 
-    A code of 0 stands for no element: it is taken last.
+    A code of 0 marks a place without an element, which comes last.
     """
     # The k-th highest code, built from its highest bit down.
     threshold = tl.zeros_like(tl.max(code, axis=AXIS, keep_dims=True))

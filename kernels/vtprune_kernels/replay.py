@@ -65,7 +65,7 @@ def _replay(spec: Spec, inputs: dict[str, Any], tolerance: float) -> list[str]:
 
 
 def _copy(value: Any) -> Any:
-    """A buffer of its own for the reference to write to."""
+    """Copy a buffer, so that the reference writes to its own."""
     if isinstance(value, torch.Tensor):
         return value.clone()
     return [_copy(item) for item in value] if isinstance(value, list) else value

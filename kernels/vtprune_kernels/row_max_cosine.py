@@ -1,7 +1,7 @@
 """The most similar row of each row, without the matrix of similarities.
 
-    best[i]  = max over j that i may look at of cos(features[i], targets[j])
-    index[i] = the first such j
+    best[i]  = max over the targets j allowed for i of cos(features[i], targets[j])
+    index[i] = the first j that attains it
 
 For one-shot dedup (`mask="before"`: drop the rows that resemble a more important one most), for the
 first round of bipartite matching (`mask="opposite"`), and for assigning tokens to cluster centres
@@ -40,14 +40,14 @@ def row_max_cosine(
     Args:
         features: `[segments, N, D]`, any float dtype.
         targets: `[segments, M, D]`, same dtype; `features` themselves by default.
-        mask: which targets j a row i looks at: "all" (itself included, if it is a target),
-            "before" (j < i), "opposite" (i and j of different parity); padding counts as a place.
+        mask: which targets j are allowed for a row i: "all" (itself included, if it is a target),
+            "before" (j < i), "opposite" (i and j of different parity). Padding keeps its index.
         valid: `[segments, N]` bool, which rows exist (see `segments`).
         valid_targets: `[segments, M]` bool, which targets exist; `valid` if these are the rows.
 
     Returns:
         `[segments, N]` float32 and `[segments, N]` int64; minus infinity and -1 for padding and
-        where there is nothing to look at.
+        where no target is allowed.
 
     Raises:
         ValueError: an unknown mask, or targets that do not fit.

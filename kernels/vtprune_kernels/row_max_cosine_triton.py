@@ -1,8 +1,8 @@
 """Kernel of `row_max_cosine`.
 
-After the limbs of both sides, one launch: a program takes a tile of rows, runs over the tiles of
-targets and keeps the running maximum and its place in registers. It reads 3 bytes a channel of
-every target once a tile of rows and writes 12 bytes a row.
+One launch after both sides have been split into limbs: a program takes a tile of rows, runs over
+the tiles of targets and keeps the running maximum and its index in registers. It reads 3 bytes for
+each channel of every target once for each tile of rows, and writes 12 bytes a row.
 """
 
 # Triton's bodies carry no Python types.
@@ -66,7 +66,7 @@ def row_max_cosine_triton(
     return best, index
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count", "target_count"])
 def _row_max_cosine_kernel(
     limbs,
     others,
@@ -97,7 +97,7 @@ def _row_max_cosine_kernel(
     end = target_count
     if HAS_VALID_TARGETS:
         end = tl.load(ends + segment)
-    if MASK == "before":  # later tiles hold nothing that a row of this one looks at
+    if MASK == "before":  # later tiles hold no target that a row of this one is allowed
         end = tl.minimum(end, (tl.program_id(0) + 1) * TILE)
     for start in range(0, end, TILE):
         j = start + tl.arange(0, TILE)

@@ -1,19 +1,19 @@
-"""Segments of unequal length in one call: the convention of every operator, and its plain torch.
+"""Segments of unequal length in one call: the operators' common convention, and helpers for it.
 
 A segment is an image, a crop or a frame. A batch of them is padded to the longest one, `[segments,
-N, ...]`, and two optional tensors on the same device say what is real, so that nothing waits for
-the host:
+N, ...]`, and two optional tensors on the same device say what is real, so that the host waits for
+nothing:
 
     valid     [segments, N] bool: which rows exist. Padding need not be at the end: the borders that
               LLaVA-NeXT adds around an image lie on any side of its crops. What padding contains,
               NaN included, changes nothing.
     counts    [segments] integers: how many of `keep` (or k) rows a segment keeps.
 
-Segment s then keeps min(keep, counts[s], rows of s that exist), the same ones as alone and without
-padding: ascending indices, followed by -1 as often as `keep` has places left. `keep` itself is one
-number for all, the width of the result. `gather_rows` turns -1 into a row of zeros, or packs the
-kept rows without any. Long tensors whose padding would be large, patches of a Qwen image against
-those of its neighbour, are packed instead, with `cu_seqlens`, where the operator says so.
+Segment s then keeps min(keep, counts[s], rows of s that exist), the same rows as alone and without
+padding: ascending indices, filled up with -1 to `keep`, which is one number for all segments, the
+width of the result. `gather_rows` turns -1 into a row of zeros, or packs the kept rows without any.
+Where padding would be large, as between Qwen's images of different sizes, some operators take
+packed tensors instead, with `cu_seqlens`.
 
 Without `valid` and `counts`, all rows exist and each segment keeps `keep`.
 """
@@ -27,7 +27,7 @@ import torch
 __all__ = ["ABSENT", "each_alone", "end_of", "kept_of"]
 
 ABSENT = -1
-"""Stands where a segment has no further row to keep."""
+"""Fills the result of a segment that keeps fewer rows than the others."""
 
 
 def kept_of(
@@ -44,7 +44,7 @@ def kept_of(
 
 
 def end_of(valid: torch.Tensor) -> torch.Tensor:
-    """Return `[segments]` int32: where the last row that exists ends, without asking the host."""
+    """Return `[segments]` int32: one past the last row that exists, without a host sync."""
     place = torch.arange(1, valid.shape[1] + 1, device=valid.device, dtype=torch.int32)
     return (place * valid).amax(dim=1) if valid.shape[1] else valid.sum(dim=1, dtype=torch.int32)
 

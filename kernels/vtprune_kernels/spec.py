@@ -1,6 +1,6 @@
-"""What tests and benchmarks need to know of an operator, said once beside the operator.
+"""What tests and benchmarks need to know about an operator, kept beside the operator.
 
-A test or a benchmark written over `all_specs()` covers every operator.
+A test or a benchmark that loops over `all_specs()` covers every operator.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _OPERATORS = (
 )
 
 EXACT = 0.0
-"""Tolerance of operators that compare, copy or count: every bit must agree."""
+"""Tolerance of operators that only compare, copy or count: every bit must agree."""
 
 KINDS = ("random", "clustered", "constant", "zero", "near-tie")
 
@@ -72,7 +72,7 @@ class Spec:
 def features(
     kind: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str, seed: int = 0
 ) -> torch.Tensor:
-    """Draw rows of one of the `KINDS`; the last axis is the channels, the one before the rows."""
+    """Draw rows of one of the `KINDS`: `[..., rows, channels]`."""
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randn(shape, generator=generator)
     if kind == "clustered":
@@ -84,7 +84,7 @@ def features(
     elif kind == "zero":
         rows = torch.zeros(shape)
     elif kind == "near-tie":
-        # Every other row repeats its neighbour, up to one part in a thousand in one channel.
+        # Every other row repeats its neighbour but for one part in a thousand of one channel.
         rows[..., 1::2, :] = rows[..., 0 : shape[-2] - shape[-2] % 2 : 2, :]
         rows[..., 1::2, :1] *= 1.001
     return rows.to(device=device, dtype=dtype)

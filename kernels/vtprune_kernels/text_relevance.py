@@ -1,11 +1,11 @@
-"""Relevance of each visual token to a text: the best match that any text token makes of it.
+"""Relevance of each visual token to a text: its best match with any of the text's tokens.
 
 For one image with visual tokens v_1..v_N and a text of tokens e_1..e_M,
 
     relevance[j] = max_m softmax_j(temperature * cos(e_m, v_j)),   j = 1..N
 
 The softmax runs over the visual tokens, then the maximum over the text: a text token that matches
-many visual tokens alike says little about each. An image without text is relevant nowhere: 0.
+many visual tokens equally says little about each. Without a text, the relevance is 0 everywhere.
 
 An image's values are the same to the bit alone and in any batch, on one device. The reference takes
 the cosine in fixed point, as `cosine_gram` does; the kernels add products of 16-bit inputs in
@@ -41,7 +41,7 @@ def text_relevance(
     temperature: float = 100.0,
     valid: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return for each visual token the highest share of a text token's attention it gets.
+    """Return for each visual token its largest share in the softmax of any text token.
 
     Args:
         visual: `[visual tokens of all images, D]`, any float dtype.

@@ -1,10 +1,10 @@
 """Kernels of `text_relevance`: two launches, whatever the number of images and texts and however
 unequal their lengths.
 
-The first multiplies a block of visual tokens by a block of text tokens and leaves the logits (0.6
+The first multiplies a block of visual tokens by a block of text tokens and stores the logits (0.6
 MB for 2880 x 50, in the L2 cache) and, for each text token, the block's maximum and sum of
-exponentials; the second combines those over the blocks and takes the maximum. The visual tokens are
-read once for every 32 text tokens. Sums have one order, set by one image's size; no atomics.
+exponentials. The second combines those over the blocks and takes the maximum. The visual tokens are
+read once for every 32 text tokens. The order of each sum is fixed by one image's size; no atomics.
 """
 
 # Triton's bodies carry no Python types.
@@ -89,7 +89,7 @@ def text_relevance_triton(
     return relevance
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["texts", "blocks"])
 def _text_logits_kernel(
     visual,
     text,
@@ -160,7 +160,7 @@ def _text_logits_kernel(
     tl.store(block_sum + at, tl.sum(tl.exp(logit - above[:, None]), axis=1), mask=has_t)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["texts", "blocks"])
 def _text_max_kernel(
     visual_bounds,
     text_bounds,

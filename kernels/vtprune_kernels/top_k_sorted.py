@@ -1,7 +1,7 @@
 """The k highest scores of each row, as ascending indices.
 
-Exactly k, ties to the lower index, NaN above every number, no host synchronisation: what
-`torch.topk` does not promise about ties, a stable sort does.
+Exactly k, ties to the lower index, NaN above every number, no host synchronisation. `torch.topk`
+promises nothing about ties; a stable sort does.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Kernel of `top_k_sorted`. It does not sort.
+"""Kernel of `top_k_sorted`, which does not sort.
 
 One program holds a row in registers and marks its `k` highest (`ordering.is_in_top_k`). A prefix
-sum then places the kept indices, which is ascending order for nothing. It reads each score once and
-writes k indices.
+sum then places the kept indices, in ascending order for free. Each score is read once, and k
+indices are written.
 """
 
 # Triton's bodies carry no Python types.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import torch
 
-from vtprune_kernels._triton import flags, next_power_of_2, tl, triton
+from vtprune_kernels._triton import flags, size_class, tl, triton
 from vtprune_kernels.ordering import is_in_top_k, number_to_keep, ordered_bits
 
 __all__ = ["top_k_sorted_triton"]
@@ -28,7 +28,7 @@ def top_k_sorted_triton(
     rows, length = scores.shape
     kept = scores.new_empty((rows, k), dtype=torch.int64)
     if kept.numel():
-        block = next_power_of_2(length)
+        block = size_class(length)
         _top_k_sorted_kernel[(rows,)](
             scores,
             kept,
@@ -46,7 +46,7 @@ def top_k_sorted_triton(
     return kept
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["scores_row", "length", "k"])
 def _top_k_sorted_kernel(
     scores,
     kept,

@@ -1,15 +1,14 @@
 """Compile the kernels exactly as their launchers would, for GPUs that are not there.
 
-A driver that only names a target stands in for CUDA's, so Triton specialises a launch on its
-arguments and compiles it to machine code as usual, and stops short of loading it. `pytest -s`
-prints the table of `kernels/README.md`.
+A driver that only names a target stands in for CUDA's (`absent_gpu`), so Triton specialises a
+launch on its arguments and compiles it to machine code as usual, and stops short of loading it.
+`pytest -s` prints the table of `kernels/README.md`.
 """
 
 from __future__ import annotations
 
 import re
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 import triton
+from absent_gpu import absent_gpu
 from vtprune_kernels.spec import Spec, all_specs
 
 TARGETS = (80, 90, 100)
@@ -29,9 +29,6 @@ SHARED_PER_BLOCK = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 
 SPILLED_BY_3_6 = {
     ("_text_logits_kernel", 80): 8,
-    ("_greedy_select_kernel", 90): 8,
-    ("_gram_kernel", 100): 400,
-    ("_row_max_cosine_kernel", 100): 544,
 }
 """Bytes a thread that Triton 3.6's assembler spills where 3.9's does not (2026-11-27)."""
 
@@ -64,30 +61,9 @@ class Compiled:
         )
 
 
-class _Driver:
-    """Answers the questions that a launch asks before it compiles."""
-
-    def __init__(self, capability: int) -> None:
-        self._capability = capability
-
-    def get_current_device(self) -> int:
-        return self._capability  # Triton keeps one cache of kernels a device: here, a target
-
-    def get_current_stream(self, device: int) -> int:
-        return 0
-
-    def get_current_target(self) -> Any:
-        from triton.backends.compiler import GPUTarget
-
-        return GPUTarget("cuda", self._capability, 32)
-
-
 @pytest.fixture(params=TARGETS, ids=lambda capability: f"sm_{capability}")
-def launches(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[list[Any]]:
+def launches(request: pytest.FixtureRequest) -> Iterator[list[Any]]:
     """Collect the kernels that launches compile; nothing runs, results are garbage."""
-    from triton.runtime.driver import driver
     from triton.runtime.jit import JITFunction
 
     kernels: list[Any] = []
@@ -97,14 +73,9 @@ def launches(
         kernel = run(self, *args, grid=grid, warmup=True, **kwargs)
         kernels.append((kernel, request.param))
 
-    monkeypatch.setattr(JITFunction, "run", warm_up)
-    for name, module in list(sys.modules.items()):
-        if name.startswith("vtprune_kernels.") and hasattr(module, "capability"):
-            monkeypatch.setattr(module, "capability", lambda device: request.param)
-    active = driver._active
-    driver.set_active(_Driver(request.param))
-    yield kernels
-    driver._active = active
+    with absent_gpu(request.param, device=request.param) as patch:
+        patch.setattr(JITFunction, "run", warm_up)
+        yield kernels
 
 
 def _resources(kernel: Any, target: int) -> Compiled:
