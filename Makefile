@@ -9,7 +9,7 @@ BIN := .venv/bin
 ENV := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 VLLM_CPU_KVCACHE_SPACE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models serve test test-matrix lint evaluate loadtest soak bench-serve bench-serve-gpu bench-questions bench-overhead screenshots bench-selection bench-set-quality bench-kernels wheel clean
+.PHONY: help setup models serve test test-fast test-matrix lint evaluate loadtest soak bench-serve bench-serve-gpu bench-questions bench-overhead screenshots bench-selection bench-set-quality bench-kernels wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ serve: setup  ## serve the demo model with pruning (PORT=8000, ARGS=more flags)
 # A file's tests stay in one process, which starts its servers once.
 test: lint models  ## lint, check types, run the tests on two cores (ARGS=pytest's)
 	$(ENV) $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# For the everyday loop: no server, no compiler, no package build.
+test-fast: models  ## the tests that need no server and are not slow, in 90 seconds (ARGS=pytest's)
+	$(ENV) $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not server and not slow" $(ARGS)
 
 # The contract of a supported vLLM: counts, off means off, equal answers, settings of a request. 0.31
 # lies before .venv on the path; 0.33 has no build for CPUs (tests/compat/test_releases.py).

@@ -168,6 +168,7 @@ print("found", json.dumps([parsed, settings, str(config.model_class_overrides)])
 """
 
 
+@pytest.mark.slow
 def test_vllm_takes_the_arguments_and_prunes() -> None:
     """vLLM's own parser for the command lines, its engine configuration for the Ray file."""
     ray = yaml.safe_load((DOCKER / "deploy" / "ray-serve.yaml").read_text())

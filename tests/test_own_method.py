@@ -40,6 +40,7 @@ def _path(site: Path) -> str:
     return os.pathsep.join([str(site), *inherited])
 
 
+@pytest.mark.slow
 def test_the_installed_method_selects(site: Path) -> None:
     program = """if True:
         import json, torch, vllm_pruner

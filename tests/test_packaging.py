@@ -18,6 +18,8 @@ import pytest
 
 import vllm_pruner
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(vllm_pruner.__file__).parents[1]
 PACKAGES = {
     "vllm_pruner": ROOT,

@@ -21,6 +21,8 @@ import triton
 from absent_gpu import absent_gpu
 from vtprune_kernels.spec import Spec, all_specs
 
+pytestmark = pytest.mark.slow
+
 TARGETS = (80, 90, 100)
 """Compute capabilities: Ampere (A100), Hopper (H100, H200), Blackwell (B200)."""
 

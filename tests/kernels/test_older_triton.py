@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 CACHE = HERE.parents[1] / ".cache"
 OLDER = "3.6.0"

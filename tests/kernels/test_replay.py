@@ -29,11 +29,13 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_a_case_that_agrees() -> None:
     done = run("-m", "vtprune_kernels.replay", "dedup", "near-tie", "63")
     assert (done.returncode, done.stdout) == (0, "kernel and reference agree\n"), done.stderr
 
 
+@pytest.mark.slow
 def test_the_first_difference_has_its_place_and_both_values(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

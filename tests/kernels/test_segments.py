@@ -12,6 +12,8 @@ from vtprune_kernels import cosine_gram, dedup
 from vtprune_kernels.segments import end_of, kept_of
 from vtprune_kernels.spec import Spec, all_specs, features
 
+pytestmark = pytest.mark.slow
+
 SPECS = {spec.name: spec for spec in all_specs()}
 INTERPRETED = pytest.mark.usefixtures("interpreted", "poisoned")
 N, WIDTH, HEADS, KEEP = 40, 40, 2, 7

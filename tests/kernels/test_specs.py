@@ -46,6 +46,7 @@ def test_kernel_agrees_with_reference(spec: Spec, kind: str, size: int) -> None:
     _check(spec, spec.make_inputs(kind, size, dtype, "cpu"), dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", SPECS)
 @pytest.mark.usefixtures("interpreted", "poisoned")
 def test_kernel_agrees_with_reference_in_the_tiles_of_a_gpu(spec: Spec) -> None:

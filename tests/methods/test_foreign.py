@@ -56,7 +56,6 @@ def raising(error: BaseException) -> Callable[..., Any]:
         (lambda *_: True, "returned True from keep_count; allowed: 1 to 576"),
         (lambda *_: None, "returned NoneType from keep_count; allowed: 1 to 576"),
     ],
-    ids=str,
 )
 def test_a_count_that_cannot_be_is_a_fault(answer: Callable[..., Any], said: str) -> None:
     with pytest.raises(MethodFault) as raised:
