@@ -18,7 +18,7 @@ from PIL import Image
 
 from vllm_pruner.settings.bounds import clamp
 from vllm_pruner.settings.config import PruneConfig
-from vtprune_server.explain import items_of, render, selections
+from vtprune_server.explain import items_of, render, selection
 from vtprune_server.protocol import ExplainRequest
 from vtprune_server.surface import Surface
 
@@ -36,18 +36,19 @@ async def check_vllm(surface: Surface) -> None:
     body = ExplainRequest(messages=[_message()], vtprune=settings, overlay=False)
     try:
         engine_input = await render(surface, body)
-        (selection,) = await selections(surface, items_of(engine_input))
+        (item,) = items_of(engine_input)
+        selected = await selection(surface, item)
     except HTTPException as error:
         raise _refusal(f"a picture was refused ({error.detail})") from None
-    if wrong := fault(engine_input, selection):
+    if wrong := fault(engine_input, selected):
         raise _refusal(wrong)
 
 
-def fault(engine_input: Any, selection: dict[str, Any]) -> str | None:
+def fault(engine_input: Any, selected: dict[str, Any]) -> str | None:
     """Return what is wrong with a prompt of one picture and the selection from it, or None."""
-    if not selection["settings"]:
+    if not selected["settings"]:
         return None  # nothing may be pruned here
-    keep = PruneConfig.parse(selection["settings"]).keep_count(selection["original"])
+    keep = PruneConfig.parse(selected["settings"]).keep_count(selected["original"])
     (place,) = engine_input["mm_placeholders"]["image"]
     if place.get_num_embeds() != keep:
         return f"its prompt has {place.get_num_embeds()} places for {keep} visual tokens"
@@ -55,10 +56,10 @@ def fault(engine_input: Any, selection: dict[str, Any]) -> str | None:
     run = prompt[place.offset : place.offset + place.length]
     if place.length == keep and (len(set(run)) != 1 or prompt.count(run[0]) != keep):
         return f"its {keep} places are not side by side in the prompt"
-    if selection["rows"] != keep:
-        return f"the model returned {selection['rows']} rows for {keep} places"
-    kept = selection["kept"]
-    if len(kept) != keep or kept != sorted(set(kept)) or kept[-1] >= selection["original"]:
+    if selected["rows"] != keep:
+        return f"the model returned {selected['rows']} rows for {keep} places"
+    kept = selected["kept"]
+    if len(kept) != keep or kept != sorted(set(kept)) or kept[-1] >= selected["original"]:
         return f"the model did not keep {keep} different tokens in ascending order"
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import HTTPException
@@ -12,21 +13,42 @@ from vtprune_server.overlay import draw, picture
 from vtprune_server.protocol import ExplainRequest, ExplainResponse, Explanation, View
 from vtprune_server.surface import Surface
 
-__all__ = ["explain", "items_of", "render", "selections"]
+__all__ = ["explain", "items_of", "render", "selection"]
+
+_MOST_IMAGES = 16
+"""In one message: an explanation is for a person to look at, and costs a tower run an image."""
 
 
 async def explain(surface: Surface, body: ExplainRequest) -> ExplainResponse:
     """Select as a chat completion with this body would, and tell.
 
     Raises:
-        HTTPException: the message has no image, or is none that could be answered.
+        HTTPException: the message has no image or too many, or is none that could be answered.
     """
-    items = items_of(await render(surface, body))
-    images = [
-        _explanation(surface, one, item if body.overlay else None)
-        for one, item in zip(await selections(surface, items), items, strict=True)
-    ]
+    _check_number(body.messages)
+    images = []
+    for item in items_of(await render(surface, body)):
+        # One at a time: between two calls of the worker the engine answers others.
+        found = await selection(surface, item)
+        drawn = item if body.overlay else None
+        images.append(await asyncio.to_thread(_explanation, surface, found, drawn))
     return ExplainResponse(images=images)
+
+
+def _check_number(messages: list[dict[str, Any]]) -> None:
+    """Refuse what would take long to read, before any image is read.
+
+    Raises:
+        HTTPException: more images than are explained at once.
+    """
+    contents = [message.get("content") for message in messages]
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    # vLLM takes a part for what its keys say if it has no type.
+    words = [f"{part.get('type')} {' '.join(part)}" for part in parts if isinstance(part, dict)]
+    if (count := sum("image" in word for word in words)) > _MOST_IMAGES:
+        raise HTTPException(
+            400, f"messages have {count} images; allowed: {_MOST_IMAGES} in an explanation"
+        )
 
 
 async def render(surface: Surface, body: ExplainRequest) -> Any:
@@ -41,6 +63,9 @@ async def render(surface: Surface, body: ExplainRequest) -> Any:
     if not isinstance(rendered, tuple):
         raise HTTPException(rendered.error.code, rendered.error.message)
     (engine_input,) = rendered[1]
+    length, most = len(engine_input["prompt_token_ids"]), surface.engine.model_config.max_model_len
+    if length > most:
+        raise HTTPException(400, f"the prompt has {length} tokens; allowed: {most}")
     return engine_input
 
 
@@ -55,18 +80,18 @@ def items_of(engine_input: Any) -> list[dict[str, Any]]:
     ]
 
 
-async def selections(surface: Surface, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return what a worker selects of each image; see `vllm_pruner.worker.explain`.
+async def selection(surface: Surface, item: dict[str, Any]) -> dict[str, Any]:
+    """Return what a worker selects of an image; see `vllm_pruner.worker.explain`.
 
     Raises:
         HTTPException: 500 for a method of another package that does not select.
     """
-    packed = [{name: _pack(value) for name, value in item.items()} for item in items]
-    answer: list[dict[str, Any]] = await surface.ask_worker("vtprune_explain", packed)
-    for found in answer:
-        if found["fault"] is not None:
-            raise HTTPException(500, f"{KEY}: {found['fault']}")
-    return answer
+    packed = {name: _pack(value) for name, value in item.items()}
+    (answer,) = await surface.ask_worker("vtprune_explain", [packed])
+    found: dict[str, Any] = answer
+    if found["fault"] is not None:
+        raise HTTPException(500, f"{KEY}: {found['fault']}")
+    return found
 
 
 def _pack(tensor: Any) -> tuple[str, list[int], bytes]:

@@ -30,6 +30,15 @@ __all__ = ["router"]
 
 _PLAYGROUND = files("vtprune_server") / "playground"
 
+_SAFE = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; connect-src 'self'; "
+    "style-src 'unsafe-inline'; img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+"""The playground loads nothing from elsewhere, runs its own script only, and is in no frame."""
+
 router = APIRouter(prefix="/vtprune", tags=["vtprune"])
 
 
@@ -44,6 +53,7 @@ _BODY = {
     411: "A body whose length is not said",
     413: f"A body of more than {MAX_BODY} bytes",
 }
+_BUSY = {429: "Too many such requests are at work or waiting"}
 _guarded = APIRouter(route_class=GuardedRoute, responses=_refusals(_HEAD))
 
 
@@ -72,16 +82,16 @@ async def post_estimate(body: EstimateRequest, surface: At) -> EstimateResponse:
     return estimate(surface, body)
 
 
-@_guarded.post("/explain", responses=_refusals(_BODY))
-async def post_explain(body: ExplainRequest, surface: At) -> ExplainResponse:
+@_guarded.post("/explain", responses=_refusals(_BODY | _BUSY))
+async def post_explain(request: Request, body: ExplainRequest, surface: At) -> ExplainResponse:
     """Which tokens of a message's images are kept, and why; generates nothing."""
-    return await explain(surface, body)
+    return await surface.explaining.take(request, explain(surface, body))
 
 
-@_guarded.post("/compare", responses=_refusals(_BODY))
-async def post_compare(body: CompareRequest, surface: At) -> CompareResponse:
+@_guarded.post("/compare", responses=_refusals(_BODY | _BUSY))
+async def post_compare(request: Request, body: CompareRequest, surface: At) -> CompareResponse:
     """The same message answered under several settings: answers, token counts, latencies."""
-    return await compare(surface, body)
+    return await surface.comparing.take(request, compare(surface, body))
 
 
 router.include_router(_guarded)
@@ -92,7 +102,7 @@ async def playground(request: Request) -> HTMLResponse:
     """The playground; it asks for a key itself if the server wants one."""
     if request.app.state.vtprune is None:
         raise HTTPException(404, "this server does not prune; start it with --plugin vtprune")
-    return HTMLResponse((_PLAYGROUND / "index.html").read_text())
+    return HTMLResponse((_PLAYGROUND / "index.html").read_text(), headers=_SAFE)
 
 
 @router.get("/playground.js", include_in_schema=False)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from vllm_pruner.settings.rules import ModelInfo
+from vtprune_server.turns import Turns
 
 if TYPE_CHECKING:
     from starlette.datastructures import State
@@ -49,6 +50,9 @@ class Surface:
     """vLLM's: its handlers are attributes of it."""
 
     config: ServerConfig
+
+    explaining: Turns = field(default_factory=lambda: Turns("/vtprune/explain", 1, waiting=32))
+    comparing: Turns = field(default_factory=lambda: Turns("/vtprune/compare", 2, waiting=32))
 
     @property
     def chat(self) -> Any:

@@ -116,3 +116,15 @@ def test_a_bad_number_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_VTPRUNE_LOG_EVERY", "many")
     with pytest.raises(ValueError, match="VLLM_VTPRUNE_LOG_EVERY is 'many'; allowed: a number"):
         envs.log_every()
+
+
+def test_a_torn_file_costs_no_request(log: pytest.LogCaptureFixture, folder: Path) -> None:
+    """A process that is killed while it writes leaves half a line of JSON."""
+    ledger = Ledger()
+    _serve(ledger, 20)
+    file = folder / "vtprune-ledger.json"
+    file.write_text(file.read_text()[:-9])
+    _serve(ledger, 40)
+    lines = _lines(log)
+    assert len(lines) >= 2
+    assert sum(int(str(line["requests"])) for line in lines[1:]) >= 40

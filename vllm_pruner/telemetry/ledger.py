@@ -7,7 +7,7 @@ whoever comes first past the thousand takes it up. API servers look a few times 
 requests of their own; a line may therefore cover somewhat more than a thousand, and says how many.
 
 **What pruning costs** is the device time of selection. **What it saves** is the prefill of the
-tokens that were dropped, an estimate: `models/savings.py` says of what. Not in the balance, though
+tokens that were dropped, an estimate: `worker/savings.py` says of what. Not in the balance, though
 pruning changes it: decoding over a shorter context and room in the KV cache, which count for
 pruning; the prefix cache's misses under a method that reads the question, and the time in which the
 API server plans, which count against it.
@@ -99,7 +99,10 @@ def _last(path: str) -> Iterator[dict[str, Any]]:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
         before = file.read()
-        last: dict[str, Any] = json.loads(before) if before else {}
+        try:
+            last: dict[str, Any] = json.loads(before) if before else {}
+        except ValueError:  # whoever wrote it was killed halfway: this line covers what it lost
+            last = {}
         yield last
         file.truncate(0)
         file.write(json.dumps(last))
