@@ -13,7 +13,7 @@ import argparse
 import logging
 from typing import TYPE_CHECKING
 
-from vllm_pruner import compat, envs, methods
+from vllm_pruner import compat, envs
 from vllm_pruner.methods.faults import MethodFault
 from vllm_pruner.settings import cli
 from vllm_pruner.settings.bounds import fault_on
@@ -84,8 +84,7 @@ def _configure(engine_args: EngineArgs, original: Callable[[], ModelConfig]) -> 
         return _create_pruned(engine_args, original, ServerConfig.parse(settings))
     except ConfigError as error:
         if getattr(engine_args, _FROM_CLI, False):
-            sentence = error.at_start(cli.FLAGS) if isinstance(error, ConfigError) else str(error)
-            raise SystemExit(f"vtprune: {sentence}") from None
+            raise SystemExit(f"vtprune: {error.at_start(cli.FLAGS)}") from None
         raise
     except MethodFault as error:
         if getattr(engine_args, _FROM_CLI, False):
@@ -103,8 +102,7 @@ def _create_pruned(
     if engine_args.otlp_traces_endpoint is not None:
         compat.check(compat.Process.TRACING)
     from vllm_pruner.families import registry
-    from vllm_pruner.prompt import chat, encoder_only, engine_flags, faults, image_size
-    from vllm_pruner.telemetry import metrics
+    from vllm_pruner.prompt import chat, encoder_only, engine_flags, serving
 
     classes = registry.classes()
     overrides = engine_args.model_class_overrides
@@ -123,7 +121,6 @@ def _create_pruned(
     engine_flags.check(family, engine_args)
     if not config.off and (fault := fault_on(config.limits, config, tokens)):
         raise fault
-    compat.enable_endpoints(KEY)
     alone = encoder_only.lacks_language_model(model_config, engine_args)
     if alone and (fault := encoder_only.fault(config)):
         raise fault
@@ -132,14 +129,7 @@ def _create_pruned(
         envs.method_seconds()
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    metrics.publish()
-    if any(map(methods.package_of, config.limits.methods or ())):
-        compat.patch_generate(KEY, faults.checked)
-    compat.patch_chat(KEY, chat.requested, chat.take_counts, chat.rename, chat.report)
-    compat.patch_delivery()
-    image_size.limit_files(config.limits)
-    compat.patch_image_header(image_size.check_file)
-    compat.patch_key_holder()
+    serving.install(config.limits)
     if engine_args.otlp_traces_endpoint is not None:
         compat.patch_tracing(chat.span_attributes)
     _announce(config, model_config, tokens)

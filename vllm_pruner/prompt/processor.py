@@ -23,6 +23,7 @@ from vllm_pruner.prompt.message_text import MessageText
 from vllm_pruner.prompt.names import Names
 from vllm_pruner.prompt.places import check_counts, check_neighbours, check_video_marks
 from vllm_pruner.prompt.refusal import failure, refusal, settings_refusal
+from vllm_pruner.prompt.serving import install_where_rendered
 from vllm_pruner.prompt.traffic import count_images
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.errors import ConfigError
@@ -46,8 +47,13 @@ class PrunedProcessor(PlannedItems):
     """Mixin for a `BaseMultiModalProcessor` with a `PrunedInfo`.
 
     Changes beside those of `PlannedItems`: `apply` makes a plan for each image, from the server's
-    settings, the request's and the prompt.
+    settings, the request's and the prompt; and the process that makes a processor to render prompts
+    gets what requests need there (`serving`).
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        install_where_rendered(self.info.prune_config.limits)
 
     def apply(self, inputs: ProcessorInputs, timing_ctx: TimingContext) -> MultiModalInput:
         bare, requested, is_dummy = _take_settings(inputs)
