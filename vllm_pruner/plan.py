@@ -8,6 +8,7 @@ does not make the model wait for the device.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -97,6 +98,11 @@ class ImagePlan:
             PLAN_TEXT: torch.tensor(self.text, dtype=torch.int64),
             PLAN_KEEP: torch.tensor([self.keep]),
         }
+
+    @staticmethod
+    def config_of(item: Mapping[str, Any]) -> PruneConfig:
+        """Return the settings in the fields of one image."""
+        return PruneConfig.from_canonical(_to_text(item[PLAN_SETTINGS]))
 
     @classmethod
     def pop_all(cls, fields: dict[str, Any]) -> list[ImagePlan]:

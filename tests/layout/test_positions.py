@@ -138,3 +138,19 @@ def test_rows_are_what_they_were_before_the_digits() -> None:
     assert (numbers[..., 0] * 256 + numbers[..., 1]).tolist() == [
         [*place, number, 4] for number, place in enumerate(places[0].tolist())
     ]
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (1, 9), (9, 1), (3, 5), (16, 16), (7, 23)])
+def test_a_compact_grid_holds_what_is_kept_and_is_no_larger(grid: tuple[int, int]) -> None:
+    layout = GridLayout(*grid)
+    sides = []
+    for keep in range(1, layout.tokens + 1):
+        small = layout.compact(keep)
+        assert small.tokens >= keep
+        assert 1 <= small.rows <= layout.rows and 1 <= small.columns <= layout.columns
+        places = layout.places_at(torch.arange(layout.tokens), small)
+        assert places[:, 1].max() < small.rows and places[:, 2].max() < small.columns
+        assert torch.equal(places[:, 0], torch.zeros(layout.tokens, dtype=torch.int64))
+        sides.append(max(small.rows, small.columns))
+    assert sides[-1] == max(grid), "where all is kept nothing is drawn together"
+    assert layout.compact(layout.tokens) == layout

@@ -88,6 +88,14 @@ CASES: dict[str, list[tuple[str, list[Image.Image], dict[str, Any]]]] = {
         ("{video}Then {picture}who?", [FIRST], {"tokens": FRAME}),
         ("{picture}Then {video}and {picture}why?", [FIRST, SECOND], {"tokens": FRAME}),
     ],
+    "compact": [
+        (
+            "See {picture} and {picture}, then say.",
+            [FIRST, SECOND],
+            {"rate": 0.7, "positions": "compact"},
+        ),
+        ("{picture}Is it new?", [SECOND], {"rate": 0.0, "positions": "compact"}),
+    ],
     "preempted": [("{picture}Who? {picture}Why?", [SECOND, FIRST], {"rate": 0.4})],
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 from itertools import groupby
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,7 +54,9 @@ class Recorded:
 
     def expected(self, case: str, number: int, record: dict[str, Any]) -> torch.Tensor:
         """The positions `[tokens, 3]` of a request's prompt and answer."""
-        images = CASES[case][number][1]
+        _, images, settings = CASES[case][number]
+        if settings.get("positions") == "compact" and settings["rate"]:
+            return self._compact(images, record)
         whole: list[int] = []
         at: list[int] = []
         grids = iter([self._grids[id(image)] for image in images])
@@ -86,6 +89,30 @@ class Recorded:
             is_video = token == self.config.video_token_id or (is_image and in_video)
             kinds.append(2 if is_video else int(is_image))
         return kinds
+
+    def _compact(self, images: list[Any], record: dict[str, Any]) -> torch.Tensor:
+        """The same as if each picture were as small as what is kept of it: rows and columns are
+        drawn together, text begins where the small picture ends."""
+        positions: list[tuple[int, int, int]] = []
+        grids = iter([self._grids[id(image)] for image in images])
+        start = 0
+        for token, alike in groupby([*record["prompt"], *record["answer"]]):
+            length = len(list(alike))
+            if token != self.config.image_token_id:
+                positions += [(place,) * 3 for place in range(start, start + length)]
+                start += length
+                continue
+            rows, columns = next(grids)
+            share = math.sqrt(length / (rows * columns))
+            fewer_rows = math.ceil(rows * share)
+            fewer_columns = math.ceil(length / fewer_rows)
+            assert fewer_rows * fewer_columns >= length and fewer_columns <= columns
+            for kept in self._kept[rows, columns, length]:
+                row, column = divmod(kept, columns)
+                row, column = row * fewer_rows // rows, column * fewer_columns // columns
+                positions.append((start, start + row, start + column))
+            start += max(fewer_rows, fewer_columns)
+        return torch.tensor(positions)
 
     def _stock(self, ids: list[int], grids: list[tuple[int, int]]) -> torch.Tensor:
         """`[3, tokens]` by transformers."""

@@ -218,6 +218,7 @@ def test_the_canonical_text_is_json_without_what_is_not_set() -> None:
         "tokens": 9,
         "options": {},
         "crop_budget": "joint",
+        "positions": "original",
     }
 
 

@@ -6,6 +6,7 @@ those of merged tokens, in raster order.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -49,11 +50,24 @@ class GridLayout:
     def patches_at(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return positions, torch.zeros_like(positions, dtype=torch.bool)
 
-    def places_at(self, positions: torch.Tensor) -> torch.Tensor:
+    def places_at(self, positions: torch.Tensor, within: GridLayout | None = None) -> torch.Tensor:
         """Return `[..., 3]` int64, time, row and column of the tokens at positions, as multi-
-        dimensional rotary positions count them: from 0 for each image."""
+        dimensional rotary positions count them: from 0 for each image.
+
+        Args:
+            positions: int64, in raster order.
+            within: a grid that this one is drawn together to, so that several tokens may stand at
+                one place; by default it stays as it is.
+        """
         row, column = positions // self.columns, positions % self.columns
+        if within is not None:
+            row, column = row * within.rows // self.rows, column * within.columns // self.columns
         return torch.stack([torch.zeros_like(row), row, column], dim=-1)
+
+    def compact(self, keep: int) -> GridLayout:
+        """Return a grid of about this shape that has room for `keep` of its tokens, 1 to all."""
+        rows = min(self.rows, math.ceil(self.rows * math.sqrt(keep / self.tokens)))
+        return GridLayout(rows, math.ceil(keep / rows))
 
     def views(self) -> list[View]:
         return [View((0, 0), (0, self.rows), (0, self.columns), 0, self.tokens)]

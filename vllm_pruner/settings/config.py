@@ -60,6 +60,11 @@ class PruneConfig(BaseModel):
     The same for a model whose images are one crop; always `per_crop` for Idefics3 and SmolVLM,
     whose prompt names each crop."""
 
+    positions: Literal["original", "compact"] = "original"
+    """Where positions have rows and columns (Qwen-VL). `original`: a kept token stays where it is
+    in the picture; `compact`: tokens and text stand as if the picture were as small as what is kept
+    of it. The same for a model that numbers tokens one by one."""
+
     @model_validator(mode="before")
     @classmethod
     def _one_budget(cls, data: Any) -> Any:

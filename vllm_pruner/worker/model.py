@@ -132,11 +132,11 @@ class PrunedModel(_Model):
             rows = self._project(tokens, kept, group.layout)
             if group.foreign:
                 rows = self.guard.finite(rows, group.plans)
-            rows = self.placed(rows, kept.index, group.layout)
+            rows = self.placed(rows, kept.index, group)
             embeddings |= zip(group.places, rows, strict=True)
         return [embeddings[place] for place in range(len(batch.images))]
 
-    def placed(self, rows: torch.Tensor, index: torch.Tensor, layout: Layout) -> torch.Tensor:
+    def placed(self, rows: torch.Tensor, index: torch.Tensor, group: Group) -> torch.Tensor:
         """Return the rows `[images, keep, width]` with what they carry to the decoder beside
         themselves; here nothing, since a token's place in the sequence is its position."""
         return rows

@@ -12,11 +12,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
-from vllm.multimodal.inputs import PlaceholderRange
+from vllm.multimodal.inputs import MultiModalKwargsItem, PlaceholderRange
 
 from vllm_pruner import compat
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.layout.positions import as_placed, fill, split, unpruned, with_places
+from vllm_pruner.plan import ImagePlan
+from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.keys import PLAN_SETTINGS
 from vllm_pruner.worker.model import PrunedModel
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from vllm.config import VllmConfig
     from vllm.multimodal.inputs import MultiModalFeatureSpec
 
-    from vllm_pruner.layout.layout import Layout
+    from vllm_pruner.worker.batches import Group
 
 __all__ = ["MRopeModel"]
 
@@ -57,9 +59,11 @@ class MRopeModel(PrunedModel):
         is_image = _GRIDS in kwargs
         return [as_placed(rows, is_image) for rows in super().embed_multimodal(**kwargs) or ()]
 
-    def placed(self, rows: torch.Tensor, index: torch.Tensor, layout: Layout) -> torch.Tensor:
+    def placed(self, rows: torch.Tensor, index: torch.Tensor, group: Group) -> torch.Tensor:
+        layout = group.layout
         assert isinstance(layout, GridLayout)
-        return with_places(rows, layout.places_at(index))
+        within = _counted(layout, group.config)
+        return with_places(rows, layout.places_at(index, within))
 
     def get_mrope_input_positions(
         self, input_tokens: list[int], mm_features: list[MultiModalFeatureSpec]
@@ -69,26 +73,38 @@ class MRopeModel(PrunedModel):
         if not any(PLAN_SETTINGS in (feature.data or {}) for feature in mm_features):
             positions, delta = stock.get_mrope_input_positions(input_tokens, mm_features)
             return positions, delta
-        features = sorted(mm_features, key=lambda feature: feature.mm_position.offset)
+        in_order = sorted(mm_features, key=lambda feature: feature.mm_position.offset)
+        counted = [self._as_counted(feature) for feature in in_order]
         media = [
-            (each.mm_position.offset, each.mm_position.length, self._original_length(each))
-            for each in features
+            (feature.mm_position.offset, feature.mm_position.length, length)
+            for feature, length in counted
         ]
         whole = unpruned(input_tokens, media)
         features = [
-            replace(each, mm_position=_moved(each.mm_position, offset, original))
-            for each, offset, (_, _, original) in zip(features, whole.offsets, media, strict=True)
+            replace(feature, mm_position=_moved(feature.mm_position, offset, length))
+            for (feature, length), offset in zip(counted, whole.offsets, strict=True)
         ]
         positions, delta = stock.get_mrope_input_positions(whole.tokens, features)
         return positions[:, whole.index], delta + len(whole.tokens) - len(input_tokens)
 
-    def _original_length(self, feature: MultiModalFeatureSpec) -> int:
-        """Return how many placeholders an image or video has without pruning."""
+    def _as_counted(self, feature: MultiModalFeatureSpec) -> tuple[MultiModalFeatureSpec, int]:
+        """Return an image or video with the grid that its positions are counted in, and how many
+        placeholders that has: all of an unpruned picture, unless `positions` is `compact`."""
         if feature.data is None or PLAN_SETTINGS not in feature.data:
-            return feature.mm_position.length
-        item = {name: field.data for name, field in feature.data.items()}
+            return feature, feature.mm_position.length
+        item: dict[str, Any] = {name: field.data for name, field in feature.data.items()}
         assert self.family.item_layout is not None
-        return self.family.item_layout(self.config, item).tokens
+        layout = self.family.item_layout(self.config, item)
+        assert isinstance(layout, GridLayout)
+        counted = _counted(layout, ImagePlan.config_of(item))
+        if counted == layout:
+            return feature, layout.tokens
+        thw = item[_GRIDS].clone()
+        thw[..., 1] = thw[..., 1] // layout.rows * counted.rows
+        thw[..., 2] = thw[..., 2] // layout.columns * counted.columns
+        field = replace(feature.data[_GRIDS], data=thw)
+        data = MultiModalKwargsItem({**feature.data, _GRIDS: field})
+        return replace(feature, data=data), counted.tokens
 
     def recompute_mrope_positions(
         self,
@@ -127,6 +143,13 @@ class MRopeModel(PrunedModel):
     def get_encoder_cudagraph_config(self) -> Any:
         stock: Any = super()
         return replace(stock.get_encoder_cudagraph_config(), modalities=[])
+
+
+def _counted(layout: GridLayout, config: PruneConfig) -> GridLayout:
+    """Return the grid that an image's positions are counted in."""
+    if config.off or config.positions == "original":
+        return layout
+    return layout.compact(config.keep_count(layout.tokens))
 
 
 def _moved(place: PlaceholderRange, offset: int, length: int) -> PlaceholderRange:
