@@ -65,8 +65,10 @@ def choose_patches(owner: torch.Tensor, count: int, seed: int) -> torch.Tensor:
 class Trainer:
     """The model, its optimiser, and the step of the stage it is at."""
 
-    planned, sizes, out = STEPS, BATCH, DEFAULT_OUT
-    """Steps and images a step of every stage; where checkpoints go."""
+    planned, sizes, peaks, out = STEPS, BATCH, PEAK, DEFAULT_OUT
+    """Steps of every stage, images a step, and learning rates; where checkpoints go."""
+    begins_with = {"real": "ideal", "joint": "real"}
+    """Whose decoder a stage begins with; its tower is that of `tower`."""
     closing: tuple[int, ...] = (ASSISTANT,)
     """Tokens between a question and its answer."""
 
@@ -80,7 +82,7 @@ class Trainer:
             alone = {"tower": "language_model" not in name, "joint": True}
             parameter.requires_grad_(alone.get(stage, "language_model" in name))
         learnt = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(learnt, lr=PEAK[stage], betas=(0.9, 0.98))
+        self.optimizer = torch.optim.AdamW(learnt, lr=self.peaks[stage], betas=(0.9, 0.98))
         self.which, self.place, self.plan = layout(self.closing)
         self.tower_read = 0.0
         self.weight = torch.tensor([KIND_WEIGHT.get(self.plan[i], 1.0) for i in self.which])
@@ -109,9 +111,8 @@ class Trainer:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.step = state["step"]
-        elif self.stage in ("real", "joint"):
-            before = "ideal" if self.stage == "real" else "real"
-            state = torch.load(self.file(before), weights_only=True)
+        elif self.stage in self.begins_with:
+            state = torch.load(self.file(self.begins_with[self.stage]), weights_only=True)
             self.model.load_state_dict(state["model"])
             self.read_tower()
 
@@ -135,7 +136,7 @@ class Trainer:
     def learning_rate(self) -> float:
         """Up, level, and down in a straight line."""
         left = (self.steps - self.step) / (FALL * self.steps)
-        return PEAK[self.stage] * min(1, (self.step + 1) / WARMUP, max(left, 0.02))
+        return self.peaks[self.stage] * min(1, (self.step + 1) / WARMUP, max(left, 0.02))
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         """What the stage minimises the sum of, weighted."""
