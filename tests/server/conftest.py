@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from shared_servers import SharedServers
 from vllm_server import Server
 
 pytestmark = pytest.mark.server
@@ -19,48 +20,61 @@ def log_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pruned(log_folder: Path) -> Iterator[Server]:
+def servers(log_folder: Path) -> Iterator[SharedServers]:
+    """Servers that go on from file to file."""
+    shared = SharedServers(log_folder)
+    yield shared
+    shared.stop()
+
+
+@pytest.fixture(scope="module")
+def pruned(servers: SharedServers) -> Iterator[Server]:
     """vtprune with its defaults; requests may carry processor settings."""
     arguments = ["--plugin", "vtprune", "--trust-request-mm-kwargs", "--enable-mm-embeds"]
-    with Server(log_folder / "pruned.log", *arguments) as server:
+    with servers.use("pruned", *arguments) as server:
         yield server
 
 
-@pytest.fixture(scope="session")
-def answering(log_folder: Path) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def answering(servers: SharedServers) -> Iterator[Server]:
     """`make serve`: the trained demo model, with vtprune's defaults, from the installed command."""
     model = str(Path(__file__).parents[2] / "demo" / "llava")
-    with Server(
-        log_folder / "answering.log", "--plugin", "vtprune", model=model, fork=False
-    ) as server:
+    with servers.use("answering", "--plugin", "vtprune", model=model, fork=False) as server:
         yield server
 
 
-@pytest.fixture(scope="session")
-def stock(log_folder: Path) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def stock(servers: SharedServers) -> Iterator[Server]:
     """vLLM that does not load vtprune at all."""
-    with Server(log_folder / "stock.log", VLLM_PLUGINS="none") as server:
+    with servers.use("stock", VLLM_PLUGINS="none") as server:
         yield server
 
 
-def _starting(log_folder: Path) -> Iterator[Callable[..., Server]]:
-    """A function that starts a server.
+def _eager(compiled: bool) -> list[str]:
+    """Compiling takes most of a start; it is left out unless answers are compared with those of
+    the servers above, which compile as a user's do."""
+    return [] if compiled else ["--enforce-eager"]
 
-    Compiling takes two fifths of a start; it is left out unless answers are compared with those of
-    the servers above, which compile as a user's do.
-    """
+
+@pytest.fixture
+def start(log_folder: Path) -> Iterator[Callable[..., Server]]:
+    """A function that starts a server for this test alone."""
     with ExitStack() as stack:
 
         def enter(name: str, *arguments: str, compiled: bool = False, **options: str) -> Server:
-            eager = [] if compiled else ["--enforce-eager"]
             log = log_folder / f"{name}.log"
-            return stack.enter_context(Server(log, *arguments, *eager, **options))
+            return stack.enter_context(Server(log, *arguments, *_eager(compiled), **options))
 
         yield enter
 
 
-start = pytest.fixture(_starting, name="start")
-"""Servers that end with the test: several at once take the memory of a small machine."""
+@pytest.fixture(scope="module")
+def start_shared(servers: SharedServers) -> Iterator[Callable[..., Server]]:
+    """A function that gives a server to this file, and to others that ask for an equal one."""
+    with ExitStack() as stack:
 
-start_shared = pytest.fixture(_starting, name="start_shared", scope="module")
-"""Servers that end with the file."""
+        def enter(name: str, *arguments: str, compiled: bool = False, **options: str) -> Server:
+            use = servers.use(name, *arguments, *_eager(compiled), **options)
+            return stack.enter_context(use)
+
+        yield enter

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from media import PHOTOS, cells, encode, image_part, noise, photo_question, text_part
 from PIL import Image
+from shared_servers import SharedServers
 from vllm_server import Server
 
 pytestmark = pytest.mark.server
@@ -46,14 +47,14 @@ class Pair:
 
 
 @pytest.fixture(scope="module", params=CHECKPOINTS)
-def pair(request: pytest.FixtureRequest, start_shared: Callable[..., Server]) -> Pair:
-    model = request.param
-    flags = ["--plugin", "vtprune", "--prune-rate", "0.5", "--trust-request-chat-template"]
-    return Pair(
-        model,
-        start_shared(f"{model}-pruned", *flags, model=model),
-        start_shared(f"{model}-stock", model=model, VLLM_PLUGINS="none"),
-    )
+def pair(request: pytest.FixtureRequest, servers: SharedServers) -> Iterator[Pair]:
+    model, eager = request.param, "--enforce-eager"
+    flags = ["--plugin", "vtprune", "--prune-rate", "0.5", "--trust-request-chat-template", eager]
+    with (
+        servers.use(f"{model}-pruned", *flags, model=model) as pruned,
+        servers.use(f"{model}-stock", eager, model=model, VLLM_PLUGINS="none") as stock,
+    ):
+        yield Pair(model, pruned, stock)
 
 
 def _fresh(server: Server, content: Any, **body: Any) -> str:
