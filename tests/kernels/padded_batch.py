@@ -21,8 +21,8 @@ VALID = torch.arange(LONGEST) < torch.tensor(LENGTHS)[:, None]
 """`[images, LONGEST]`."""
 
 WAYS = [
-    pytest.param(way, garbage, id=f"{way}-{garbage}")
-    for way in ("reference", "launcher")
+    pytest.param(way, garbage, id=f"{way}-{garbage}", marks=marks)
+    for way, marks in (("reference", ()), ("launcher", pytest.mark.slow))
     for garbage in (math.nan, math.inf)
 ]
 

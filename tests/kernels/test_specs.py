@@ -56,6 +56,7 @@ def test_kernel_agrees_with_reference_in_the_tiles_of_a_gpu(spec: Spec) -> None:
     _check(spec, inputs, torch.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", SPECS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.usefixtures("interpreted", "poisoned")
