@@ -14,6 +14,8 @@ import pytest
 from media import PHOTOS, image_part, photo_question, text_part
 from vllm_server import Server
 
+from vllm_pruner.prompt.names import fresh
+
 pytestmark = pytest.mark.server
 
 QUESTIONS = [f"Question {number}?" for number in range(8)]
@@ -101,5 +103,5 @@ def test_with_several_api_servers_each_preprocesses_it_once(start: Callable[...,
     assert set(counts.values()) == {1}, counts
     assert len(counts) == 2
     for number, question in enumerate(QUESTIONS):
-        unknown = {**image_part(PHOTOS[0].read_bytes()), "uuid": f"as-if-new-{number}"}
+        unknown = {**image_part(PHOTOS[0].read_bytes()), "uuid": fresh(None)}
         assert answers[number] == {server.text([unknown, text_part(question)])}
