@@ -9,7 +9,7 @@ BIN := .venv/bin
 ENV := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 VLLM_CPU_KVCACHE_SPACE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models serve test test-fast test-matrix lint evaluate loadtest soak bench-serve bench-serve-gpu bench-questions bench-overhead screenshots bench-selection bench-set-quality bench-kernels wheel clean
+.PHONY: help setup models serve test test-fast test-matrix lint evaluate loadtest soak hostile bench-serve bench-serve-gpu bench-questions bench-overhead screenshots bench-selection bench-set-quality bench-kernels wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ loadtest: models  ## load stock and pruned servers, write an HTML report (ARGS=-
 
 soak: models  ## saturate a pruned server with bad requests mixed in (ARGS="--minutes 10")
 	$(ENV) PYTHONPATH=environment:benchmarks $(BIN)/python loadtests/soak.py $(ARGS)
+
+hostile: models  ## all that a stranger can send to a pruned server (ARGS="--quick pictures")
+	$(ENV) PYTHONPATH=environment:benchmarks $(BIN)/python loadtests/hostile.py $(ARGS)
 
 bench-serve: models  ## measure serving with and without pruning (ARGS=its flags)
 	$(ENV) PYTHONPATH=environment $(BIN)/python benchmarks/serve.py $(ARGS)

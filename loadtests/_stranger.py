@@ -1,0 +1,59 @@
+"""One server as a stranger sees it, and pictures that nobody else has."""
+
+from __future__ import annotations
+
+import base64
+import io
+import random
+from typing import Any
+
+import httpx
+import psutil
+from PIL import Image
+from vllm_process import VllmProcess
+
+__all__ = ["CHAT", "Client", "body", "picture"]
+
+CHAT = "/v1/chat/completions"
+
+
+class Client:
+    """One server as a client sees it."""
+
+    def __init__(self, server: VllmProcess) -> None:
+        self.server = server
+        self._http = httpx.Client(base_url=server.url, timeout=300)
+
+    def chat(self, *pictures: bytes, **more: Any) -> httpx.Response:
+        return self._http.post(CHAT, json=body(*pictures, **more))
+
+    def explain(self, *pictures: bytes) -> httpx.Response:
+        asked = {"messages": body(*pictures)["messages"], "overlay": False}
+        return self._http.post("/vtprune/explain", json=asked)
+
+    def metric(self, name: str) -> float:
+        lines = self._http.get("/metrics").text.splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+    def memory(self) -> float:
+        """MB that the server's processes hold for themselves."""
+        root = psutil.Process(self.server.pid)
+        processes = [root, *root.children(recursive=True)]
+        return sum(process.memory_full_info().uss for process in processes) / 2**20
+
+
+def body(*pictures: bytes, **more: Any) -> dict[str, Any]:
+    """A chat completion about pictures."""
+    urls = ["data:image/png;base64," + base64.b64encode(file).decode() for file in pictures]
+    parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    content = [*parts, {"type": "text", "text": "What is in it?"}]
+    messages = [{"role": "user", "content": content}]
+    return {"model": "demo", "messages": messages, "max_tokens": 8, "temperature": 0, **more}
+
+
+def picture(seed: object, width: int = 64, height: int = 48) -> bytes:
+    """A picture that no other seed has."""
+    file = io.BytesIO()
+    pixels = random.Random(str(seed)).randbytes(width * height * 3)
+    Image.frombytes("RGB", (width, height), pixels).save(file, "PNG")
+    return file.getvalue()
