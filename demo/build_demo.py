@@ -5,7 +5,15 @@ import hashlib
 import shutil
 from pathlib import Path
 
-from shapes import SHAPES, AnyShape, GlmShape, IdeficsShape, InternShape, QwenShape
+from shapes import (
+    SHAPES,
+    AnyShape,
+    GlmShape,
+    IdeficsShape,
+    InternShape,
+    OnevisionShape,
+    QwenShape,
+)
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_OUT = HERE.parent / ".cache" / "models"
@@ -18,6 +26,7 @@ def build(shape: AnyShape, folder: Path, stamp: str) -> None:
     from glm import write_glm
     from idefics import write_idefics
     from intern import write_intern
+    from onevision import write_onevision
     from qwen import write_qwen
 
     part = folder.with_name(f"{folder.name}.part")
@@ -31,6 +40,8 @@ def build(shape: AnyShape, folder: Path, stamp: str) -> None:
         write_intern(shape, part)
     elif isinstance(shape, IdeficsShape):
         write_idefics(shape, part)
+    elif isinstance(shape, OnevisionShape):
+        write_onevision(shape, part)
     else:
         write_checkpoint(shape, part)
     (part / ".stamp").write_text(stamp)

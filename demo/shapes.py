@@ -79,7 +79,19 @@ class IdeficsShape:
     smol: bool = True
 
 
-AnyShape = Shape | QwenShape | GlmShape | InternShape | IdeficsShape
+@dataclass(frozen=True, slots=True)
+class OnevisionShape:
+    """A LLaVA-OneVision of true geometry, narrow, with small crops."""
+
+    text_layers: int
+    seed: int
+    image_size: int = 56
+    """Of a crop: 16 tokens."""
+    crops: int = 4
+    """Rows, and columns, of crops at most."""
+
+
+AnyShape = Shape | QwenShape | GlmShape | InternShape | IdeficsShape | OnevisionShape
 
 SHAPES: dict[str, AnyShape] = {
     "demo": Shape(128, 4, 256, 2, 704),
@@ -105,6 +117,8 @@ SHAPES: dict[str, AnyShape] = {
     # and 160.
     "demo-smolvlm": IdeficsShape(2, seed=9, image_size=168, scale=3, tiles=4),
     "demo-idefics3": IdeficsShape(2, seed=10, image_size=112, scale=2, tiles=3, smol=False),
+    # Up to 16 crops of 16 tokens, of which about as many as of nine are made, and a base crop.
+    "demo-onevision": OnevisionShape(2, seed=11),
     # 201 M parameters in the decoder, 3 M in the tower: prefill costs enough to be measured.
     "bench": Shape(192, 6, 1024, 16, 2560, dtype="bfloat16", seed=None),
     # The same with 25 M and 0.8 M, for processors that do not multiply bfloat16 (no AVX-512): a

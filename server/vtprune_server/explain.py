@@ -105,7 +105,8 @@ def _explanation(surface: Surface, found: dict[str, Any], item: Any) -> Explanat
     first = found["views"][0]
     whole = first["rows"][1], first["columns"][1]
     for view in found["views"]:
-        rows, columns = view["rows"][1] - view["rows"][0], view["columns"][1] - view["columns"][0]
+        patches = (view["rows"][1] - view["rows"][0], view["columns"][1] - view["columns"][0])
+        rows, columns = view["tokens"] or patches
         overlay = None
         # A picture so narrow that all of its raster is padding has nothing to be drawn.
         if item is not None and rows and columns:

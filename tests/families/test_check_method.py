@@ -39,8 +39,9 @@ def test_a_grid_that_lacks_a_patch_is_none() -> None:
     )
 
 
-def test_crops_with_newlines_take_methods_that_choose_tokens_one_by_one() -> None:
-    refused = _refused("demo-next")
+@pytest.mark.parametrize("model", ["demo-next", "demo-onevision"])
+def test_crops_with_newlines_take_methods_that_choose_tokens_one_by_one(model: str) -> None:
+    refused = _refused(model)
     assert set(refused) == {"adafv-ref", "hiprune", "pool", "prumerge+", "resize", "visionzip"}
     assert refused["visionzip"].startswith(
         "method is 'visionzip', which works on an image of one grid, but an image of this model is "

@@ -12,9 +12,11 @@ from vllm.model_executor.models.llava_next import (
     LlavaNextForConditionalGeneration,
     LlavaNextProcessingInfo,
 )
+from vllm.model_executor.models.llava_onevision import LlavaOnevisionForConditionalGeneration
 from vllm_process import MODELS
 
 from vllm_pruner.families.llava_next import LLAVA_NEXT
+from vllm_pruner.families.llava_onevision import LLAVA_ONEVISION
 from vllm_pruner.layout.crop_layout import CropLayout
 from vllm_pruner.layout.raster import arrange
 
@@ -110,3 +112,39 @@ def test_an_image_of_one_crop_is_left_as_it_is() -> None:
     patches, newline = layout.patches_at(torch.arange(7))
     assert patches.tolist() == list(range(7))
     assert not newline.any()
+
+
+@pytest.fixture(scope="module")
+def onevision() -> Any:
+    return AutoConfig.from_pretrained(MODELS / "demo-onevision")
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_a_large_raster_is_resampled_as_vllm_does(onevision: Any, size: tuple[int, int]) -> None:
+    layout = LLAVA_ONEVISION.layout(_info(onevision), *size, {})
+    assert (layout.resampled is not None) == (layout.raster[0] * layout.raster[1] > 1.21 * 9 * 16)
+    made = torch.randn(layout.crops, layout.base, 5, generator=torch.Generator().manual_seed(0))
+    stand_in: Any = SimpleNamespace(config=onevision)
+    expected = LlavaOnevisionForConditionalGeneration._merge_image_patch_embeddings(
+        stand_in,
+        torch.tensor(size),
+        made,
+        image_newline=torch.full((5,), float(NEWLINE)),
+        strategy="spatial_unpad",
+    )
+    rows = arrange({"features": made.view(1, -1, 5)}, layout)["features"][0]
+    patches, newline = layout.patches_at(torch.arange(layout.tokens))
+    found = rows[patches].masked_fill(newline.unsqueeze(1), NEWLINE)
+    assert found.shape == expected.shape
+    assert torch.allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(672, 672), (1000, 1501), (196, 168)], ids=str)
+def test_a_mixture_belongs_to_the_crop_that_most_of_it_is_of(
+    onevision: Any, size: tuple[int, int]
+) -> None:
+    layout = LLAVA_ONEVISION.layout(_info(onevision), *size, {})
+    made = torch.eye(layout.crops).repeat_interleave(layout.base, dim=0).unsqueeze(0)
+    shares = arrange({"features": made}, layout)["features"][0]
+    for crop, patches in enumerate(layout.patches_of_crops(torch.device("cpu"))):
+        assert torch.allclose(shares[patches, crop], shares[patches].amax(dim=1), atol=1e-6)

@@ -50,7 +50,8 @@ def cells(view: dict[str, Any]) -> np.ndarray:
     """The mean colour `[patches, 3]` of each patch in a view's overlay, as `/explain` draws it."""
     data = base64.b64decode(view["overlay"].removeprefix("data:image/png;base64,"))
     drawn = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(float)
-    tall, wide = drawn.shape[0] // view["rows"], drawn.shape[1] // view["columns"]
-    whole = drawn[: tall * view["rows"], : wide * view["columns"]]
-    means = whole.reshape(view["rows"], tall, view["columns"], wide, 3).mean(axis=(1, 3))
-    return means.reshape(-1, 3)
+    (height, width), (rows, columns) = drawn.shape[:2], (view["rows"], view["columns"])
+    row, column = np.arange(height) * rows // height, np.arange(width) * columns // width
+    cell = (row[:, np.newaxis] * columns + column).ravel()
+    total = [np.bincount(cell, weights=colour.ravel()) for colour in np.moveaxis(drawn, 2, 0)]
+    return np.stack(total, axis=1) / np.bincount(cell)[:, np.newaxis]

@@ -181,6 +181,11 @@ SYMBOLS: tuple[Symbol, ...] = (
         "LlavaNextForConditionalGeneration._image_pixels_to_features "
         "LlavaNextForConditionalGeneration.embed_multimodal "
         "LlavaNextForConditionalGeneration.load_weights"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.llava_onevision",
+        "LlavaOnevisionForConditionalGeneration._parse_and_validate_image_input "
+        "LlavaOnevisionForConditionalGeneration._image_pixels_to_features "
+        "LlavaOnevisionForConditionalGeneration.embed_multimodal "
+        "LlavaOnevisionForConditionalGeneration.load_weights"),
     *_symbols(_ENGINE, _WORKER, f"{MODELS}.internvl",
         "InternVLChatModel._parse_and_validate_image_input InternVLChatModel.embed_multimodal "
         "InternVLChatModel.load_weights InternVLChatModel.pixel_shuffle"),
@@ -248,6 +253,11 @@ SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.llava_next",
         "LlavaNextForConditionalGeneration.get_mm_lora_token_counts LlavaNextMultiModalProcessor "
         "LlavaNextProcessingInfo"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.llava_onevision",
+        "LlavaOnevisionDummyInputsBuilder LlavaOnevisionMultiModalProcessor "
+        "LlavaOnevisionForConditionalGeneration._merge_image_patch_embeddings "
+        "LlavaOnevisionProcessingInfo._get_num_unpadded_features "
+        "LlavaOnevisionProcessingInfo.get_image_size_with_most_features"),
 )
 # fmt: on
 """The one table. A class inherited by us is named by where it has the method, and a private of it

@@ -7,7 +7,7 @@ each row. A rate or a number of tokens counts all of these; `newlines` says how 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
@@ -30,7 +30,7 @@ from vllm_pruner.tower import EncoderImage
 from vllm_pruner.worker.crop_tower import CropTower, crop_side, crop_tokens
 from vllm_pruner.worker.model import PrunedModel
 
-__all__ = ["LLAVA_NEXT", "PrunedLlavaNext"]
+__all__ = ["LLAVA_NEXT", "PrunedLlavaNext", "check_crops", "check_method", "images", "layout_of"]
 
 _MERGE = "spatial_unpad"
 
@@ -38,6 +38,13 @@ _MERGE = "spatial_unpad"
 def largest(info: Any) -> CropLayout:
     """Return the layout of a picture that fills the grid with most tokens; see `Family.largest`."""
     hf_config = info.get_hf_config()
+    check_crops(hf_config)
+    layouts = (layout_of(hf_config, *size) for size in hf_config.image_grid_pinpoints)
+    return max(layouts, key=lambda each: each.tokens)
+
+
+def check_crops(hf_config: Any) -> None:
+    """Raise a `ConfigError` if crops are merged otherwise, or none of them is a square."""
     merge = getattr(hf_config, "mm_patch_merge_type", _MERGE)
     if merge != _MERGE:
         raise ConfigError(f"mm_patch_merge_type is {merge!r}; allowed: {_MERGE!r}, as vLLM merges")
@@ -51,16 +58,15 @@ def largest(info: Any) -> CropLayout:
             f"a crop has {tokens} visual tokens under vision_feature_select_strategy "
             f"{hf_config.vision_feature_select_strategy!r}; allowed: {side**2}, a square"
         )
-    layouts = (_layout_of(hf_config, *size) for size in hf_config.image_grid_pinpoints)
-    return max(layouts, key=lambda each: each.tokens)
 
 
 def layout(info: Any, height: int, width: int, mm_kwargs: Mapping[str, object]) -> CropLayout:
     """Return the layout of an image of that many pixels; see `Family.layout`."""
-    return _layout_of(info.get_hf_config(), height, width)
+    return layout_of(info.get_hf_config(), height, width)
 
 
-def _layout_of(hf_config: Any, height: int, width: int) -> CropLayout:
+def layout_of(hf_config: Any, height: int, width: int) -> CropLayout:
+    """Return the layout of an image of that many pixels."""
     side = crop_side(hf_config)
     grid = get_anyres_image_grid_shape(
         (height, width), hf_config.image_grid_pinpoints, hf_config.vision_config.image_size
@@ -75,10 +81,14 @@ def _layout_of(hf_config: Any, height: int, width: int) -> CropLayout:
     return CropLayout(side**2, side, grid, (top, rows - top), (left, columns - left))
 
 
-def images(hf_config: Any, image_input: Any) -> list[EncoderImage]:
+def images(
+    hf_config: Any,
+    image_input: Any,
+    layout_of: Callable[[Any, int, int], CropLayout] = layout_of,
+) -> list[EncoderImage]:
     """Return the images of a batch, without the crops that pad them to the one with most."""
     sizes = image_input["image_sizes"].tolist()  # on the CPU already
-    layouts = [_layout_of(hf_config, *size) for size in sizes]
+    layouts = [layout_of(hf_config, *size) for size in sizes]
     return [
         EncoderImage(pixels[: each.crops], each)
         for pixels, each in zip(image_input["pixel_values"], layouts, strict=True)

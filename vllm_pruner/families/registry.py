@@ -30,6 +30,9 @@ _BUILT_IN = {
     "InternVLForConditionalGeneration": "vllm_pruner.families.internvl:PrunedInternVL",
     "LlavaForConditionalGeneration": "vllm_pruner.families.llava:PrunedLlava",
     "LlavaNextForConditionalGeneration": "vllm_pruner.families.llava_next:PrunedLlavaNext",
+    "LlavaOnevisionForConditionalGeneration": (
+        "vllm_pruner.families.llava_onevision:PrunedLlavaOnevision"
+    ),
     "Qwen2VLForConditionalGeneration": "vllm_pruner.families.qwen2_vl:PrunedQwen2VL",
     "Qwen2_5_VLForConditionalGeneration": "vllm_pruner.families.qwen2_5_vl:PrunedQwen2_5_VL",
     "Qwen3VLForConditionalGeneration": "vllm_pruner.families.qwen3_vl:PrunedQwen3VL",

@@ -3,7 +3,8 @@
 An image is a base crop (the whole picture, resized) and possibly a grid of crops (the picture
 enlarged and padded to fill the grid). The decoder sees the base crop's tokens, then the raster of
 all other crops together, without the padding around the picture, with a newline token after each of
-its rows. All of it follows from the image's size, so nothing here reads a tensor.
+its rows. A raster of too many patches may be resampled to fewer tokens first (LLaVA-OneVision).
+All of it follows from the image's size, so nothing here reads a tensor.
 
 Patches and positions are counted as `layout` says.
 """
@@ -39,6 +40,10 @@ class CropLayout:
     columns: tuple[int, int] = (0, 0)
     """The same of its columns."""
 
+    resampled: tuple[int, int] | None = None
+    """Rows and columns of tokens that the raster is interpolated to, if it is. In all that follows
+    these are its patches."""
+
     @property
     def fixed_shares(self) -> bool:
         """False: all placeholders are one run, newlines among them."""
@@ -61,15 +66,20 @@ class CropLayout:
         return (self.side, self.side) if complete else None
 
     @property
+    def raster(self) -> tuple[int, int]:
+        """Rows and columns of the raster that the tower makes, without padding."""
+        return self.rows[1] - self.rows[0], self.columns[1] - self.columns[0]
+
+    @property
     def height(self) -> int:
         """Number of rows of the raster, and of newlines."""
-        return self.rows[1] - self.rows[0]
+        return (self.resampled or self.raster)[0]
 
     @property
     def width(self) -> int:
         """Number of patches in a row of the raster. 0 for a picture so narrow that all of it is cut
         off as padding: its rows are newlines only."""
-        return self.columns[1] - self.columns[0]
+        return (self.resampled or self.raster)[1]
 
     @property
     def patches(self) -> int:
@@ -82,7 +92,8 @@ class CropLayout:
         return self.patches + self.height
 
     def sources(self, device: torch.device) -> torch.Tensor:
-        """Return `[patches]`, the index of each patch among the tower's `crops * N` tokens."""
+        """Return the index of each patch among the tower's `crops * N` tokens: `[patches]`, or
+        before the raster is resampled `[base + its rows * its columns]`."""
         row = torch.arange(*self.rows, device=device).unsqueeze(1)
         column = torch.arange(*self.columns, device=device)
         side = max(1, self.side)
@@ -94,18 +105,23 @@ class CropLayout:
         """Return the patches of each crop, ascending; empty for a crop that is all padding."""
         crops = [torch.arange(self.base, device=device)]
         for grid_row in range(self.grid[0]):
-            rows = self._span(self.rows, grid_row, device).unsqueeze(1)
+            rows = self._span(self.rows, self.height, grid_row, device).unsqueeze(1)
             for grid_column in range(self.grid[1]):
-                columns = self._span(self.columns, grid_column, device)
+                columns = self._span(self.columns, self.width, grid_column, device)
                 crops.append((self.base + rows * self.width + columns).flatten())
         return crops
 
-    def _span(self, bounds: tuple[int, int], crop: int, device: torch.device) -> torch.Tensor:
-        """Return the rows (columns) of the raster that lie in the n-th row (column) of crops."""
-        first, last = (
+    def _span(
+        self, bounds: tuple[int, int], length: int, crop: int, device: torch.device
+    ) -> torch.Tensor:
+        """Return the rows (columns) of the raster, of which there are `length`, whose middles lie
+        in the n-th row (column) of crops."""
+        whole = max(1, bounds[1] - bounds[0])
+        edges = (
             min(max(crop_end * self.side, bounds[0]), bounds[1]) - bounds[0]
             for crop_end in (crop, crop + 1)
         )
+        first, last = (-((whole - 2 * edge * length) // (2 * whole)) for edge in edges)
         return torch.arange(first, last, device=device)
 
     def patches_at(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -122,5 +138,6 @@ class CropLayout:
         missing = self.side * self.side - self.base
         whole = (0, self.side)
         base = View((0, 0), whole, whole, 0, self.base, missing)
-        raster = View(self.grid, self.rows, self.columns, self.base, self.patches)
+        bounds = (self.grid, self.rows, self.columns)
+        raster = View(*bounds, self.base, self.patches, tokens=self.resampled)
         return [base, raster] if self.height else [base]

@@ -37,6 +37,9 @@ class View(NamedTuple):
     crop: int = 0
     """The one crop that it shows, counting the base crop as 0."""
 
+    tokens: tuple[int, int] | None = None
+    """Rows and columns of tokens in it, if they are other than those of patches."""
+
 
 class Layout(Protocol):
     """The geometry of one image; hashable, so that images with equal layouts are selected in one

@@ -11,11 +11,18 @@ from __future__ import annotations
 from typing import cast
 
 import torch
+from torch.nn.functional import interpolate
 from vtprune_kernels import gather_rows
 
+from vllm_pruner.layout.crop_layout import CropLayout
 from vllm_pruner.layout.layout import Crops, Layout
 
-__all__ = ["arrange"]
+__all__ = ["arrange", "is_mixed"]
+
+
+def is_mixed(layout: Layout) -> bool:
+    """Return whether a token is a mixture of patches, which are projected before they are mixed."""
+    return isinstance(layout, CropLayout) and layout.resampled is not None
 
 
 def arrange(values: dict[str, torch.Tensor], layout: Layout) -> dict[str, torch.Tensor]:
@@ -37,7 +44,19 @@ def arrange(values: dict[str, torch.Tensor], layout: Layout) -> dict[str, torch.
         for value in values.values()
     ]
     rows = gather_rows(whole, sources.expand(len(whole[0]), -1))
+    if isinstance(layout, CropLayout) and layout.resampled is not None:
+        rows = [_resampled(value, layout.raster, layout.resampled) for value in rows]
     return dict(zip(values, rows, strict=True))
+
+
+def _resampled(value: torch.Tensor, raster: tuple[int, int], size: tuple[int, int]) -> torch.Tensor:
+    """Return `[images, base + tokens, ...]` of `[images, base + patches, ...]`, the raster
+    interpolated as the model interpolates features."""
+    base = value.shape[1] - raster[0] * raster[1]
+    rows = value.unsqueeze(2) if value.dim() == 2 else value
+    grid = rows[:, base:].unflatten(1, raster).permute(0, 3, 1, 2).contiguous()
+    small = interpolate(grid, size, mode="bilinear").flatten(2).transpose(1, 2)
+    return torch.cat([value[:, :base], small.squeeze(2) if value.dim() == 2 else small], dim=1)
 
 
 def _on_one_scale(score: torch.Tensor, sources: torch.Tensor, layout: Crops) -> torch.Tensor:

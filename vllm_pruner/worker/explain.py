@@ -62,8 +62,9 @@ def explain(model: Explained, items: list[dict[str, Any]]) -> list[dict[str, Any
         For each image the `fault` of its method, after which the rest means nothing, or None; its
         `settings` (none if it is not pruned), `original` count, `kept`
         positions, how many `rows` the decoder gets, and `views`, those of `Layout`. A view has its
-        grid of `crops`, the bounds of its `rows` and `columns` of patches without padding, the
-        `kept` patches, `importance` and `relevance`; a view of one crop says which `crop`.
+        grid of `crops`, the bounds of its `rows` and `columns` of patches without padding, its
+        `tokens` if they are fewer, the `kept` ones, `importance` and `relevance`; a view of one
+        crop says which `crop`.
     """
     return [
         _explain_one(model, {name: _unpack(*it) for name, it in item.items()}) for item in items
@@ -121,6 +122,7 @@ def _views(tokens: VisualTokens, kept: torch.Tensor, layout: Layout) -> list[dic
             "crop": view.crop,
             "rows": view.rows,
             "columns": view.columns,
+            "tokens": view.tokens,
             "kept": _inside(chosen, view),
             **{name: _row(score, view) for name, score in scores.items()},
         }

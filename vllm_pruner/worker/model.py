@@ -15,7 +15,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from vtprune_kernels import gather_rows, implementation
 
 from vllm_pruner import compat
-from vllm_pruner.layout.raster import arrange
+from vllm_pruner.layout.raster import arrange, is_mixed
 from vllm_pruner.methods.base import TOWER, Kept, Need, VisualTokens
 from vllm_pruner.plan import ImagePlan
 from vllm_pruner.settings.config import PruneConfig
@@ -175,12 +175,16 @@ class PrunedModel(_Model):
         )
         grid = group.layout.whole_grid if Need.GRID in needs else None
         tokens = VisualTokens(**arranged, grid=grid)
-        if not group.config.off and not needs & {Need.PROJECTED, Need.TEXT}:
+        mixed = is_mixed(group.layout)
+        if not (group.config.off or mixed or needs & {Need.PROJECTED, Need.TEXT}):
             return tokens
         # Comparing in the decoder's space takes all tokens there, and so does keeping all: they are
         # projected here, and not again afterwards.
         text = self._embed_texts(group.texts) if Need.TEXT in needs else None
-        return replace(tokens, projected=self.tower.project(tokens.features), text=text)
+        projected = self.tower.project(group.of(encoded[FEATURES]) if mixed else tokens.features)
+        if mixed:
+            projected = arrange({FEATURES: projected}, group.layout)[FEATURES]
+        return replace(tokens, projected=projected, text=text)
 
     def _embed_texts(self, texts: list[tuple[int, ...]]) -> list[torch.Tensor]:
         """Return the decoder's input embeddings `[tokens, width]` of each text, from one lookup."""
