@@ -20,7 +20,7 @@ from vllm_server import Server
 
 pytestmark = pytest.mark.server
 
-CHECKPOINTS = ["demo-qwen2.5", "demo-qwen3"]
+CHECKPOINTS = ["demo-glm4v", "demo-qwen2.5", "demo-qwen3"]
 LONG = "Say exactly what stands where, beginning on the left and going slowly to the right. " * 5
 SIZES = {"square": (300, 300), "wide": (448, 140), "tall": (120, 500), "tiny": (30, 40)}
 
@@ -186,17 +186,33 @@ def test_a_bad_request_is_answered_and_the_next_one_served(
     assert pair.pruned.ask(_picture("wide"), max_tokens=1)
 
 
+def _token(pair: Pair) -> str:
+    return "<|image|>" if "glm" in pair.model else "<|image_pad|>"
+
+
 def test_a_prompt_without_text_between_images_is_refused(pair: Pair) -> None:
     """Only a prompt in raw tokens can be one; unpruned it is served as by stock."""
     url = _picture("tiny")[0]["image_url"]["url"]
     message = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}] * 2}]
+    token = _token(pair)
     template = (
-        "{% for m in messages %}{% for p in m.content %}<|image_pad|>{% endfor %}{% endfor %}"
+        f"{{% for m in messages %}}{{% for p in m.content %}}{token}{{% endfor %}}{{% endfor %}}"
     )
     body = {"model": "demo", "messages": message, "max_tokens": 1, "chat_template": template}
     answer = pair.pruned.client.post("/v1/chat/completions", json=body)
     assert answer.status_code == 400, answer.text
     assert "no token between it and the next one" in answer.json()["error"]["message"]
+
+
+def test_a_token_that_stands_for_an_image_is_no_text(pair: Pair) -> None:
+    """vLLM puts the picture where the first one is spelled, beside the second."""
+    token = _token(pair)
+    content = [text_part(f"{token}{token}"), *_picture("tiny", LONG)]
+    answer = pair.pruned.post(content)
+    assert answer.status_code == 400, answer.text
+    assert "no token between it and the next one" in answer.json()["error"]["message"]
+    off = pair.pruned.ask(content, vtprune={"rate": 0})
+    assert off["choices"][0]["message"] == pair.stock.ask(content)["choices"][0]["message"]
 
 
 def _video(frames: int) -> dict[str, Any]:
