@@ -1,8 +1,10 @@
 """Writes a demo Qwen-VL the way the published checkpoints are laid out."""
 
+import re
 from pathlib import Path
 from typing import Any
 
+import torch
 from shapes import HEAD_SIZE, QwenShape
 from tokenizer import VOCABULARY, train_bpe, unspoken_ids
 from transformers import (
@@ -16,6 +18,10 @@ from transformers import (
     Qwen2VLImageProcessor,
     Qwen2VLProcessor,
     Qwen2VLVideoProcessor,
+    Qwen3_5Config,
+    Qwen3_5ForConditionalGeneration,
+    Qwen3_5MoeConfig,
+    Qwen3_5MoeForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
     Qwen3VLMoeConfig,
@@ -55,7 +61,24 @@ KINDS: dict[str, tuple[Any, Any, Any, Any]] = {
         Qwen3VLProcessor,
         Qwen3VLVideoProcessor,
     ),
+    "3.5": (
+        Qwen3_5Config,
+        Qwen3_5ForConditionalGeneration,
+        Qwen3VLProcessor,
+        Qwen3VLVideoProcessor,
+    ),
+    "3.5-moe": (
+        Qwen3_5MoeConfig,
+        Qwen3_5MoeForConditionalGeneration,
+        Qwen3VLProcessor,
+        Qwen3VLVideoProcessor,
+    ),
 }
+
+
+def dtype(shape: QwenShape) -> str:
+    """vLLM runs linear attention on a CPU in bfloat16 only."""
+    return "bfloat16" if shape.version.startswith("3.5") else "float32"
 
 
 def text_config(shape: QwenShape) -> dict[str, Any]:
@@ -76,13 +99,24 @@ def text_config(shape: QwenShape) -> dict[str, Any]:
         "bos_token_id": ENDOFTEXT,
         "eos_token_id": IM_END,
         "pad_token_id": ENDOFTEXT,
-        "dtype": "float32",
+        "dtype": dtype(shape),
     }
     if shape.version.startswith("3"):
         common["head_dim"] = HEAD_SIZE
-    if shape.version == "3-moe":
+    if shape.version.startswith("3.5"):
+        rope |= {"mrope_section": [6, 5, 5], "partial_rotary_factor": 0.25}
+        common["head_dim"] = (
+            2 * HEAD_SIZE
+        )  # so that a block of 32 tokens holds a linear layer's state
+        layers = shape.text_layers // 2
+        common["layer_types"] = ["linear_attention", "full_attention"] * layers
+        heads = {"key_head_dim": 64, "value_head_dim": 64, "num_key_heads": 1, "num_value_heads": 1}
+        common |= {f"linear_{name}": number for name, number in heads.items()}
+    if shape.version.endswith("-moe"):
         common |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 192}
         common |= {"decoder_sparse_step": 1, "mlp_only_layers": [], "norm_topk_prob": True}
+    if shape.version == "3.5-moe":
+        common["shared_expert_intermediate_size"] = 192
     return common
 
 
@@ -110,8 +144,9 @@ def vision_config(shape: QwenShape) -> dict[str, Any]:
     if shape.version == "2.5":  # the last layer looks at the whole image, as in the published ones
         windows = {"window_size": 112, "fullatt_block_indexes": [1, 3], "tokens_per_second": 2}
         return {**common, "patch_size": 14, **windows}
-    levels = {"num_position_embeddings": 2304, "deepstack_visual_indexes": [0, 1, 2]}
-    return {**common, "patch_size": 16, **levels}
+    levels = [] if shape.version.startswith("3.5") else [0, 1, 2]
+    places = {"num_position_embeddings": 2304, "deepstack_visual_indexes": levels}
+    return {**common, "patch_size": 16, **places}
 
 
 def qwen_config(shape: QwenShape) -> Any:
@@ -125,7 +160,7 @@ def qwen_config(shape: QwenShape) -> Any:
         vision_start_token_id=VISION_START,
         vision_end_token_id=VISION_END,
         tie_word_embeddings=False,
-        dtype="float32",
+        dtype=dtype(shape),
     )
 
 
@@ -164,4 +199,18 @@ def write_qwen(shape: QwenShape, folder: Path) -> None:
     GenerationConfig(**ends).save_pretrained(folder)
     save_processor(shape, words, folder)
     shapes = shapes_of(KINDS[shape.version][1], config)
-    save_weights(draw_under_own_names(shapes, shape.seed, unspoken_ids(words)), folder)
+    weights = draw_under_own_names(shapes, shape.seed, unspoken_ids(words))
+    if shape.version.startswith("3.5"):
+        as_qwen3_5(weights)
+    save_weights(weights, folder)
+
+
+def as_qwen3_5(weights: dict[str, torch.Tensor]) -> None:
+    """What the text of Qwen3.5 stores in another way than Qwen3's."""
+    for name, weight in weights.items():
+        if ".experts." in name:  # [experts, outputs, inputs]
+            weights[name] = weight.transpose(1, 2).contiguous()
+        elif name.endswith("A_log"):  # a linear layer forgets 5 % a token, not a half
+            weight.fill_(-2.5)
+        elif "language_model" in name and re.search(r"(?<!attn\.)norm\.weight$", name):
+            weight.sub_(1)  # one is added

@@ -35,7 +35,7 @@ class QwenShape:
     """A Qwen-VL of true geometry, narrow."""
 
     version: str
-    """`2`, `2.5`, `3` or `3-moe`."""
+    """`2`, `2.5`, `3`, `3-moe`, `3.5` or `3.5-moe`."""
 
     text_layers: int
     seed: int
@@ -108,6 +108,8 @@ SHAPES: dict[str, AnyShape] = {
     "demo-qwen2.5": QwenShape("2.5", 2, seed=3),
     "demo-qwen3": QwenShape("3", 4, seed=4),
     "demo-qwen3-moe": QwenShape("3-moe", 4, seed=5),
+    "demo-qwen3.5": QwenShape("3.5", 4, seed=11),
+    "demo-qwen3.5-moe": QwenShape("3.5-moe", 4, seed=12),
     "demo-glm4v": GlmShape(2, seed=9),
     "demo-glm4v-moe": GlmShape(3, seed=10, experts=True),
     # Up to six tiles of 36 tokens and a thumbnail: at most 252.

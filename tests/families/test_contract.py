@@ -52,6 +52,8 @@ CHECKPOINTS = [
     "demo-qwen2.5",
     "demo-qwen3",
     "demo-qwen3-moe",
+    "demo-qwen3.5",
+    "demo-qwen3.5-moe",
 ]
 SIZES = [
     *((336, 336), (672, 672), (1, 1), (480, 640), (640, 480), (37, 501), (501, 37), (1000, 1501)),

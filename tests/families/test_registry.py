@@ -117,6 +117,7 @@ def test_an_unknown_architecture_is_answered_with_those_there_are() -> None:
         "LlavaNextForConditionalGeneration, LlavaOnevisionForConditionalGeneration, "
         "Qwen2VLForConditionalGeneration, "
         "Qwen2_5_VLForConditionalGeneration, "
+        "Qwen3_5ForConditionalGeneration, Qwen3_5MoeForConditionalGeneration, "
         "Qwen3VLForConditionalGeneration, Qwen3VLMoeForConditionalGeneration, "
         "SmolVLMForConditionalGeneration"
     )

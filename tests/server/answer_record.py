@@ -1,5 +1,5 @@
 """Puts requests to an engine in this process, alone and together, in steps of several sizes, and
-saves what it answered: python answer_record.py CHECKPOINT IMAGE pruned|stock FILE
+saves what it answered: python answer_record.py CHECKPOINT IMAGE pruned|stock FILE [DTYPE]
 
 `IMAGE` is what stands for a picture in a prompt. The file is read by `test_crop_families`.
 """
@@ -93,11 +93,11 @@ def selected(llm: LLM, image: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    checkpoint, image, kind, file = sys.argv[1:]
+    checkpoint, image, kind, file, *dtype = sys.argv[1:]
     more = {"mm_processor_kwargs": {"vtprune": {"rate": 0.5}}} if kind == "pruned" else {}
     llm = LLM(
         checkpoint,
-        dtype="float32",
+        dtype=dtype[0] if dtype else "float32",
         max_model_len=4096,
         max_num_batched_tokens=4096,
         max_num_seqs=4,

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
+from transformers import AutoConfig
 from vllm import LLM, SamplingParams
 
 WHOLE = 4096
@@ -204,7 +205,7 @@ def budget(scheduler: Any, tokens: int) -> Iterator[None]:
 def main() -> None:
     llm = LLM(
         sys.argv[1],
-        dtype="float32",
+        dtype=AutoConfig.from_pretrained(sys.argv[1]).dtype,
         max_model_len=WHOLE,
         max_num_batched_tokens=WHOLE,
         max_num_seqs=4,

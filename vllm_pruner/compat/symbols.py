@@ -207,6 +207,7 @@ SYMBOLS: tuple[Symbol, ...] = (
     *_qwen("qwen2_vl", "Qwen2VLForConditionalGeneration", "Qwen2VisionTransformer"),
     *_qwen("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", "Qwen2_5_VisionTransformer"),
     *_qwen("qwen3_vl", "Qwen3VLForConditionalGeneration", "Qwen3_VisionTransformer"),
+    *_qwen("qwen3_5", "Qwen3_5ForConditionalGeneration", "Qwen3_VisionTransformer"),
     *_qwen("glm4_1v", "Glm4vForConditionalGeneration", "Glm4vVisionTransformer"),
     *_symbols(_ENGINE, _WORKER, f"{MODELS}.interfaces",
         "SupportsMultiModalPruning.recompute_mrope_positions "
@@ -243,6 +244,8 @@ SYMBOLS: tuple[Symbol, ...] = (
         "Qwen3VLMoeForConditionalGeneration Qwen3VLMoeProcessingInfo"),
     *_symbols(_ENGINE, "vllm_pruner.families", _PROCESSING,
         "InputProcessingContext.get_merged_mm_kwargs"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.qwen3_5",
+        "Qwen3_5MoeForConditionalGeneration Qwen3_5MoeProcessingInfo Qwen3_5ProcessingInfo"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.glm4_1v",
         "Glm4vDummyInputsBuilder Glm4vMoeForConditionalGeneration Glm4vMultiModalProcessor "
         "Glm4vProcessingInfo.get_image_processor "

@@ -35,6 +35,8 @@ _BUILT_IN = {
     ),
     "Qwen2VLForConditionalGeneration": "vllm_pruner.families.qwen2_vl:PrunedQwen2VL",
     "Qwen2_5_VLForConditionalGeneration": "vllm_pruner.families.qwen2_5_vl:PrunedQwen2_5_VL",
+    "Qwen3_5ForConditionalGeneration": "vllm_pruner.families.qwen3_5:PrunedQwen3_5",
+    "Qwen3_5MoeForConditionalGeneration": "vllm_pruner.families.qwen3_5:PrunedQwen3_5Moe",
     "Qwen3VLForConditionalGeneration": "vllm_pruner.families.qwen3_vl:PrunedQwen3VL",
     "Qwen3VLMoeForConditionalGeneration": "vllm_pruner.families.qwen3_vl:PrunedQwen3VLMoe",
     "SmolVLMForConditionalGeneration": "vllm_pruner.families.smolvlm:PrunedSmolVLM",
