@@ -1,0 +1,113 @@
+"""The names of vLLM's own models that families and workers build on; see `symbols`."""
+
+from __future__ import annotations
+
+from vllm_pruner.compat.symbol import MODELS, Process, Symbol
+from vllm_pruner.compat.symbol import symbols_of as _symbols
+
+__all__ = ["MODEL_SYMBOLS"]
+
+_ENGINE = Process.ENGINE
+_PROCESSING = "vllm.multimodal.processing"
+_PROMPT, _WORKER = "vllm_pruner.prompt", "vllm_pruner.worker"
+
+
+def _qwen(file: str, model: str, tower: str) -> list[Symbol]:
+    """What a model with rotary positions of several dimensions, and its tower, have to have."""
+    methods = "_parse_and_validate_image_input embed_multimodal load_weights "
+    methods += "get_mrope_input_positions"
+    names = [*(f"{model}.{method}" for method in methods.split())]
+    names.append(f"{tower}.prepare_encoder_metadata")
+    return _symbols(_ENGINE, _WORKER, f"{MODELS}.{file}", " ".join(names))
+
+
+# fmt: off
+MODEL_SYMBOLS: tuple[Symbol, ...] = (
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.vision",
+        "get_num_selected_vision_tokens get_vision_encoder_info"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.llava",
+        "LlavaForConditionalGeneration._parse_and_validate_image_input "
+        "LlavaForConditionalGeneration._image_pixels_to_features "
+        "LlavaForConditionalGeneration.embed_multimodal "
+        "LlavaForConditionalGeneration.load_weights"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.llava_next",
+        "LlavaNextForConditionalGeneration._parse_and_validate_image_input "
+        "LlavaNextForConditionalGeneration._image_pixels_to_features "
+        "LlavaNextForConditionalGeneration.embed_multimodal "
+        "LlavaNextForConditionalGeneration.load_weights"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.llava_onevision",
+        "LlavaOnevisionForConditionalGeneration._parse_and_validate_image_input "
+        "LlavaOnevisionForConditionalGeneration._image_pixels_to_features "
+        "LlavaOnevisionForConditionalGeneration.embed_multimodal "
+        "LlavaOnevisionForConditionalGeneration.load_weights"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.internvl",
+        "InternVLChatModel._parse_and_validate_image_input InternVLChatModel.embed_multimodal "
+        "InternVLChatModel.load_weights InternVLChatModel.pixel_shuffle"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.interns1",
+        "InternS1ForConditionalGeneration._parse_and_validate_image_input "
+        "InternS1ForConditionalGeneration.embed_multimodal "
+        "InternS1ForConditionalGeneration.load_weights "
+        "InternS1ForConditionalGeneration.pixel_shuffle"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.idefics3",
+        "Idefics3ForConditionalGeneration._parse_and_validate_image_input "
+        "Idefics3ForConditionalGeneration.embed_multimodal "
+        "Idefics3ForConditionalGeneration.load_weights Idefics3Connector.pixel_shuffle"),
+    *_qwen("qwen2_vl", "Qwen2VLForConditionalGeneration", "Qwen2VisionTransformer"),
+    *_qwen("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", "Qwen2_5_VisionTransformer"),
+    *_qwen("qwen3_vl", "Qwen3VLForConditionalGeneration", "Qwen3_VisionTransformer"),
+    *_qwen("qwen3_5", "Qwen3_5ForConditionalGeneration", "Qwen3_VisionTransformer"),
+    *_qwen("glm4_1v", "Glm4vForConditionalGeneration", "Glm4vVisionTransformer"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.interfaces",
+        "SupportsMultiModalPruning.recompute_mrope_positions "
+        "SupportsEncoderCudaGraph.get_encoder_cudagraph_config"),
+    *_symbols(_ENGINE, _PROMPT, f"{MODELS}.llava", "LlavaProcessingInfo.get_max_image_tokens"),
+    *_symbols(_ENGINE, "vllm_pruner.families", "vllm.multimodal",
+        "MULTIMODAL_REGISTRY.register_processor MULTIMODAL_REGISTRY.get_processing_info"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.internvl",
+        "InternVLChatModel.get_mm_lora_token_counts InternVLDummyInputsBuilder "
+        "InternVLMultiModalProcessor InternVLProcessingInfo.get_num_image_tokens "
+        "InternVLProcessingInfo.get_image_size_with_most_features "
+        "InternVLProcessingInfo.get_hf_processor"),
+    *_symbols(_ENGINE, "vllm_pruner.families", "vllm.transformers_utils.processors.internvl",
+        "IMAGENET_MEAN IMAGENET_STD"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.interns1",
+        "InternS1DummyInputsBuilder InternS1MultiModalProcessor "
+        "InternS1ProcessingInfo.get_image_size_with_most_features "
+        "InternS1ProcessingInfo.get_hf_processor"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.idefics3",
+        "Idefics3ForConditionalGeneration.get_mm_lora_token_counts Idefics3DummyInputsBuilder "
+        "Idefics3MultiModalProcessor Idefics3ProcessingInfo.get_num_image_tokens "
+        "Idefics3ProcessingInfo.get_hf_processor"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.smolvlm",
+        "SmolVLMForConditionalGeneration SmolVLMProcessingInfo"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.qwen2_vl",
+        "Qwen2VLProcessingInfo._get_vision_info Qwen2VLProcessingInfo.get_image_processor "
+        "Qwen2VLProcessingInfo.get_image_size_with_most_features Qwen2VLDummyInputsBuilder "
+        "Qwen2VLMultiModalProcessor"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.qwen2_5_vl",
+        "Qwen2_5_VLDummyInputsBuilder Qwen2_5_VLMultiModalProcessor Qwen2_5_VLProcessingInfo"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.qwen3_vl",
+        "Qwen3VLDummyInputsBuilder Qwen3VLMultiModalProcessor Qwen3VLProcessingInfo"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.qwen3_vl_moe",
+        "Qwen3VLMoeForConditionalGeneration Qwen3VLMoeProcessingInfo"),
+    *_symbols(_ENGINE, "vllm_pruner.families", _PROCESSING,
+        "InputProcessingContext.get_merged_mm_kwargs"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.qwen3_5",
+        "Qwen3_5MoeForConditionalGeneration Qwen3_5MoeProcessingInfo Qwen3_5ProcessingInfo"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.glm4_1v",
+        "Glm4vDummyInputsBuilder Glm4vMoeForConditionalGeneration Glm4vMultiModalProcessor "
+        "Glm4vProcessingInfo.get_image_processor "
+        "Glm4vProcessingInfo.get_image_size_with_most_features"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.llava",
+        "LlavaForConditionalGeneration.get_mm_lora_token_counts LlavaDummyInputsBuilder "
+        "LlavaMultiModalProcessor LlavaProcessingInfo"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.llava_next",
+        "LlavaNextForConditionalGeneration.get_mm_lora_token_counts LlavaNextMultiModalProcessor "
+        "LlavaNextProcessingInfo"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.llava_onevision",
+        "LlavaOnevisionDummyInputsBuilder LlavaOnevisionMultiModalProcessor "
+        "LlavaOnevisionForConditionalGeneration._merge_image_patch_embeddings "
+        "LlavaOnevisionProcessingInfo._get_num_unpadded_features "
+        "LlavaOnevisionProcessingInfo.get_image_size_with_most_features"),
+)
+# fmt: on
