@@ -187,7 +187,7 @@ class Hostile:
 
     def _preemption(self) -> dict[str, Any]:
         count = 24 if self._quick else 128
-        asked = [(picture(f"p {n}"), {"max_tokens": 48, "ignore_eos": True}) for n in range(count)]
+        asked = [(picture(f"p {n}"), {"max_tokens": 160, "ignore_eos": True}) for n in range(count)]
 
         def texts(client: Client) -> list[str]:
             with ThreadPoolExecutor(32) as pool:
@@ -199,7 +199,7 @@ class Hostile:
             expected = texts(client)
         found: dict[str, Any] = {"requests": count}
         for step in (64, 16):
-            tight = ["--num-gpu-blocks-override", "40", "--max-model-len", "1024"]
+            tight = ["--num-gpu-blocks-override", "34", "--max-model-len", "1024"]
             tight += ["--max-num-batched-tokens", str(step), "--max-num-seqs", "16"]
             with self._serving(f"step {step}", *blocks, *tight) as client:
                 same = sum(a == b for a, b in zip(texts(client), expected, strict=True))
