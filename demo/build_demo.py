@@ -11,6 +11,7 @@ from shapes import (
     GlmShape,
     IdeficsShape,
     InternShape,
+    MistralShape,
     OnevisionShape,
     QwenShape,
 )
@@ -26,6 +27,7 @@ def build(shape: AnyShape, folder: Path, stamp: str) -> None:
     from glm import write_glm
     from idefics import write_idefics
     from intern import write_intern
+    from mistral import write_mistral
     from onevision import write_onevision
     from qwen import write_qwen
 
@@ -40,6 +42,8 @@ def build(shape: AnyShape, folder: Path, stamp: str) -> None:
         write_intern(shape, part)
     elif isinstance(shape, IdeficsShape):
         write_idefics(shape, part)
+    elif isinstance(shape, MistralShape):
+        write_mistral(shape, part)
     elif isinstance(shape, OnevisionShape):
         write_onevision(shape, part)
     else:

@@ -91,7 +91,17 @@ class OnevisionShape:
     """Rows, and columns, of crops at most."""
 
 
-AnyShape = Shape | QwenShape | GlmShape | InternShape | IdeficsShape | OnevisionShape
+@dataclass(frozen=True, slots=True)
+class MistralShape:
+    """A Mistral Small 3 of true geometry, narrow."""
+
+    text_layers: int
+    seed: int
+    longest: int = 448
+    """Side of an image at most: 16 tokens."""
+
+
+AnyShape = Shape | QwenShape | GlmShape | InternShape | IdeficsShape | OnevisionShape | MistralShape
 
 SHAPES: dict[str, AnyShape] = {
     "demo": Shape(128, 4, 256, 2, 704),
@@ -121,6 +131,8 @@ SHAPES: dict[str, AnyShape] = {
     "demo-idefics3": IdeficsShape(2, seed=10, image_size=112, scale=2, tiles=3, smol=False),
     # Up to 16 crops of 16 tokens, of which about as many as of nine are made, and a base crop.
     "demo-onevision": OnevisionShape(2, seed=11),
+    # Up to 256 tokens an image, with breaks between rows.
+    "demo-mistral3": MistralShape(2, seed=13),
     # 201 M parameters in the decoder, 3 M in the tower: prefill costs enough to be measured.
     "bench": Shape(192, 6, 1024, 16, 2560, dtype="bfloat16", seed=None),
     # The same with 25 M and 0.8 M, for processors that do not multiply bfloat16 (no AVX-512): a

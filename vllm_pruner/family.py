@@ -88,6 +88,11 @@ class Family:
     """`cut(full, is_embed, kept)`: what is left of an image's tokens when `kept` of its visual
     tokens are; see `cut_runs`."""
 
+    separators: Callable[[Layout], int] | None = None
+    """`separators(layout)`: how many rows of the model's own, such as row breaks, its `placed` puts
+    among the kept ones of an image. `cut` has placeholders for them, no budget counts them. None if
+    it puts none."""
+
     default_rate: float = DEFAULT_RATE
     """Fraction removed where the operator names neither a rate nor a number of tokens."""
 
@@ -105,3 +110,7 @@ class Family:
     video_marks: tuple[str, ...] = ()
     """Names in `hf_config` of the tokens before and behind a video whose frames consist of image
     tokens; empty where videos have a token of their own."""
+
+    def rows(self, layout: Layout, kept: int) -> int:
+        """Return how many rows the decoder gets of a pruned image, so many of them kept."""
+        return kept + (self.separators(layout) if self.separators else 0)

@@ -51,7 +51,10 @@ def test_crops_with_newlines_take_methods_that_choose_tokens_one_by_one(model: s
 
 @pytest.mark.parametrize(
     ("model", "smaller"),
-    [("demo-qwen2.5", "max_pixels"), ("demo-qwen3", "max_pixels"), ("demo-glm4v", "size")],
+    [
+        *[("demo-qwen2.5", "max_pixels"), ("demo-qwen3", "max_pixels")],
+        *[("demo-glm4v", "size"), ("demo-mistral3", "size")],
+    ],
 )
 def test_a_processor_that_resizes_leaves_no_shrinking_to_a_method(model: str, smaller: str) -> None:
     assert _refused(model) == {

@@ -46,6 +46,7 @@ CHECKPOINTS = [
     "demo-internvl",
     "demo-idefics3",
     "demo-smolvlm",
+    "demo-mistral3",
     "demo-glm4v",
     "demo-glm4v-moe",
     "demo-qwen2",
@@ -255,7 +256,8 @@ def test_a_prompt_has_the_kept_count_of_placeholders(processor: Any, size: tuple
         output = _process(processor, {"method": "vispruner", **budget}, size)
         (place,) = output["mm_placeholders"]["image"]
         assert place.is_embed is not None or place.length == place.get_num_embeds()
-        assert place.get_num_embeds() == config.keep_count(tokens)
+        separators = processor.info.separators(_size(size), {})
+        assert place.get_num_embeds() == config.keep_count(tokens) + separators
         run = output["prompt_token_ids"][place.offset :][: place.length]
         assert run.count(processor.info.image_token) == place.get_num_embeds()
         assert output[REPORT]["original"] == tokens
@@ -276,7 +278,9 @@ def test_an_image_that_is_no_file_is_held_against_the_limits_too(
 def test_each_run_of_placeholders_gets_the_rows_that_are_kept_of_it(
     processor: Any, size: tuple[int, int]
 ) -> None:
-    """What stands between runs says what the next one shows, so no row may slip out of its run."""
+    """What stands between runs says what the next one shows, so no row may slip out of its run.
+    What the model puts between rows itself is in one run with them."""
+    separators = processor.info.separators(_size(size), {})
     layout = processor.info.family.layout(processor.info, *size, {})
     starts = torch.tensor(_runs(processor, {"rate": 0.0}, size)).cumsum(0)
     generator = torch.Generator().manual_seed(0)
@@ -285,8 +289,10 @@ def test_each_run_of_placeholders_gets_the_rows_that_are_kept_of_it(
     for budget in BUDGETS:
         settings = {"method": "attention", **budget}
         (kept,) = choose(seen, PruneConfig.parse(settings), layout).index
-        rows = torch.bucketize(kept, starts, right=True).bincount(minlength=len(starts))
-        assert _runs(processor, settings, size) == rows.tolist()
+        rows = torch.bucketize(kept, starts, right=True).bincount(minlength=len(starts)).tolist()
+        if separators:
+            rows = [len(kept) + separators, 0]
+        assert _runs(processor, settings, size) == rows
 
 
 def _runs(processor: Any, settings: dict[str, Any], size: tuple[int, int]) -> list[int]:

@@ -115,6 +115,7 @@ def test_an_unknown_architecture_is_answered_with_those_there_are() -> None:
         "InternVLForConditionalGeneration, "
         "LlavaForConditionalGeneration, "
         "LlavaNextForConditionalGeneration, LlavaOnevisionForConditionalGeneration, "
+        "Mistral3ForConditionalGeneration, "
         "Qwen2VLForConditionalGeneration, "
         "Qwen2_5_VLForConditionalGeneration, "
         "Qwen3_5ForConditionalGeneration, Qwen3_5MoeForConditionalGeneration, "

@@ -52,6 +52,13 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "Idefics3ForConditionalGeneration._parse_and_validate_image_input "
         "Idefics3ForConditionalGeneration.embed_multimodal "
         "Idefics3ForConditionalGeneration.load_weights Idefics3Connector.pixel_shuffle"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.mistral3",
+        "Mistral3ForConditionalGeneration._parse_and_validate_image_input "
+        "Mistral3ForConditionalGeneration.embed_multimodal "
+        "Mistral3ForConditionalGeneration.load_weights "
+        "Mistral3MultiModalProjector.forward Mistral3PatchMerger.forward"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.pixtral",
+        "PixtralHFVisionModel.forward PixtralHFAttention.forward"),
     *_qwen("qwen2_vl", "Qwen2VLForConditionalGeneration", "Qwen2VisionTransformer"),
     *_qwen("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", "Qwen2_5_VisionTransformer"),
     *_qwen("qwen3_vl", "Qwen3VLForConditionalGeneration", "Qwen3_VisionTransformer"),
@@ -80,6 +87,11 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "Idefics3ProcessingInfo.get_hf_processor"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.smolvlm",
         "SmolVLMForConditionalGeneration SmolVLMProcessingInfo"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.mistral3",
+        "Mistral3DummyInputsBuilder Mistral3MultiModalProcessor "
+        "Mistral3HFEncoderInfo.get_patch_grid_size "
+        "Mistral3ProcessingInfo.get_vision_encoder_info Mistral3ProcessingInfo.get_hf_processor "
+        "Mistral3ProcessingInfo.get_image_size_with_most_features"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.qwen2_vl",
         "Qwen2VLProcessingInfo._get_vision_info Qwen2VLProcessingInfo.get_image_processor "
         "Qwen2VLProcessingInfo.get_image_size_with_most_features Qwen2VLDummyInputsBuilder "

@@ -1,4 +1,5 @@
-"""The inside of vLLM's vision towers: CLIP, SigLIP, InternViT, Idefics3's and Qwen-VL's.
+"""The inside of vLLM's vision towers: CLIP, SigLIP, InternViT, Idefics3's, Pixtral's and
+Qwen-VL's.
 
 Replaces: nothing.
 Why: methods read query and key of a layer, and shrunk images need other positions; vLLM's
@@ -9,8 +10,9 @@ rank's) and `scale`; of InternViT, `encoder.layers[i].attn.attn` (`encoder.layer
 in the transformers form) being one, which is called alike, and of Idefics3's
 `encoder.layers[i].self_attn.attn`, which is not called if the tower is given a mask of attention;
 of Qwen-VL's towers, `blocks[i].attn.attn` being one, which is called with the keywords `query` and
-`key` of `[1, patches, heads, size]`, positions applied; CLIP and SigLIP towers built only up to the
-feature layer; the whole of
+`key` of `[1, patches, heads, size]`, positions applied; of Pixtral's in the transformers form,
+`transformer.layers[i].attention.attn` being one, which is called with the same by place; CLIP and
+SigLIP towers built only up to the feature layer; the whole of
 `vision_model.embeddings.position_embedding` being looked up and added to the patches whatever the
 image's size. vLLM's SigLIP has an `interpolate_pos_encoding` of its own, but that takes the width
 for the number of positions.

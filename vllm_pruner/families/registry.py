@@ -33,6 +33,7 @@ _BUILT_IN = {
     "LlavaOnevisionForConditionalGeneration": (
         "vllm_pruner.families.llava_onevision:PrunedLlavaOnevision"
     ),
+    "Mistral3ForConditionalGeneration": "vllm_pruner.families.mistral3:PrunedMistral3",
     "Qwen2VLForConditionalGeneration": "vllm_pruner.families.qwen2_vl:PrunedQwen2VL",
     "Qwen2_5_VLForConditionalGeneration": "vllm_pruner.families.qwen2_5_vl:PrunedQwen2_5_VL",
     "Qwen3_5ForConditionalGeneration": "vllm_pruner.families.qwen3_5:PrunedQwen3_5",

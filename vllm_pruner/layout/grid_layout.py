@@ -64,6 +64,17 @@ class GridLayout:
             row, column = row * within.rows // self.rows, column * within.columns // self.columns
         return torch.stack([torch.zeros_like(row), row, column], dim=-1)
 
+    def order_with_breaks(self, index: torch.Tensor) -> torch.Tensor:
+        """Return `[images, keep + rows - 1]` int64, in which order the kept tokens and the breaks
+        between rows stand: tokens by their place in `index`, breaks numbered from `keep` on.
+
+        Args:
+            index: `[images, keep]` int64, ascending. Rows that keep nothing have their breaks too.
+        """
+        ends = torch.arange(1, self.rows, device=index.device) * (self.columns + 1) - 1
+        places = torch.cat([index + index // self.columns, ends.expand(len(index), -1)], dim=1)
+        return places.argsort(dim=1, stable=True)
+
     def compact(self, keep: int) -> GridLayout:
         """Return a grid of about this shape that has room for `keep` of its tokens, 1 to all."""
         rows = min(self.rows, math.ceil(self.rows * math.sqrt(keep / self.tokens)))

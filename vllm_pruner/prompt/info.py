@@ -38,7 +38,7 @@ class PrunedInfo(_Info):
     Changes:
     - the context that the rest of vLLM sees no longer has our key in `mm_processor_kwargs`;
     - the token counts of images are the family's, and unpruned: a request may ask for rate 0, and
-      vLLM profiles the tower's memory by the largest.
+      vLLM profiles the tower's memory by the largest, with room for separators.
     """
 
     family: Family
@@ -63,6 +63,12 @@ class PrunedInfo(_Info):
         if self.family.one_layout:
             return self.get_max_image_tokens()
         return self.family.layout(self, size.height, size.width, mm_kwargs).tokens
+
+    def separators(self, size: ImageSize, mm_kwargs: Mapping[str, object]) -> int:
+        """Return the rows of the model's own in an image, pruned; see `Family.separators`."""
+        if self.family.separators is None:
+            return 0
+        return self.family.rows(self.family.layout(self, size.height, size.width, mm_kwargs), 0)
 
     def seen(self, item: Mapping[str, Any]) -> torch.Tensor:
         """Return the pixels of one processed image as the tower gets them; see `Family.seen`."""
@@ -106,4 +112,5 @@ class PrunedInfo(_Info):
         self, seq_len: int, mm_counts: Mapping[str, int]
     ) -> Mapping[str, int]:
         others = super().get_mm_max_tokens_per_item(seq_len, mm_counts) or {}
-        return {**others, "image": self.get_max_image_tokens()}
+        largest = self.family.largest(self)
+        return {**others, "image": self.family.rows(largest, largest.tokens)}

@@ -16,20 +16,32 @@ __all__ = ["check_counts", "check_neighbours", "check_video_marks"]
 
 
 def check_counts(
-    configs: Sequence[PruneConfig], tokens: Sequence[int | None], output: MultiModalInput
+    configs: Sequence[PruneConfig],
+    tokens: Sequence[int | None],
+    separators: Sequence[int],
+    output: MultiModalInput,
 ) -> None:
     """Compare the prompt's placeholders with the counts that the model will select by.
+
+    Args:
+        configs: the settings of each image.
+        tokens: of each, unpruned; None if nothing says it.
+        separators: placeholders of each beside the kept ones; see `Family.separators`.
+        output: the prompt.
 
     Raises:
         RuntimeError: they differ, so this vLLM makes prompts in another way.
     """
-    for config, original, place in zip(
-        configs, tokens, output["mm_placeholders"]["image"], strict=True
+    for config, original, more, place in zip(
+        configs, tokens, separators, output["mm_placeholders"]["image"], strict=True
     ):
-        if original is not None and place.get_num_embeds() != config.keep_count(original):
+        if original is None:
+            continue
+        kept = config.keep_count(original) + more
+        if place.get_num_embeds() != kept:
             raise RuntimeError(
                 f"vtprune: vLLM placed {place.get_num_embeds()} visual tokens of an image in the "
-                f"prompt; allowed: the {config.keep_count(original)} that are kept"
+                f"prompt; allowed: the {kept} that are kept"
             )
 
 

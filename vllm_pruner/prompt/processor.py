@@ -72,7 +72,11 @@ class PrunedProcessor(PlannedItems):
             plans = self._plans(configs, tokens, bare, is_dummy)
             output = super().apply(hand_on(plans, bare), timing_ctx)
             if plans:
-                check_counts(configs, tokens, output)
+                more = [
+                    0 if size is None else self.info.separators(size, bare.hf_processor_mm_kwargs)
+                    for size in sizes
+                ]
+                check_counts(configs, tokens, more, output)
                 if self.info.family.item_layout is not None:
                     check_neighbours(output, self.info.image_token)
                 check_video_marks(output, self.info.video_marks)

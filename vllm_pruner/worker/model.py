@@ -82,7 +82,8 @@ class PrunedModel(_Model):
         config = ServerConfig.parse(settings_in(mm_config) or {})
         info = MULTIMODAL_REGISTRY.get_processing_info(vllm_config.model_config)
         largest = self.family.largest(info)
-        profiled = compat.profiled_images(vllm_config, largest.tokens)
+        rows = self.family.rows(largest, largest.tokens)
+        profiled = compat.profiled_images(vllm_config, rows)
         self._rows_at_once = largest.encoded * profiled
         self.tower: Tower = self.family.tower(self)
         needs = config.resolved[0].needs
@@ -118,7 +119,7 @@ class PrunedModel(_Model):
             for batch in batches(images, plans, self._rows_at_once)
             for rows in self._embed_batch(batch)
         ]
-        _check_rows(images, plans, embeddings)
+        self._check_rows(images, plans, embeddings)
         return embeddings
 
     def _embed_batch(self, batch: Batch) -> list[torch.Tensor]:
@@ -220,23 +221,22 @@ class PrunedModel(_Model):
             tokens = replace(tokens, importance=None)
         self.on_selection(tokens, index, group.layout)
 
+    def _check_rows(
+        self, images: list[EncoderImage], plans: list[ImagePlan], embeddings: list[torch.Tensor]
+    ) -> None:
+        """Compare shapes, which are known without asking the device, with the prompt's counts.
+
+        Raises:
+            RuntimeError: they differ, and rows of one image would go to the next one's places.
+        """
+        for image, plan, rows in zip(images, plans, embeddings, strict=True):
+            keep = self.family.rows(image.layout, plan.kept_of(image.layout.tokens))
+            if len(rows) != keep:
+                raise RuntimeError(
+                    f"vtprune: method {plan.config.method!r} returned {len(rows)} rows of an "
+                    f"image; allowed: the {keep} that its prompt has places for"
+                )
+
     def load_weights(self, weights: Any) -> set[str]:
         self._encoder.cache.clear()  # made with the old ones
         return super().load_weights(weights)
-
-
-def _check_rows(
-    images: list[EncoderImage], plans: list[ImagePlan], embeddings: list[torch.Tensor]
-) -> None:
-    """Compare shapes, which are known without asking the device, with the prompt's counts.
-
-    Raises:
-        RuntimeError: they differ, and the rows of one image would go to the next one's places.
-    """
-    for image, plan, rows in zip(images, plans, embeddings, strict=True):
-        keep = plan.kept_of(image.layout.tokens)
-        if len(rows) != keep:
-            raise RuntimeError(
-                f"vtprune: method {plan.config.method!r} returned {len(rows)} rows of an image; "
-                f"allowed: the {keep} that its prompt has places for"
-            )

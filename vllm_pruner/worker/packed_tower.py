@@ -2,9 +2,9 @@
 
 Patches attend within their image, in some layers within a window of it. At the end a merger makes
 one token of 2 x 2 patches, already in the decoder's space. What methods read is taken before the
-merger and folded into tokens: attention that a token receives is the sum over its patches, its key
-their mean. (Ranking by what comes after the merger ruins text: Qwen3-VL-8B at a quarter of the
-tokens reads TextVQA at .222 instead of .605, "The Lossy Merger", a draft.)
+merger and folded into tokens (`packing`). (Ranking by what comes after the merger ruins text:
+Qwen3-VL-8B at a quarter of the tokens reads TextVQA at .222 instead of .605, "The Lossy Merger", a
+draft.)
 
 Qwen3-VL's merger puts features of earlier layers behind a token's own (DeepStack): `[tokens, D *
 (1 + levels)]`. They go where the token goes, and no method compares them.
@@ -15,38 +15,24 @@ Pixels are `[patches, ...]`, the patches of a token one after the other.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
-from vtprune_kernels import column_importance
 
 from vllm_pruner import compat
 from vllm_pruner.methods.base import TOWER, Need
 from vllm_pruner.tower import FEATURES, Columns
 from vllm_pruner.worker.columns import columns_of
+from vllm_pruner.worker.packing import Packing
 from vllm_pruner.worker.probe import MIDWAY, AttentionProbe
 
 if TYPE_CHECKING:
     from vllm_pruner.tower import EncoderImage
 
-__all__ = ["PackedTower"]
+__all__ = ["PAGE", "PackedTower"]
 
-_PAGE = 64
+PAGE = 64
 """Tokens in a slot of the feature cache. An image wastes half a slot on average: 1 % of 4,096."""
-
-
-class _Packing(NamedTuple):
-    """How the images of a call lie in the tower's sequence."""
-
-    cu_seqlens: torch.Tensor
-    """`[images + 1]` int32, patches."""
-
-    longest: int
-    """Patches of the largest image."""
-
-    token_of_patch: torch.Tensor | None
-    """`[patches]`: the token that each goes to; None if in order."""
 
 
 class PackedTower:
@@ -62,7 +48,7 @@ class PackedTower:
         Raises:
             RuntimeError: the tower is not built as `compat` knows it.
         """
-        self.module, self.page = model.visual, _PAGE
+        self.module, self.page = model.visual, PAGE
         self._config = model.config.vision_config
         self._merge: int = self._config.spatial_merge_size
         self.patches_per_row = self._merge**2
@@ -75,7 +61,7 @@ class PackedTower:
         layers = dict.fromkeys(TOWER, self._attention(whole[-1]))
         layers[Need.RECEIVED_MIDWAY] = self._attention(nearest)
         self._head_size: int = layers[Need.KEYS].head_size
-        self._packing: _Packing | None = None
+        self._packing: Packing | None = None
         self._probe = AttentionProbe(layers, self._config.num_heads, self._read)
 
     def _attention(self, layer: int) -> Any:
@@ -111,37 +97,17 @@ class PackedTower:
         assert grid is not None
         return [1, *(side * self._merge for side in grid)]
 
-    def _pack(self, grids: list[list[int]], metadata: dict[str, Any]) -> _Packing:
+    def _pack(self, grids: list[list[int]], metadata: dict[str, Any]) -> Packing:
         sizes = [rows * columns for _, rows, columns in grids]
-        ends = torch.tensor([0, *accumulate(sizes)], dtype=torch.int32)
         order = metadata.get("window_index")
         if order is not None:  # Qwen2.5-VL sorts tokens by window, and back after the merger
             order = order.to(torch.int64).repeat_interleave(self.patches_per_row)
         device = next(self.module.parameters()).device
-        return _Packing(ends.to(device, non_blocking=True), max(sizes), order)
+        return Packing.of(sizes, self.patches_per_row, order, device)
 
     def _read(self, need: Need, layer: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        """Return `[tokens, ...]` in raster order, of `[1, patches, heads, head size]` each."""
-        packing, group = self._packing, self.patches_per_row
-        assert packing is not None
-        if need != Need.KEYS:
-            scores: torch.Tensor = column_importance(
-                query[0].flatten(1),
-                key[0].flatten(1),
-                layer.num_heads,
-                layer.scale,
-                packing.cu_seqlens,
-                packing.longest,
-                token_of_patch=packing.token_of_patch,
-                patches_per_token=group,
-            )
-            return scores
-        keys: torch.Tensor = key[0].float().mean(dim=1).unflatten(0, (-1, group)).mean(dim=1)
-        if packing.token_of_patch is None:
-            return keys
-        in_raster = torch.empty_like(keys)
-        in_raster[packing.token_of_patch[::group]] = keys
-        return in_raster
+        assert self._packing is not None
+        return self._packing.read(need, layer, query, key)
 
 
 def _layers_with_whole_attention(vision_config: Any) -> list[int]:

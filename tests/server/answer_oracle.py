@@ -1,0 +1,77 @@
+"""What `transformers` makes of the first picture of `answer_record`, and answers to rows of it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+from position_record import PICTURES
+from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2Config, Qwen2ForCausalLM
+from vllm_process import MODELS
+
+__all__ = ["Oracle", "as_pruned"]
+
+PICTURE = PICTURES["wide"]
+
+
+class Oracle:
+    """A checkpoint in `transformers`."""
+
+    model: Any
+
+    def __init__(self, checkpoint: str, stock: torch.Tensor) -> None:
+        """Load it, and encode the picture.
+
+        Args:
+            checkpoint: its name.
+            stock: the rows of stock vLLM, unpruned; the oracle's own have to be equal.
+        """
+        folder = MODELS / checkpoint
+        config = json.loads((folder / "config.json").read_text())
+        self._columns, self._rows = 0, stock
+        if "llm_config" in config:  # transformers has the decoder only; its rows are stock vLLM's
+            self.model = Qwen2ForCausalLM(Qwen2Config(**config["llm_config"])).float().eval()
+            weights, prefix = load_file(folder / "model.safetensors"), "language_model."
+            own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+            self.model.load_state_dict(own)
+            self._decoder = self.model.model
+            return
+        self.model = AutoModelForImageTextToText.from_pretrained(folder, dtype="float32").eval()
+        inner = self.model.model
+        self._decoder = getattr(inner, "text_model", None) or inner.language_model
+        processor: Any = AutoProcessor.from_pretrained(folder)
+        inputs = processor(text=[processor.image_token], images=[PICTURE], return_tensors="pt")
+        names = ("image_sizes", "pixel_attention_mask")
+        more = {name: inputs[name] for name in names if name in inputs}
+        features = inner.get_image_features(inputs["pixel_values"], **more)
+        self._rows = torch.cat([r.reshape(-1, stock.shape[1]) for r in features.pooler_output])
+        assert torch.allclose(self._rows, stock, atol=1e-3), "stock vLLM and transformers differ"
+        if hasattr(processor, "image_break_token_id"):
+            breaks = (inputs["input_ids"] == processor.image_break_token_id).sum()
+            self._columns = len(self._rows) // (int(breaks) + 1)
+            self._break = torch.tensor([processor.image_break_token_id])
+
+    def kept(self, index: list[int]) -> torch.Tensor:
+        """Return the rows of kept tokens, a break behind each row of the picture but the last."""
+        if not self._columns:
+            return self._rows[index]
+        lines = range(0, len(self._rows), self._columns)
+        parts = [self._rows[[i for i in index if 0 <= i - at < self._columns]] for at in lines]
+        line_break = self.model.get_input_embeddings()(self._break)
+        return torch.cat([each for part in parts for each in (part, line_break)][:-1])
+
+    def scores(self, embeds: torch.Tensor) -> torch.Tensor:
+        """Return log-probabilities `[tokens, words]` of one prompt."""
+        hidden = self._decoder(inputs_embeds=embeds).last_hidden_state
+        scores: torch.Tensor = self.model.lm_head(hidden)[0].log_softmax(-1)
+        return scores
+
+
+def as_pruned(checkpoint: str, prompt: list[int]) -> list[int]:
+    """Return a stock prompt with rows of the model where pruned prompts have them: in place of row
+    breaks too, of a model that has breaks."""
+    words = json.loads((MODELS / checkpoint / "tokenizer.json").read_text())["added_tokens"]
+    ids = {word["content"]: word["id"] for word in words}
+    return [ids["[IMG]"] if token == ids.get("[IMG_BREAK]") else token for token in prompt]

@@ -1,0 +1,45 @@
+"""What is read of images of several sizes in one sequence, against a loop over their tokens."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from vllm_pruner.methods.base import Need
+from vllm_pruner.worker.packing import Packing
+
+HEADS, SIZE, GROUP = 2, 8, 4
+TOKENS = (3, 5)
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_a_token_has_the_keys_and_the_attention_of_its_own_patches(in_order: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    patches = GROUP * sum(TOKENS)
+    query, key = torch.randn(2, 1, patches, HEADS, SIZE, generator=generator)
+    token_of_patch = torch.arange(sum(TOKENS)).repeat_interleave(GROUP)
+    if not in_order:  # within its image a patch may be anywhere
+        parts = token_of_patch.split([GROUP * count for count in TOKENS])
+        mixed = [part[torch.randperm(len(part), generator=generator)] for part in parts]
+        token_of_patch = torch.cat(mixed)
+    packing = Packing.of(
+        [GROUP * count for count in TOKENS],
+        GROUP,
+        None if in_order else token_of_patch,
+        torch.device("cpu"),
+    )
+    layer = SimpleNamespace(num_heads=HEADS, scale=SIZE**-0.5)
+    keys = packing.read(Need.KEYS, layer, query, key)
+    received = packing.read(Need.IMPORTANCE, layer, query, key)
+    start = 0
+    for count in TOKENS:
+        stop = start + GROUP * count
+        logits = torch.einsum("qhd,khd->hqk", query[0, start:stop], key[0, start:stop])
+        column = (logits * SIZE**-0.5).softmax(dim=-1).mean(dim=(0, 1))
+        for token in range(start // GROUP, stop // GROUP):
+            own = token_of_patch == token
+            assert torch.allclose(keys[token], key[0, own].mean(dim=(0, 1)), atol=1e-6)
+            assert received[token] == pytest.approx(float(column[own[start:stop]].sum()), abs=1e-6)
+        start = stop

@@ -1,0 +1,70 @@
+"""Images of any size, one after the other in a vision tower's sequence, and what is read of it.
+
+Several patches become a token: attention that a token receives is the sum over its patches, its key
+their mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import torch
+from vtprune_kernels import column_importance
+
+from vllm_pruner.methods.base import Need
+
+__all__ = ["Packing"]
+
+
+class Packing(NamedTuple):
+    """How the images of a call lie in the tower's sequence."""
+
+    cu_seqlens: torch.Tensor
+    """`[images + 1]` int32, patches."""
+
+    longest: int
+    """Patches of the largest image."""
+
+    patches_per_token: int
+
+    token_of_patch: torch.Tensor | None
+    """`[patches]` int64: the token that each goes to; None if in order."""
+
+    @classmethod
+    def of(
+        cls,
+        sizes: Sequence[int],
+        patches_per_token: int,
+        token_of_patch: torch.Tensor | None,
+        device: torch.device,
+    ) -> Packing:
+        """Return the packing of images of so many patches each."""
+        ends = torch.tensor([0, *accumulate(sizes)], dtype=torch.int32)
+        ends = ends.to(device, non_blocking=True)
+        return cls(ends, max(sizes), patches_per_token, token_of_patch)
+
+    def by_token(self, patches: torch.Tensor) -> torch.Tensor:
+        """Return `[tokens, patches of a token, ...]` of `[patches, ...]`; tokens in raster order,
+        the patches of each in the tower's."""
+        if self.token_of_patch is not None:
+            patches = patches[self.token_of_patch.argsort(stable=True)]
+        tokens: torch.Tensor = patches.unflatten(0, (-1, self.patches_per_token))
+        return tokens
+
+    def read(self, need: Need, layer: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        """Return `[tokens, ...]` in raster order, of `[1, patches, heads, head size]` each."""
+        if need == Need.KEYS:
+            return self.by_token(key[0].float().mean(dim=1)).mean(dim=1)
+        scores: torch.Tensor = column_importance(
+            query[0].flatten(1),
+            key[0].flatten(1),
+            layer.num_heads,
+            layer.scale,
+            self.cu_seqlens,
+            self.longest,
+            token_of_patch=self.token_of_patch,
+            patches_per_token=self.patches_per_token,
+        )
+        return scores

@@ -1,0 +1,113 @@
+"""Pixtral's tower, which takes images of any resolution, packed into one sequence.
+
+Patches attend within their image, in raster order. Behind it a merger puts the features of 2 x 2
+patches one behind the other as a token, which the projector takes. What methods read is taken
+before that and folded into tokens (`packing`); they compare the normalised features of a token's
+patches, and only kept tokens are projected: in two halves, `encode` and `project` do what the
+`forward` of `Mistral3MultiModalProjector` and `Mistral3PatchMerger` does in one.
+
+Pixels are `[3, height, width]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vllm_pruner import compat
+from vllm_pruner.methods.base import TOWER, Need
+from vllm_pruner.tower import FEATURES, Columns
+from vllm_pruner.worker.columns import columns_of
+from vllm_pruner.worker.packed_tower import PAGE
+from vllm_pruner.worker.packing import Packing
+from vllm_pruner.worker.probe import MIDWAY, AttentionProbe
+
+if TYPE_CHECKING:
+    from vllm_pruner.tower import EncoderImage
+
+__all__ = ["PixtralTower"]
+
+_LAYERS, _ATTENTION = "transformer.layers", "attention.attn"
+
+
+class PixtralTower:
+    """The tower of a model with Mistral3's projector; see `Tower`."""
+
+    own_width: int | None = None
+
+    def __init__(self, model: Any) -> None:
+        """Find the layers.
+
+        Args:
+            model: has `vision_tower`, which is built up to the feature layer, and
+                `multi_modal_projector` with `norm`, `patch_merger`, `linear_1`, `act` and
+                `linear_2`.
+
+        Raises:
+            RuntimeError: the tower is not built as `compat` knows it.
+        """
+        self.module, self._projector = model.vision_tower, model.multi_modal_projector
+        self.page, self._merge = PAGE, int(model.config.spatial_merge_size)
+        self.patches_per_row = self._merge**2
+        self._config = self.module.config
+        found = dict.fromkeys(TOWER, self._attention(-1))
+        midway = max(1, round(MIDWAY * len(self.module.get_submodule(_LAYERS)))) - 1
+        found[Need.RECEIVED_MIDWAY] = self._attention(midway)
+        self._packing: Packing | None = None
+        self._probe = AttentionProbe(found, self._config.num_attention_heads, self._read)
+
+    def _attention(self, layer: int) -> Any:
+        return compat.tower_attention(self.module, _LAYERS, layer, _ATTENTION)
+
+    def project(self, rows: torch.Tensor) -> torch.Tensor:
+        projector = self._projector
+        hidden, _ = projector.linear_1(projector.patch_merger.merging_layer(rows))
+        projected: torch.Tensor = projector.linear_2(projector.act(hidden))[0]
+        return projected
+
+    def columns(self, needs: frozenset[Need]) -> dict[str, tuple[int, torch.dtype]]:
+        width = self._config.hidden_size
+        head_size = width // self._config.num_attention_heads
+        return columns_of(self.module, width * self.patches_per_row, head_size, needs)
+
+    @torch.no_grad()
+    def encode(
+        self,
+        images: Sequence[EncoderImage],
+        needs: frozenset[Need],
+        small_grid: tuple[int, int] | None = None,
+    ) -> Columns:
+        assert small_grid is None, "check_method refuses methods that shrink"
+        packing = self._packing = self._pack(images)
+        with self._probe.capture(needs) as captured:
+            patches = torch.cat(self.module([image.pixels for image in images]))
+        # Each channel of a token's patches stands together, as the merger's weights have it.
+        features = packing.by_token(self._projector.norm(patches)).transpose(1, 2).flatten(1)
+        columns = {str(need): self._probe.reduce(values) for need, values in captured.items()}
+        return {FEATURES: features, **columns}
+
+    def _pack(self, images: Sequence[EncoderImage]) -> Packing:
+        device = next(self.module.parameters()).device
+        grids = [image.layout.whole_grid or (0, 0) for image in images]
+        counts = [rows * columns for rows, columns in grids]
+        token_of_patch = torch.cat(
+            [
+                start + self._token_of_patch(*grid)
+                for start, grid in zip(accumulate(counts, initial=0), grids, strict=False)
+            ]
+        ).to(device, non_blocking=True)
+        group = self.patches_per_row
+        return Packing.of([count * group for count in counts], group, token_of_patch, device)
+
+    def _token_of_patch(self, rows: int, columns: int) -> torch.Tensor:
+        """Return `[patches]` of one image, in raster order."""
+        row = torch.arange(rows).repeat_interleave(self._merge)
+        column = torch.arange(columns).repeat_interleave(self._merge)
+        return (row.unsqueeze(1) * columns + column).flatten()
+
+    def _read(self, need: Need, layer: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        assert self._packing is not None
+        return self._packing.read(need, layer, query, key)
