@@ -136,7 +136,17 @@ def served(start_shared: Callable[..., Server]) -> Server:
     return start_shared("smolvlm", "--plugin", "vtprune", model="demo-smolvlm")
 
 
-def test_usage_prompt_and_estimate_say_what_was_kept(served: Server) -> None:
+@pytest.fixture(scope="module")
+def with_breaks(start_shared: Callable[..., Server]) -> Server:
+    """Rows with breaks between, over HTTP."""
+    return start_shared("mistral3", "--plugin", "vtprune", model="demo-mistral3")
+
+
+@pytest.mark.parametrize("name", ["served", "with_breaks"])
+def test_usage_prompt_and_estimate_say_what_was_kept(
+    request: pytest.FixtureRequest, name: str
+) -> None:
+    served: Server = request.getfixturevalue(name)
     content = photo_question(0)
     whole = served.ask(content, max_tokens=1, vtprune={"rate": 0})["usage"]["prompt_tokens"]
     for settings in ({}, {"rate": 0.75}, {"tokens": 3}, {"tokens": 19, "method": "adafv"}):
@@ -163,6 +173,12 @@ def test_the_overlay_of_each_tile_lies_on_its_part_of_the_picture(served: Server
     assert kept == shares([16] * 9, sum(kept)) and sum(kept) == len(image["kept"])
     for number, view in enumerate(image["views"]):
         _lies_on(view, np.full(16, number % 4 < 2) if number < 8 else np.arange(16) % 4 < 2)
+
+
+def test_the_overlay_of_rows_with_breaks_lies_on_the_picture(with_breaks: Server) -> None:
+    (view,) = _explained(with_breaks, 448, 224)["views"]
+    assert (view["rows"], view["columns"]) == (8, 16)
+    _lies_on(view, np.arange(128) % 16 < 8)
 
 
 def test_the_overlay_of_a_resampled_raster_lies_on_the_picture(

@@ -92,12 +92,7 @@ def _level(part: dict[str, Any]) -> str:
 def take_counts(request: Any, engine_input: Any) -> None:
     """Note on the request how many visual tokens its images have and how many are kept."""
     if (told := engine_input.get(REPORT)) is not None:
-        setattr(request, COUNTS, {"original": told["original"], "kept": _kept(engine_input)})
-
-
-def _kept(engine_input: Any) -> int:
-    """Visual tokens in a prompt."""
-    return sum(place.get_num_embeds() for place in engine_input["mm_placeholders"]["image"])
+        setattr(request, COUNTS, {"original": told["original"], "kept": told["kept"]})
 
 
 def span_attributes(engine_input: Any) -> dict[str, Any]:
@@ -108,7 +103,7 @@ def span_attributes(engine_input: Any) -> dict[str, Any]:
     told = engine_input.get(REPORT) if isinstance(engine_input, dict) else None
     if told is None:
         return {}
-    original, kept = told["original"], _kept(engine_input)
+    original, kept = told["original"], told["kept"]
     return {
         "vtprune.images": len(engine_input["mm_placeholders"]["image"]),
         "vtprune.visual_tokens.original": original,

@@ -71,18 +71,21 @@ class PrunedProcessor(PlannedItems):
             configs = self._resolve(requested, tokens)
             plans = self._plans(configs, tokens, bare, is_dummy)
             output = super().apply(hand_on(plans, bare), timing_ctx)
+            places = output["mm_placeholders"]["image"]
+            kept = [place.get_num_embeds() for place in places]
             if plans:
                 more = [
                     0 if size is None else self.info.separators(size, bare.hf_processor_mm_kwargs)
                     for size in sizes
                 ]
                 check_counts(configs, tokens, more, output)
+                kept = [count - others for count, others in zip(kept, more, strict=True)]
                 if self.info.family.item_layout is not None:
                     check_neighbours(output, self.info.image_token)
                 check_video_marks(output, self.info.video_marks)
-                _report(configs, tokens, output)
+                _report(configs, tokens, kept, output)
             if not is_dummy:
-                count_images(configs, tokens, output["mm_placeholders"]["image"], plans)
+                count_images(configs, tokens, kept, plans)
         if inputs.cache is not None:
             for items in output["mm_kwargs"].values():
                 compat.deliver_once(items, inputs.cache)
@@ -198,14 +201,17 @@ def _refuse_embeddings(images: Any) -> None:
 
 
 def _report(
-    configs: Sequence[PruneConfig], tokens: Sequence[int | None], output: MultiModalInput
+    configs: Sequence[PruneConfig],
+    tokens: Sequence[int | None],
+    kept: Sequence[int],
+    output: MultiModalInput,
 ) -> None:
-    """Put the unpruned count into the engine's input, unless that of an image is not known.
+    """Put the counts into the engine's input, unless an image's are not known.
 
     `prompt.chat` reads it for the answer's usage and the request's span; nothing in vLLM does.
     """
     known = [count for count in tokens if count is not None]
     if len(known) == len(tokens):
         methods = sorted({config.method for config in configs if not config.off})
-        report = {"original": sum(known), "method": ", ".join(methods)}
+        report = {"original": sum(known), "kept": sum(kept), "method": ", ".join(methods)}
         output[REPORT] = report  # type: ignore[literal-required]

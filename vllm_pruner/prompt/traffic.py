@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from vllm_pruner.plan import ImagePlan
 from vllm_pruner.settings.config import PruneConfig
@@ -19,7 +18,7 @@ _ledger = Ledger()
 def count_images(
     configs: Sequence[PruneConfig],
     tokens: Sequence[int | None],
-    places: Sequence[Any],
+    kept: Sequence[int],
     plans: Sequence[ImagePlan],
 ) -> None:
     """Count a prompt, its images and their tokens.
@@ -28,17 +27,17 @@ def count_images(
         configs: the settings of each image.
         tokens: the visual tokens of each image, unpruned. An image whose number is not known enters
             neither token count, so that their ratio is right.
-        places: vLLM's placeholder range of each image.
+        kept: how many of them are in the prompt.
         plans: the plan of each image; none if nothing is pruned.
     """
     methods = [_UNPRUNED if config.off else config.method for config in configs]
     for method in set(methods):
         metrics.REQUESTS.add(method=method)
-    for method, original, place in zip(methods, tokens, places, strict=True):
+    for method, original, left in zip(methods, tokens, kept, strict=True):
         metrics.IMAGES.add(method=method)
         if original is not None:
             metrics.ORIGINAL.add(original, method=method)
-            metrics.KEPT.add(place.get_num_embeds(), method=method)
+            metrics.KEPT.add(left, method=method)
     for plan in plans:
         if plan.config.resolved[0].needs_text and not plan.text and not plan.config.off:
             metrics.NO_TEXT.add()
