@@ -90,4 +90,4 @@ def test_an_image_is_encoded_again_for_what_the_cache_does_not_keep(pruned: Serv
 def test_a_video_method_is_none_for_images(pruned: Server) -> None:
     response = pruned.post(QUESTION, mm_processor_kwargs={"vtprune": {"method": "evs"}})
     assert response.status_code == 400
-    assert "method is 'evs'; allowed: adafv, " in response.json()["error"]["message"]
+    assert "method is 'evs'; allowed here: adafv, " in response.json()["error"]["message"]

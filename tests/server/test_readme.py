@@ -17,9 +17,9 @@ PAGES = {file: file.read_text() for file in (ROOT / "README.md", *(ROOT / "docs"
 ALL = "\n".join(PAGES.values())
 
 
-def _block(beginning: str) -> str:
+def _block(beginning: str, text: str = ALL) -> str:
     """The code block that begins so."""
-    blocks = re.findall(r"```\w*\n(.*?)```", ALL, flags=re.DOTALL)
+    blocks = re.findall(r"```\w*\n(.*?)```", text, flags=re.DOTALL)
     (block,) = [block for block in blocks if block.startswith(beginning)]
     return str(block)
 
@@ -27,12 +27,12 @@ def _block(beginning: str) -> str:
 @pytest.mark.server
 def test_curl_is_answered_as_shown(answering: Server) -> None:
     """The shell builds the body; `curl` itself is replaced by its last argument's printing."""
-    script = 'curl() { printf %s "${@: -1}"; }\n' + _block("curl ")
+    script = 'curl() { printf %s "${@: -1}"; }\n' + _block("curl ", README)
     shell = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True)
     headers = {"Content-Type": "application/json"}
     response = answering.client.post("/v1/chat/completions", content=shell.stdout, headers=headers)
     completion = response.json()
-    shown = json.loads(_block("{"))
+    shown = json.loads(_block("{", README))
     assert completion["usage"]["prompt_tokens"] == shown["usage"]["prompt_tokens"]
     answer = completion["choices"][0]["message"]["content"]
     assert answer == shown["choices"][0]["message"]["content"]

@@ -114,17 +114,18 @@ def test_chat_goes_between_explanations(answering: Server) -> None:
 
 
 @pytest.mark.server
-def test_a_comparison_ends_with_its_client(answering: Server) -> None:
-    """It would make 8 x 1,024 tokens; its client waits for a fraction of a second."""
+def test_a_comparison_ends_with_its_client(pruned: Server) -> None:
+    """It would make 8 x 1,024 tokens, for the random model ends no sentence; its client waits for
+    a fraction of a second."""
     message = {"role": "user", "content": photo_question(1, "what color are the tiles?")}
     body = {"messages": [message], "settings": [{"rate": 0.5}] * 8, "max_tokens": 1024}
-    before = answering.metric("vllm:generation_tokens_total")
+    before = pruned.metric("vllm:generation_tokens_total")
     with pytest.raises(httpx.ReadTimeout):
-        answering.client.post("/vtprune/compare", json=body, timeout=0.3)
+        pruned.client.post("/vtprune/compare", json=body, timeout=0.3)
     for _ in range(100):
         time.sleep(0.1)
-        if not answering.metric("vllm:num_requests_running"):
+        if not pruned.metric("vllm:num_requests_running"):
             break
     time.sleep(1.0)
-    assert not answering.metric("vllm:num_requests_running"), "it goes on"
-    assert answering.metric("vllm:generation_tokens_total") - before < 1024
+    assert not pruned.metric("vllm:num_requests_running"), "it goes on"
+    assert pruned.metric("vllm:generation_tokens_total") - before < 1024
