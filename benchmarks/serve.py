@@ -1,17 +1,21 @@
 """What pruning gains in a real server: stock vLLM, vtprune, and the limit that pruning can reach.
 
     make bench-serve
+    make bench-serve ARGS="--model bench-qwen --keep 1/2 1/4"
 
-Three contenders answer equally many requests in turn, within every round, so that a noisy machine
+The contenders answer equally many requests in turn, within every round, so that a noisy machine
 disturbs all of them alike:
 
 - `stock`: vLLM without the plugin, one distinct photograph a request;
-- `vtprune`: the same photographs, 64 of 576 visual tokens kept;
-- `text-only`: stock vLLM, prompts without image that are as long as the pruned ones.
+- `vtprune`: the same photographs, 64 of 576 visual tokens kept; with several `--keep`, a contender
+  each, `vtprune 1/2` and so on;
+- `text-only`: stock vLLM, prompts without image that are as long as the shortest pruned ones.
 
 The limit has no image to decode, resize, send and encode, so a pruned server cannot reach it. What
-lies between is measured inside the server of the same run: seconds per image in the tower and in
+lies between is measured inside the servers of the same run: seconds per image in the tower and in
 selection (`worker_timer.py`), and in the processor.
+
+`--dry-run` asks every contender once, about a small photograph, and records nothing.
 """
 
 from __future__ import annotations
@@ -23,15 +27,19 @@ import statistics
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from _chat import closed_load, image_body, photographs, text_body
 from _machine import describe
 from _serving import Contender, compare, milliseconds_inside, print_table, search_path
-from vllm_process import VllmProcess
+from vllm_process import MODELS, VllmProcess
 
 RESULTS = Path(__file__).parent / "results" / "serve-cpu.jsonl"
+
+SIZES = {"bench-qwen": (896, 672)}
+"""Width and height of the photographs; a Qwen-VL makes 768 tokens of these."""
 
 
 def main() -> None:
@@ -39,52 +47,116 @@ def main() -> None:
     arguments = _arguments()
     with ExitStack() as stack:
         logs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        servers = {name: _server(stack, logs, name, arguments) for name in ("stock", "vtprune")}
+        budgets = {"stock": None, **_names(arguments.keep)}
+        servers = {
+            name: _server(stack, logs, name, keep, arguments) for name, keep in budgets.items()
+        }
         rows = [row for level in arguments.concurrency for row in _level(level, servers, arguments)]
-        costs = _costs(servers["vtprune"], arguments)
+        costs = {
+            name: _costs(server, arguments) for name, server in servers.items() if name != "stock"
+        }
     print_table(rows)
-    print("\nPer image in the pruned server: " + json.dumps(costs))
+    for name, inside in costs.items():
+        which = "" if len(costs) == 1 else f" {name}"
+        print(f"\nPer image in the pruned server{which}: {json.dumps(inside)}")
+    if arguments.dry_run:
+        print("\nA dry run: not a measurement, nothing recorded.")
+    else:
+        _record(arguments, rows, costs)
+
+
+def _record(
+    arguments: argparse.Namespace, rows: list[dict[str, Any]], costs: dict[str, dict[str, float]]
+) -> None:
+    """Append the run. With one budget `keep` and `costs` are its own, not a list and a table."""
+    settings = {name: value for name, value in vars(arguments).items() if name != "dry_run"}
+    found: dict[str, Any] = {"rows": rows, "costs": costs}
+    if len(arguments.keep) == 1:
+        (settings["keep"],), (found["costs"],) = arguments.keep, costs.values()
     RESULTS.parent.mkdir(exist_ok=True)
     with RESULTS.open("a") as file:
-        settings = vars(arguments)
-        file.write(json.dumps({**describe(), **settings, "rows": rows, "costs": costs}) + "\n")
+        file.write(json.dumps({**describe(), **settings, **found}) + "\n")
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="bench", help="a folder of .cache/models")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 4, 8, 16])
     parser.add_argument("--requests", type=int, default=4, help="per client, contender and round")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--keep", type=int, default=64)
+    parser.add_argument(
+        "--keep", type=_keep, nargs="+", default=[64], help="visual tokens, or shares such as 1/4"
+    )
     parser.add_argument("--dtype", default="float32", help="bfloat16 wants AVX-512")
     parser.add_argument("--output-tokens", type=int, default=16)
+    parser.add_argument("--timed", type=int, default=32, help="images timed inside a pruned server")
+    parser.add_argument(
+        "--size", type=int, nargs=2, metavar=("WIDTH", "HEIGHT"), help="of the photographs"
+    )
     parser.add_argument(
         "--step-tokens", type=int, help="vLLM's --max-num-batched-tokens, for all contenders"
     )
-    return parser.parse_args()
+    parser.add_argument("--dry-run", action="store_true", help="no measurement, nothing recorded")
+    arguments = parser.parse_args()
+    if arguments.dry_run:
+        once = {"concurrency": [1], "requests": 1, "rounds": 1, "output_tokens": 2, "timed": 1}
+        vars(arguments).update(once, size=[112, 112])
+    arguments.size = arguments.size or SIZES.get(arguments.model, (448, 336))
+    return arguments
 
 
-def _server(stack: ExitStack, logs: Path, name: str, arguments: argparse.Namespace) -> VllmProcess:
+def _keep(text: str) -> int | str:
+    """Read a number of visual tokens, or a share of them as it is written."""
+    if text.isdecimal() and int(text):
+        return int(text)
+    try:
+        share = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        share = Fraction(0)
+    if not 0 < share < 1:
+        raise argparse.ArgumentTypeError(f"{text} is neither tokens, as 64, nor a share, as 1/4")
+    return text
+
+
+def _names(budgets: list[int | str]) -> dict[str, int | str]:
+    """Return the pruned contenders by name; an only one needs no more than `vtprune`."""
+    if len(budgets) == 1:
+        return {"vtprune": budgets[0]}
+    return {f"vtprune {keep}": keep for keep in budgets}
+
+
+def _server(
+    stack: ExitStack, logs: Path, name: str, keep: int | str | None, arguments: argparse.Namespace
+) -> VllmProcess:
     print(f"starting {name} ...", flush=True)
     flags = ["--dtype", arguments.dtype, "--max-num-seqs", "64"]
     if arguments.step_tokens:
         flags += ["--max-num-batched-tokens", str(arguments.step_tokens)]
-    if name == "vtprune":
-        flags += ["--plugin", "vtprune", "--prune-tokens", str(arguments.keep)]
+    if arguments.dry_run:
+        flags += ["--enforce-eager"]  # compiling takes longer than all that is asked
+    if keep is not None:
+        flags += ["--plugin", "vtprune", *_budget(keep)]
         flags += ["--worker-extension-cls", "worker_timer.WorkerTimer"]
-    return stack.enter_context(
-        VllmProcess(logs / f"{name}.log", "bench", *flags, PYTHONPATH=search_path())
-    )
+    log = logs / f"{name.replace(' ', '-').replace('/', '-')}.log"
+    return stack.enter_context(VllmProcess(log, arguments.model, *flags, PYTHONPATH=search_path()))
+
+
+def _budget(keep: int | str) -> list[str]:
+    if isinstance(keep, int):
+        return ["--prune-tokens", str(keep)]
+    return ["--prune-rate", str(float(1 - Fraction(keep)))]
 
 
 def _level(
     concurrency: int, servers: dict[str, VllmProcess], arguments: argparse.Namespace
 ) -> Iterator[dict[str, Any]]:
     """One row a contender, at one number of clients."""
-    views, choose = photographs(seed=concurrency), random.Random(concurrency)
+    stock, choose = servers["stock"], random.Random(concurrency)
+    views = photographs(*arguments.size, seed=concurrency)
     probe = [image_body(next(views), arguments.output_tokens)]
-    prompt = closed_load(servers["vtprune"].url, probe, 1)[0][0].prompt_tokens
-    words = _words(servers["stock"].url, prompt, arguments.output_tokens, choose)
+    pruned = {name: server for name, server in servers.items() if name != "stock"}
+    shortest = min(closed_load(each.url, probe, 1)[0][0].prompt_tokens for each in pruned.values())
+    words = _words(stock.url, shortest, arguments.output_tokens, choose)
 
     def images(count: int) -> list[dict[str, Any]]:
         return [image_body(next(views), arguments.output_tokens) for _ in range(count)]
@@ -93,9 +165,8 @@ def _level(
         return [text_body(words, arguments.output_tokens, choose) for _ in range(count)]
 
     contenders = [
-        Contender("stock", servers["stock"], images),
-        Contender("vtprune", servers["vtprune"], images),
-        Contender("text-only", servers["stock"], texts),
+        *(Contender(name, server, images) for name, server in servers.items()),
+        Contender("text-only", stock, texts),
     ]
     return compare(contenders, concurrency, arguments.requests, arguments.rounds)
 
@@ -111,14 +182,13 @@ def _words(url: str, prompt: int, output_tokens: int, choose: random.Random) -> 
 
 
 def _costs(server: VllmProcess, arguments: argparse.Namespace) -> dict[str, float]:
-    """Milliseconds per image inside the pruned server, at eight clients."""
+    """Milliseconds per image inside a pruned server, at eight clients."""
     from transformers import AutoProcessor  # slow to import, and only needed here
-    from vllm_process import MODELS
 
-    views = photographs(seed=1000)
-    bodies = [image_body(next(views), arguments.output_tokens) for _ in range(32)]
+    views = photographs(*arguments.size, seed=1000)
+    bodies = [image_body(next(views), arguments.output_tokens) for _ in range(arguments.timed)]
     costs = milliseconds_inside(server, bodies, 8)
-    processor = AutoProcessor.from_pretrained(MODELS / "bench").image_processor
+    processor = AutoProcessor.from_pretrained(MODELS / arguments.model).image_processor
     costs["decode_and_resize_ms"] = 1000 * _processor_seconds(processor, views)
     return {name: round(value, 2) for name, value in costs.items()}
 

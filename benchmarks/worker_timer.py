@@ -64,5 +64,7 @@ def _install(model: Any) -> None:
     tower.forward = timed("tower", tower.forward)
     if hasattr(model, "_selector"):  # stock has none
         model._selector.select = timed("select", model._selector.select)
-    model.multi_modal_projector.forward = timed("project", model.multi_modal_projector.forward)
+    projector = getattr(model, "multi_modal_projector", None)  # Qwen-VL's merges inside the tower
+    if projector is not None:
+        projector.forward = timed("project", projector.forward)
     model.embed_multimodal = timed("embed_multimodal", model.embed_multimodal)

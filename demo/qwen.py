@@ -38,7 +38,7 @@ SPECIAL = [
 ]
 ENDOFTEXT, _, IM_END, VISION_START, VISION_END, _, IMAGE, VIDEO = range(len(SPECIAL))
 WIDTH = 128
-TOKENS = {"least": 4, "most": 256}
+LEAST_TOKENS = 4
 """Of an image."""
 
 KINDS: dict[str, tuple[Any, Any, Any, Any]] = {
@@ -76,22 +76,20 @@ KINDS: dict[str, tuple[Any, Any, Any, Any]] = {
 }
 
 
-def dtype(shape: QwenShape) -> str:
-    """vLLM runs linear attention on a CPU in bfloat16 only."""
-    return "bfloat16" if shape.version.startswith("3.5") else "float32"
-
-
 def text_config(shape: QwenShape) -> dict[str, Any]:
-    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [8, 12, 12]}
+    heads, key_heads = shape.text_heads
+    sixteenth = shape.text_width // heads // 16
+    section = [2 * sixteenth, 3 * sixteenth, 3 * sixteenth]
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": section}
     if shape.version.startswith("3"):
         rope |= {"mrope_section": [12, 10, 10], "mrope_interleaved": True}
     common = {
         "vocab_size": VOCABULARY,
-        "hidden_size": WIDTH,
-        "intermediate_size": 2 * WIDTH,
+        "hidden_size": shape.text_width,
+        "intermediate_size": shape.text_mlp,
         "num_hidden_layers": shape.text_layers,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 2,
+        "num_attention_heads": heads,
+        "num_key_value_heads": key_heads,
         "max_position_embeddings": 8192,
         "rms_norm_eps": 1e-6,
         "tie_word_embeddings": False,
@@ -99,7 +97,7 @@ def text_config(shape: QwenShape) -> dict[str, Any]:
         "bos_token_id": ENDOFTEXT,
         "eos_token_id": IM_END,
         "pad_token_id": ENDOFTEXT,
-        "dtype": dtype(shape),
+        "dtype": shape.dtype,
     }
     if shape.version.startswith("3"):
         common["head_dim"] = HEAD_SIZE
@@ -110,8 +108,9 @@ def text_config(shape: QwenShape) -> dict[str, Any]:
         )  # so that a block of 32 tokens holds a linear layer's state
         layers = shape.text_layers // 2
         common["layer_types"] = ["linear_attention", "full_attention"] * layers
-        heads = {"key_head_dim": 64, "value_head_dim": 64, "num_key_heads": 1, "num_value_heads": 1}
-        common |= {f"linear_{name}": number for name, number in heads.items()}
+        linear = {"key_head_dim": 64, "value_head_dim": 64}
+        linear |= {"num_key_heads": 1, "num_value_heads": 1}
+        common |= {f"linear_{name}": number for name, number in linear.items()}
     if shape.version.endswith("-moe"):
         common |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 192}
         common |= {"decoder_sparse_step": 1, "mlp_only_layers": [], "norm_topk_prob": True}
@@ -125,7 +124,7 @@ def vision_config(shape: QwenShape) -> dict[str, Any]:
         return {
             "depth": 4,
             "embed_dim": WIDTH,
-            "hidden_size": WIDTH,
+            "hidden_size": shape.text_width,
             "mlp_ratio": 2,
             "num_heads": 2,
             "patch_size": 14,
@@ -137,7 +136,7 @@ def vision_config(shape: QwenShape) -> dict[str, Any]:
         "hidden_size": WIDTH,
         "intermediate_size": 2 * WIDTH,
         "num_heads": 2,
-        "out_hidden_size": WIDTH,
+        "out_hidden_size": shape.text_width,
         "spatial_merge_size": 2,
         "temporal_patch_size": 2,
     }
@@ -160,7 +159,7 @@ def qwen_config(shape: QwenShape) -> Any:
         vision_start_token_id=VISION_START,
         vision_end_token_id=VISION_END,
         tie_word_embeddings=False,
-        dtype=dtype(shape),
+        dtype=shape.dtype,
     )
 
 
@@ -180,8 +179,8 @@ def save_processor(shape: QwenShape, words: PreTrainedTokenizerFast, folder: Pat
     patch |= {"merge_size": 2, "temporal_patch_size": 2}
     token = (2 * patch["patch_size"]) ** 2
     limits = {
-        "min_pixels": TOKENS["least"] * token,
-        "max_pixels": TOKENS["most"] * token,
+        "min_pixels": LEAST_TOKENS * token,
+        "max_pixels": shape.most_tokens * token,
     }
     processor = kind(
         image_processor=Qwen2VLImageProcessor(**patch, **limits),
@@ -198,6 +197,8 @@ def write_qwen(shape: QwenShape, folder: Path) -> None:
     ends = {"bos_token_id": ENDOFTEXT, "eos_token_id": IM_END, "pad_token_id": ENDOFTEXT}
     GenerationConfig(**ends).save_pretrained(folder)
     save_processor(shape, words, folder)
+    if shape.seed is None:
+        return
     shapes = shapes_of(KINDS[shape.version][1], config)
     weights = draw_under_own_names(shapes, shape.seed, unspoken_ids(words))
     if shape.version.startswith("3.5"):

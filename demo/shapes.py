@@ -38,7 +38,15 @@ class QwenShape:
     """`2`, `2.5`, `3`, `3-moe`, `3.5` or `3.5-moe`."""
 
     text_layers: int
-    seed: int
+    seed: int | None
+    """None: no weights; served with `--load-format dummy`."""
+    text_width: int = 128
+    text_mlp: int = 256
+    text_heads: tuple[int, int] = (2, 2)
+    """Of queries, and of keys and values."""
+    most_tokens: int = 256
+    """Of an image."""
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +126,9 @@ SHAPES: dict[str, AnyShape] = {
     "demo-qwen2.5": QwenShape("2.5", 2, seed=3),
     "demo-qwen3": QwenShape("3", 4, seed=4),
     "demo-qwen3-moe": QwenShape("3-moe", 4, seed=5),
-    "demo-qwen3.5": QwenShape("3.5", 4, seed=11),
-    "demo-qwen3.5-moe": QwenShape("3.5-moe", 4, seed=12),
+    # vLLM runs linear attention on a CPU in bfloat16 only.
+    "demo-qwen3.5": QwenShape("3.5", 4, seed=11, dtype="bfloat16"),
+    "demo-qwen3.5-moe": QwenShape("3.5-moe", 4, seed=12, dtype="bfloat16"),
     "demo-glm4v": GlmShape(2, seed=9),
     "demo-glm4v-moe": GlmShape(3, seed=10, experts=True),
     # Up to six tiles of 36 tokens and a thumbnail: at most 252.
@@ -138,6 +147,11 @@ SHAPES: dict[str, AnyShape] = {
     # The same with 25 M and 0.8 M, for processors that do not multiply bfloat16 (no AVX-512): a
     # stock request takes about a second here too.
     "bench-small": Shape(128, 4, 512, 8, 1280, seed=None),
+    # As much decoder as `bench` has, behind Qwen2.5-VL's tower (1.6 M with the merger), with up to
+    # 1,024 tokens an image; heads are 128 wide as published, four of queries to one of keys.
+    "bench-qwen": QwenShape(
+        *("2.5", 16, None, 1024, 3072, (8, 2)), most_tokens=1024, dtype="bfloat16"
+    ),
     # LLaVA-1.5-7B but for its vocabulary (ours has an eighth of the words), for a GPU.
     "llava-7b": Shape(
         *(1024, 24, 4096, 32, 11008), dtype="bfloat16", seed=None, text_head_size=128

@@ -1,7 +1,8 @@
-"""The GPU benchmark's dry run: every operator and every line but a GPU's own."""
+"""Dry runs of benchmarks: every operator and every line but a GPU's own; every contender."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from vllm_process import environment
 from vtprune_kernels.spec import all_specs
 
 ROOT = Path(__file__).parents[2]
@@ -32,3 +34,32 @@ def test_kernels_benchmark_runs_through_every_operator() -> None:
         assert f"{spec.name} " in run.stdout
     assert run.stdout.count("agrees with the reference") >= len(all_specs())
     assert (results.read_bytes() if results.exists() else None) == before
+
+
+@pytest.mark.server
+@pytest.mark.slow
+def test_serving_benchmark_asks_every_contender_of_a_qwen() -> None:
+    """Of a photograph of 112 x 112: 16 tokens, or as many as each budget keeps of them."""
+    benchmarks = ROOT / "benchmarks"
+    results = benchmarks / "results" / "serve-cpu.jsonl"
+    before = results.read_bytes()
+    paths = [str(ROOT / "environment"), os.environ.get("PYTHONPATH", "")]
+    budgets = ["--model", "bench-qwen", "--keep", "1/2", "1/4"]
+    run = subprocess.run(
+        [sys.executable, benchmarks / "serve.py", *budgets, "--dry-run"],
+        env=environment(PYTHONPATH=os.pathsep.join(paths)),
+        capture_output=True,
+        text=True,
+        timeout=540,
+    )
+    assert run.returncode == 0, run.stderr
+    rows = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
+    prompts = {row["contender"]: row["prompt_tokens"] for row in rows}
+    assert list(prompts) == ["stock", "vtprune 1/2", "vtprune 1/4", "text-only"]
+    assert prompts["stock"] - prompts["vtprune 1/2"] == 8, "of 16 visual tokens, 8 are kept"
+    assert prompts["stock"] - prompts["vtprune 1/4"] == 12, "of 16 visual tokens, 4 are kept"
+    assert abs(prompts["text-only"] - prompts["vtprune 1/4"]) <= 1, "the limit is as long"
+    for row in rows:
+        assert f"| {row['contender']} | {row['prompt_tokens']} |" in run.stdout
+    assert "Per image in the pruned server vtprune 1/4: {" in run.stdout
+    assert results.read_bytes() == before, "a dry run is recorded"
