@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from fastapi import HTTPException
 from PIL import Image
+from vllm.multimodal.parse import ImageSize
 
 from vllm_pruner.settings.bounds import clamp
 from vllm_pruner.settings.config import PruneConfig
@@ -23,6 +24,9 @@ from vtprune_server.protocol import ExplainRequest
 from vtprune_server.surface import Surface
 
 __all__ = ["check_vllm", "fault"]
+
+_SIZE = 320, 240
+"""Width and height of the picture."""
 
 
 async def check_vllm(surface: Surface) -> None:
@@ -40,24 +44,32 @@ async def check_vllm(surface: Surface) -> None:
         selected = await selection(surface, item)
     except HTTPException as error:
         raise _refusal(f"a picture was refused ({error.detail})") from None
-    if wrong := fault(engine_input, selected):
+    beside = surface.image_info.separators(ImageSize(*_SIZE), {})
+    if wrong := fault(engine_input, selected, beside):
         raise _refusal(wrong)
 
 
-def fault(engine_input: Any, selected: dict[str, Any]) -> str | None:
-    """Return what is wrong with a prompt of one picture and the selection from it, or None."""
+def fault(engine_input: Any, selected: dict[str, Any], beside: int = 0) -> str | None:
+    """Return what is wrong with a prompt of one picture and the selection from it, or None.
+
+    Args:
+        engine_input: of the prompt.
+        selected: what a worker says of the picture.
+        beside: places that the model's own rows take beside those of kept tokens.
+    """
     if not selected["settings"]:
         return None  # nothing may be pruned here
     keep = PruneConfig.parse(selected["settings"]).keep_count(selected["original"])
+    places = keep + beside
     (place,) = engine_input["mm_placeholders"]["image"]
-    if place.get_num_embeds() != keep:
-        return f"its prompt has {place.get_num_embeds()} places for {keep} visual tokens"
+    if place.get_num_embeds() != places:
+        return f"its prompt has {place.get_num_embeds()} places for {places} visual tokens"
     prompt = engine_input["prompt_token_ids"]
     run = prompt[place.offset : place.offset + place.length]
-    if place.length == keep and (len(set(run)) != 1 or prompt.count(run[0]) != keep):
-        return f"its {keep} places are not side by side in the prompt"
-    if selected["rows"] != keep:
-        return f"the model returned {selected['rows']} rows for {keep} places"
+    if place.length == places and (len(set(run)) != 1 or prompt.count(run[0]) != places):
+        return f"its {places} places are not side by side in the prompt"
+    if selected["rows"] != places:
+        return f"the model returned {selected['rows']} rows for {places} places"
     kept = selected["kept"]
     if len(kept) != keep or kept != sorted(set(kept)) or kept[-1] >= selected["original"]:
         return f"the model did not keep {keep} different tokens in ascending order"
@@ -73,8 +85,8 @@ def _refusal(reason: str) -> RuntimeError:
 
 def _message() -> dict[str, Any]:
     """A drawn picture and a question."""
-    height, width = np.mgrid[0:240, 0:320]
-    pixels = np.stack([height, width, (height * width) // 240], axis=2).astype(np.uint8)
+    height, width = np.mgrid[0 : _SIZE[1], 0 : _SIZE[0]]
+    pixels = np.stack([height, width, (height * width) // _SIZE[1]], axis=2).astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     url = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

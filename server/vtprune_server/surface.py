@@ -27,6 +27,10 @@ class ImageInfo(ModelInfo, Protocol):
         """Return the visual tokens of an image of that many pixels, unpruned."""
         ...
 
+    def separators(self, size: ImageSize, mm_kwargs: Mapping[str, object]) -> int:
+        """Return the rows of the model's own, such as row breaks, in a pruned image."""
+        ...
+
     def seen(self, item: Mapping[str, Any]) -> Any:
         """Return the pixels `[crops, 3, height, width]` that the tower gets of a processed image,
         as a tensor."""

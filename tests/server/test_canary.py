@@ -32,6 +32,13 @@ def test_a_picture_that_comes_through_is_no_fault() -> None:
     assert fault(engine_input(KEEP, [9] * KEEP), SELECTION) is None
 
 
+def test_row_breaks_take_places_beside_the_kept_tokens() -> None:
+    made, selected = engine_input(KEEP + 3, [9] * (KEEP + 3)), {**SELECTION, "rows": KEEP + 3}
+    assert fault(made, selected, beside=3) is None
+    assert fault(made, selected, beside=2) is not None
+    assert fault(made, {**selected, "rows": KEEP}, beside=3) is not None
+
+
 @pytest.mark.parametrize(
     ("places", "run", "changed", "said"),
     [
