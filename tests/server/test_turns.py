@@ -91,32 +91,33 @@ def test_a_prompt_longer_than_the_model_takes_is_refused_as_in_chat(answering: S
 
 @pytest.mark.server
 def test_chat_goes_between_explanations(answering: Server) -> None:
-    """Twenty of them, of 16 images each, do not make a chat wait for the last."""
-    ended: list[str] = []
+    """Twenty clients explain 16 images each, again and again: a chat does not wait for them all."""
+    statuses: list[int] = []
+    answered = threading.Event()
 
-    def explain(_: int) -> int:
-        status = _explain(answering, 16).status_code
-        ended.append("explanation")
-        return status
+    def explain() -> None:
+        while not answered.is_set():
+            statuses.append(_explain(answering, 16).status_code)
 
-    def chat() -> None:
-        time.sleep(0.5)
-        answering.ask(photo_question(0, "what color are the tiles?"))
-        ended.append("chat")
-
-    asking = threading.Thread(target=chat)
     with ThreadPoolExecutor(20) as pool:
-        asking.start()
-        statuses = list(pool.map(explain, range(20)))
-        asking.join()
-    assert statuses == [200] * 20
-    assert ended.index("chat") < 15, ended
+        explaining = [pool.submit(explain) for _ in range(20)]
+        while len(statuses) < 3:
+            time.sleep(0.01)
+        before = len(statuses)
+        answering.ask(photo_question(0, "what color are the tiles?"))
+        meanwhile = len(statuses) - before
+        answered.set()
+        for each in explaining:
+            each.result()
+    assert set(statuses) == {200}
+    assert meanwhile < 20, "it waited for every explanation that was there before it"
 
 
 @pytest.mark.server
 def test_a_comparison_ends_with_its_client(pruned: Server) -> None:
     """It would make 8 x 1,024 tokens, for the random model ends no sentence; its client waits for
-    a fraction of a second."""
+    a fraction of a second. No second answer is begun. (The first one may be made to its end: vLLM
+    does not take back a request that is on its way to the engine when its client leaves.)"""
     message = {"role": "user", "content": photo_question(1, "what color are the tiles?")}
     body = {"messages": [message], "settings": [{"rate": 0.5}] * 8, "max_tokens": 1024}
     before = pruned.metric("vllm:generation_tokens_total")
@@ -128,4 +129,4 @@ def test_a_comparison_ends_with_its_client(pruned: Server) -> None:
             break
     time.sleep(1.0)
     assert not pruned.metric("vllm:num_requests_running"), "it goes on"
-    assert pruned.metric("vllm:generation_tokens_total") - before < 1024
+    assert pruned.metric("vllm:generation_tokens_total") - before <= 1024
