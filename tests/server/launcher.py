@@ -53,7 +53,8 @@ def main() -> None:
     contexts = context._concrete_contexts  # type: ignore[attr-defined]
     contexts["spawn"] = contexts["fork"]
     for module in _MODULES:
-        importlib.import_module(module)
+        with contextlib.suppress(ModuleNotFoundError):  # some are not in every release
+            importlib.import_module(module)
     gc.collect()
     gc.freeze()
     children: dict[int, socket.socket] = {}
