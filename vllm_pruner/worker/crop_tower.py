@@ -19,11 +19,11 @@ from vllm.model_executor.models.vision import (
 from vtprune_kernels import cls_importance, column_importance
 
 from vllm_pruner import compat
-from vllm_pruner.methods.base import TOWER, Need
+from vllm_pruner.methods.base import Need
 from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.tower import FEATURES, Columns
 from vllm_pruner.worker.columns import columns_of
-from vllm_pruner.worker.probe import MIDWAY, AttentionProbe
+from vllm_pruner.worker.probe import AttentionProbe, layers_by_need
 from vllm_pruner.worker.shrink import shrink_pixels, small_positions
 
 if TYPE_CHECKING:
@@ -87,9 +87,7 @@ class CropTower:
         self._features = model._image_pixels_to_features
         self._config = model.config.vision_config
         self._has_class_token = isinstance(self._config, CLIPVisionConfig)
-        layers = dict.fromkeys(TOWER, self._attention(-1))
-        midway = max(1, round(MIDWAY * self._config.num_hidden_layers))
-        layers[Need.RECEIVED_MIDWAY] = self._attention(midway - 1)
+        layers = layers_by_need(self._attention, self._config.num_hidden_layers)
         self._probe = AttentionProbe(layers, self._config.num_attention_heads, self._read)
 
     def _attention(self, layer: int) -> Any:

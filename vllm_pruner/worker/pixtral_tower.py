@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vllm_pruner import compat
-from vllm_pruner.methods.base import TOWER, Need
+from vllm_pruner.methods.base import Need
 from vllm_pruner.tower import FEATURES, Columns
 from vllm_pruner.worker.columns import columns_of
 from vllm_pruner.worker.packed_tower import PAGE
 from vllm_pruner.worker.packing import Packing
-from vllm_pruner.worker.probe import MIDWAY, AttentionProbe
+from vllm_pruner.worker.probe import AttentionProbe, layers_by_need
 
 if TYPE_CHECKING:
     from vllm_pruner.tower import EncoderImage
@@ -53,9 +53,7 @@ class PixtralTower:
         self.page, self._merge = PAGE, int(model.config.spatial_merge_size)
         self.patches_per_row = self._merge**2
         self._config = self.module.config
-        found = dict.fromkeys(TOWER, self._attention(-1))
-        midway = max(1, round(MIDWAY * len(self.module.get_submodule(_LAYERS)))) - 1
-        found[Need.RECEIVED_MIDWAY] = self._attention(midway)
+        found = layers_by_need(self._attention, len(self.module.get_submodule(_LAYERS)))
         self._packing: Packing | None = None
         self._probe = AttentionProbe(found, self._config.num_attention_heads, self._read)
 

@@ -9,21 +9,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from vllm.distributed import get_tensor_model_parallel_world_size, tensor_model_parallel_all_reduce
 
-if TYPE_CHECKING:
-    from vllm_pruner.methods.base import Need
+from vllm_pruner.methods.base import TOWER, Need
 
-__all__ = ["MIDWAY", "AttentionProbe"]
+__all__ = ["MIDWAY", "AttentionProbe", "layers_by_need"]
 
 MIDWAY = 3 / 8
 """HiPrune's object layer as a share of the depth: the 9th of CLIP's 24 layers."""
 
-_Read = Callable[["Need", Any, torch.Tensor, torch.Tensor], torch.Tensor]
+_Read = Callable[[Need, Any, torch.Tensor, torch.Tensor], torch.Tensor]
 """`read(need, layer, query, key)`: what is kept of an attention call, of this rank's heads."""
+
+
+def layers_by_need(attention: Callable[[int], Any], depth: int) -> dict[Need, Any]:
+    """Return where each need is read in a tower whose layers all attend to all of a crop: in the
+    last one, and for the object layer at `MIDWAY` of the depth.
+
+    Args:
+        attention: returns the attention module of a layer, by its place from either end.
+        depth: layers of the tower.
+    """
+    layers = dict.fromkeys(TOWER, attention(-1))
+    layers[Need.RECEIVED_MIDWAY] = attention(max(1, round(MIDWAY * depth)) - 1)
+    return layers
 
 
 class AttentionProbe:

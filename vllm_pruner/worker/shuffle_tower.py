@@ -19,10 +19,10 @@ import torch
 from vtprune_kernels import cls_importance, column_importance
 
 from vllm_pruner import compat
-from vllm_pruner.methods.base import TOWER, Need
+from vllm_pruner.methods.base import Need
 from vllm_pruner.tower import FEATURES, Columns
 from vllm_pruner.worker.columns import columns_of
-from vllm_pruner.worker.probe import MIDWAY, AttentionProbe
+from vllm_pruner.worker.probe import AttentionProbe, layers_by_need
 
 if TYPE_CHECKING:
     from torch import nn
@@ -69,10 +69,10 @@ class ShuffleTower:
         self.module, self._projector, self._shuffle = module, projector, shuffle
         self._config, self._has_class_token = module.config, has_class_token
         self.patches_per_row, self.page = token, page
-        depth = len(module.get_submodule(layers))
-        found = dict.fromkeys(TOWER, compat.tower_attention(module, layers, -1, attention))
-        midway = max(1, round(MIDWAY * depth)) - 1
-        found[Need.RECEIVED_MIDWAY] = compat.tower_attention(module, layers, midway, attention)
+        found = layers_by_need(
+            lambda layer: compat.tower_attention(module, layers, layer, attention),
+            len(module.get_submodule(layers)),
+        )
         self._probe = AttentionProbe(found, self._config.num_attention_heads, self._read)
 
     def project(self, rows: torch.Tensor) -> torch.Tensor:
