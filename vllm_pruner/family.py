@@ -99,6 +99,9 @@ class Family:
     one_layout: bool = False
     """Whether all images have the `largest` layout, whatever their size."""
 
+    captured: bool = False
+    """Whether the model is a `CapturedModel`, whose tower can run as CUDA graphs."""
+
     item_layout: Callable[[Any, Mapping[str, Any]], Layout] | None = None
     """`item_layout(hf_config, item)`: the layout of one processed image, by the tensors of its
     fields. For a model whose positions have several dimensions; None for one of plain positions."""

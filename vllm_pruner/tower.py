@@ -6,7 +6,7 @@ Beside the features there is a column for everything in the tower that methods l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,13 +17,17 @@ if TYPE_CHECKING:
     from vllm_pruner.layout.layout import Layout
     from vllm_pruner.methods.base import Need
 
-__all__ = ["FEATURES", "Columns", "EncoderImage", "Tower"]
+__all__ = ["FEATURES", "CapturedTower", "Columns", "EncoderImage", "Pad", "Tower"]
 
 FEATURES = "features"
 """The column that is always made, beside those of the `Need`s that are asked for."""
 
 Columns = dict[str, "torch.Tensor"]
 """`[rows, ...]` by field of `VisualTokens`; a score has no further axis."""
+
+
+Pad = Callable[["torch.Tensor", "torch.Tensor"], None]
+"""`pad(buffer, values)`: writes a batch's values into the larger buffer of a CUDA graph."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,4 +78,31 @@ class Tower(Protocol):
             needs: any of `TOWER`.
             small_grid: rows and columns of patches that all images are shrunk to.
         """
+        ...
+
+
+class CapturedTower(Tower, Protocol):
+    """A tower whose run can be captured in CUDA graphs: what it takes is made first, on the host
+    where needed, then it runs without asking the host."""
+
+    padding: Mapping[str, Pad | None]
+    """How each input is written into the buffer of a graph: None is zeros behind the values."""
+
+    def graph_rows(self, at_most: int) -> list[int]:
+        """Return the numbers of rows that are worth a graph, ascending: at least one, and none but
+        the first above `at_most`."""
+        ...
+
+    def inputs(self, images: Sequence[EncoderImage]) -> dict[str, torch.Tensor]:
+        """Return what `run` takes for a batch."""
+        ...
+
+    def blank(
+        self, rows: int, images: int, device: torch.device, dtype: torch.dtype
+    ) -> dict[str, torch.Tensor]:
+        """Return the same for any batch of at most so many rows and images."""
+        ...
+
+    def run(self, inputs: dict[str, torch.Tensor], needs: frozenset[Need]) -> Columns:
+        """Return the columns of a batch, and behind them those of its padding."""
         ...

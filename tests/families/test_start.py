@@ -9,7 +9,7 @@ from vllm.engine.arg_utils import EngineArgs
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm_process import MODELS
 
-from vllm_pruner import plugin
+from vllm_pruner import compat, plugin
 from vllm_pruner.settings.errors import ConfigError
 
 pytestmark = pytest.mark.server
@@ -128,6 +128,37 @@ def test_graphs_that_end_before_the_selection_are_switched_off(
     arguments.create_model_config()
     assert not arguments.compilation_config.cudagraph_mm_encoder
     assert "cudagraph_mm_encoder is switched off" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "flags", "on_cuda", "captured"),
+    [
+        ({}, {}, True, True),
+        ({}, {}, False, False),
+        ({"tower_graphs": False}, {}, True, False),
+        ({}, {"enforce_eager": True}, True, False),
+        ({}, {"enable_tower_connector_lora": True, "enable_lora": True}, True, False),
+    ],
+    ids=["default", "no GPU", "off", "eager", "adapters"],
+)
+def test_the_tower_of_llava_runs_as_graphs_on_a_gpu(
+    settings: dict[str, Any],
+    flags: dict[str, Any],
+    on_cuda: bool,
+    captured: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whatever the operator's own `cudagraph_mm_encoder` says, which goes with a sentence."""
+    monkeypatch.setattr(compat, "on_cuda", lambda: on_cuda)
+    monkeypatch.setattr(plugin.logger.parent, "propagate", True)
+    for asked in (False, True):
+        caplog.clear()
+        asked_for = {"cudagraph_mm_encoder": asked}
+        arguments = _arguments("demo", settings, compilation_config=asked_for, **flags)
+        arguments.create_model_config()
+        assert arguments.compilation_config.cudagraph_mm_encoder == captured
+        assert ("is switched off" in caplog.text) == (asked and not captured)
 
 
 def test_flags_that_only_move_positions_do_not_matter_to_llava() -> None:

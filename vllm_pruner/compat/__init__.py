@@ -2,6 +2,12 @@
 
 from vllm_pruner.compat.chat import patch_chat
 from vllm_pruner.compat.delivery import deliver_once, patch_delivery
+from vllm_pruner.compat.encoder_graphs import (
+    encoder_graphs_known,
+    on_cuda,
+    set_graph_budgets,
+    tell_of_encoder_graphs,
+)
 from vllm_pruner.compat.endpoints import enable_endpoints
 from vllm_pruner.compat.engine_args import patch_engine_args
 from vllm_pruner.compat.generate import ask_workers, patch_generate
@@ -34,11 +40,13 @@ __all__ = [
     "enable_endpoints",
     "enable_position_hook",
     "enable_position_hook_on_cpu",
+    "encoder_graphs_known",
     "image_identities",
     "is_known",
     "item_cache",
     "key_holder",
     "known_as",
+    "on_cuda",
     "patch_chat",
     "patch_delivery",
     "patch_engine_args",
@@ -48,6 +56,8 @@ __all__ = [
     "patch_tracing",
     "position_embedding",
     "profiled_images",
+    "set_graph_budgets",
+    "tell_of_encoder_graphs",
     "tower_attention",
     "without_settings",
 ]

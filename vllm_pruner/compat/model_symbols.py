@@ -11,6 +11,19 @@ _ENGINE = Process.ENGINE
 _PROCESSING = "vllm.multimodal.processing"
 _PROMPT, _WORKER = "vllm_pruner.prompt", "vllm_pruner.worker"
 
+_GRAPHS = (
+    "get_input_modality",
+    "get_max_frames_per_video",
+    "get_encoder_cudagraph_budget_range",
+    "get_encoder_cudagraph_item_specs",
+    "select_encoder_cudagraph_items",
+    "prepare_encoder_cudagraph_capture_inputs",
+    "prepare_encoder_cudagraph_replay_buffers",
+    "encoder_cudagraph_forward",
+    "encoder_eager_forward",
+    "postprocess_encoder_output",
+)
+
 
 def _qwen(file: str, model: str, tower: str) -> list[Symbol]:
     """What a model with rotary positions of several dimensions, and its tower, have to have."""
@@ -67,6 +80,14 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_ENGINE, _WORKER, f"{MODELS}.interfaces",
         "SupportsMultiModalPruning.recompute_mrope_positions "
         "SupportsEncoderCudaGraph.get_encoder_cudagraph_config"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.interfaces",
+        " ".join(f"SupportsEncoderCudaGraph.{name}" for name in _GRAPHS), first=(0, 32)),
+    *_symbols(_ENGINE, _WORKER, "vllm.v1.worker.encoder_cudagraph",
+        "EncoderCudaGraphManager.execute EncoderCudaGraphManager.token_budgets "
+        "EncoderCudaGraphManager.get_num_graphs_to_capture", first=(0, 32)),
+    *_symbols(_ENGINE, _WORKER, "vllm.v1.worker.encoder_cudagraph_defs",
+        "EncoderCudaGraphConfig EncoderItemSpec EncoderCudaGraphCaptureInputs "
+        "EncoderCudaGraphReplayBuffers", first=(0, 32)),
     *_symbols(_ENGINE, _PROMPT, f"{MODELS}.llava", "LlavaProcessingInfo.get_max_image_tokens"),
     *_symbols(_ENGINE, "vllm_pruner.families", "vllm.multimodal",
         "MULTIMODAL_REGISTRY.register_processor MULTIMODAL_REGISTRY.get_processing_info"),

@@ -30,7 +30,8 @@ SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_SERVER, f"{_PROMPT}.engine_flags", "vllm.engine.arg_utils",
         "EngineArgs.compilation_config EngineArgs.pipeline_parallel_size "
         "EngineArgs.video_pruning_rate EngineArgs.mm_encoder_tp_mode "
-        "EngineArgs.tensor_parallel_size"),
+        "EngineArgs.tensor_parallel_size EngineArgs.enforce_eager EngineArgs.language_model_only "
+        "EngineArgs.enable_tower_connector_lora"),
     *_symbols(_SERVER, f"{_PROMPT}.engine_flags", "vllm.config",
         "CompilationConfig.compile_mm_encoder CompilationConfig.cudagraph_mm_encoder"),
     *_symbols(_SERVER, f"{_COMPAT}.chat", "vllm.renderers.online_renderer",
@@ -112,6 +113,11 @@ SYMBOLS: tuple[Symbol, ...] = (
         "WorkerBase.get_model"),
     *_symbols(_ENGINE, f"{_COMPAT}.profile", "vllm.v1.core.encoder_cache_manager",
         "compute_mm_encoder_budget"),
+    *_symbols(_ENGINE, f"{_COMPAT}.encoder_graphs", "vllm.config",
+        "CompilationConfig.encoder_cudagraph_token_budgets", first=(0, 32)),
+    *_symbols(_ENGINE, f"{_COMPAT}.encoder_graphs", "vllm.v1.worker.encoder_cudagraph",
+        "EncoderCudaGraphManager.capture EncoderCudaGraphManager.clear "
+        "EncoderCudaGraphManager.model EncoderCudaGraphManager.vllm_config", first=(0, 32)),
     *_symbols(_ENGINE, f"{_COMPAT}.tower", "vllm.model_executor.layers.attention",
         "MMEncoderAttention"),
     *_symbols(_ENGINE, _WORKER, "vllm.distributed",

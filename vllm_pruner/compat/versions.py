@@ -17,7 +17,15 @@ from packaging.version import InvalidVersion, Version
 
 from vllm_pruner.compat.symbols import MODELS, OLDEST, SYMBOLS, Process, Symbol
 
-__all__ = ["NEWEST", "SUPPORTED", "check", "check_version", "is_known", "not_as_read"]
+__all__ = [
+    "NEWEST",
+    "SUPPORTED",
+    "at_least",
+    "check",
+    "check_version",
+    "is_known",
+    "not_as_read",
+]
 
 SUPPORTED = "0.32"
 """The vLLM minor release that this package follows."""
@@ -44,6 +52,11 @@ def check_version() -> None:
 def is_known() -> bool:
     """Whether vtprune was checked on this vLLM."""
     return OLDEST <= _release() <= NEWEST
+
+
+def at_least(release: tuple[int, int]) -> bool:
+    """Whether this vLLM is of a minor release or newer."""
+    return _release() >= release
 
 
 def _version() -> str:

@@ -24,8 +24,8 @@ from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
 from vllm_pruner.settings.errors import SettingError
 from vllm_pruner.tower import EncoderImage
+from vllm_pruner.worker.captured_model import CapturedModel
 from vllm_pruner.worker.crop_tower import CropTower, crop_side, crop_tokens
-from vllm_pruner.worker.model import PrunedModel
 
 __all__ = ["LLAVA", "PrunedLlava"]
 
@@ -68,7 +68,17 @@ def check_method(hf_config: Any, method: Method) -> None:
         raise SettingError("method", repr(method.name), allowed, why)
 
 
-LLAVA = Family("llava", largest, layout, images, CropTower, seen, check_method, one_layout=True)
+LLAVA = Family(
+    "llava",
+    largest,
+    layout,
+    images,
+    CropTower,
+    seen,
+    check_method,
+    one_layout=True,
+    captured=True,
+)
 
 
 class PrunedLlavaInfo(PrunedInfo, LlavaProcessingInfo):
@@ -84,8 +94,8 @@ class PrunedLlavaProcessor(PrunedProcessor, LlavaMultiModalProcessor):
 @MULTIMODAL_REGISTRY.register_processor(
     PrunedLlavaProcessor, info=PrunedLlavaInfo, dummy_inputs=LlavaDummyInputsBuilder
 )
-class PrunedLlava(PrunedModel, LlavaForConditionalGeneration):
-    """vLLM's LLaVA, keeping the visual tokens that matter; see `PrunedModel`.
+class PrunedLlava(CapturedModel, LlavaForConditionalGeneration):
+    """vLLM's LLaVA, keeping the visual tokens that matter; see `CapturedModel`.
 
     Changes of its own: LoRA on the tower gets the tower's own token count.
     """

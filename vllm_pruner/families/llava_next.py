@@ -27,8 +27,8 @@ from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
 from vllm_pruner.settings.errors import ConfigError, SettingError
 from vllm_pruner.tower import EncoderImage
+from vllm_pruner.worker.captured_model import CapturedModel
 from vllm_pruner.worker.crop_tower import CropTower, crop_side, crop_tokens
-from vllm_pruner.worker.model import PrunedModel
 
 __all__ = ["LLAVA_NEXT", "PrunedLlavaNext", "check_crops", "check_method", "images", "layout_of"]
 
@@ -107,7 +107,9 @@ def check_method(hf_config: Any, method: Method) -> None:
         raise SettingError("method", repr(method.name), allowed, why)
 
 
-LLAVA_NEXT = Family("llava_next", largest, layout, images, CropTower, seen, check_method)
+LLAVA_NEXT = Family(
+    "llava_next", largest, layout, images, CropTower, seen, check_method, captured=True
+)
 
 
 class PrunedLlavaNextInfo(PrunedInfo, LlavaNextProcessingInfo):
@@ -123,8 +125,8 @@ class PrunedLlavaNextProcessor(PrunedProcessor, LlavaNextMultiModalProcessor[Pru
 @MULTIMODAL_REGISTRY.register_processor(  # type: ignore[misc]  # the mixin knows LLaVA's info
     PrunedLlavaNextProcessor, info=PrunedLlavaNextInfo, dummy_inputs=LlavaDummyInputsBuilder
 )
-class PrunedLlavaNext(PrunedModel, LlavaNextForConditionalGeneration):
-    """vLLM's LLaVA-NeXT, keeping the visual tokens that matter; see `PrunedModel`.
+class PrunedLlavaNext(CapturedModel, LlavaNextForConditionalGeneration):
+    """vLLM's LLaVA-NeXT, keeping the visual tokens that matter; see `CapturedModel`.
 
     Changes of its own:
     - crops that only pad an image to the largest of its batch are not encoded;

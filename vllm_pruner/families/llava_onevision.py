@@ -31,8 +31,8 @@ from vllm_pruner.family import Family
 from vllm_pruner.layout.crop_layout import CropLayout
 from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
+from vllm_pruner.worker.captured_model import CapturedModel
 from vllm_pruner.worker.crop_tower import CropTower
-from vllm_pruner.worker.model import PrunedModel
 
 __all__ = ["LLAVA_ONEVISION", "PrunedLlavaOnevision"]
 
@@ -102,6 +102,7 @@ LLAVA_ONEVISION = Family(
     CropTower,
     seen,
     llava_next.check_method,
+    captured=True,
 )
 
 
@@ -128,8 +129,8 @@ class PrunedLlavaOnevisionProcessor(PrunedProcessor, LlavaOnevisionMultiModalPro
     info=PrunedLlavaOnevisionInfo,
     dummy_inputs=LlavaOnevisionDummyInputsBuilder,
 )
-class PrunedLlavaOnevision(PrunedModel, LlavaOnevisionForConditionalGeneration):
-    """vLLM's LLaVA-OneVision, keeping the visual tokens that matter; see `PrunedModel`.
+class PrunedLlavaOnevision(CapturedModel, LlavaOnevisionForConditionalGeneration):
+    """vLLM's LLaVA-OneVision, keeping the visual tokens that matter; see `CapturedModel`.
 
     Changes of its own: crops that only pad an image to the largest of its batch are not encoded.
     """

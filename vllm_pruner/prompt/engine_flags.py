@@ -5,19 +5,21 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from vllm_pruner import compat
 from vllm_pruner.settings.errors import ConfigError
 
 if TYPE_CHECKING:
     from vllm.engine.arg_utils import EngineArgs
 
     from vllm_pruner.family import Family
+    from vllm_pruner.settings.server import ServerConfig
 
 __all__ = ["check"]
 
 logger = logging.getLogger("vllm.vtprune")
 
 
-def check(family: Family, engine_args: EngineArgs) -> None:
+def check(family: Family, engine_args: EngineArgs, config: ServerConfig) -> None:
     """Look at the flags that a server is started with, and switch off what would bypass pruning.
 
     Raises:
@@ -29,12 +31,7 @@ def check(family: Family, engine_args: EngineArgs) -> None:
             "compile_mm_encoder is True; allowed: False, because vtprune reads the attention "
             "inside the vision tower, which compiled layers do not show"
         )
-    if compilation.cudagraph_mm_encoder:
-        compilation.cudagraph_mm_encoder = False
-        logger.warning(
-            "vtprune: cudagraph_mm_encoder is switched off, because graphs of the vision tower "
-            "end before tokens are selected"
-        )
+    _set_tower_graphs(family, engine_args, config)
     if family.item_layout is not None:
         _check_positions(engine_args)
     elif engine_args.mm_encoder_tp_mode == "data" and engine_args.tensor_parallel_size > 1:
@@ -42,6 +39,33 @@ def check(family: Family, engine_args: EngineArgs) -> None:
             "mm_encoder_tp_mode is 'data'; allowed: 'weights' with this model, whose ranks would "
             "each see the attention of their own crops only"
         )
+
+
+def _set_tower_graphs(family: Family, engine_args: EngineArgs, config: ServerConfig) -> None:
+    """Turn vLLM's switch for CUDA graphs of the tower on where the model replays them itself, and
+    off elsewhere."""
+    compilation = engine_args.compilation_config
+    against = _against_graphs(family, engine_args, config)
+    if against is not None and compilation.cudagraph_mm_encoder:
+        logger.warning("vtprune: cudagraph_mm_encoder is switched off, because %s", against)
+    compilation.cudagraph_mm_encoder = against is None
+
+
+def _against_graphs(family: Family, engine_args: EngineArgs, config: ServerConfig) -> str | None:
+    """Return why the tower runs without graphs; None if it runs as graphs."""
+    if not family.captured or not compat.encoder_graphs_known():
+        return "graphs of this vision tower end before tokens are selected"
+    if not config.tower_graphs:
+        return "tower_graphs is false"
+    if engine_args.enforce_eager:
+        return "enforce_eager is set"
+    if not compat.on_cuda():
+        return "there is no NVIDIA GPU"
+    if engine_args.language_model_only:
+        return "language_model_only leaves the vision tower out"
+    if engine_args.enable_tower_connector_lora:
+        return "a graph holds no LoRA adapters of the tower"
+    return None
 
 
 def _check_positions(engine_args: EngineArgs) -> None:

@@ -23,6 +23,10 @@ class ServerConfig(PruneConfig):
     """Device memory in MiB for what the vision tower made of known images: another question, rate
     or method about one skips the tower. 0 turns it off."""
 
+    tower_graphs: bool = True
+    """Run the vision tower as CUDA graphs, captured at start, on NVIDIA GPUs and for models whose
+    tower allows it (LLaVA's families so far). `--enforce-eager` turns them off too."""
+
     detail: DetailRates = Field(default_factory=DetailRates)
     """Rates of OpenAI's `image_url.detail`; `auto` has the server's own."""
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 __all__ = ["Setting", "flag", "settings_of"]
 
-_METAVARS = {"number": "R", "integer": "N", "string": "NAME"}
+_METAVARS = {"number": "R", "integer": "N", "string": "NAME", "boolean": "BOOL"}
 _DEFAULT = "Default: "
 
 

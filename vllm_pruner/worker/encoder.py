@@ -19,6 +19,7 @@ from vllm_pruner.worker.feature_cache import FeatureCache
 
 if TYPE_CHECKING:
     from vllm_pruner.tower import Columns, EncoderImage, Tower
+    from vllm_pruner.worker.tower_graphs import TowerGraphs
 
 __all__ = ["Encoder"]
 
@@ -36,9 +37,12 @@ class Encoder:
                 and importance; images that need more bypass the cache.
         """
         self._tower = tower
-        self._cached = (cached & TOWER) | {Need.IMPORTANCE}
+        self.cached = (cached & TOWER) | {Need.IMPORTANCE}
+        """What is made of an image that may be asked for again."""
+        self.graphs: TowerGraphs | None = None
+        """Where that is replayed once it is captured."""
         self.device = next(tower.module.parameters()).device
-        columns = tower.columns(self._cached)
+        columns = tower.columns(self.cached)
         self.cache = FeatureCache(cache_bytes, tower.page, columns, self.device)
         # All ranks encode the same images, so only the first one counts them.
         self.counts = get_tp_group().rank_in_group == 0
@@ -63,12 +67,12 @@ class Encoder:
         needs = needs & TOWER
         if ImagePlan.ANONYMOUS in identities:
             return self._tower.encode(images, needs)
-        if not needs <= self._cached:
+        if not needs <= self.cached:
             self._report(hits=0, misses=len(images))
             return self._measured(images, needs)
 
         def encode(places: list[int]) -> Columns:
-            return self._measured([images[place] for place in places], self._cached)
+            return self._measured([images[place] for place in places], self.cached)
 
         hits, misses = self.cache.hits, self.cache.misses
         lengths = [image.layout.encoded for image in images]
@@ -85,6 +89,8 @@ class Encoder:
     def _measured(self, images: Sequence[EncoderImage], needs: frozenset[Need]) -> Columns:
         rows = sum(image.layout.encoded for image in images)
         with self._watch.measure(pieces=rows * self._tower.patches_per_row):
+            if self.graphs is not None and self.graphs.ready and needs == self.graphs.needs:
+                return self.graphs.encode(images)
             return self._tower.encode(images, needs)
 
     def _report(self, hits: int, misses: int) -> None:

@@ -1,0 +1,102 @@
+"""vLLM's CUDA graphs of a vision tower, told to the model whose tower they are of.
+
+Replaces: `EncoderCudaGraphManager.capture` and `clear`, which then also call `graphs_captured` and
+`graphs_cleared` of a model that has them.
+Why: a runner that has such a manager calls it instead of `embed_multimodal`, past the feature
+cache, the selection and the positions of what is kept. A model of ours names no modality to it, so
+the runner calls `embed_multimodal`, and replays the graphs where its tower would run. For that it
+has to know them, and nothing tells it.
+Relies on: both runners making the manager of the model when `cudagraph_mm_encoder` is set, counting
+its memory when they profile, and capturing it beside the decoder; the manager calling the model's
+`SupportsEncoderCudaGraph`, and `execute` falling back to its eager function for what is larger than
+every budget.
+vLLM versions: 0.32 and 0.33; 0.31 has another protocol, and stays without these graphs.
+Goes when: a model is handed its graphs.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from vllm_pruner.compat.patching import Patch, apply
+from vllm_pruner.compat.versions import at_least
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+
+__all__ = ["encoder_graphs_known", "on_cuda", "set_graph_budgets", "tell_of_encoder_graphs"]
+
+logger = logging.getLogger("vllm.vtprune")
+
+
+def encoder_graphs_known() -> bool:
+    """Whether this vLLM has the protocol that is followed here."""
+    return at_least((0, 32))
+
+
+def on_cuda() -> bool:
+    """Whether vLLM serves on an NVIDIA GPU. Does not initialise it."""
+    from vllm.platforms import current_platform
+
+    return current_platform.is_cuda()
+
+
+def set_graph_budgets(vllm_config: VllmConfig, budgets: Sequence[int]) -> None:
+    """Say which sizes are captured, unless the operator did: vLLM's own powers of two would pad
+    nine crops to sixteen. To be called before a runner makes its manager."""
+    compilation = vllm_config.compilation_config
+    if not compilation.encoder_cudagraph_token_budgets:
+        compilation.encoder_cudagraph_token_budgets = list(budgets)
+
+
+def tell_of_encoder_graphs() -> None:
+    """Tell models of ours what is captured of them. Safe to call again."""
+    from vllm.v1.worker.encoder_cudagraph import EncoderCudaGraphManager
+
+    apply(
+        Patch(EncoderCudaGraphManager, "capture", _told_after),
+        Patch(EncoderCudaGraphManager, "clear", _told_before),
+    )
+
+
+def _told_after(stock: Callable[..., None]) -> Callable[..., None]:
+    def capture(self: Any, graph_pool: Any) -> None:
+        told = getattr(self.model, "graphs_captured", None)
+        if told is None:
+            stock(self, graph_pool)
+            return
+        start, free = time.perf_counter(), _free()
+        try:
+            stock(self, graph_pool)
+        except Exception as error:
+            if self.vllm_config.parallel_config.world_size > 1:
+                raise  # the other ranks would replay batches of another size
+            self.clear()
+            logger.warning(
+                "vtprune: the vision tower is served without CUDA graphs, as with "
+                "--prune-tower-graphs false, because they could not be captured: %s",
+                error,
+            )
+            return
+        told(self, time.perf_counter() - start, free - _free())
+
+    return capture
+
+
+def _told_before(stock: Callable[..., None]) -> Callable[..., None]:
+    def clear(self: Any) -> None:
+        if (told := getattr(self.model, "graphs_cleared", None)) is not None:
+            told(self)
+        stock(self)
+
+    return clear
+
+
+def _free() -> int:
+    """Return the free bytes of the device; 0 where there is none to ask."""
+    import torch
+
+    return torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 0

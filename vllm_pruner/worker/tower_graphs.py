@@ -1,0 +1,76 @@
+"""A vision tower in CUDA graphs: what vLLM's manager asks about it, and its replay.
+
+Launching CLIP's kernels for one image takes an H200's host 16 ms, the device 1.8
+(`docs/benchmarks.md`). The manager captures the tower at a few sizes and packs images into them. A
+graph has one output, so what methods look at goes in further channels of the features
+(`row_format`), bits unchanged. Selection comes after, over all images of a batch; the feature cache
+comes before, so that the manager sees only what it does not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vllm_pruner.worker.row_format import RowFormat
+
+if TYPE_CHECKING:
+    from vllm_pruner.methods.base import Need
+    from vllm_pruner.tower import CapturedTower, Columns, EncoderImage
+
+__all__ = ["IMAGES", "TowerGraphs"]
+
+IMAGES = "images"
+"""The one keyword argument of a batch, as the manager passes it on: its `EncoderImage`s."""
+
+_Outputs = dict[int, torch.Tensor] | list[torch.Tensor | None]
+
+
+class TowerGraphs:
+    """One tower, captured for one set of needs."""
+
+    def __init__(self, tower: CapturedTower, needs: frozenset[Need]) -> None:
+        """Remember what is captured.
+
+        Args:
+            tower: runs in the graphs.
+            needs: what is read in it beside the features.
+        """
+        self._tower, self.needs = tower, needs
+        self.format = RowFormat(tower.columns(needs))
+        self._manager: Any = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether there are graphs to replay."""
+        return self._manager is not None
+
+    def attach(self, manager: Any) -> None:
+        """Replay the graphs of vLLM's manager from now on."""
+        self._manager = manager
+
+    def detach(self, manager: Any) -> None:
+        """Leave a manager that gives its graphs up."""
+        if self._manager is manager:
+            self._manager = None
+
+    def encode(self, images: Sequence[EncoderImage]) -> Columns:
+        """Return what `Tower.encode` returns for `needs`, image by image."""
+        rows = self._manager.execute({IMAGES: list(images)})
+        return self.format.unpack(rows[0] if len(rows) == 1 else torch.cat(rows))
+
+    @torch.no_grad()
+    def forward(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Run the tower on a batch, padded to its graph or not: `[rows, format.width]`."""
+        return self.format.pack(self._tower.run(inputs, self.needs))
+
+    def scatter(
+        self, output: torch.Tensor, indices: list[int], rows: list[int], dest: _Outputs
+    ) -> None:
+        """Hand out the rows of each image from one copy: the next replay writes over the output."""
+        lengths = [rows[index] for index in indices]
+        used = output[: sum(lengths)].clone()
+        for index, part in zip(indices, used.split(lengths), strict=True):
+            dest[index] = part
