@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.server import ServerConfig
@@ -87,11 +87,21 @@ class MethodsResponse(_Described):
 
 
 class ImageSize(_Body):
-    """An image of which only the size is known."""
+    """An image, or its size alone: then it counts as one without print, neither plain nor full."""
 
-    width: Annotated[int, Field(ge=1, le=100_000)]
-    height: Annotated[int, Field(ge=1, le=100_000)]
+    width: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    height: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    url: Annotated[str, Field(pattern="^data:image/")] | None = None
+    """The image itself, in base64, instead of width and height."""
+
     detail: str = "auto"
+
+    @model_validator(mode="after")
+    def _one_of_the_two(self) -> ImageSize:
+        sizes = (self.width, self.height)
+        if None in sizes if self.url is None else sizes != (None, None):
+            raise ValueError("an image has width and height, or a url")
+        return self
 
 
 class EstimateRequest(_Body):
@@ -106,6 +116,8 @@ class ImageEstimate(_Described):
 
     original: int
     kept: int
+    floor: str | None
+    """`text` if it keeps more than was asked for, because it has print."""
 
 
 class EstimateResponse(_Described):

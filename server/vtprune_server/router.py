@@ -76,10 +76,13 @@ async def get_methods(surface: At) -> MethodsResponse:
     return describe_methods(surface)
 
 
-@_guarded.post("/estimate", responses=_refusals(_BODY))
-async def post_estimate(body: EstimateRequest, surface: At) -> EstimateResponse:
-    """Visual tokens of images of given sizes, before and after pruning; computes nothing."""
-    return estimate(surface, body)
+@_guarded.post("/estimate", responses=_refusals(_BODY | _BUSY))
+async def post_estimate(request: Request, body: EstimateRequest, surface: At) -> EstimateResponse:
+    """Visual tokens of images, or of sizes of images, before and after pruning; no tower runs."""
+    work = estimate(surface, body)
+    if all(image.url is None for image in body.images):
+        return await work
+    return await surface.estimating.take(request, work)
 
 
 @_guarded.post("/explain", responses=_refusals(_BODY | _BUSY))

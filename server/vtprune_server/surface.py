@@ -56,6 +56,7 @@ class Surface:
     config: ServerConfig
 
     explaining: Turns = field(default_factory=lambda: Turns("/vtprune/explain", 1, waiting=32))
+    estimating: Turns = field(default_factory=lambda: Turns("/vtprune/estimate", 1, waiting=32))
     comparing: Turns = field(default_factory=lambda: Turns("/vtprune/compare", 2, waiting=32))
 
     @property

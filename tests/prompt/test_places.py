@@ -8,7 +8,7 @@ import pytest
 from vllm.exceptions import VLLMValidationError
 from vllm.multimodal.inputs import PlaceholderRange
 
-from vllm_pruner.prompt.places import check_neighbours, check_video_marks
+from vllm_pruner.prompt.places import check_length, check_neighbours, check_video_marks
 
 TEXT, IMAGE, START, END = 1, 9, 5, 6
 MARKS = {START: "<|begin_of_video|>", END: "<|end_of_video|>"}
@@ -64,3 +64,22 @@ def test_an_image_needs_text_around_it(prompt: list[int], images: list[tuple[int
 def test_text_around_images_is_enough() -> None:
     check_neighbours(_output([IMAGE, TEXT, IMAGE, IMAGE, TEXT], image=[(0, 1), (2, 2)]), IMAGE)
     check_neighbours(_output([*VIDEO, TEXT, IMAGE, TEXT], image=[(8, 1)], video=[(0, 7)]), IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("kept", "most", "room"),
+    [(4, 8, None), (4, 7, 3), (4, 5, None), (4, 4, None), (4, 6, 2)],
+    ids=str,
+)
+def test_a_prompt_too_long_names_the_visual_tokens_that_fit(
+    kept: int, most: int, room: int | None
+) -> None:
+    """Three tokens of text, and two images of two: what even one token an image does not fit into
+    is left to vLLM."""
+    output = _output([TEXT, IMAGE, IMAGE, TEXT, IMAGE, IMAGE, TEXT], image=[(1, 2), (4, 2)])
+    if room is None:
+        check_length(output, kept, most)
+        return
+    with pytest.raises(VLLMValidationError) as raised:
+        check_length(output, kept, most)
+    assert f"allowed: request_tokens {room} or less" in str(raised.value)

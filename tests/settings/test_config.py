@@ -216,6 +216,7 @@ def test_the_canonical_text_is_json_without_what_is_not_set() -> None:
     assert json.loads(PruneConfig.parse({"tokens": 9, "method": "uniform"}).canonical()) == {
         "method": "uniform",
         "tokens": 9,
+        "floor": "text",
         "options": {},
         "crop_budget": "joint",
         "positions": "original",

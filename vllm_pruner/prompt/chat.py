@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["USAGE", "rename", "report", "requested", "span_attributes", "take_counts"]
 
 USAGE = "visual_tokens"
-"""The field of `usage`: `{"original": tokens of all images, "kept": of these}`."""
+"""The field of `usage`: `{"original": tokens of all images, "kept": of these}`, with
+`"floor": "text"` where images with print kept more than was asked for."""
 
 _IMAGES = ("image_url", "input_image", "image_pil", "image_embeds")
 """Content parts that vLLM counts as images."""
@@ -92,7 +93,7 @@ def _level(part: dict[str, Any]) -> str:
 def take_counts(request: Any, engine_input: Any) -> None:
     """Note on the request how many visual tokens its images have and how many are kept."""
     if (told := engine_input.get(REPORT)) is not None:
-        setattr(request, COUNTS, {"original": told["original"], "kept": told["kept"]})
+        setattr(request, COUNTS, {key: value for key, value in told.items() if key != "method"})
 
 
 def span_attributes(engine_input: Any) -> dict[str, Any]:
@@ -110,6 +111,7 @@ def span_attributes(engine_input: Any) -> dict[str, Any]:
         "vtprune.visual_tokens.kept": kept,
         "vtprune.method": told["method"],
         "vtprune.rate": 1 - kept / original,
+        **({"vtprune.floor": told["floor"]} if "floor" in told else {}),
     }
 
 
@@ -125,13 +127,13 @@ def report(request: Any, answer: Any) -> Any:
     return answer
 
 
-def _report_in(answer: Any, counts: dict[str, int]) -> None:
+def _report_in(answer: Any, counts: dict[str, Any]) -> None:
     if getattr(answer, "usage", None) is not None:
         setattr(answer.usage, USAGE, counts)
 
 
 async def _report_streamed(
-    events: AsyncGenerator[Any, None], counts: dict[str, int]
+    events: AsyncGenerator[Any, None], counts: dict[str, Any]
 ) -> AsyncGenerator[Any, None]:
     """The same events; the last one of a chat, which has a usage and no choices, with the counts,
     and so the last one of a response, which carries it whole."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from vllm_pruner import compat
+from vllm_pruner.picture import UNSEEN, Picture
 from vllm_pruner.prompt.names import Known, Names, apart
+from vllm_pruner.prompt.pictures import Pictures
 from vllm_pruner.prompt.refusal import refusal
 
 if TYPE_CHECKING:
@@ -18,7 +21,7 @@ __all__ = ["identified", "sizes_of"]
 
 
 def identified(
-    processor: Any, inputs: ProcessorInputs, names: Names
+    processor: Any, inputs: ProcessorInputs, names: Names, pictures: Pictures
 ) -> tuple[ProcessorInputs, dict[str, list[Known]]]:
     """Return the inputs with identities of content in place of clients' names, and what the named
     modalities hold.
@@ -27,6 +30,7 @@ def identified(
         processor: vLLM's.
         inputs: with the cache that `compat.item_cache` returned, or without one.
         names: what was sent before; what is sent now is added.
+        pictures: what was seen of images; what is sent now is looked at, for when it is named.
 
     Raises:
         VLLMValidationError: a 400 for the client: a name without content that stands for none.
@@ -37,9 +41,10 @@ def identified(
         if all(name is None for name in called):
             continue
         contents = compat.content_identities(processor, inputs, modality)
+        seen = _seen(pictures, modality, contents, items)
         sent = [
-            None if identity is None else Known(identity, size)
-            for identity, size in zip(contents, sizes_of(items), strict=True)
+            None if identity is None else Known(identity, size, picture)
+            for identity, size, picture in zip(contents, sizes_of(items), seen, strict=True)
         ]
         found = [
             _look_up(names, modality, name, each, inputs.cache)
@@ -50,6 +55,18 @@ def identified(
         ]
         uuids[modality] = [each.identity for each in known[modality]]
     return dataclasses.replace(inputs, mm_uuid_items=uuids), known
+
+
+def _seen(
+    pictures: Pictures, modality: str, contents: Sequence[str | None], items: Any
+) -> list[Picture]:
+    """What each item shows, if it is an image of which there is content."""
+    if modality != "image" or not hasattr(items, "get_image_size"):
+        return [UNSEEN] * len(contents)
+    return [
+        UNSEEN if identity is None else pictures.of(identity, items.get(place))
+        for place, identity in enumerate(contents)
+    ]
 
 
 def sizes_of(items: Any) -> list[ImageSize | None]:
@@ -78,7 +95,7 @@ def _look_up(
     other = hashlib.blake2b(salted, digest_size=32).hexdigest()
     if sent is None and not compat.known_as(cache, known.identity, other):
         return None
-    return Known(other, known.size)
+    return Known(other, known.size, known.picture)
 
 
 def _unknown(modality: str, place: int) -> Known:

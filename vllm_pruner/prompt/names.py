@@ -13,6 +13,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from vllm_pruner.picture import UNSEEN, Picture
+
 if TYPE_CHECKING:
     from vllm.multimodal.parse import ImageSize
 
@@ -31,6 +33,9 @@ class Known(NamedTuple):
 
     size: ImageSize | None
     """In pixels; None for what has none."""
+
+    picture: Picture = UNSEEN
+    """What it shows, if it is an image."""
 
 
 class Names:

@@ -12,7 +12,7 @@ from vllm_pruner.settings.keys import KEY
 if TYPE_CHECKING:
     from vllm.inputs import MultiModalInput
 
-__all__ = ["check_counts", "check_neighbours", "check_video_marks"]
+__all__ = ["check_counts", "check_length", "check_neighbours", "check_video_marks"]
 
 
 def check_counts(
@@ -43,6 +43,27 @@ def check_counts(
                 f"vtprune: vLLM placed {place.get_num_embeds()} visual tokens of an image in the "
                 f"prompt; allowed: the {kept} that are kept"
             )
+
+
+def check_length(output: MultiModalInput, kept: int, most: int) -> None:
+    """Refuse a prompt that the model has no room for, with the number of visual tokens that it has
+    room for beside the rest; vLLM refuses a prompt whose rest alone is too long.
+
+    Args:
+        output: the prompt.
+        kept: visual tokens of its images.
+        most: tokens of prompt and answer at most.
+
+    Raises:
+        VLLMValidationError: a 400 for the client.
+    """
+    length, images = len(output["prompt_token_ids"]), len(output["mm_placeholders"]["image"])
+    room = most - 1 - (length - kept)
+    if kept > room >= images:
+        raise refusal(
+            f"{KEY}: prompt has {length} tokens, {kept} of them of {images} images, for a model of "
+            f"{most} with room for an answer; allowed: request_tokens {room} or less"
+        )
 
 
 def check_neighbours(output: MultiModalInput, image_token: int) -> None:

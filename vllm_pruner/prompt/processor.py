@@ -7,21 +7,28 @@ the same `PruneConfig` that the model selects with.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any, Final
 
 from vllm.multimodal.parse import DictEmbeddingItems, ImageEmbeddingItems
 
 from vllm_pruner import compat
 from vllm_pruner.methods.faults import MethodFault
+from vllm_pruner.picture import UNSEEN, Picture
 from vllm_pruner.plan import ImagePlan
 from vllm_pruner.prompt.identities import identified, sizes_of
 from vllm_pruner.prompt.image_items import PlannedItems, hand_on
 from vllm_pruner.prompt.image_size import check_sizes
 from vllm_pruner.prompt.message_text import MessageText
-from vllm_pruner.prompt.names import Names
-from vllm_pruner.prompt.places import check_counts, check_neighbours, check_video_marks
+from vllm_pruner.prompt.names import Known, Names
+from vllm_pruner.prompt.pictures import Pictures
+from vllm_pruner.prompt.places import (
+    check_counts,
+    check_length,
+    check_neighbours,
+    check_video_marks,
+)
 from vllm_pruner.prompt.refusal import failure, refusal, settings_refusal
 from vllm_pruner.prompt.serving import install_where_rendered
 from vllm_pruner.prompt.traffic import count_images
@@ -59,7 +66,7 @@ class PrunedProcessor(PlannedItems):
         bare, requested, is_dummy = _take_settings(inputs)
         if bare.cache is not None:
             bare = dataclasses.replace(bare, cache=compat.item_cache(self, bare.cache))
-        bare, named = identified(self, bare, self._names)
+        bare, named = identified(self, bare, self._names, self._pictures)
         if not (images := bare.mm_data_items.get("image")):
             output = super().apply(bare, timing_ctx)
         else:
@@ -68,8 +75,10 @@ class PrunedProcessor(PlannedItems):
             if not is_dummy:
                 check_sizes(self.info.prune_config.limits, sizes)
             tokens = self._image_tokens(images, sizes, bare.hf_processor_mm_kwargs)
-            configs = self._resolve(requested, tokens)
-            plans = self._plans(configs, tokens, bare, is_dummy)
+            identities = cache(lambda: compat.image_identities(self, bare))
+            look = None if is_dummy else partial(self._look, images, known, identities)
+            configs = self._resolve(requested, tokens, look)
+            plans = self._plans(configs, tokens, bare, None if is_dummy else identities)
             output = super().apply(hand_on(plans, bare), timing_ctx)
             places = output["mm_placeholders"]["image"]
             kept = [place.get_num_embeds() for place in places]
@@ -83,6 +92,8 @@ class PrunedProcessor(PlannedItems):
                 if self.info.family.item_layout is not None:
                     check_neighbours(output, self.info.image_token)
                 check_video_marks(output, self.info.video_marks)
+                if not is_dummy:
+                    check_length(output, sum(kept), self.info.ctx.model_config.max_model_len)
                 _report(configs, tokens, kept, output)
             if not is_dummy:
                 count_images(configs, tokens, kept, plans)
@@ -118,7 +129,35 @@ class PrunedProcessor(PlannedItems):
             unsized if size is None else self.info.image_tokens(size, mm_kwargs) for size in sizes
         ]
 
-    def _resolve(self, requested: object, tokens: list[int | None]) -> list[PruneConfig]:
+    @cached_property
+    def _pictures(self) -> Pictures:
+        return Pictures()
+
+    def _look(
+        self, images: Any, known: Sequence[Known] | None, identities: Callable[[], list[str]]
+    ) -> list[Picture]:
+        """Return what each image shows.
+
+        Args:
+            images: vLLM's items.
+            known: of images that have names, what these stand for.
+            identities: of the images, once they are asked for.
+        """
+        if known is not None:
+            return [each.picture for each in known]
+        if isinstance(images, DictEmbeddingItems | ImageEmbeddingItems):
+            return [UNSEEN] * len(images)
+        return [
+            self._pictures.of(identity, images.get(place))
+            for place, identity in enumerate(identities())
+        ]
+
+    def _resolve(
+        self,
+        requested: object,
+        tokens: list[int | None],
+        look: Callable[[], list[Picture]] | None,
+    ) -> list[PruneConfig]:
         """Return the settings of each image.
 
         Raises:
@@ -127,7 +166,7 @@ class PrunedProcessor(PlannedItems):
         """
         info: PrunedInfo = self.info
         try:
-            return resolve(info, requested, tokens)
+            return resolve(info, requested, tokens, look)
         except ConfigError as error:
             raise settings_refusal(error) from None
         except MethodFault as error:
@@ -138,9 +177,15 @@ class PrunedProcessor(PlannedItems):
         configs: list[PruneConfig],
         tokens: list[int | None],
         inputs: ProcessorInputs,
-        is_dummy: bool,
+        identities: Callable[[], list[str]] | None,
     ) -> list[ImagePlan]:
         """Return a plan for each image, in order; none if nothing is pruned.
+
+        Args:
+            configs: the settings of each image.
+            tokens: of each, unpruned; None if nothing says it.
+            inputs: the prompt and its images.
+            identities: of the images; None if vLLM made them up.
 
         Raises:
             VLLMValidationError: there are embeddings in place of images.
@@ -148,15 +193,11 @@ class PrunedProcessor(PlannedItems):
         if all(config.off for config in configs):
             return []
         _refuse_embeddings(inputs.mm_data_items["image"])
-        identities = compat.image_identities(self, inputs)
-        if is_dummy:
-            identities = [ImagePlan.ANONYMOUS] * len(identities)
+        names = [ImagePlan.ANONYMOUS] * len(configs) if identities is None else identities()
         texts = self._texts(configs, inputs.prompt)
         return [
             ImagePlan(config, identity, text, count and config.keep_count(count) or 0)
-            for config, identity, text, count in zip(
-                configs, identities, texts, tokens, strict=True
-            )
+            for config, identity, text, count in zip(configs, names, texts, tokens, strict=True)
         ]
 
     def _texts(self, configs: list[PruneConfig], prompt: list[int]) -> list[tuple[int, ...]]:
@@ -214,4 +255,6 @@ def _report(
     if len(known) == len(tokens):
         methods = sorted({config.method for config in configs if not config.off})
         report = {"original": sum(known), "kept": sum(kept), "method": ", ".join(methods)}
+        if any(config.floor != "off" for config in configs):
+            report["floor"] = "text"
         output[REPORT] = report  # type: ignore[literal-required]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.errors import SettingError
 from vllm_pruner.settings.limits import MOST_PIXELS, Limits
 
-__all__ = ["clamp", "fault", "fault_on", "method_fault", "size_fault"]
+__all__ = ["clamp", "fault", "fault_on", "method_fault", "request_fault", "size_fault"]
 
 
 def clamp(limits: Limits, rate: float) -> float:
@@ -37,6 +39,8 @@ def fault_on(limits: Limits, config: PruneConfig, tokens: int) -> SettingError |
     """Return what is wrong with settings for an image of `tokens` visual tokens, or None."""
     if found := fault(limits, config):
         return found
+    if config.request_tokens is not None:
+        return None  # `request_fault` looks at all images together
     keep = config.keep_count(tokens)
     if keep < min(limits.min_tokens, tokens):
         why = f", which keeps {keep} of an image's {tokens} tokens"
@@ -45,6 +49,27 @@ def fault_on(limits: Limits, config: PruneConfig, tokens: int) -> SettingError |
     if config.tokens is not None and clamp(limits, removed) != removed:
         why = f", which removes {removed:.4f} of an image's {tokens}"
         return _error("tokens", str(config.tokens), _rates(limits), why)
+    return None
+
+
+def request_fault(limits: Limits, budget: int, tokens: Sequence[int]) -> SettingError | None:
+    """Return what is wrong with a budget for all images of a request, or None.
+
+    Args:
+        budget: visual tokens kept of all images together.
+        tokens: of each image, unpruned.
+    """
+    least = sum(min(limits.min_tokens, count) for count in tokens)
+    key, value = "request_tokens", str(budget)
+    if budget < least:
+        why = f", for {len(tokens)} images"
+        by = "limits" if limits.min_tokens > 1 else None
+        return SettingError(key, value, f"{least} or more", why, by=by)
+    total = sum(tokens)
+    removed = 1 - min(budget, total) / total if total else 0.0
+    if clamp(limits, removed) != removed:
+        why = f", which removes {removed:.4f} of {total} tokens"
+        return _error(key, value, _rates(limits), why)
     return None
 
 

@@ -21,7 +21,10 @@ from vllm_pruner.settings.errors import ConfigError, SettingError, shown
 from vllm_pruner.settings.limits import MethodName, Rate
 from vllm_pruner.settings.validation import check_method_name, parse_options, validate
 
-__all__ = ["DEFAULT_RATE", "PruneConfig", "names_budget"]
+__all__ = ["BUDGETS", "DEFAULT_RATE", "PruneConfig", "names_budget"]
+
+BUDGETS = ("rate", "tokens", "request_tokens")
+"""The keys that say how much is kept, of which settings have one."""
 
 DEFAULT_RATE = 8 / 9
 """64 of 576 tokens of LLaVA-1.5: VisPruner keeps 92.8 % (RESTORE's re-run) to 96.6 % (its authors)
@@ -30,7 +33,7 @@ of the model's scores there, LLaVA-1.5-7B."""
 
 def names_budget(data: Mapping[str, object]) -> bool:
     """Return whether settings say how much is kept; otherwise the model family does."""
-    return data.get("rate") is not None or data.get("tokens") is not None
+    return any(data.get(key) is not None for key in BUDGETS)
 
 
 class PruneConfig(BaseModel):
@@ -52,6 +55,16 @@ class PruneConfig(BaseModel):
     tokens: Annotated[int, Field(ge=1)] | None = None
     """Visual tokens kept of each image, instead of a rate."""
 
+    request_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Visual tokens kept of all images of a request together, instead of a rate. Print gets most of
+    them, what is plain the least, and `detail` weighs: `low` a quarter, `high` four times."""
+
+    floor: Literal["text", "off"] = "text"
+    """`text`: of an image with print, such as a page, a screenshot or a chart, the cells of print
+    are not counted in what the rate removes; known from the pixels, before the prompt is built. A
+    request with a budget of its own has no floor unless it names it too. `off`: the rate is the
+    same whatever an image shows."""
+
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of the method, such as `{"important_ratio": 0.75}`."""
 
@@ -68,14 +81,14 @@ class PruneConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _one_budget(cls, data: Any) -> Any:
-        """Fill in the default rate; refuse a rate beside a number of tokens."""
+        """Fill in the default rate; refuse two budgets."""
         if not isinstance(data, Mapping):
             raise ConfigError(
                 f"settings are {shown(repr(data))}; allowed: an object such as {{'rate': 0.9}}"
             )
-        if data.get("rate") is not None and data.get("tokens") is not None:
-            tokens = ("tokens", repr(data["tokens"]))
-            raise SettingError("rate", repr(data["rate"]), "one of the two", beside=tokens)
+        given = [(key, repr(data[key])) for key in BUDGETS if data.get(key) is not None]
+        if len(given) > 1:
+            raise SettingError(*given[0], "one of the two", beside=given[1])
         return data if names_budget(data) else {**data, "rate": DEFAULT_RATE}
 
     @model_validator(mode="after")
@@ -99,12 +112,14 @@ class PruneConfig(BaseModel):
         return self.rate == 0.0
 
     def keep_count(self, tokens: int) -> int:
-        """Tokens kept of an image that has `tokens`.
+        """Tokens kept of an image that has `tokens`; the only one of its request, if that has a
+        budget for all.
 
         Raises:
             MethodFault: the method, of another package, names no such number.
         """
-        method, budget = methods.get(self.method), Budget(self.rate, self.tokens)
+        method = methods.get(self.method)
+        budget = Budget(self.rate, self.tokens or self.request_tokens)
         if methods.package_of(self.method) is None:
             return method.keep_count(tokens, budget)
         return foreign.keep_count(method, tokens, budget)

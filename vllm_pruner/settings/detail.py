@@ -13,10 +13,12 @@ from pydantic import BaseModel, ConfigDict
 
 from vllm_pruner.settings.limits import Rate
 
-__all__ = ["AUTO", "LEVELS", "DetailRates"]
+__all__ = ["AUTO", "LEVELS", "TIMES", "DetailRates"]
 
 AUTO: Final = "auto"
 LEVELS: Final = (AUTO, "low", "high")
+TIMES: Final = {AUTO: 1.0, "low": 0.25, "high": 4.0}
+"""What a level weighs where all images of a request share one budget."""
 
 
 class DetailRates(BaseModel):

@@ -41,10 +41,11 @@ PLAN_KEEP = f"{KEY}_keep"
 """A field of an image on its way to the model: how many placeholders it has, 0 if not known."""
 
 REPORT = f"{KEY}_report"
-"""In the engine's input: `{"original": visual tokens, "method": names}`, for usage and span."""
+"""In the engine's input: `{"original": visual tokens, "kept": of these, "method": names}`, and
+`"floor": "text"` where it raised what an image keeps; for usage and span."""
 
 COUNTS = f"{KEY}_counts"
-"""On a request object: `{"original", "kept"}`, between its prompt and its answer."""
+"""On a request object: what its usage says, between its prompt and its answer."""
 
 
 def settings_in(holder: Any) -> Any:

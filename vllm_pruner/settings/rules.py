@@ -2,18 +2,22 @@
 
 A request says it in the form of `PruneConfig`, plus `detail`, a list with one of `auto`, `low`,
 `high` for each image. It comes from the body of a chat completion (`prompt.chat`) or, offline and
-from trusted clients, straight from `mm_processor_kwargs["vtprune"]`.
+from trusted clients, straight from `mm_processor_kwargs["vtprune"]`. What an image shows counts
+where a floor or a budget for all images of the request asks for it, and is looked at only then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from vllm_pruner.settings.bounds import clamp, fault, fault_on, method_fault
-from vllm_pruner.settings.config import PruneConfig
-from vllm_pruner.settings.detail import AUTO, LEVELS
+from vllm_pruner.picture import UNSEEN, Picture
+from vllm_pruner.settings.bounds import clamp, fault, fault_on, method_fault, request_fault
+from vllm_pruner.settings.config import BUDGETS, PruneConfig, names_budget
+from vllm_pruner.settings.detail import AUTO, LEVELS, TIMES
 from vllm_pruner.settings.errors import ConfigError, SettingError
+from vllm_pruner.settings.floor import floored
+from vllm_pruner.settings.request_budget import divided, weight
 from vllm_pruner.settings.server import ServerConfig
 
 __all__ = ["DETAIL", "ModelInfo", "check", "image_configs", "override", "resolve"]
@@ -36,13 +40,19 @@ class ModelInfo(Protocol):
         ...
 
 
-def resolve(model: ModelInfo, requested: object, tokens: Sequence[int | None]) -> list[PruneConfig]:
+def resolve(
+    model: ModelInfo,
+    requested: object,
+    tokens: Sequence[int | None],
+    look: Callable[[], Sequence[Picture]] | None = None,
+) -> list[PruneConfig]:
     """Return the settings of each image of a request to a model.
 
     Args:
         model: that is asked.
         requested: the request's settings, None if it has none.
         tokens: visual tokens of each image, unpruned; None if that is not known.
+        look: says what each image shows; None if nothing is there to be looked at.
 
     Raises:
         ConfigError: the first fault of the request.
@@ -50,7 +60,7 @@ def resolve(model: ModelInfo, requested: object, tokens: Sequence[int | None]) -
     """
     most = model.get_max_image_tokens()
     counts = [most if count is None else count for count in tokens]
-    configs = image_configs(model.prune_config, requested, counts, most)
+    configs = image_configs(model.prune_config, requested, counts, most, look)
     for config in configs:
         if found := model.fault(config):
             raise found
@@ -63,8 +73,8 @@ def resolve(model: ModelInfo, requested: object, tokens: Sequence[int | None]) -
 def override(config: PruneConfig, requested: object) -> PruneConfig:
     """Return settings changed by a request's: what it leaves out stays as it is.
 
-    A key with null is left out. A rate replaces a number of tokens and the other way round; options
-    replace all options; another method drops those of the first.
+    A key with null is left out. A budget replaces one of another kind; options replace all options;
+    another method drops those of the first.
 
     Raises:
         ConfigError: the first fault.
@@ -73,9 +83,8 @@ def override(config: PruneConfig, requested: object) -> PruneConfig:
         return PruneConfig.parse(requested)
     given = {key: value for key, value in requested.items() if value is not None}
     merged = config.model_dump(exclude_none=True)
-    if "rate" in given or "tokens" in given:
-        merged.pop("rate", None)
-        merged.pop("tokens", None)
+    if given.keys() & set(BUDGETS):
+        merged = {key: value for key, value in merged.items() if key not in BUDGETS}
     if given.get("method", config.method) != config.method:
         merged.pop("options")
     return PruneConfig.parse({**merged, **given})
@@ -104,7 +113,11 @@ def check(server: ServerConfig, requested: object) -> PruneConfig:
 
 
 def image_configs(
-    server: ServerConfig, requested: object, tokens: Sequence[int], most: int
+    server: ServerConfig,
+    requested: object,
+    tokens: Sequence[int],
+    most: int,
+    look: Callable[[], Sequence[Picture]] | None = None,
 ) -> list[PruneConfig]:
     """Return the settings of each image of a request.
 
@@ -113,6 +126,7 @@ def image_configs(
         requested: the request's, None if it has none.
         tokens: visual tokens of each image, unpruned.
         most: visual tokens of the largest image.
+        look: says what each image shows.
 
     Raises:
         ConfigError: the first fault.
@@ -125,9 +139,40 @@ def image_configs(
         for count in tokens:
             if found := fault_on(server.limits, config, count):
                 raise found
+    if config.request_tokens is not None:
+        return _of_one_budget(server, config, config.request_tokens, levels, tokens, look)
+    if asked and names_budget(asked) and asked.get("floor") is None:
+        config = config.model_copy(update={"floor": "off"})  # what is asked for is meant
+    pictures = look() if look and config.floor != "off" and not config.off else _unseen(tokens)
     return [
-        _at_level(server, level, config, count) for level, count in zip(levels, tokens, strict=True)
+        _at_level(server, level, floored(config, picture, count, server.limits), count)
+        for level, picture, count in zip(levels, pictures, tokens, strict=True)
     ]
+
+
+def _unseen(tokens: Sequence[int]) -> Sequence[Picture]:
+    return [UNSEEN] * len(tokens)
+
+
+def _of_one_budget(
+    server: ServerConfig,
+    config: PruneConfig,
+    budget: int,
+    levels: Sequence[str],
+    tokens: Sequence[int],
+    look: Callable[[], Sequence[Picture]] | None,
+) -> list[PruneConfig]:
+    """The settings of images that share `budget` tokens."""
+    if found := request_fault(server.limits, budget, tokens):
+        raise found
+    pictures = look() if look and len(tokens) > 1 else _unseen(tokens)
+    weights = [
+        weight(picture, count, TIMES[level])
+        for level, picture, count in zip(levels, pictures, tokens, strict=True)
+    ]
+    shares = divided(budget, weights, tokens, server.limits.min_tokens)
+    each = config.model_copy(update={"request_tokens": None, "floor": "off"})
+    return [each.model_copy(update={"tokens": share}) for share in shares]
 
 
 def _split(requested: object, images: int) -> tuple[Any, list[str]]:
@@ -148,8 +193,9 @@ def _at_level(server: ServerConfig, level: str, config: PruneConfig, tokens: int
     if level == AUTO:
         return config
     rate = {"low": server.detail.low, "high": server.detail.high}[level]
-    rated = override(config, {"rate": clamp(server.limits, rate)})
+    plain = config.model_copy(update={"floor": "off"})
+    rated = override(plain, {"rate": clamp(server.limits, rate)})
     if rated.keep_count(tokens) < min(server.limits.min_tokens, tokens):
-        rated = override(config, {"tokens": server.limits.min_tokens})
+        rated = override(plain, {"tokens": server.limits.min_tokens})
     pick = {"low": min, "high": max}[level]
     return pick(config, rated, key=lambda each: each.keep_count(tokens))

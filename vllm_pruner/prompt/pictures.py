@@ -1,0 +1,56 @@
+"""What the images of a request show: each is looked at once, and remembered by its identity."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vllm_pruner.picture import UNSEEN, Picture, measure
+
+__all__ = ["Pictures"]
+
+_MOST = 1 << 16
+"""Images remembered; the ones not asked about for longest go first."""
+
+
+class Pictures:
+    """What was seen of images."""
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[str, Picture] = OrderedDict()
+
+    def of(self, identity: str, image: Any) -> Picture:
+        """Return what an image shows.
+
+        Args:
+            identity: of its content.
+            image: as vLLM's processor has it, None if only its name was sent.
+        """
+        found = self._seen.get(identity)
+        if found is None:
+            if image is None:
+                return UNSEEN
+            found = self._seen[identity] = measure(_as_image(image))
+            if len(self._seen) > _MOST:
+                self._seen.popitem(last=False)
+        self._seen.move_to_end(identity)
+        return found
+
+
+def _as_image(image: Any) -> Image.Image:
+    """An image, or an array or tensor of one, channels first or last as vLLM takes them: bytes, or
+    fractions of one."""
+    if isinstance(image, Image.Image):
+        return image
+    pixels = np.asarray(image)
+    if pixels.ndim == 3 and pixels.shape[-1] not in (1, 3, 4):
+        pixels = pixels.transpose(1, 2, 0)
+    if pixels.dtype != np.uint8:
+        scale = 255 if np.issubdtype(pixels.dtype, np.floating) else 1
+        pixels = np.clip(np.rint(pixels.astype(np.float32) * scale), 0, 255).astype(np.uint8)
+    if pixels.ndim == 3 and pixels.shape[-1] == 1:
+        pixels = pixels[..., 0]
+    return Image.fromarray(pixels)
