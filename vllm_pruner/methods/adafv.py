@@ -33,6 +33,7 @@ from pydantic import Field
 from vtprune_kernels import text_relevance, top_k_sorted
 
 from vllm_pruner.methods.base import Method, Need, Options, VisualTokens
+from vllm_pruner.methods.on_device import on_device
 from vllm_pruner.methods.scores import shares
 
 __all__ = ["ADAFV", "AdaFVOptions", "Listed", "lists"]
@@ -75,8 +76,8 @@ def lists(tokens: VisualTokens, keep: int, options: AdaFVOptions) -> tuple[Liste
     relevance = shares(_relevance(tokens, options.temperature).double())
     # 1. Without text there is no relevance; saliency in its place makes both lists the same.
     if any(len(text) == 0 for text in tokens.text):
-        spoken = torch.tensor([[len(text) > 0] for text in tokens.text])
-        relevance = relevance.where(spoken.to(saliency.device, non_blocking=True), saliency)
+        spoken = [[len(text) > 0] for text in tokens.text]
+        relevance = relevance.where(on_device(spoken, saliency.device, torch.bool), saliency)
     # 2. Each list keeps what is reserved for it and what it wins.
     reserved = math.floor(options.reserve * keep)
     won = _best_split(relevance, saliency, reserved, keep - 2 * reserved)
@@ -99,7 +100,7 @@ def _relevance(tokens: VisualTokens, temperature: float) -> torch.Tensor:
         tokens.projected.flatten(0, 1),
         torch.cat([tokens.projected.flatten(0, 1)[:0], *tokens.text]).to(tokens.projected.dtype),
         torch.arange(images + 1, device=device) * total,
-        torch.tensor(ends).to(device, non_blocking=True),
+        on_device(ends, device),
         max_visual=total,
         max_text=max((len(text) for text in tokens.text), default=0),
         temperature=1.0 / temperature,

@@ -28,6 +28,7 @@ import torch
 from vtprune_kernels import cosine_gram, greedy_select, row_max_cosine
 
 from vllm_pruner.methods.base import Method, Need, Options, VisualTokens
+from vllm_pruner.methods.on_device import on_device
 
 __all__ = ["CDPRUNER"]
 
@@ -70,8 +71,7 @@ def _direction(tokens: VisualTokens) -> torch.Tensor:
     units = (flat * (_UNITS / norm).float()).round().nan_to_num(0.0, 0.0, 0.0).long()
     image = [number for number, text in enumerate(tokens.text) for _ in range(len(text))]
     total = torch.zeros(images, width, dtype=torch.int64, device=device)
-    where = torch.tensor(image, dtype=torch.int64).to(device, non_blocking=True)
-    return total.index_add_(0, where, units).double() / _UNITS
+    return total.index_add_(0, on_device(image, device), units).double() / _UNITS
 
 
 CDPRUNER = Method("cdpruner", select, needs=frozenset({Need.PROJECTED, Need.TEXT}))

@@ -24,6 +24,7 @@ from pydantic import Field
 from vtprune_kernels import top_k_sorted
 
 from vllm_pruner.methods.base import Method, Need, Options, VisualTokens
+from vllm_pruner.methods.on_device import on_device
 
 __all__ = ["HIPRUNE", "HiPruneOptions"]
 
@@ -44,8 +45,7 @@ def select(tokens: VisualTokens, keep: int, options: HiPruneOptions) -> torch.Te
     # 1. Anchors and what is next to them.
     count = min(keep, round(options.alpha * keep / 5))
     anchors = top_k_sorted(tokens.received_midway, count)
-    steps = torch.tensor([-1, 1, -tokens.grid[1], tokens.grid[1]])
-    steps = steps.to(anchors.device, non_blocking=True)
+    steps = on_device([-1, 1, -tokens.grid[1], tokens.grid[1]], anchors.device)
     around = (anchors[:, :, None] + steps).clamp(0, max(0, total - 1)).flatten(1)
     # 2. Anchors before their neighbours before the rest, within each by the last layer.
     order = torch.zeros_like(tokens.received, dtype=torch.int8)

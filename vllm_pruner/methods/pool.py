@@ -19,6 +19,7 @@ import torch
 
 from vllm_pruner.methods.base import Kept, Method, Need, Options, VisualTokens
 from vllm_pruner.methods.merge import mix
+from vllm_pruner.methods.on_device import on_device
 
 __all__ = ["POOL"]
 
@@ -28,10 +29,7 @@ def select(tokens: VisualTokens, keep: int, options: Options) -> Kept:
     assert tokens.grid is not None
     images, total, width = tokens.features.shape
     device = tokens.features.device
-    middles, cell_of_token = (
-        torch.tensor(values, dtype=torch.int64).to(device, non_blocking=True)
-        for values in _cells(*tokens.grid, keep)
-    )
+    middles, cell_of_token = (on_device(each, device) for each in _cells(*tokens.grid, keep))
     index = middles.expand(images, keep)
     if keep == 0:
         return Kept(index, tokens.features[:, :0])

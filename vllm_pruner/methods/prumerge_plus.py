@@ -45,7 +45,8 @@ def select(tokens: VisualTokens, keep: int, options: Options) -> torch.Tensor | 
     chosen = _chosen(tokens.importance, max(1, keep - 1))
     # 1. What each chosen token gathers: its most similar ones by their attention.
     kept = top_k_sorted(chosen.float(), max(1, keep - 1))
-    similar = gather_rows([cosine_gram(tokens.keys)], kept)[0]
+    # Not `gather_rows`: it would compile for rows as wide as this image has tokens.
+    similar = cosine_gram(tokens.keys).take_along_dim(kept.unsqueeze(2), dim=1)
     similar = similar.scatter(2, kept.unsqueeze(2), -torch.inf)  # itself
     order = similar.argsort(dim=2, descending=True, stable=True)
     nearest = order[:, :, : min(_SIMILAR, total - 1)]

@@ -16,6 +16,7 @@ from vtprune_kernels import gather_rows
 from vllm_pruner.methods import contract, foreign
 from vllm_pruner.methods.base import TOWER, Kept, Need
 from vllm_pruner.methods.faults import MethodFault
+from vllm_pruner.methods.on_device import on_device
 
 if TYPE_CHECKING:
     from vllm_pruner.methods.base import Method, Options, VisualTokens
@@ -121,7 +122,7 @@ def _with_stand_ins(kept: Kept, tokens: VisualTokens, places: Sequence[int]) -> 
     """Return a selection with that of some images replaced."""
     if not places:
         return kept
-    at = torch.tensor(places, device=kept.index.device)
+    at = on_device(places, kept.index.device)
     instead = _stand_in(tokens, kept.index.shape[1]).index
     index = kept.index.index_copy(0, at, instead[at])
     if kept.rows is None:

@@ -21,6 +21,9 @@ from vllm_pruner.tower import EncoderImage
 
 __all__ = ["Batch", "Group", "batches"]
 
+_ALIGNED = 16
+"""Bytes that an address has to be a multiple of for a kernel's widest loads."""
+
 
 @dataclass(frozen=True, slots=True)
 class Group:
@@ -55,9 +58,10 @@ class Group:
 
     def of(self, column: torch.Tensor) -> torch.Tensor:
         """Return `[images, rows, ...]` of a batch's `[all rows, ...]`; a view if they are
-        neighbours."""
+        neighbours and begin where a batch could: Triton compiles again for other addresses."""
         first, last = self.starts[0], self.starts[-1] + self.rows
-        if last - first == self.rows * len(self.starts):
+        begins = first * column.stride(0) * column.element_size()
+        if last - first == self.rows * len(self.starts) and begins % _ALIGNED == 0:
             return column[first:last].view(-1, self.rows, *column.shape[1:])
         return torch.stack([column[start : start + self.rows] for start in self.starts])
 

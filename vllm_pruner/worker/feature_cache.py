@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
+from vllm_pruner.methods.on_device import on_device
+
 __all__ = ["FeatureCache"]
 
 _Key = tuple[str, int]
@@ -86,44 +88,63 @@ class FeatureCache:
         missing = [key for key in dict.fromkeys(keys) if key not in self._slots_of]
         self.hits += len(keys) - len(missing)
         self.misses += len(missing)
+        if not missing:
+            return self._read(keys)
         # Read before anything is written: a new image may evict one that is asked for.
-        found = {key: self._read(key) for key in dict.fromkeys(keys) if key in self._slots_of}
-        if missing:
-            encoded = encode([keys.index(key) for key in missing])
-            start = 0
-            for key in missing:
-                part = slice(start, start := start + key[1])
-                found[key] = {name: encoded[name][part] for name in self._values}
-                self._write(key, found[key])
-            if len(missing) == len(keys):
-                return encoded
+        known = [key for key in dict.fromkeys(keys) if key in self._slots_of]
+        found = _by_image(known, self._read(known)) if known else {}
+        encoded = encode([keys.index(key) for key in missing])
+        self._write(missing, encoded)
+        if len(missing) == len(keys):
+            return encoded
+        found |= _by_image(missing, {name: encoded[name] for name in self._values})
         return {name: torch.cat([found[key][name] for key in keys]) for name in self._values}
 
-    def _read(self, key: _Key) -> _Columns:
-        self._slots_of.move_to_end(key)
-        rows = self._rows_of[key]
+    def _read(self, keys: Sequence[_Key]) -> _Columns:
+        """Return the rows of cached images, with one copy a column."""
+        for key in keys:
+            self._slots_of.move_to_end(key)
+        rows = _joined([self._rows_of[key] for key in keys])
         return {name: values.index_select(0, rows) for name, values in self._values.items()}
 
-    def _write(self, key: _Key, columns: _Columns) -> None:
-        """Cache an image, evicting the least recently used ones if there is no room."""
-        _, length = key
-        needed = -(-length // self._page)
+    def _write(self, keys: Sequence[_Key], columns: _Columns) -> None:
+        """Cache images, evicting the least recently used ones where there is no room: one copy a
+        column, of those that none of the others has evicted again."""
+        for key in keys:
+            self._take(key)
+        staying = [key for key in keys if key in self._slots_of]
+        if not staying:
+            return
+        rows = self._rows(staying)
+        lengths = [length for _, length in staying]
+        self._rows_of.update(zip(staying, rows.split(lengths), strict=True))
+        parts = _by_image(keys, {name: columns[name] for name in self._values})
+        for name, values in self._values.items():
+            all_stay = len(staying) == len(keys)
+            column = columns[name] if all_stay else _joined([parts[key][name] for key in staying])
+            values.index_copy_(0, rows, column)
+
+    def _take(self, key: _Key) -> None:
+        """Give an image its slots, if it could have enough."""
+        needed = -(-key[1] // self._page)
         if needed > self._slots:
             return
         while len(self._free) < needed:
             oldest, slots = self._slots_of.popitem(last=False)
             self._free += slots
-            del self._rows_of[oldest]
-        slots, self._free = self._free[:needed], self._free[needed:]
-        self._slots_of[key], self._rows_of[key] = slots, self._rows(slots)[:length]
-        for name, values in self._values.items():
-            values.index_copy_(0, self._rows_of[key], columns[name])
+            self._rows_of.pop(oldest, None)
+        self._slots_of[key], self._free = self._free[:needed], self._free[needed:]
 
-    def _rows(self, slots: list[int]) -> torch.Tensor:
-        """Return `[slots * page]`, where the rows of slots are."""
-        starts = torch.tensor(slots, dtype=torch.int64).to(self._device, non_blocking=True)
+    def _rows(self, keys: Sequence[_Key]) -> torch.Tensor:
+        """Return where the rows of images are, one image behind the other."""
+        slots = [slot for key in keys for slot in self._slots_of[key]]
         page = torch.arange(self._page, device=self._device)
-        return (starts.unsqueeze(1) * self._page + page).flatten()
+        rows = (on_device(slots, self._device).unsqueeze(1) * self._page + page).flatten()
+        sizes = [len(self._slots_of[key]) * self._page for key in keys]
+        if sizes == [length for _, length in keys]:
+            return rows
+        parts = zip(rows.split(sizes), keys, strict=True)
+        return _joined([part[:length] for part, (_, length) in parts])
 
     def clear(self) -> None:
         """Evict all images."""
@@ -138,3 +159,16 @@ class FeatureCache:
 
     def __len__(self) -> int:
         return len(self._slots_of)
+
+
+def _by_image(keys: Sequence[_Key], columns: _Columns) -> dict[_Key, _Columns]:
+    """Return the columns of each image, as views."""
+    lengths = [length for _, length in keys]
+    parts = {name: rows.split(lengths) for name, rows in columns.items()}
+    return {
+        key: {name: rows[place] for name, rows in parts.items()} for place, key in enumerate(keys)
+    }
+
+
+def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))

@@ -14,9 +14,10 @@ from torch import nn
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vtprune_kernels import gather_rows, implementation
 
-from vllm_pruner import compat
+from vllm_pruner import compat, methods
 from vllm_pruner.layout.raster import arrange, is_mixed
 from vllm_pruner.methods.base import TOWER, Kept, Need, VisualTokens
+from vllm_pruner.methods.on_device import on_device
 from vllm_pruner.plan import ImagePlan
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.keys import settings_in
@@ -30,6 +31,7 @@ from vllm_pruner.worker.guard import Guard
 from vllm_pruner.worker.savings import Savings
 from vllm_pruner.worker.selection import Selector
 from vllm_pruner.worker.shrink import middles
+from vllm_pruner.worker.warm_up import WarmUp
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -66,7 +68,8 @@ class PrunedModel(_Model):
       shrinks the image before it;
     - a known image takes its features from a cache instead of the tower;
     - the tower never encodes more at once than vLLM's memory profile did;
-    - new weights empty that cache.
+    - new weights empty that cache;
+    - on a GPU, vLLM's first dummy image compiles what requests could be the first to launch.
     If no image of a batch has a plan (rate 0), the inherited path is taken.
     """
 
@@ -91,6 +94,12 @@ class PrunedModel(_Model):
         savings = Savings(self.tower.module, self.decoder)
         self.guard = Guard()
         self._selector = Selector(self._encoder, savings, self.guard)
+        self._warm_up = WarmUp(
+            self.tower,
+            config.limits.methods or methods.built_in(),
+            largest.tokens,
+            of_one_size=self.family.one_layout,
+        )
         compat.add_worker_methods({**explain.WORKER_METHODS, **guard.WORKER_METHODS})
         logger.info("vtprune: selection runs on %s", implementation(self._encoder.device))
 
@@ -100,9 +109,16 @@ class PrunedModel(_Model):
         return self.language_model
 
     def embed_multimodal(self, **kwargs: object) -> Any:
-        if plans := ImagePlan.pop_all(kwargs):
+        plans = ImagePlan.pop_all(kwargs)
+        self._warm_up.once(plans, lambda: self._images(kwargs))
+        if plans:
             return self.embed_planned(plans, **kwargs)
         return super().embed_multimodal(**kwargs)
+
+    def _images(self, kwargs: dict[str, object]) -> list[EncoderImage]:
+        """Return the images of a batch; none of a video's."""
+        image_input = self._parse_and_validate_image_input(**kwargs)
+        return [] if image_input is None else self.family.images(self.config, image_input)
 
     def embed_planned(self, plans: list[ImagePlan], **kwargs: object) -> list[torch.Tensor]:
         """Return what the decoder gets of each image: `[keep, width of the decoder]`.
@@ -112,8 +128,7 @@ class PrunedModel(_Model):
             kwargs: the images, as vLLM's `embed_multimodal` takes them.
         """
         self._selector.count(all(plan.image != ImagePlan.ANONYMOUS for plan in plans))
-        image_input = self._parse_and_validate_image_input(**kwargs)
-        images = self.family.images(self.config, image_input)
+        images = self._images(kwargs)
         embeddings = [
             rows
             for batch in batches(images, plans, self._rows_at_once)
@@ -189,10 +204,8 @@ class PrunedModel(_Model):
 
     def _embed_texts(self, texts: list[tuple[int, ...]]) -> list[torch.Tensor]:
         """Return the decoder's input embeddings `[tokens, width]` of each text, from one lookup."""
-        ids = torch.tensor([token for text in texts for token in text], dtype=torch.int64)
-        rows: torch.Tensor = self.decoder.embed_input_ids(
-            ids.to(self._encoder.device, non_blocking=True)
-        )
+        ids = on_device([token for text in texts for token in text], self._encoder.device)
+        rows: torch.Tensor = self.decoder.embed_input_ids(ids)
         return list(rows.split([len(text) for text in texts]))
 
     def _project(self, tokens: VisualTokens, kept: Kept, layout: Layout) -> torch.Tensor:

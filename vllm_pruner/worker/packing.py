@@ -14,6 +14,7 @@ import torch
 from vtprune_kernels import column_importance
 
 from vllm_pruner.methods.base import Need
+from vllm_pruner.methods.on_device import on_device
 
 __all__ = ["Packing"]
 
@@ -41,8 +42,7 @@ class Packing(NamedTuple):
         device: torch.device,
     ) -> Packing:
         """Return the packing of images of so many patches each."""
-        ends = torch.tensor([0, *accumulate(sizes)], dtype=torch.int32)
-        ends = ends.to(device, non_blocking=True)
+        ends = on_device([0, *accumulate(sizes)], device, torch.int32)
         return cls(ends, max(sizes), patches_per_token, token_of_patch)
 
     def by_token(self, patches: torch.Tensor) -> torch.Tensor:

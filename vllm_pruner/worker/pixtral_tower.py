@@ -93,17 +93,17 @@ class PixtralTower:
         counts = [rows * columns for rows, columns in grids]
         token_of_patch = torch.cat(
             [
-                start + self._token_of_patch(*grid)
+                start + self._token_of_patch(*grid, device)
                 for start, grid in zip(accumulate(counts, initial=0), grids, strict=False)
             ]
-        ).to(device, non_blocking=True)
+        )
         group = self.patches_per_row
         return Packing.of([count * group for count in counts], group, token_of_patch, device)
 
-    def _token_of_patch(self, rows: int, columns: int) -> torch.Tensor:
+    def _token_of_patch(self, rows: int, columns: int, device: torch.device) -> torch.Tensor:
         """Return `[patches]` of one image, in raster order."""
-        row = torch.arange(rows).repeat_interleave(self._merge)
-        column = torch.arange(columns).repeat_interleave(self._merge)
+        row = torch.arange(rows, device=device).repeat_interleave(self._merge)
+        column = torch.arange(columns, device=device).repeat_interleave(self._merge)
         return (row.unsqueeze(1) * columns + column).flatten()
 
     def _read(self, need: Need, layer: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
