@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vllm_pruner.layout.shares import shares
 from vllm_pruner.settings.config import DEFAULT_RATE
+from vllm_pruner.settings.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -113,6 +114,14 @@ class Family:
     video_marks: tuple[str, ...] = ()
     """Names in `hf_config` of the tokens before and behind a video whose frames consist of image
     tokens; empty where videos have a token of their own."""
+
+    def serves(self, hf_config: Any, method: Method) -> bool:
+        """Return whether this model can serve a method; see `check_method`."""
+        try:
+            self.check_method(hf_config, method)
+        except ConfigError:
+            return False
+        return True
 
     def rows(self, layout: Layout, kept: int) -> int:
         """Return how many rows the decoder gets of a pruned image, so many of them kept."""

@@ -19,12 +19,14 @@ from vllm.model_executor.models.interfaces import supports_encoder_cudagraph
 from vllm.v1.worker import encoder_cudagraph
 from vllm.v1.worker.encoder_cudagraph import EncoderCudaGraphManager
 
+from vllm_pruner import methods
 from vllm_pruner.methods.base import TOWER, Need
 from vllm_pruner.plan import ImagePlan
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.tower import FEATURES, EncoderImage
 from vllm_pruner.worker.row_format import RowFormat
 from vllm_pruner.worker.tower_graphs import IMAGES
+from vllm_pruner.worker.warm_up import warm_up
 
 CPU = torch.device("cpu")
 Rows = dict[str, torch.Tensor]
@@ -301,6 +303,12 @@ def test_columns_come_back_to_the_bit(dtype: torch.dtype) -> None:
             assert torch.equal(rows, made[name])
         else:
             assert torch.equal(rows.view(torch.int32), made[name].view(torch.int32))
+
+
+def test_the_warm_up_launches_every_method_on_a_real_tower(made: Any) -> None:
+    """What it compiles is counted in `test_warm_up.py`; here everything it calls exists."""
+    chosen = [name for name in methods.built_in() if methods.get(name).shrink is None]
+    warm_up(made.model.tower, drawn(made.model, [1]), chosen, 40, of_one_size=True)
 
 
 def test_items_are_images(llava: Any) -> None:

@@ -94,12 +94,10 @@ class PrunedModel(_Model):
         savings = Savings(self.tower.module, self.decoder)
         self.guard = Guard()
         self._selector = Selector(self._encoder, savings, self.guard)
-        self._warm_up = WarmUp(
-            self.tower,
-            config.limits.methods or methods.built_in(),
-            largest.tokens,
-            of_one_size=self.family.one_layout,
-        )
+        allowed = map(methods.get, config.limits.methods or methods.built_in())
+        served = [each.name for each in allowed if self.family.serves(self.config, each)]
+        one_size = self.family.one_layout
+        self._warm_up = WarmUp(self.tower, served, largest.tokens, of_one_size=one_size)
         compat.add_worker_methods({**explain.WORKER_METHODS, **guard.WORKER_METHODS})
         logger.info("vtprune: selection runs on %s", implementation(self._encoder.device))
 
