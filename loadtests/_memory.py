@@ -14,6 +14,9 @@ __all__ = ["MemoryWatch"]
 Sample = tuple[float, float]
 """Seconds since the start, and MB."""
 
+_CALLED = {"VLLM::EngineCore": "engine", "VLLM::Worker": "worker"}
+"""What vLLM calls its processes; the one that was started is the API server."""
+
 
 class MemoryWatch:
     """Samples in a thread while it is entered. Counted is what no other process shares (USS), so
@@ -21,6 +24,7 @@ class MemoryWatch:
 
     def __init__(self, pid: int, every: float = 2.0) -> None:
         self.samples: list[Sample] = []
+        self._by_process: list[dict[str, float]] = []
         self._root, self._every = psutil.Process(pid), every
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -36,16 +40,31 @@ class MemoryWatch:
 
     def _run(self) -> None:
         while not self._stop.wait(self._every):
-            self.samples.append((time.monotonic() - self._start, self._megabytes()))
+            held = self._megabytes()
+            self.samples.append((time.monotonic() - self._start, sum(held.values())))
+            self._by_process.append(held)
 
-    def _megabytes(self) -> float:
-        total = 0
+    def _megabytes(self) -> dict[str, float]:
+        held: dict[str, float] = {}
         for process in [self._root, *self._root.children(recursive=True)]:
             try:
-                total += process.memory_full_info().uss
+                name, uss = process.name(), process.memory_full_info().uss
             except psutil.NoSuchProcess:  # a compiler, for instance
                 continue
-        return total / 2**20
+            name = "API server" if process == self._root else _CALLED.get(name, "other")
+            held[name] = held.get(name, 0) + uss / 2**20
+        return held
+
+    def growth_by_process(self) -> dict[str, float]:
+        """MB of the last quarter's median over the first's, for each kind of process."""
+        size = len(self._by_process) // 4
+        names = {name for held in self._by_process for name in held}
+        first, last = self._by_process[:size], self._by_process[-size:]
+        return {
+            name: statistics.median(held.get(name, 0) for held in last)
+            - statistics.median(held.get(name, 0) for held in first)
+            for name in sorted(names)
+        }
 
     def quarter(self, which: int) -> float:
         """Median MB of one quarter of the time, counted from 0."""

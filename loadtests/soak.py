@@ -62,6 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--users", type=int, default=16)
+    parser.add_argument("--bad-users", type=int, default=12, help="clients that misbehave")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -92,10 +93,12 @@ class Soak:
                 good = self._soak(server.url)
             same = _answer(server.url) == before
         growth = memory.quarter(3) - memory.quarter(0)
+        bad = self._statuses.total()
         return {
             "faults": [*self._faults(good, same, growth), *self._not_stocks()],
             "good_requests": len(good),
             "bad_requests": dict(sorted(self._statuses.items())),
+            "bad_share": round(bad / (bad + len(good)), 3),
             "memory_mb": [round(memory.quarter(which)) for which in range(4)],
             "memory_growth_mb": round(growth, 1),
             "memory_growth_second_half_mb_per_minute": round(memory.growth_per_minute(), 2),
@@ -119,13 +122,14 @@ class Soak:
         """All traffic at once; the records of the good requests."""
         users = self._arguments.users
         loads = [("mixed_traffic", users - users // 4), ("multi_turn", users // 4)]
-        with ThreadPoolExecutor() as pool:
+        with ThreadPoolExecutor(len(loads) + self._arguments.bad_users) as pool:
             good = [
                 pool.submit(answers, self._load(scenario, count, self._seconds), url)
                 for scenario, count in loads
                 if count
             ]
-            bad = [pool.submit(self._misbehave, url, number) for number in range(2)]
+            numbers = range(self._arguments.bad_users)
+            bad = [pool.submit(self._misbehave, url, number) for number in numbers]
             try:
                 return [record for future in good for record in future.result()]
             finally:
