@@ -46,14 +46,17 @@ def _output(*command: str) -> str:
 
 
 def time_interleaved(
-    contenders: dict[str, Callable[[], Any]], rounds: int, device: torch.device
+    contenders: dict[str, Callable[[], Any]],
+    rounds: int,
+    device: torch.device,
+    warm_up: int = 2,
 ) -> dict[str, tuple[float, float, float]]:
     """Return median, 20 % and 80 % quantile in microseconds a call, the contenders taking turns."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(rounds + 2):
+    for turn in range(rounds + warm_up):
         for name, call in contenders.items():
             microseconds = _time(call, device)
-            if turn >= 2:  # the first two compile and warm up
+            if turn >= warm_up:  # the first ones compile
                 times[name].append(microseconds)
     found = {}
     for name, all_of_it in times.items():

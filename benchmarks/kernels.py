@@ -108,7 +108,8 @@ def _measure(spec: Spec, case: Case, machine: Machine, rounds: int) -> Row:
         contenders["graph"] = graph_of(contenders["kernel"])
         if case.compiled:
             contenders["compiled"] = torch.compile(contenders["eager"], dynamic=False)
-    found = time_interleaved(contenders, rounds, machine.device)
+    warm_up = 2 if machine.is_gpu else 0  # the interpreter compiles nothing
+    found = time_interleaved(contenders, rounds, machine.device, warm_up)
     row = _row(case.op, case.shape, found, machine.floor(case) if machine.is_gpu else None)
     print(f"{case.op:18} {case.shape:20} agrees with the reference{_shown(row)}", flush=True)
     return row

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked_servers import __file__ as FORKED
 from vllm_process import environment
 from vtprune_kernels.spec import all_specs
 
@@ -43,10 +44,11 @@ def test_serving_benchmark_asks_every_contender_of_a_qwen() -> None:
     benchmarks = ROOT / "benchmarks"
     results = benchmarks / "results" / "serve-cpu.jsonl"
     before = results.read_bytes()
-    paths = [str(ROOT / "environment"), os.environ.get("PYTHONPATH", "")]
+    paths = [str(ROOT / folder) for folder in ("environment", "benchmarks", "tests/server")]
+    paths += [os.environ.get("PYTHONPATH", "")]
     budgets = ["--model", "bench-qwen", "--keep", "1/2", "1/4"]
     run = subprocess.run(
-        [sys.executable, benchmarks / "serve.py", *budgets, "--dry-run"],
+        [sys.executable, FORKED, benchmarks / "serve.py", *budgets, "--dry-run"],
         env=environment(PYTHONPATH=os.pathsep.join(paths)),
         capture_output=True,
         text=True,

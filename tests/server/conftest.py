@@ -37,9 +37,9 @@ def pruned(servers: SharedServers) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def answering(servers: SharedServers) -> Iterator[Server]:
-    """`make serve`: the trained demo model, with vtprune's defaults, from the installed command."""
+    """`make serve`: the trained demo model, with vtprune's defaults."""
     model = str(Path(__file__).parents[2] / "demo" / "llava")
-    with servers.use("answering", "--plugin", "vtprune", model=model, fork=False) as server:
+    with servers.use("answering", "--plugin", "vtprune", model=model) as server:
         yield server
 
 
