@@ -13,7 +13,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from vllm_pruner.layout.shares import shares
+from vllm_pruner.layout.shares import frame_shares, shares
 from vllm_pruner.settings.config import DEFAULT_RATE
 from vllm_pruner.settings.errors import ConfigError
 
@@ -24,10 +24,19 @@ if TYPE_CHECKING:
     from vllm_pruner.methods.base import Method
     from vllm_pruner.tower import EncoderImage, Tower
 
-__all__ = ["Family", "cut_runs"]
+__all__ = ["Cut", "Family", "Videos", "cut_frames", "cut_runs"]
+
+Cut = Callable[[Sequence[int], Sequence[bool], int], list[int]]
+"""`cut(full, is_embed, kept)`: what is left of an item's tokens when `kept` of its visual tokens
+are; see `cut_runs`."""
 
 
-def cut_runs(full: Sequence[int], is_embed: Sequence[bool], kept: int) -> list[int]:
+def cut_runs(
+    full: Sequence[int],
+    is_embed: Sequence[bool],
+    kept: int,
+    divide: Callable[[Sequence[int], int], list[int]] = shares,
+) -> list[int]:
     """Return an image's tokens with fewer placeholders, and all of its structure.
 
     Placeholders that structure tokens (row breaks, names of tiles) part into runs keep a share of
@@ -37,6 +46,7 @@ def cut_runs(full: Sequence[int], is_embed: Sequence[bool], kept: int) -> list[i
         full: all tokens that the processor inserted for the image.
         is_embed: which of them the encoder's rows take the place of.
         kept: how many of those are left.
+        divide: returns the share of each run, given their lengths and `kept`.
 
     Raises:
         ValueError: different tokens stand in one run of placeholders.
@@ -44,7 +54,7 @@ def cut_runs(full: Sequence[int], is_embed: Sequence[bool], kept: int) -> list[i
     pairs = zip(full, is_embed, strict=True)
     runs = [(embeds, list(run)) for embeds, run in groupby(pairs, itemgetter(1))]
     sizes = [len(run) for embeds, run in runs if embeds]
-    left = iter(shares(sizes, kept))
+    left = iter(divide(sizes, kept))
     short: list[int] = []
     for embeds, run in runs:
         tokens = [token for token, _ in run]
@@ -52,6 +62,33 @@ def cut_runs(full: Sequence[int], is_embed: Sequence[bool], kept: int) -> list[i
             raise ValueError(f"placeholders are {tokens}; allowed: one token, repeated")
         short += tokens[: next(left)] if embeds else tokens
     return short
+
+
+def cut_frames(full: Sequence[int], is_embed: Sequence[bool], kept: int) -> list[int]:
+    """Return a video's tokens with fewer placeholders in each frame: as many as it keeps."""
+    return cut_runs(full, is_embed, kept, lambda runs, kept: frame_shares(len(runs), kept))
+
+
+@dataclass(frozen=True, slots=True)
+class Videos:
+    """What a family says of its videos, if they are pruned. A video is one item with one budget."""
+
+    item_layout: Callable[[Any, Mapping[str, Any]], Layout]
+    """`item_layout(hf_config, item)`: the layout of one processed video, by the tensors of its
+    fields. It has as many tokens as vLLM inserts placeholders for the unpruned video."""
+
+    items: Callable[[Any, Any], list[EncoderImage]]
+    """`items(hf_config, video_input)`: the videos of a batch that vLLM's
+    `_parse_and_validate_video_input` returned."""
+
+    cut: Cut = cut_runs
+
+    frame_mark: str | None = None
+    """Name in `hf_config` of the token behind which the tokens of a frame stand, if other tokens
+    part frames (`GridLayout.apart`); None if a video is one run."""
+
+    token: str = "video_token_id"
+    """Name in `hf_config` of the token that stands for a video in a prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +122,7 @@ class Family:
     check_method: Callable[[Any, Method], None]
     """`check_method(hf_config, method)`: a `ConfigError` if this model cannot serve the method."""
 
-    cut: Callable[[Sequence[int], Sequence[bool], int], list[int]] = cut_runs
-    """`cut(full, is_embed, kept)`: what is left of an image's tokens when `kept` of its visual
-    tokens are; see `cut_runs`."""
+    cut: Cut = cut_runs
 
     separators: Callable[[Layout], int] | None = None
     """`separators(layout)`: how many rows of the model's own, such as row breaks, its `placed` puts
@@ -110,6 +145,9 @@ class Family:
     marks: tuple[str, ...] = ()
     """Names in `hf_config` of the tokens that the chat template puts around an image. They are no
     part of the text that asks about it."""
+
+    videos: Videos | None = None
+    """How videos are pruned; None if they can only be served whole, which has to be asked for."""
 
     video_marks: tuple[str, ...] = ()
     """Names in `hf_config` of the tokens before and behind a video whose frames consist of image

@@ -88,7 +88,7 @@ def prune(
     Raises:
         ValueError: as for `select`.
     """
-    method = methods.get(name) if isinstance(name, str) else name
+    method = methods.get(name, methods.GROUP) if isinstance(name, str) else name
     if features.dim() not in (2, 3):
         raise ValueError(
             f"features has shape {tuple(features.shape)}; allowed: [B, N, D] or [N, D]"

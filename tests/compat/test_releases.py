@@ -82,8 +82,8 @@ def test_an_image_is_identified_with_and_without_a_rule_of_the_processor() -> No
     older: Any = SimpleNamespace(info=info)
     newer: Any = SimpleNamespace(info=info, _get_mm_hashes=lambda inputs: {"image": ["its own"]})
     inputs: Any = Inputs()
-    assert compat.image_identities(older, inputs) == ["m blake3"]
-    assert compat.image_identities(newer, inputs) == ["its own"]
+    assert compat.item_identities(older, inputs, "image") == ["m blake3"]
+    assert compat.item_identities(newer, inputs, "image") == ["its own"]
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,12 @@ from vllm_pruner.layout.positions import as_placed, fill, split, unpruned, with_
 IMAGE, TEXT, VIDEO = 9, 1, 8
 GRIDS = [(6, 9, 11), (300, 4, 260), (2, 2, 1), (2, 3, 1), (3, 3, 9)]
 """Rows, columns and kept tokens."""
+CLIPS = [(3, 2, 3, 1.0, 9), (4, 3, 2, 2.5, 11), (1, 2, 3, 1.0, 1)]
+"""Frames, rows, columns, pace and kept tokens."""
 
 
 class Prompt:
-    """Text, images of `GRIDS`, a video and an image that keeps everything."""
+    """Text, images of `GRIDS`, videos of `CLIPS`, a video and an image that keep everything."""
 
     def __init__(self, seed: int, dtype: torch.dtype) -> None:
         draw = torch.Generator().manual_seed(seed)
@@ -24,15 +26,18 @@ class Prompt:
         self.rows: list[tuple[int, torch.Tensor]] = []
         media: list[tuple[int, int, int]] = []
         whole: list[torch.Tensor] = []
-        for rows, columns, keep in GRIDS:
+        images = [(GridLayout(*grid), keep) for *grid, keep in GRIDS]
+        clips = [(GridLayout(*grid, frames, pace), keep) for frames, *grid, pace, keep in CLIPS]
+        for layout, keep in [*images[:3], *clips, *images[3:]]:
             self._text(whole)
-            layout = GridLayout(rows, columns)
             kept = torch.randperm(layout.tokens, generator=draw)[:keep].sort().values
             places = layout.places_at(kept)
             features = torch.randn(1, keep, 5, generator=draw).to(dtype)
             media.append((len(self.ids), keep, layout.tokens))
-            self.rows.append((len(self.ids), with_places(features, places[None])[0]))
-            self._media(whole, IMAGE, layout.places_at(torch.arange(layout.tokens)), kept)
+            placed = with_places(features, places[None], is_image=not layout.frames)[0]
+            self.rows.append((len(self.ids), placed))
+            token = VIDEO if layout.frames else IMAGE
+            self._media(whole, token, layout.places_at(torch.arange(layout.tokens)), kept)
         for token, is_image in ((VIDEO, False), (IMAGE, True)):
             self._text(whole)
             places = GridLayout(2, 3).places_at(torch.arange(6))
@@ -80,12 +85,13 @@ class Prompt:
             if len(fed):
                 parts.append(split(fed)[1])
         if parts:
-            runs, end_of_run = [], 0
+            runs: dict[int, list[tuple[int, int]]] = {IMAGE: [], VIDEO: [], TEXT: []}
+            end_of_run = 0
             for token, run in groupby(self.ids):
                 length = len(list(run))
-                runs += [(end_of_run, length)] if token == IMAGE else []
+                runs[token].append((end_of_run, length))
                 end_of_run += length
-            fill(positions, parts, runs, computed)
+            fill(positions, parts, runs[IMAGE], runs[VIDEO], computed)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
@@ -123,10 +129,9 @@ def test_text_needs_no_filling() -> None:
 
 
 def test_the_unpruned_prompt_has_each_image_whole() -> None:
-    whole = unpruned([1, 2, 9, 9, 3, 8, 8, 4], [(2, 2, 5), (5, 2, 2)])
-    assert whole.tokens == [1, 2, 9, 9, 9, 9, 9, 3, 8, 8, 4]
-    assert whole.offsets == [2, 8]
-    assert whole.index.tolist() == [0, 1, 2, 3, 7, 8, 9, 10]
+    whole = unpruned([1, 2, 9, 9, 3, 8, 8, 4, 5], [(2, 2, 5), (5, 2, 2), (8, 0, 2)], filler=8)
+    assert whole.tokens == [1, 2, 9, 9, 9, 9, 9, 3, 8, 8, 4, 8, 8, 5]
+    assert whole.index.tolist() == [0, 1, 2, 3, 7, 8, 9, 10, 13]
 
 
 def test_rows_are_what_they_were_before_the_digits() -> None:
@@ -134,7 +139,8 @@ def test_rows_are_what_they_were_before_the_digits() -> None:
     places = torch.tensor([[[0, 0, 0], [0, 255, 256], [1, 257, 65535], [300, 4000, 7]]])
     found, digits = split(with_places(rows, places)[0])
     assert torch.equal(found, rows[0])
-    numbers = digits.long().unflatten(1, (5, 2))
+    assert (digits[:, -1] == 0).all()
+    numbers = digits[:, :-1].long().unflatten(1, (5, 2))
     assert (numbers[..., 0] * 256 + numbers[..., 1]).tolist() == [
         [*place, number, 4] for number, place in enumerate(places[0].tolist())
     ]

@@ -8,7 +8,13 @@ import pytest
 from vllm.exceptions import VLLMValidationError
 from vllm.multimodal.inputs import PlaceholderRange
 
-from vllm_pruner.prompt.places import check_length, check_neighbours, check_video_marks
+from vllm_pruner.layout.grid_layout import GridLayout
+from vllm_pruner.prompt.places import (
+    check_length,
+    check_neighbours,
+    check_reach,
+    check_video_marks,
+)
 
 TEXT, IMAGE, START, END = 1, 9, 5, 6
 MARKS = {START: "<|begin_of_video|>", END: "<|end_of_video|>"}
@@ -58,12 +64,12 @@ def test_other_models_have_no_marks() -> None:
 )
 def test_an_image_needs_text_around_it(prompt: list[int], images: list[tuple[int, int]]) -> None:
     with pytest.raises(VLLMValidationError, match="no token between it and the next one"):
-        check_neighbours(_output(prompt, image=images), IMAGE)
+        check_neighbours(_output(prompt, image=images), {IMAGE})
 
 
 def test_text_around_images_is_enough() -> None:
-    check_neighbours(_output([IMAGE, TEXT, IMAGE, IMAGE, TEXT], image=[(0, 1), (2, 2)]), IMAGE)
-    check_neighbours(_output([*VIDEO, TEXT, IMAGE, TEXT], image=[(8, 1)], video=[(0, 7)]), IMAGE)
+    check_neighbours(_output([IMAGE, TEXT, IMAGE, IMAGE, TEXT], image=[(0, 1), (2, 2)]), {IMAGE})
+    check_neighbours(_output([*VIDEO, TEXT, IMAGE, TEXT], image=[(8, 1)], video=[(0, 7)]), {IMAGE})
 
 
 @pytest.mark.parametrize(
@@ -83,3 +89,10 @@ def test_a_prompt_too_long_names_the_visual_tokens_that_fit(
     with pytest.raises(VLLMValidationError) as raised:
         check_length(output, kept, most)
     assert f"allowed: request_tokens {room} or less" in str(raised.value)
+
+
+def test_a_video_that_no_digits_can_place_is_refused() -> None:
+    check_reach([GridLayout(2, 2, 100, pace=655.35)], [65_535])
+    for layout, kept in ((GridLayout(2, 2, 100, pace=656.0), 4), (GridLayout(2, 2, 1), 65_536)):
+        with pytest.raises(VLLMValidationError, match="allowed: 65535 of each, or vtprune video_r"):
+            check_reach([layout], [kept])

@@ -1,12 +1,14 @@
-"""Real image files for requests: bundled photographs, and odd ones written by Pillow."""
+"""Real files for requests: bundled photographs, odd images by Pillow, clips by OpenCV."""
 
 from __future__ import annotations
 
 import base64
 import io
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -34,6 +36,27 @@ def data_url(file: bytes, mime: str = "image/jpeg") -> str:
 def image_part(file: bytes, mime: str = "image/jpeg") -> dict[str, Any]:
     """An image as a part of a message."""
     return {"type": "image_url", "image_url": {"url": data_url(file, mime)}}
+
+
+def clip(frames: int, side: int = 112, fps: int = 2) -> bytes:
+    """The bytes of an mp4 in which a bright square crosses a picture of noise."""
+    ground = np.asarray(noise(side, side)) // 2
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "clip.mp4"
+        code = cv2.VideoWriter.fourcc(*"mp4v")
+        writer = cv2.VideoWriter(str(file), code, fps, (side, side))
+        for number in range(frames):
+            frame = ground.copy()
+            left = number * side // frames
+            frame[side // 4 : side // 2, left : left + side // 4] = 255
+            writer.write(frame)
+        writer.release()
+        return file.read_bytes()
+
+
+def video_part(file: bytes, mime: str = "video/mp4") -> dict[str, Any]:
+    """A video as a part of a message."""
+    return {"type": "video_url", "video_url": {"url": data_url(file, mime)}}
 
 
 def text_part(text: str) -> dict[str, str]:

@@ -46,6 +46,13 @@ GLM = Words(
 )
 
 
+PRUNES_VIDEOS = (
+    *("demo-qwen2", "demo-qwen2.5", "demo-qwen3", "demo-qwen3-moe"),
+    *("demo-qwen3.5", "demo-qwen3.5-moe"),
+)
+"""Checkpoints of families that do."""
+
+
 def words(checkpoint: str) -> Words:
     return GLM if "glm" in Path(checkpoint).name else QWEN
 
@@ -60,9 +67,9 @@ def picture(seed: int, height: int, width: int) -> Image.Image:
 
 
 FIRST, SECOND = picture(0, 224, 336), picture(1, 420, 120)
-CLIP = np.random.default_rng(4).integers(0, 256, (4, 112, 112, 3), dtype=np.uint8)
-CLIP_FACTS = {"fps": 2.0, "total_num_frames": 4, "duration": 2.0, "do_sample_frames": False}
-CLIP_FACTS["frames_indices"] = [0, 1, 2, 3]
+CLIP = np.random.default_rng(4).integers(0, 256, (6, 112, 112, 3), dtype=np.uint8)
+CLIP_FACTS = {"fps": 2.0, "total_num_frames": 6, "duration": 3.0, "do_sample_frames": False}
+CLIP_FACTS["frames_indices"] = [0, 1, 2, 3, 4, 5]
 FRAME = 16
 """Tokens of two frames, where a token is 28 pixels wide."""
 
@@ -89,7 +96,14 @@ CASES: dict[str, list[tuple[str, list[Image.Image], dict[str, Any]]]] = {
         ("{video}Then {picture}who?", [FIRST], {"tokens": FRAME}),
         ("{picture}Then {video}and {picture}why?", [FIRST, SECOND], {"tokens": FRAME}),
     ],
+    "a video": [
+        ("{video}What happens?", [], {"rate": 0.6, "video_method": "vidcom2"}),
+        ("{video}Then {picture}who?", [SECOND], {"rate": 0.0, "video_rate": 0.75}),
+        ("{video}Then {picture}why?", [SECOND], {"tokens": 7, "video_rate": 0.0}),
+        ("{video}How many?", [], {"tokens": 2}),
+    ],
     "compact": [
+        ("{video}Who is it?", [], {"rate": 0.7, "positions": "compact", "video_method": "evs"}),
         (
             "See {picture} and {picture}, then say.",
             [FIRST, SECOND],
@@ -97,20 +111,22 @@ CASES: dict[str, list[tuple[str, list[Image.Image], dict[str, Any]]]] = {
         ),
         ("{picture}Is it new?", [SECOND], {"rate": 0.0, "positions": "compact"}),
     ],
-    "preempted": [("{picture}Who? {picture}Why?", [SECOND, FIRST], {"rate": 0.4})],
+    "preempted": [("{picture}Who? {video}Where? {picture}Why?", [SECOND, FIRST], {"rate": 0.4})],
 }
 
 
 class Recorder:
     """Looks at an engine's steps."""
 
-    def __init__(self, llm: LLM, words: Words) -> None:
-        self.engine, self._words = llm.llm_engine, words
+    def __init__(self, llm: LLM, checkpoint: str) -> None:
+        self.engine, self._words = llm.llm_engine, words(checkpoint)
+        self._prunes_videos = checkpoint in PRUNES_VIDEOS
+        self._is_apart = "qwen3" in checkpoint  # frames from each other, by their times
         self._core: Any = self.engine.engine_core.engine_core
         self.scheduler = self._core.scheduler
         self._runner = self._core.model_executor.driver_worker.worker.model_runner
         self.places: dict[str, dict[int, list[int]]] = {}
-        self.kept: list[tuple[int, int, list[int]]] = []
+        self.kept: list[tuple[int, int, int, list[int]]] = []
         self.importance: list[list[float]] = []
         self.videos: list[dict[str, Any]] = []
         self._step: Any = None
@@ -130,7 +146,7 @@ class Recorder:
 
         def note(tokens: Any, index: Any, layout: Any) -> None:
             for row in index.tolist():
-                self.kept.append((layout.rows, layout.columns, row))
+                self.kept.append((layout.frames, layout.rows, layout.columns, row))
             self.importance += tokens.importance.tolist()
 
         count_positions = model.get_mrope_input_positions
@@ -164,10 +180,15 @@ class Recorder:
         self.places.clear()
         for place, (text, images, settings) in enumerate(CASES[case]):
             request: Any = {"prompt": self._words.prompt(text)}
-            if images:
-                request["multi_modal_data"] = {"image": images}
-                if "{video}" in text:
-                    request["multi_modal_data"]["video"] = [(CLIP, CLIP_FACTS)]
+            data = {"image": images} if images else {}
+            if "{video}" in text:
+                data["video"] = [(CLIP, CLIP_FACTS)]
+                if not self._prunes_videos:
+                    settings = {**settings, "video_rate": 0.0}
+                if self._is_apart:
+                    settings = {**settings, "video_method": None}
+            if data:
+                request["multi_modal_data"] = data
                 request["mm_processor_kwargs"] = {"vtprune": settings}
             self.engine.add_request(f"{case}-{place}", request, SAMPLING)
         answers: dict[str, Any] = {}
@@ -180,6 +201,25 @@ class Recorder:
             if not self.engine.has_unfinished_requests():
                 break
         return [self._record(name, answers[name]) for name in sorted(answers)]
+
+    def frames(self) -> dict[str, Any]:
+        """What is kept of a clip of two pictures, of each for two frames, and of the pictures."""
+        pictures = [np.asarray(picture(seed, 336, 336)) for seed in (8, 9)]
+        film = np.stack([pictures[0], pictures[0], pictures[1], pictures[1]])
+        facts = {**CLIP_FACTS, "total_num_frames": 4, "frames_indices": [0, 1, 2, 3]}
+        told = {}
+        for name, text, data in (
+            ("video", "{video}What?", {"video": [(film, facts)]}),
+            ("images", "{picture}and {picture}What?", {"image": [*map(Image.fromarray, pictures)]}),
+        ):
+            self.kept, self.importance = [], []
+            request = {"prompt": self._words.prompt(text), "multi_modal_data": data}
+            request["mm_processor_kwargs"] = {"vtprune": {"tokens": 101}}
+            self.engine.add_request(name, request, SAMPLING)
+            while self.engine.has_unfinished_requests():
+                self.engine.step()
+            told[name] = {"kept": self.kept, "importance": self.importance}
+        return told
 
     def _record(self, name: str, output: Any) -> dict[str, Any]:
         (fed,) = [places for own, places in self.places.items() if own.startswith(name)]
@@ -213,7 +253,8 @@ def main() -> None:
         block_size=32,
         mm_processor_kwargs={"vtprune": {"rate": 0.5}},
     )
-    recorder, found = Recorder(llm, words(sys.argv[1])), {}
+    checkpoint = Path(sys.argv[1]).name
+    recorder, found = Recorder(llm, checkpoint), {}
     for tokens in BUDGETS:
         with budget(recorder.scheduler, tokens):
             llm.reset_prefix_cache()
@@ -223,6 +264,7 @@ def main() -> None:
                 found[f"{case}/{tokens}"] = recorder.ask(case, case == "preempted")
     first, video = recorder.importance[0], recorder.videos[0]
     found = {"kept": recorder.kept, "importance": first, "video": video, "found": found}
+    found["frames"] = recorder.frames() if checkpoint in PRUNES_VIDEOS else None
     print("positions", json.dumps(found))  # noqa: T201
 
 

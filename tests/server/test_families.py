@@ -5,7 +5,6 @@ LLaVA-1.5 and LLaVA-NeXT have files of their own.
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,7 +12,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from media import PHOTOS, cells, encode, image_part, noise, photo_question, text_part
+from media import (
+    PHOTOS,
+    cells,
+    clip,
+    encode,
+    image_part,
+    noise,
+    photo_question,
+    text_part,
+    video_part,
+)
 from PIL import Image
 from shared_servers import SharedServers
 from vllm_server import Server
@@ -35,6 +44,17 @@ CONTENTS: list[Any] = [
     [*_picture("tall", "First."), *photo_question(0, "Second."), *_picture("wide", LONG)],
     "Say something about nothing.",
 ]
+
+
+CLIP = clip(8)
+FILM = [video_part(CLIP), text_part(LONG)]
+PRUNES_VIDEOS = ["demo-qwen2.5", "demo-qwen3"]
+FRAMES_STAND_APART = ["demo-qwen3"]
+"""Each behind its time."""
+
+
+def _contents(pair: Pair) -> list[Any]:
+    return [*CONTENTS, *([FILM] if pair.model in PRUNES_VIDEOS else [])]
 
 
 @dataclass(frozen=True)
@@ -99,7 +119,7 @@ def test_the_word_detail_moves_the_rate(pair: Pair) -> None:
 def test_rate_0_is_stock_to_the_byte_and_keeping_all_says_the_same(pair: Pair) -> None:
     """Keeping all takes the pruned path: order and positions have to be vLLM's own."""
     body = {"logprobs": True, "top_logprobs": 5, "return_token_ids": True}
-    for content in CONTENTS:
+    for content in _contents(pair):
         pair.stock.forget()
         pair.pruned.forget()
         expected = pair.stock.ask(content, **body)["choices"]
@@ -112,11 +132,12 @@ def test_rate_0_is_stock_to_the_byte_and_keeping_all_says_the_same(pair: Pair) -
 @pytest.mark.parametrize("method", ["vispruner", "adafv"])
 def test_the_same_answer_alone_at_once_and_on_every_hit(pair: Pair, method: str) -> None:
     body = {"vtprune": {"method": method}}
-    alone = [_fresh(pair.pruned, content, **body) for content in CONTENTS]
+    contents = _contents(pair)
+    alone = [_fresh(pair.pruned, content, **body) for content in contents]
     pair.pruned.forget()
-    assert pair.pruned.texts_at_once(CONTENTS, **body) == alone
+    assert pair.pruned.texts_at_once(contents, **body) == alone
     before = pair.pruned.metric("vllm:prefix_cache_hits_total")
-    assert [pair.pruned.text(content, **body) for content in CONTENTS] == alone
+    assert [pair.pruned.text(content, **body) for content in contents] == alone
     assert pair.pruned.metric("vllm:prefix_cache_hits_total") > before
     assert len(set(alone)) == len(alone), "answers depend on the picture"
 
@@ -215,26 +236,75 @@ def test_a_token_that_stands_for_an_image_is_no_text(pair: Pair) -> None:
     assert off["choices"][0]["message"] == pair.stock.ask(content)["choices"][0]["message"]
 
 
-def _video(frames: int) -> dict[str, Any]:
-    jpegs = [
-        base64.b64encode(encode(noise(112, 112, seed=number), "JPEG")).decode()
-        for number in range(frames)
-    ]
-    url = "data:video/jpeg;base64," + ",".join(jpegs)
-    return {"type": "video_url", "video_url": {"url": url}}
+def test_a_video_file_has_one_budget_over_its_frames(pair: Pair) -> None:
+    if pair.model not in PRUNES_VIDEOS:
+        pytest.skip("videos of this family are not pruned")
+    stock = pair.stock.ask(FILM)
+    before = pair.pruned.metrics("vtprune_videos_total")
+    answers, original = set(), 0
+    compares = {"video_method": "vidcom2"}, {"video_method": "evs"}
+    if pair.model in FRAMES_STAND_APART:
+        refused = pair.pruned.post(FILM, vtprune=compares[0])
+        assert refused.status_code == 400
+        assert "which gives frames shares of their own" in refused.json()["error"]["message"]
+        compares = {"video_method": "divprune"}, {"video_method": "scope"}
+    for settings, budget in [
+        ({}, lambda original: round(original / 2)),
+        ({"method": "adafv"}, lambda original: round(original / 2)),
+        (compares[0], lambda original: round(original / 2)),
+        ({**compares[1], "rate": 0, "video_rate": 0.9}, lambda all_: round(all_ / 10)),
+        ({"video_method": "uniform", "tokens": 7}, lambda _: 7),
+        ({"method": "visionzip", "tokens": 1}, lambda _: 1),
+    ]:
+        answer = pair.pruned.ask(FILM, vtprune=settings)
+        counts = answer["usage"]["visual_tokens"]
+        original = counts["original"]
+        assert counts["kept"] == budget(original)
+        assert counts["video"] == {"original": original, "kept": counts["kept"]}
+        gone = stock["usage"]["prompt_tokens"] - answer["usage"]["prompt_tokens"]
+        assert gone == original - counts["kept"]
+        answers.add(answer["choices"][0]["message"]["content"])
+    assert len(answers) > 3, "another choice is another answer"
+    whole = pair.pruned.ask(FILM, vtprune={"video_rate": 0})
+    assert whole["choices"][0]["message"] == stock["choices"][0]["message"]
+    assert "visual_tokens" not in whole["usage"]
+    after = pair.pruned.metrics("vtprune_videos_total")
+    for method in ("none", *(each["video_method"] for each in compares)):
+        name = f'vtprune_videos_total{{method="{method}"}}'
+        assert after[name] - before.get(name, 0) == 1
+    assert original > 8
 
 
-def test_a_video_beside_an_image_stays_whole(pair: Pair) -> None:
-    content = [_video(4), text_part("Then this:"), *_picture("wide", LONG)]
+def test_a_video_beside_an_image_is_pruned_with_it_or_left_whole(pair: Pair) -> None:
+    content = [video_part(CLIP), text_part("Then this:"), *_picture("wide", LONG)]
     expected = pair.stock.ask(content)
     off = pair.pruned.ask(content, vtprune={"rate": 0})
     assert off["choices"][0]["message"] == expected["choices"][0]["message"]
-    every = pair.pruned.text(content, vtprune={"rate": 1e-12})
+    whole = {} if pair.model in PRUNES_VIDEOS else {"video_rate": 0}
+    every = pair.pruned.text(content, vtprune={"rate": 1e-12, **whole})
     assert every == expected["choices"][0]["message"]["content"]
-    half = pair.pruned.ask(content, vtprune={"rate": 0.5})["usage"]
-    counts = half["visual_tokens"]
-    gone = counts["original"] - counts["kept"]
-    assert expected["usage"]["prompt_tokens"] - half["prompt_tokens"] == gone > 0
+    for settings in ({"rate": 0.5, **whole}, {"rate": 0.5, "video_rate": 0}):
+        half = pair.pruned.ask(content, vtprune=settings)["usage"]
+        counts = half["visual_tokens"]
+        gone = counts["original"] - counts["kept"]
+        assert expected["usage"]["prompt_tokens"] - half["prompt_tokens"] == gone > 0
+        of_video = counts["video"]["original"] - counts["video"]["kept"]
+        assert (of_video > 0) == ("video_rate" not in settings)
+
+
+def test_videos_that_cannot_be_pruned_are_refused_until_they_may_stay_whole(pair: Pair) -> None:
+    answer = pair.pruned.post(FILM)
+    if pair.model in PRUNES_VIDEOS:
+        assert answer.status_code == 200
+        answer = pair.pruned.post(FILM, vtprune={"video_method": "magic"})
+        sentence = "video_method is 'magic'; allowed here: evs, vidcom2, adafv"
+    else:
+        family = pair.model.removeprefix("demo-").replace("qwen3", "qwen3_vl")
+        sentence = f"the message has a video, but those of {family} cannot be pruned; allowed: vid"
+    assert answer.status_code == 400
+    assert sentence in answer.json()["error"]["message"]
+    stock = pair.stock.text(FILM)
+    assert pair.pruned.text(FILM, vtprune={"video_rate": 0}) == stock
 
 
 def test_two_ranks_keep_the_tokens_of_one(pair: Pair, start: Callable[..., Server]) -> None:

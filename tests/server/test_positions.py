@@ -9,15 +9,16 @@ from __future__ import annotations
 import importlib
 import json
 import math
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from forked import run
-from position_record import BUDGETS, CASES, FIRST, WHOLE, words
+from position_record import BUDGETS, CASES, FIRST, PRUNES_VIDEOS, WHOLE, words
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.vision_utils import get_vision_window_index
 from vllm_process import MODELS, environment
@@ -42,19 +43,31 @@ attention in on a CPU; most where it sends a token to other experts. Wrong rows 
 positions are compared exactly."""
 
 
+class Run(NamedTuple):
+    """Of tokens in a prompt."""
+
+    token: int
+    grid: tuple[int, int, int] | None
+    """Frames, rows and columns of what it is of; None for text."""
+
+    kept: Sequence[int]
+    """Which of its tokens it has."""
+
+
 class Recorded:
     """What a checkpoint's engine did."""
 
     def __init__(self, checkpoint: str, found: dict[str, Any]) -> None:
         self.checkpoint, self.answers = checkpoint, found["found"]
-        self._video = found["video"]
+        self._video, self.frames = found["video"], found["frames"]
         self.importance_of_first: list[float] = found["importance"]
         self.config: Any = AutoConfig.from_pretrained(MODELS / checkpoint)
         self.rounds = self.config.dtype == torch.bfloat16
-        self._kept = {(rows, columns, len(kept)): kept for rows, columns, kept in found["kept"]}
+        self._kept = {(*grid, len(kept)): kept for *grid, kept in found["kept"]}
         # The first case selects of the first picture; the other one has another grid.
-        first = tuple(found["kept"][0][:2])
-        (second,) = {(rows, columns) for rows, columns, _ in self._kept} - {first}
+        first = tuple(found["kept"][0][1:3])
+        pictures = {(rows, columns) for frames, rows, columns, _ in self._kept if not frames}
+        (second,) = pictures - {first}
         self._grids = {id(FIRST): first, **{id(p): second for p in self._pictures() if p != FIRST}}
 
     @staticmethod
@@ -64,27 +77,74 @@ class Recorded:
     def expected(self, case: str, number: int, record: dict[str, Any]) -> torch.Tensor:
         """The positions `[tokens, 3]` of a request's prompt and answer."""
         _, images, settings = CASES[case][number]
-        if settings.get("positions") == "compact" and settings["rate"]:
+        is_compact = settings.get("positions") == "compact" and settings["rate"]
+        if is_compact and (images or self.checkpoint in PRUNES_VIDEOS):
             return self._compact(images, record)
         whole: list[int] = []
         at: list[int] = []
-        grids = iter([self._grids[id(image)] for image in images])
-        prompt = record["prompt"]
-        for (token, kind), alike in groupby(zip(prompt, self._kinds(prompt), strict=True)):
-            length = len(list(alike))
-            if kind != 1:
-                at += range(len(whole), len(whole) + length)
-                whole += [token] * length
-                continue
-            rows, columns = next(grids)
-            kept = range(rows * columns)
-            if length < rows * columns:
-                kept = self._kept[rows, columns, length]
+        for token, grid, kept in self._runs(record["prompt"], images):
             at += [len(whole) + row for row in kept]
-            whole += [token] * (rows * columns)
+            whole += [token] * (math.prod(grid) if grid else len(kept))
         positions = self._stock(whole, [self._grids[id(image)] for image in images])
         decoded = int(positions.max()) + 1 + torch.arange(len(record["answer"]))
         return torch.cat([positions[:, at].T, decoded.unsqueeze(1).expand(-1, 3)])
+
+    def _runs(self, prompt: list[int], images: list[Any]) -> Iterator[Run]:
+        """The runs of a prompt, its clip as one or frame by frame."""
+        grids = iter([self._grids[id(image)] for image in images])
+        films = iter(self._films(prompt.count(self.config.video_token_id)))
+        before = None
+        for (token, kind), alike in groupby(zip(prompt, self._kinds(prompt), strict=True)):
+            length = len(list(alike))
+            if self._is_apart and (before, token) == self._marks and kind == 0:
+                yield next(films)  # of which nothing is kept
+            before = token
+            if kind == 1:
+                rows, columns = next(grids)
+                kept = range(length)
+                if length < rows * columns:
+                    kept = self._kept[0, rows, columns, length]
+                yield Run(token, (1, rows, columns), kept)
+            elif kind == 2 and self.checkpoint in PRUNES_VIDEOS:
+                run = next(films)
+                assert len(run.kept) == length
+                yield run
+            else:
+                yield Run(token, None, range(length))
+
+    def _films(self, total: int) -> list[Run]:
+        """The runs of the clip in a prompt that has so many of its tokens."""
+        if not total or self.checkpoint not in PRUNES_VIDEOS:
+            return []
+        token, grid = self.config.video_token_id, self._clip()
+        kept = range(total) if total == math.prod(grid) else self._kept[*grid, total]
+        if not self._is_apart:
+            return [Run(token, grid, kept)]
+        frames, rows, columns = grid
+        firsts = range(0, frames * rows * columns, rows * columns)
+        return [
+            Run(
+                token,
+                (1, rows, columns),
+                [row - first for row in kept if first <= row < first + rows * columns],
+            )
+            for first in firsts
+        ]
+
+    @property
+    def _is_apart(self) -> bool:
+        """Whether each frame stands behind its time."""
+        return "qwen3" in self.checkpoint
+
+    @property
+    def _marks(self) -> tuple[int, int]:
+        return self.config.vision_start_token_id, self.config.vision_end_token_id
+
+    def _clip(self) -> tuple[int, int, int]:
+        """Frames, rows and columns of tokens."""
+        frames, rows, columns = self._video["grid"]
+        merge = self.config.vision_config.spatial_merge_size
+        return frames, rows // merge, columns // merge
 
     def _kinds(self, ids: list[int]) -> list[int]:
         """0 for text, 1 for an image's tokens, 2 for a video's."""
@@ -100,54 +160,60 @@ class Recorded:
         return kinds
 
     def _compact(self, images: list[Any], record: dict[str, Any]) -> torch.Tensor:
-        """The same as if each picture were as small as what is kept of it: rows and columns are
-        drawn together, text begins where the small picture ends."""
+        """The same as if each picture or frame were as small as what is kept of it: rows and
+        columns are drawn together, text begins where the small picture ends."""
         positions: list[tuple[int, int, int]] = []
-        grids = iter([self._grids[id(image)] for image in images])
-        start = 0
-        for token, alike in groupby([*record["prompt"], *record["answer"]]):
-            length = len(list(alike))
-            if token != self.config.image_token_id:
-                positions += [(place,) * 3 for place in range(start, start + length)]
-                start += length
+        start, of_video = 0, record["prompt"].count(self.config.video_token_id)
+        for token, grid, rows_kept in self._runs([*record["prompt"], *record["answer"]], images):
+            if grid is None:
+                positions += [(place,) * 3 for place in range(start, start + len(rows_kept))]
+                start += len(rows_kept)
                 continue
-            rows, columns = next(grids)
-            share = math.sqrt(length / (rows * columns))
-            fewer_rows = math.ceil(rows * share)
-            fewer_columns = math.ceil(length / fewer_rows)
-            assert fewer_rows * fewer_columns >= length and fewer_columns <= columns
-            for kept in self._kept[rows, columns, length]:
-                row, column = divmod(kept, columns)
+            frames, rows, columns = grid
+            each = math.ceil(len(rows_kept) / frames)
+            if token == self.config.video_token_id:
+                each = math.ceil(of_video / self._clip()[0])
+            fewer_rows = math.ceil(rows * math.sqrt(each / (rows * columns)))
+            fewer_columns = math.ceil(each / fewer_rows)
+            assert fewer_rows * fewer_columns >= each and fewer_columns <= columns
+            for kept in rows_kept:
+                frame, place = divmod(kept, rows * columns)
+                row, column = divmod(place, columns)
                 row, column = row * fewer_rows // rows, column * fewer_columns // columns
-                positions.append((start, start + row, start + column))
-            start += max(fewer_rows, fewer_columns)
+                positions.append((start + self._time(frame), start + row, start + column))
+            start += max(fewer_rows, fewer_columns, self._time(frames - 1) + 1)
         return torch.tensor(positions)
+
+    def _time(self, frame: int) -> int:
+        """Where a frame stands in a video that is one run."""
+        per_second = getattr(self.config.vision_config, "tokens_per_second", 1)
+        return int(frame * (self._video["seconds"] or 1.0) * per_second)
 
     def _stock(self, ids: list[int], grids: list[tuple[int, int]]) -> torch.Tensor:
         """`[3, tokens]` by transformers."""
-        if not grids:
-            return torch.arange(len(ids)).expand(3, -1)
         kinds = torch.tensor([self._kinds(ids)], dtype=torch.int32)
-        videos: dict[str, Any] = {}
+        if not kinds.any():
+            return torch.arange(len(ids)).expand(3, -1)
+        merge = self.config.vision_config.spatial_merge_size
+        thw = [[1, rows * merge, columns * merge] for rows, columns in grids]
+        items: dict[str, Any] = {"image_grid_thw": torch.tensor(thw)} if thw else {}
         if (kinds == 2).any():
-            videos["video_grid_thw"] = torch.tensor([self._video["grid"]])
+            items["video_grid_thw"] = torch.tensor([self._video["grid"]])
             if (seconds := self._video["seconds"]) is not None:
-                videos["second_per_grid_ts"] = [seconds]
+                items["second_per_grid_ts"] = [seconds]
         module, name = MODULES[self.checkpoint].split(":")
         model = getattr(importlib.import_module(module), name)
-        merge = self.config.vision_config.spatial_merge_size
-        thw = torch.tensor([[1, rows * merge, columns * merge] for rows, columns in grids])
         tokens = torch.tensor([ids])
         stand_in: Any = SimpleNamespace(config=self.config)
         stand_in.get_vision_position_ids = lambda *args, **kwargs: model.get_vision_position_ids(
             stand_in, *args, **kwargs
         )
-        positions, _ = model.get_rope_index(stand_in, tokens, kinds, image_grid_thw=thw, **videos)
+        positions, _ = model.get_rope_index(stand_in, tokens, kinds, **items)
         return torch.as_tensor(positions[:, 0])
 
     def kept_of_first(self, length: int) -> list[int]:
         """The kept rows of the first picture."""
-        return list(self._kept[(*self._grids[id(FIRST)], length)])
+        return list(self._kept[(0, *self._grids[id(FIRST)], length)])
 
 
 @pytest.fixture(scope="module", params=list(MODULES))
@@ -271,3 +337,20 @@ def test_importance_is_the_attention_received_before_the_merger(recorded: Record
     found = torch.tensor(recorded.importance_of_first)
     close = {"rtol": 5e-2, "atol": 5e-3} if recorded.rounds else {"rtol": 2e-3, "atol": 1e-6}
     torch.testing.assert_close(found, tokens, **close)
+
+
+def test_a_frame_is_ranked_as_a_picture_of_its_own(recorded: Recorded) -> None:
+    """101 tokens are 51 of the first frame and 50 of the second."""
+    if recorded.frames is None:
+        pytest.skip("videos of this family are not pruned")
+    (video,), images = recorded.frames["video"]["importance"], recorded.frames["images"]
+    assert video == pytest.approx(sum(images["importance"], []), rel=2e-3, abs=1e-6)
+    ((frames, rows, columns, kept),) = recorded.frames["video"]["kept"]
+    assert (frames, len(kept)) == (2, 101) and kept == sorted(set(kept))
+    first = [place for place in kept if place < rows * columns]
+    second = [place - rows * columns for place in kept[len(first) :]]
+    assert (len(first), len(second)) == (51, 50)
+    # A half of each share is of the most important ones: the default method's.
+    for chosen, scores in zip((first, second), images["importance"], strict=True):
+        order = sorted(range(len(scores)), key=lambda place: -scores[place])
+        assert {*order[: len(chosen) // 2]} <= {*chosen}

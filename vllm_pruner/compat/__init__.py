@@ -16,8 +16,8 @@ from vllm_pruner.compat.key_holder import key_holder, patch_key_holder
 from vllm_pruner.compat.mrope import enable_position_hook, enable_position_hook_on_cpu
 from vllm_pruner.compat.processor import (
     content_identities,
-    image_identities,
     item_cache,
+    item_identities,
     known_as,
     without_settings,
 )
@@ -41,9 +41,9 @@ __all__ = [
     "enable_position_hook",
     "enable_position_hook_on_cpu",
     "encoder_graphs_known",
-    "image_identities",
     "is_known",
     "item_cache",
+    "item_identities",
     "key_holder",
     "known_as",
     "on_cuda",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vllm.multimodal.cache import BaseMultiModalProcessorCache
     from vllm.multimodal.processing import ProcessorInputs
 
-__all__ = ["content_identities", "image_identities", "item_cache", "known_as", "without_settings"]
+__all__ = ["content_identities", "item_cache", "item_identities", "known_as", "without_settings"]
 
 _ITEMS = "_vtprune_items"
 
@@ -72,9 +72,9 @@ def known_as(cache: BaseMultiModalProcessorCache, identity: str, other: str) -> 
     return item is not None
 
 
-def image_identities(processor: Any, inputs: ProcessorInputs) -> list[str]:
-    """Return the identity of each image: of its content or name, and of the arguments for HF."""
-    return _identities(processor, inputs)["image"]
+def item_identities(processor: Any, inputs: ProcessorInputs, modality: str) -> list[str]:
+    """Return the identity of each item: of its content or name, and of the arguments for HF."""
+    return _identities(processor, inputs)[modality]
 
 
 def content_identities(processor: Any, inputs: ProcessorInputs, modality: str) -> list[str | None]:

@@ -14,14 +14,14 @@ from vllm.model_executor.models.qwen2_5_vl import (
 )
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from vllm_pruner.families.qwen_grid import qwen_family
+from vllm_pruner.families.qwen_grid import QWEN_VIDEOS, qwen_family
 from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
 from vllm_pruner.worker.mrope import MRopeModel
 
 __all__ = ["QWEN2_5_VL", "PrunedQwen2_5_VL"]
 
-QWEN2_5_VL = qwen_family("qwen2_5_vl")
+QWEN2_5_VL = qwen_family("qwen2_5_vl", QWEN_VIDEOS)
 
 
 class PrunedQwen2_5_VLInfo(PrunedInfo, Qwen2_5_VLProcessingInfo):  # the model's name

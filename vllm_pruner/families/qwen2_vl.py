@@ -14,14 +14,14 @@ from vllm.model_executor.models.qwen2_vl import (
 )
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from vllm_pruner.families.qwen_grid import qwen_family
+from vllm_pruner.families.qwen_grid import QWEN_VIDEOS, qwen_family
 from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
 from vllm_pruner.worker.mrope import MRopeModel
 
 __all__ = ["QWEN2_VL", "PrunedQwen2VL"]
 
-QWEN2_VL = qwen_family("qwen2_vl")
+QWEN2_VL = qwen_family("qwen2_vl", QWEN_VIDEOS)
 
 
 class PrunedQwen2VLInfo(PrunedInfo, Qwen2VLProcessingInfo):

@@ -20,14 +20,14 @@ from vllm.model_executor.models.qwen3_vl import (
 )
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from vllm_pruner.families.qwen_grid import qwen_family
+from vllm_pruner.families.qwen_grid import QWEN3_VIDEOS, qwen_family
 from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
 from vllm_pruner.worker.mrope import MRopeModel
 
 __all__ = ["QWEN3_5", "PrunedQwen3_5", "PrunedQwen3_5Moe"]
 
-QWEN3_5 = qwen_family("qwen3_5")
+QWEN3_5 = qwen_family("qwen3_5", QWEN3_VIDEOS)
 
 
 class PrunedQwen3_5Info(PrunedInfo, Qwen3_5ProcessingInfo):  # the model's name

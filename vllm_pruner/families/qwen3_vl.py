@@ -20,14 +20,14 @@ from vllm.model_executor.models.qwen3_vl_moe import (
 )
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from vllm_pruner.families.qwen_grid import qwen_family
+from vllm_pruner.families.qwen_grid import QWEN3_VIDEOS, qwen_family
 from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
 from vllm_pruner.worker.mrope import MRopeModel
 
 __all__ = ["QWEN3_VL", "PrunedQwen3VL", "PrunedQwen3VLMoe"]
 
-QWEN3_VL = qwen_family("qwen3_vl")
+QWEN3_VL = qwen_family("qwen3_vl", QWEN3_VIDEOS)
 
 
 class PrunedQwen3VLInfo(PrunedInfo, Qwen3VLProcessingInfo):

@@ -1,21 +1,24 @@
-"""What the Qwen-VL models have in common: one grid of merged tokens per image, given by
-`image_grid_thw` in patches."""
+"""What the Qwen-VL models have in common: one grid of merged tokens per image, and for each frame
+of a video, given by `image_grid_thw` and `video_grid_thw` in patches."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 
-from vllm_pruner.family import Family
+from vllm_pruner.family import Family, Videos, cut_frames
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.methods.base import Method
 from vllm_pruner.settings.errors import SettingError
 from vllm_pruner.tower import EncoderImage
 from vllm_pruner.worker.packed_tower import PackedTower
 
-__all__ = ["QWEN_RATE", "qwen_family"]
+__all__ = ["QWEN3_VIDEOS", "QWEN_RATE", "QWEN_VIDEOS", "qwen_family"]
 
 QWEN_RATE = 0.5
 """A token of these models is four patches already, so one ninth is too few: 97 % of Qwen3-VL's
@@ -95,7 +98,47 @@ def check_method(hf_config: Any, method: Method, smaller: str = "max_pixels") ->
         raise SettingError("method", repr(method.name), allowed, why)
 
 
-def qwen_family(name: str) -> Family:
+def video_layout(hf_config: Any, item: Mapping[str, Any], apart: bool = False) -> GridLayout:
+    """Return the layout of a processed video; see `Videos.item_layout`, and `GridLayout.apart`."""
+    seconds = item.get("second_per_grid_ts")
+    grid = item["video_grid_thw"].flatten().tolist()
+    return _of_frames(hf_config, grid, None if seconds is None else float(seconds), apart)
+
+
+def videos(hf_config: Any, video_input: Any, apart: bool = False) -> list[EncoderImage]:
+    """Return the videos of a batch; see `Videos.items`."""
+    grids = video_input["video_grid_thw"].tolist()  # on the CPU already
+    pixels = video_input["pixel_values_videos"].split([math.prod(grid) for grid in grids])
+    seconds = video_input.get("second_per_grid_ts")
+    each_seconds = [None] * len(grids) if seconds is None else [*map(float, seconds)]
+    return [
+        EncoderImage(patches, _of_frames(hf_config, grid, each, apart))
+        for patches, grid, each in zip(pixels, grids, each_seconds, strict=True)
+    ]
+
+
+def _of_frames(
+    hf_config: Any, grid_thw: list[int], seconds: float | None, apart: bool
+) -> GridLayout:
+    """Return the layout of a video whose frames last so many seconds, if that is known."""
+    per_second = getattr(hf_config.vision_config, "tokens_per_second", 1.0)
+    pace = 1.0 if apart else (1.0 if seconds is None else seconds) * per_second
+    return replace(_merged(hf_config, grid_thw), frames=grid_thw[0], pace=pace, apart=apart)
+
+
+QWEN_VIDEOS = Videos(video_layout, videos)
+"""Of the models whose video is one run of tokens."""
+
+QWEN3_VIDEOS = Videos(
+    partial(video_layout, apart=True),
+    partial(videos, apart=True),
+    cut_frames,
+    frame_mark="vision_start_token_id",
+)
+"""Of those whose prompt has the time of each frame in front of it."""
+
+
+def qwen_family(name: str, videos: Videos | None = None) -> Family:
     """Return the family of a Qwen-VL model."""
     return Family(
         name,
@@ -108,4 +151,5 @@ def qwen_family(name: str) -> Family:
         default_rate=QWEN_RATE,
         item_layout=item_layout,
         marks=("vision_start_token_id", "vision_end_token_id"),
+        videos=videos,
     )

@@ -3,7 +3,7 @@
 `joint`: the method sees the patches of all crops as one list. `per_crop`: it sees each crop on its
 own, with a share of the budget in proportion to the crop's patches, not counting padding. If no
 crop has padding, these are the equal shares of the published LLaVA-NeXT experiments. A layout of
-`fixed_shares` is always spent `per_crop`.
+`fixed_shares` is always spent `per_crop`. A video is spent as `frame_budget` says.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from vllm_pruner.layout.crop_layout import CropLayout
+from vllm_pruner.layout.frame_budget import choose_of_video
+from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.layout.newlines import method_budget, with_newlines
 from vllm_pruner.layout.shares import shares
 from vllm_pruner.methods.base import Kept, Method, Need, Options, VisualTokens
@@ -47,6 +49,8 @@ def choose(
     """
     method, options = config.resolved
     keep = config.keep_count(layout.tokens) if keep is None else keep
+    if isinstance(layout, GridLayout) and layout.frames:
+        return choose_of_video(tokens, method, options, layout.frames, keep, run)
     if layout.crops == 1:
         return run(method, tokens, keep, options)
     crops = cast("Crops", layout)

@@ -13,23 +13,33 @@ from importlib.metadata import EntryPoint, entry_points
 
 from vllm_pruner.methods.base import Method, Need
 
-__all__ = ["GROUP", "VIDEO_GROUP", "built_in", "check_installed", "get", "names", "package_of"]
+__all__ = [
+    "GROUP",
+    "VIDEO_GROUP",
+    "built_in",
+    "check_installed",
+    "compares_frames",
+    "get",
+    "names",
+    "package_of",
+]
 
 GROUP = "vtprune.methods"
 """Entry points `name = module:VALUE` of methods for images, each a `Method` of that name."""
 
 VIDEO_GROUP = "vtprune.video_methods"
-"""The same for videos: they compare frames, and an image has one."""
+"""The same for videos: they compare frames, and an image has one. No method is in both."""
 
 _OURS = f"{__name__}."
 
 
-def get(name: str, group: str = GROUP) -> Method:
-    """Return the method called `name`.
+def get(name: str, group: str | None = None) -> Method:
+    """Return the method called `name`, of any group unless one is named.
 
     Raises:
         ValueError: there is none, and the message names those there are; or its package is broken.
     """
+    group = _group_of(name) if group is None else group
     if name not in _installed(group):
         raise ValueError(f"method is {name!r}; allowed: {', '.join(names(group))}")
     return _load(name, group)
@@ -45,9 +55,19 @@ def built_in(group: str = GROUP) -> list[str]:
     return [name for name in names(group) if package_of(name, group) is None]
 
 
-def package_of(name: str, group: str = GROUP) -> str | None:
+def compares_frames(name: str) -> bool:
+    """Return whether an installed method is one for videos, which sees all frames at once."""
+    return _group_of(name) == VIDEO_GROUP
+
+
+def _group_of(name: str) -> str:
+    return VIDEO_GROUP if name in _installed(VIDEO_GROUP) else GROUP
+
+
+def package_of(name: str, group: str | None = None) -> str | None:
     """Return the package that an installed method comes from; None if it is this one, whose tests
     hold its methods to the contract."""
+    group = _group_of(name) if group is None else group
     foreign = [each for each in _installed(group)[name] if not each.module.startswith(_OURS)]
     return _package(foreign[0]) if foreign else None
 
@@ -61,6 +81,8 @@ def check_installed() -> None:
     for group in (GROUP, VIDEO_GROUP):
         for name in names(group):
             _load(name, group)
+    for name in _installed(GROUP).keys() & _installed(VIDEO_GROUP).keys():
+        raise ValueError(f"method {name!r} is one of images and one of videos; allowed: one")
 
 
 @cache

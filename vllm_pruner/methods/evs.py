@@ -7,8 +7,8 @@ NVIDIA's Efficient Video Sampling, after its definition in vLLM 0.32
     keep the K tokens of highest dis, ties to the lower index
 
 vLLM's K is max(tokens of a frame, floor(all * (1 - rate))), so that the first frame is kept whole;
-here K is the caller's. For tensors: `vllm_pruner.select_video`. On images it has no effect, and
-vLLM prunes videos by it itself (`--video-pruning-rate`).
+here K is the caller's. For tensors: `vllm_pruner.select_video`. vLLM prunes videos by it itself too
+(`--video-pruning-rate`).
 
 Deviation: similarities are in fixed point (`vtprune_kernels.cosine_gram`), the same in any batch.
 """

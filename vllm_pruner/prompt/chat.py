@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["USAGE", "rename", "report", "requested", "span_attributes", "take_counts"]
 
 USAGE = "visual_tokens"
-"""The field of `usage`: `{"original": tokens of all images, "kept": of these}`, with
-`"floor": "text"` where images with print kept more than was asked for."""
+"""The field of `usage`: `{"original": tokens of all images and videos, "kept": of these}`, with the
+same of videos in `"video"` if there are any, and `"floor": "text"` where images with print kept
+more than was asked for."""
 
 _IMAGES = ("image_url", "input_image", "image_pil", "image_embeds")
 """Content parts that vLLM counts as images."""
@@ -91,7 +92,7 @@ def _level(part: dict[str, Any]) -> str:
 
 
 def take_counts(request: Any, engine_input: Any) -> None:
-    """Note on the request how many visual tokens its images have and how many are kept."""
+    """Note on the request how many visual tokens it has and how many are kept."""
     if (told := engine_input.get(REPORT)) is not None:
         setattr(request, COUNTS, {key: value for key, value in told.items() if key != "method"})
 
@@ -99,14 +100,17 @@ def take_counts(request: Any, engine_input: Any) -> None:
 def span_attributes(engine_input: Any) -> dict[str, Any]:
     """Return what the OpenTelemetry span of a request says, by name; empty if nothing is pruned.
 
-    The rate is what became of all images of the request together, whatever was asked for.
+    The rate is what became of all images and videos of the request together, whatever was asked
+    for.
     """
     told = engine_input.get(REPORT) if isinstance(engine_input, dict) else None
     if told is None:
         return {}
-    original, kept = told["original"], told["kept"]
+    original, kept, places = told["original"], told["kept"], engine_input["mm_placeholders"]
+    videos = {"vtprune.videos": len(places["video"])} if "video" in told else {}
     return {
-        "vtprune.images": len(engine_input["mm_placeholders"]["image"]),
+        "vtprune.images": len(places.get("image", ())),
+        **videos,
         "vtprune.visual_tokens.original": original,
         "vtprune.visual_tokens.kept": kept,
         "vtprune.method": told["method"],

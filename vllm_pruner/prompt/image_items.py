@@ -1,14 +1,14 @@
-"""What the engine gets of an image: the output of the HF processor, and the image's plan.
+"""What the engine gets of an image or video: the output of the HF processor, and the item's plan.
 
-A mixin for vLLM's multimodal processors. vLLM identifies an image in all its caches by one hash;
-here the HF processor's output is cached by the image alone, and what the engine gets by image and
-plan. So another question, rate or method does not preprocess a known image again.
+A mixin for vLLM's multimodal processors. vLLM identifies an item in all its caches by one hash;
+here the HF processor's output is cached by the item alone, and what the engine gets by item and
+plan. So another question, rate or method does not preprocess a known item again.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from transformers.feature_extraction_utils import BatchFeature
@@ -25,39 +25,44 @@ from vllm_pruner.settings.keys import PLANS
 if TYPE_CHECKING:
     from vllm.model_executor.models.llava import LlavaMultiModalProcessor
     from vllm.multimodal.processing import ProcessorInputs, TimingContext
-    from vllm.multimodal.processing.processor import (
-        ResolvedPromptUpdate,
-    )
+    from vllm.multimodal.processing.processor import ResolvedPromptUpdate
+
+    from vllm_pruner.family import Cut
 
     # Concrete for the checker: super() reaches the model's own processor, not the abstract base.
     _Processor = LlavaMultiModalProcessor
 else:
     _Processor = object
 
-__all__ = ["PlannedItems", "hand_on"]
+__all__ = ["PlannedItems", "Plans", "hand_on"]
 
 
-def hand_on(plans: list[ImagePlan], inputs: ProcessorInputs) -> ProcessorInputs:
-    """Return the inputs with a plan for each image, for `PlannedItems` to take; none changes
-    nothing."""
+Plans = Mapping[str, list[ImagePlan]]
+"""By modality, a plan for each item."""
+
+
+def hand_on(plans: Plans, inputs: ProcessorInputs) -> ProcessorInputs:
+    """Return the inputs with plans for `PlannedItems` to take; a modality without any is left as it
+    is."""
     kwargs = {k: v for k, v in inputs.hf_processor_mm_kwargs.items() if k != PLANS}
     if plans:
         kwargs[PLANS] = plans
-    return dataclasses.replace(inputs, hf_processor_mm_kwargs=kwargs)
+    return replace(inputs, hf_processor_mm_kwargs=kwargs)
 
 
-def _take(inputs: ProcessorInputs) -> tuple[list[ImagePlan], ProcessorInputs]:
+def _take(inputs: ProcessorInputs) -> tuple[Plans, ProcessorInputs]:
     """Return what `hand_on` was given."""
     kwargs = dict(inputs.hf_processor_mm_kwargs)
-    plans: Any = kwargs.pop(PLANS, [])
-    return plans, dataclasses.replace(inputs, hf_processor_mm_kwargs=kwargs)
+    plans: Any = kwargs.pop(PLANS, {})
+    return plans, replace(inputs, hf_processor_mm_kwargs=kwargs)
 
 
 class PlannedItems(_Processor):
     """Mixin for a `BaseMultiModalProcessor` that knows what to do with the plans of `hand_on`.
 
-    Change: images with plans are processed and cached as if they had none; then their placeholders
-    are cut to the kept count, and the plans go to the model as fields.
+    Change: items with plans are processed and cached as if they had none; then their placeholders
+    are cut to the kept count, and the plans go to the model as fields. A plan that does not say yet
+    how many are kept is told.
     """
 
     info: Any
@@ -65,44 +70,65 @@ class PlannedItems(_Processor):
     def _cached_apply_hf_processor(
         self, inputs: ProcessorInputs, timing_ctx: TimingContext
     ) -> MultiModalProcessingResult:
-        plans, bare = _take(inputs)
-        stock = super()._cached_apply_hf_processor(bare, timing_ctx)
-        if not plans:
-            return stock
+        planned, bare = _take(inputs)
+        result = super()._cached_apply_hf_processor(bare, timing_ctx)
+        for modality, plans in planned.items():
+            result = self._with_plans(result, modality, plans)
+        return result
+
+    def _with_plans(
+        self, stock: MultiModalProcessingResult, modality: str, plans: list[ImagePlan]
+    ) -> MultiModalProcessingResult:
+        """Return a result in which the items of a modality have plans."""
+        plans = [
+            plan if plan.keep else replace(plan, keep=plan.config.keep_count(_tokens(updates[0])))
+            for plan, updates in zip(plans, stock.prompt_updates[modality], strict=True)
+        ]
         items = [
             MultiModalKwargsItem({**item, **fields})
             for item, fields in zip(
-                stock.kwargs.require_data()["image"], _as_items(plans), strict=True
+                stock.kwargs.require_data()[modality], _as_items(modality, plans), strict=True
             )
         ]
+        cut = self.info.cut_of(modality)
         updates = [
-            [self._cut(update, plan) for update in updates_of_image]
-            for updates_of_image, plan in zip(stock.prompt_updates["image"], plans, strict=True)
+            [_short(update, plan, cut) for update in updates_of_item]
+            for updates_of_item, plan in zip(stock.prompt_updates[modality], plans, strict=True)
         ]
         return MultiModalProcessingResult(
             stock.prompt_ids,
-            MultiModalKwargsItems({**stock.kwargs, "image": items}),
-            {**stock.hashes, "image": [plan.identity for plan in plans]},
-            {**stock.prompt_updates, "image": updates},
+            MultiModalKwargsItems({**stock.kwargs, modality: items}),
+            {**stock.hashes, modality: [plan.identity for plan in plans]},
+            {**stock.prompt_updates, modality: updates},
         )
 
-    def _cut(self, update: ResolvedPromptUpdate, plan: ImagePlan) -> ResolvedPromptUpdate:
-        """Return an update with as many placeholders as the model will return embeddings."""
-        content = update.content
-        is_embed = [True] * len(content.full)
-        if content.is_embed is not None:
-            is_embed = content.is_embed(content.full).tolist()
-        kept = plan.config.keep_count(sum(is_embed))
-        short = self.info.family.cut(content.full, is_embed, kept)
-        return dataclasses.replace(update, content=dataclasses.replace(content, full=short))
+
+def _short(update: ResolvedPromptUpdate, plan: ImagePlan, cut: Cut) -> ResolvedPromptUpdate:
+    """Return an update with as many placeholders as the model will return embeddings."""
+    content, is_embed = update.content, _is_embed(update)
+    short = cut(content.full, is_embed, plan.config.keep_count(sum(is_embed)))
+    return replace(update, content=replace(content, full=short))
 
 
-def _as_items(plans: list[ImagePlan]) -> Sequence[MultiModalKwargsItem]:
+def _is_embed(update: ResolvedPromptUpdate) -> list[bool]:
+    """Return which tokens of an item rows of the encoder take the place of."""
+    content = update.content
+    if content.is_embed is None:
+        return [True] * len(content.full)
+    places: list[bool] = content.is_embed(content.full).tolist()
+    return places
+
+
+def _tokens(update: ResolvedPromptUpdate) -> int:
+    return sum(_is_embed(update))
+
+
+def _as_items(modality: str, plans: list[ImagePlan]) -> Sequence[MultiModalKwargsItem]:
     """Return the fields of each plan as vLLM carries them to the model."""
     rows = [plan.fields() for plan in plans]
     columns = {name: [row[name] for row in rows] for name in FIELDS}
-    config = MultiModalFieldConfig.batched("image", keep_on_cpu=True)
+    config = MultiModalFieldConfig.batched(modality, keep_on_cpu=True)
     items: MultiModalKwargsItems[MultiModalKwargsItem] = MultiModalKwargsItems.from_hf_inputs(
         BatchFeature(columns), dict.fromkeys(FIELDS, config)
     )
-    return items["image"]
+    return items[modality]

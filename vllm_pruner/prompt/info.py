@@ -8,11 +8,11 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from vllm_pruner import compat
+from vllm_pruner import compat, methods
 from vllm_pruner.prompt import encoder_only
 from vllm_pruner.prompt.names import fresh
 from vllm_pruner.settings.config import PruneConfig
-from vllm_pruner.settings.errors import ConfigError
+from vllm_pruner.settings.errors import ConfigError, SettingError
 from vllm_pruner.settings.keys import KEY, settings_in
 from vllm_pruner.settings.server import ServerConfig
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from vllm.multimodal.parse import ImageSize
     from vllm.multimodal.processing import BaseProcessingInfo, InputProcessingContext
 
-    from vllm_pruner.family import Family
+    from vllm_pruner.family import Cut, Family
+    from vllm_pruner.layout.layout import Layout
 
     _Info = BaseProcessingInfo
 else:
@@ -64,6 +65,11 @@ class PrunedInfo(_Info):
             return self.get_max_image_tokens()
         return self.family.layout(self, size.height, size.width, mm_kwargs).tokens
 
+    def video_layout(self, item: Mapping[str, Any]) -> Layout:
+        """Return the layout of a processed video that may be pruned, given its fields."""
+        assert self.family.videos is not None, "its settings were refused"
+        return self.family.videos.item_layout(self.get_hf_config(), item)
+
     def separators(self, size: ImageSize, mm_kwargs: Mapping[str, object]) -> int:
         """Return the rows of the model's own in an image, pruned; see `Family.separators`."""
         if self.family.separators is None:
@@ -74,16 +80,34 @@ class PrunedInfo(_Info):
         """Return the pixels of one processed image as the tower gets them; see `Family.seen`."""
         return self.family.seen(self.get_hf_config(), item)
 
+    def cut_of(self, modality: str) -> Cut:
+        """Return how the placeholders of an image or a video are cut."""
+        videos = self.family.videos
+        return self.family.cut if modality == "image" or videos is None else videos.cut
+
     @property
     def image_token(self) -> int:
         """The id of the token that stands for an image in a prompt."""
         return int(self.get_hf_config().image_token_id)
 
     @property
-    def image_marks(self) -> frozenset[int]:
-        """The ids of the tokens that the chat template puts around an image."""
+    def video_token(self) -> int | None:
+        """The id of the token that stands for a video in a prompt; None if none is pruned."""
+        videos = self.family.videos
+        return None if videos is None else int(getattr(self.get_hf_config(), videos.token))
+
+    @property
+    def item_tokens(self) -> frozenset[int]:
+        """The ids of both."""
+        tokens = (self.image_token, self.video_token)
+        return frozenset(token for token in tokens if token is not None)
+
+    @property
+    def marks(self) -> frozenset[int]:
+        """The ids of the tokens that stand for an image or video, or that the chat template puts
+        around one."""
         hf_config = self.get_hf_config()
-        return frozenset(getattr(hf_config, name) for name in self.family.marks)
+        return self.item_tokens | {getattr(hf_config, name) for name in self.family.marks}
 
     @cached_property
     def video_marks(self) -> Mapping[int, str]:
@@ -107,6 +131,24 @@ class PrunedInfo(_Info):
         if encoder_only.lacks_language_model(self.ctx.model_config):
             return encoder_only.fault(config)
         return None
+
+    def video_fault(self, config: PruneConfig) -> ConfigError | None:
+        """Return what is wrong with the settings of a video for this model, or None."""
+        if config.off:
+            return None
+        if self.family.videos is None:
+            return ConfigError(
+                f"the message has a video, but those of {self.family.name} cannot be pruned; "
+                "allowed: video_rate 0, which leaves videos whole"
+            )
+        if self.family.videos.frame_mark and methods.compares_frames(config.method):
+            why = (
+                ", which gives frames shares of their own, but the prompt of this model has the "
+                "time of each frame in front of its tokens"
+            )
+            allowed = ", ".join(methods.names())
+            return SettingError("video_method", repr(config.method), allowed, why)
+        return self.fault(config)
 
     def get_mm_max_tokens_per_item(
         self, seq_len: int, mm_counts: Mapping[str, int]

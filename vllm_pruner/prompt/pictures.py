@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
+from vllm.multimodal.parse import DictEmbeddingItems, ImageEmbeddingItems
 
 from vllm_pruner.picture import UNSEEN, Picture, measure
+
+if TYPE_CHECKING:
+    from vllm_pruner.prompt.names import Known
 
 __all__ = ["Pictures"]
 
@@ -38,6 +43,22 @@ class Pictures:
                 self._seen.popitem(last=False)
         self._seen.move_to_end(identity)
         return found
+
+    def of_items(
+        self, images: Any, known: Sequence[Known] | None, identities: Callable[[], list[str]]
+    ) -> list[Picture]:
+        """Return what each image of a prompt shows.
+
+        Args:
+            images: vLLM's items.
+            known: of images that have names, what these stand for.
+            identities: of the images, once they are asked for.
+        """
+        if known is not None:
+            return [each.picture for each in known]
+        if isinstance(images, DictEmbeddingItems | ImageEmbeddingItems):
+            return [UNSEEN] * len(images)
+        return [self.of(identity, images.get(place)) for place, identity in enumerate(identities())]
 
 
 def _as_image(image: Any) -> Image.Image:

@@ -2,46 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from vllm_pruner.layout.grid_layout import GridLayout
+from vllm_pruner.layout.positions import MOST
 from vllm_pruner.prompt.refusal import refusal
-from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.keys import KEY
 
 if TYPE_CHECKING:
     from vllm.inputs import MultiModalInput
 
-__all__ = ["check_counts", "check_length", "check_neighbours", "check_video_marks"]
+    from vllm_pruner.layout.layout import Layout
+    from vllm_pruner.prompt.asked import Asked
+
+__all__ = [
+    "check_counts",
+    "check_length",
+    "check_neighbours",
+    "check_reach",
+    "check_video_marks",
+]
 
 
-def check_counts(
-    configs: Sequence[PruneConfig],
-    tokens: Sequence[int | None],
-    separators: Sequence[int],
-    output: MultiModalInput,
-) -> None:
+def check_counts(asked: Asked, separators: Sequence[int]) -> None:
     """Compare the prompt's placeholders with the counts that the model will select by.
 
     Args:
-        configs: the settings of each image.
-        tokens: of each, unpruned; None if nothing says it.
+        asked: the images or videos, `kept` being their placeholders.
         separators: placeholders of each beside the kept ones; see `Family.separators`.
-        output: the prompt.
 
     Raises:
         RuntimeError: they differ, so this vLLM makes prompts in another way.
     """
-    for config, original, more, place in zip(
-        configs, tokens, separators, output["mm_placeholders"]["image"], strict=True
+    for config, original, more, placed in zip(
+        asked.configs, asked.tokens, separators, asked.kept, strict=True
     ):
         if original is None:
             continue
         kept = config.keep_count(original) + more
-        if place.get_num_embeds() != kept:
+        if placed != kept:
             raise RuntimeError(
-                f"vtprune: vLLM placed {place.get_num_embeds()} visual tokens of an image in the "
+                f"vtprune: vLLM placed {placed} visual tokens of one {asked.modality} in the "
                 f"prompt; allowed: the {kept} that are kept"
+            )
+
+
+def check_reach(layouts: Sequence[Layout], kept: Sequence[int]) -> None:
+    """Refuse videos so long that their rows could not say where they stand.
+
+    Args:
+        layouts: of each video.
+        kept: tokens of each.
+
+    Raises:
+        VLLMValidationError: a 400 for the client.
+    """
+    for layout, count in zip(layouts, kept, strict=True):
+        end = layout.frames * layout.pace if isinstance(layout, GridLayout) else 0
+        if max(count, end) > MOST:
+            raise refusal(
+                f"{KEY}: a video keeps {count} tokens and lasts {end:.0f} positions; allowed: "
+                f"{MOST} of each, or {KEY} video_rate 0",
+                parameter="messages",
             )
 
 
@@ -51,7 +74,7 @@ def check_length(output: MultiModalInput, kept: int, most: int) -> None:
 
     Args:
         output: the prompt.
-        kept: visual tokens of its images.
+        kept: visual tokens of its images, of which alone it has some.
         most: tokens of prompt and answer at most.
 
     Raises:
@@ -66,9 +89,9 @@ def check_length(output: MultiModalInput, kept: int, most: int) -> None:
         )
 
 
-def check_neighbours(output: MultiModalInput, image_token: int) -> None:
-    """Refuse images without text between and behind them, as no chat template makes them; a token
-    that stands for an image is no text.
+def check_neighbours(output: MultiModalInput, item_tokens: Container[int]) -> None:
+    """Refuse images and videos without text between and behind them, as no chat template makes
+    them; a token that stands for one is no text.
 
     Where positions have several dimensions, those of a pruned image count from the text before it,
     and those of the answer from the text behind it.
@@ -85,10 +108,10 @@ def check_neighbours(output: MultiModalInput, image_token: int) -> None:
     starts, ends = map(set, zip(*spans, strict=True))
     around = {prompt[end] for end in ends - {len(prompt)}}
     around |= {prompt[start - 1] for start in starts - {0}}
-    if len(prompt) in ends or starts & ends or image_token in around:
+    if len(prompt) in ends or starts & ends or any(token in item_tokens for token in around):
         raise refusal(
-            f"{KEY}: prompt has an image with no token between it and the next one, real or "
-            f"spelled, or at its end; allowed: the model's own chat template, or {KEY} rate 0",
+            f"{KEY}: prompt has an image or video with no token between it and the next one, real "
+            f"or spelled, or at its end; allowed: the model's own chat template, or {KEY} rate 0",
             parameter="prompt",
         )
 

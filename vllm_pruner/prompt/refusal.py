@@ -3,14 +3,18 @@ of another package that does not do what it has to."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from vllm import exceptions
 from vllm.exceptions import VLLMValidationError
 
+from vllm_pruner.methods.faults import MethodFault
 from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.settings.keys import KEY
 from vllm_pruner.telemetry import metrics
 
-__all__ = ["failure", "refusal", "settings_refusal"]
+__all__ = ["answered", "failure", "refusal", "settings_refusal"]
 
 
 def refusal(sentence: str, parameter: str = KEY) -> VLLMValidationError:
@@ -36,6 +40,22 @@ def failure(method: str, sentence: str) -> Exception:
     metrics.METHOD_FAULTS.add(method=method)
     kind: type[Exception] = getattr(exceptions, "GenerationError", RuntimeError)
     return kind(f"{KEY}: {sentence}")
+
+
+@contextmanager
+def answered() -> Iterator[None]:
+    """Turn what is wrong with settings in the block into what its request gets.
+
+    Raises:
+        VLLMValidationError: a 400 for the client.
+        GenerationError: a 500, for a method of another package that cannot do what it has to.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        raise settings_refusal(error) from None
+    except MethodFault as error:
+        raise failure(error.method, str(error)) from error
 
 
 def settings_refusal(error: ConfigError) -> VLLMValidationError:

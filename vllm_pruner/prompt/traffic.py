@@ -4,41 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vllm_pruner.plan import ImagePlan
+from vllm_pruner.prompt.asked import VIDEO, Asked
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.telemetry import metrics
 from vllm_pruner.telemetry.ledger import Ledger
 
-__all__ = ["count_images"]
+__all__ = ["count_items"]
 
 _UNPRUNED = "none"
 _ledger = Ledger()
 
 
-def count_images(
-    configs: Sequence[PruneConfig],
-    tokens: Sequence[int | None],
-    kept: Sequence[int],
-    plans: Sequence[ImagePlan],
-) -> None:
-    """Count a prompt, its images and their tokens.
-
-    Args:
-        configs: the settings of each image.
-        tokens: the visual tokens of each image, unpruned. An image whose number is not known enters
-            neither token count, so that their ratio is right.
-        kept: how many of them are in the prompt.
-        plans: the plan of each image; none if nothing is pruned.
-    """
-    methods = [_UNPRUNED if config.off else config.method for config in configs]
-    for method in set(methods):
+def count_items(asked: Sequence[Asked]) -> None:
+    """Count a prompt, its images and videos, and their tokens. An image whose number of tokens is
+    not known enters neither token count, so that their ratio is right."""
+    for method in {_method(config) for each in asked for config in each.configs}:
         metrics.REQUESTS.add(method=method)
-    for method, original, left in zip(methods, tokens, kept, strict=True):
-        metrics.IMAGES.add(method=method)
-        if original is not None:
-            metrics.ORIGINAL.add(original, method=method)
-            metrics.KEPT.add(left, method=method)
-    for plan in plans:
-        if plan.config.resolved[0].needs_text and not plan.text and not plan.config.off:
-            metrics.NO_TEXT.add()
+    for each in asked:
+        items = metrics.VIDEOS if each.modality == VIDEO else metrics.IMAGES
+        for config, original, left in zip(each.configs, each.tokens, each.kept, strict=True):
+            items.add(method=_method(config))
+            if original is not None:
+                metrics.ORIGINAL.add(original, method=_method(config))
+                metrics.KEPT.add(left, method=_method(config))
+        for plan in each.plans:
+            if plan.config.resolved[0].needs_text and not plan.text and not plan.config.off:
+                metrics.NO_TEXT.add()
     _ledger.note_request()
+
+
+def _method(config: PruneConfig) -> str:
+    return _UNPRUNED if config.off else config.method

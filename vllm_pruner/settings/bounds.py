@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vllm_pruner import methods
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.errors import SettingError
 from vllm_pruner.settings.limits import MOST_PIXELS, Limits
 
-__all__ = ["clamp", "fault", "fault_on", "method_fault", "request_fault", "size_fault"]
+__all__ = [
+    "clamp",
+    "count_fault",
+    "fault",
+    "fault_on",
+    "method_fault",
+    "request_fault",
+    "size_fault",
+    "video_method_fault",
+    "video_rate_fault",
+]
 
 
 def clamp(limits: Limits, rate: float) -> float:
@@ -24,12 +35,30 @@ def method_fault(limits: Limits, name: str) -> SettingError | None:
     return None
 
 
+def video_method_fault(limits: Limits, name: str) -> SettingError | None:
+    """Return what is wrong with a request's method for videos, or None."""
+    allowed = [*methods.built_in(methods.VIDEO_GROUP), *(limits.methods or methods.names())]
+    if name not in allowed:
+        return _error("video_method", repr(name), ", ".join(allowed))
+    return None
+
+
+def video_rate_fault(limits: Limits, config: PruneConfig) -> SettingError | None:
+    """Return what is wrong with the rate of videos, or None."""
+    rate = config.video_rate
+    if rate is not None and clamp(limits, rate) != rate:
+        return _error("video_rate", f"{rate:g}", _rates(limits))
+    return None
+
+
 def fault(limits: Limits, config: PruneConfig) -> SettingError | None:
     """Return what is wrong with settings whatever the image, or None."""
     if found := method_fault(limits, config.method):
         return found
     if config.rate is not None and clamp(limits, config.rate) != config.rate:
         return _error("rate", f"{config.rate:g}", _rates(limits))
+    if found := video_rate_fault(limits, config):
+        return found
     if config.tokens is not None and config.tokens < limits.min_tokens:
         return _error("tokens", str(config.tokens), f"{limits.min_tokens} or more")
     return None
@@ -41,13 +70,25 @@ def fault_on(limits: Limits, config: PruneConfig, tokens: int) -> SettingError |
         return found
     if config.request_tokens is not None:
         return None  # `request_fault` looks at all images together
+    return count_fault(limits, config, tokens, "an image")
+
+
+def count_fault(limits: Limits, config: PruneConfig, tokens: int, what: str) -> SettingError | None:
+    """Return what is wrong with how much settings keep, or None.
+
+    Args:
+        limits: the operator's.
+        config: the settings.
+        tokens: of the image or video, unpruned.
+        what: it is.
+    """
     keep = config.keep_count(tokens)
     if keep < min(limits.min_tokens, tokens):
-        why = f", which keeps {keep} of an image's {tokens} tokens"
+        why = f", which keeps {keep} of {what}'s {tokens} tokens"
         return _error("rate", f"{config.rate:g}", f"{limits.min_tokens} or more", why)
     removed = 1 - keep / tokens
     if config.tokens is not None and clamp(limits, removed) != removed:
-        why = f", which removes {removed:.4f} of an image's {tokens}"
+        why = f", which removes {removed:.4f} of {what}'s {tokens}"
         return _error("tokens", str(config.tokens), _rates(limits), why)
     return None
 

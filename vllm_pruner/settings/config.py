@@ -1,4 +1,4 @@
-"""The settings of one pruned image: validated once, at the edge, and immutable afterwards.
+"""The settings of one pruned image or video: validated once, at the edge, and immutable afterwards.
 
 The command line, `LLM(mm_processor_kwargs={"vtprune": {...}})` and a request all end in the same
 `PruneConfig`. It travels through vLLM inside `mm_processor_kwargs`, so every process sees it, and
@@ -18,7 +18,7 @@ from vllm_pruner.methods import foreign
 from vllm_pruner.methods.base import Method, Options
 from vllm_pruner.methods.budget import Budget
 from vllm_pruner.settings.errors import ConfigError, SettingError, shown
-from vllm_pruner.settings.limits import MethodName, Rate
+from vllm_pruner.settings.limits import MethodName, Rate, VideoMethodName
 from vllm_pruner.settings.validation import check_method_name, parse_options, validate
 
 __all__ = ["BUDGETS", "DEFAULT_RATE", "PruneConfig", "names_budget"]
@@ -78,6 +78,14 @@ class PruneConfig(BaseModel):
     in the picture; `compact`: tokens and text stand as if the picture were as small as what is kept
     of it. The same for a model that numbers tokens one by one."""
 
+    video_method: VideoMethodName | None = None
+    """How the tokens of videos are chosen: `evs` and `vidcom2` compare frames; a method of images
+    looks at each frame, all with equal shares. Default: the method of images."""
+
+    video_rate: Rate | None = None
+    """Fraction of each video's visual tokens removed, over all of its frames; 0 leaves videos
+    whole. Default: what holds for images."""
+
     @model_validator(mode="before")
     @classmethod
     def _one_budget(cls, data: Any) -> Any:
@@ -93,7 +101,10 @@ class PruneConfig(BaseModel):
 
     @model_validator(mode="after")
     def _known_method(self) -> PruneConfig:
-        check_method_name(self.method)
+        if not methods.compares_frames(self.method):  # as only `of_video` has it
+            check_method_name(self.method)
+        if self.video_method is not None:
+            check_method_name(self.video_method, "video_method", videos=True)
         parse_options(methods.get(self.method), self.options)
         return self
 
@@ -104,7 +115,22 @@ class PruneConfig(BaseModel):
         Raises:
             ConfigError: the first fault.
         """
-        return validate(cls, data)
+        config = validate(cls, data)
+        check_method_name(config.method)
+        return config
+
+    def of_image(self) -> PruneConfig:
+        """Return what is done to an image, without what is for videos."""
+        return self.model_copy(update={"video_method": None, "video_rate": None})
+
+    def of_video(self) -> PruneConfig:
+        """Return what is done to a video: its method and rate in the place of those of images."""
+        changes: dict[str, Any] = {"floor": "off"}
+        if self.video_rate is not None:
+            changes |= dict.fromkeys(BUDGETS) | {"rate": self.video_rate}
+        if self.video_method not in (None, self.method):
+            changes |= {"method": self.video_method, "options": {}}
+        return self.of_image().model_copy(update=changes)
 
     @property
     def off(self) -> bool:

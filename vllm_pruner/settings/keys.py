@@ -26,7 +26,7 @@ DUMMY = f"{KEY}_dummy"
 """In the processor's kwargs: that vLLM made the images up for its memory profile."""
 
 PLANS = f"{KEY}_plans"
-"""In the processor's kwargs: a `list[ImagePlan]`, between two mixins of one processor."""
+"""In the processor's kwargs: a `list[ImagePlan]` by modality, between two mixins of a processor."""
 
 PLAN_SETTINGS = f"{KEY}_settings"
 """A field of an image on its way to the model: the canonical text of a `PruneConfig` as bytes."""
@@ -41,8 +41,7 @@ PLAN_KEEP = f"{KEY}_keep"
 """A field of an image on its way to the model: how many placeholders it has, 0 if not known."""
 
 REPORT = f"{KEY}_report"
-"""In the engine's input: `{"original": visual tokens, "kept": of these, "method": names}`, and
-`"floor": "text"` where it raised what an image keeps; for usage and span."""
+"""In the engine's input, for usage and span: what `prompt.asked.report` returns."""
 
 COUNTS = f"{KEY}_counts"
 """On a request object: what its usage says, between its prompt and its answer."""

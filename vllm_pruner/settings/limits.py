@@ -10,7 +10,7 @@ from vllm_pruner import methods
 from vllm_pruner.settings.errors import SettingError
 from vllm_pruner.settings.validation import check_method_name
 
-__all__ = ["MOST_PIXELS", "Limits", "MethodName", "Rate"]
+__all__ = ["MOST_PIXELS", "Limits", "MethodName", "Rate", "VideoMethodName"]
 
 Rate = Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)]
 """Fraction of an image's visual tokens removed."""
@@ -19,6 +19,16 @@ MethodName = Annotated[
     str, Field(json_schema_extra=lambda schema: schema.update(enum=list(methods.names())))
 ]
 """The name of an installed method for images, as `check_method_name` checks."""
+
+VideoMethodName = Annotated[
+    str,
+    Field(
+        json_schema_extra=lambda schema: schema.update(
+            enum=[*methods.names(methods.VIDEO_GROUP), *methods.names()]
+        )
+    ),
+]
+"""The name of an installed method for videos or images."""
 
 MOST_PIXELS = 178_956_970
 """What Pillow opens and vLLM decodes at most."""

@@ -12,7 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from vllm_pruner.picture import UNSEEN, Picture
-from vllm_pruner.settings.bounds import clamp, fault, fault_on, method_fault, request_fault
+from vllm_pruner.settings.bounds import (
+    clamp,
+    count_fault,
+    fault,
+    fault_on,
+    method_fault,
+    request_fault,
+    video_method_fault,
+)
 from vllm_pruner.settings.config import BUDGETS, PruneConfig, names_budget
 from vllm_pruner.settings.detail import AUTO, LEVELS, TIMES
 from vllm_pruner.settings.errors import ConfigError, SettingError
@@ -20,7 +28,16 @@ from vllm_pruner.settings.floor import floored
 from vllm_pruner.settings.request_budget import divided, weight
 from vllm_pruner.settings.server import ServerConfig
 
-__all__ = ["DETAIL", "ModelInfo", "check", "image_configs", "override", "resolve"]
+__all__ = [
+    "DETAIL",
+    "ModelInfo",
+    "check",
+    "check_video",
+    "image_configs",
+    "override",
+    "resolve",
+    "resolve_videos",
+]
 
 DETAIL = "detail"
 
@@ -37,6 +54,10 @@ class ModelInfo(Protocol):
 
     def fault(self, config: PruneConfig) -> ConfigError | None:
         """Return what is wrong with settings for this model, or None."""
+        ...
+
+    def video_fault(self, config: PruneConfig) -> ConfigError | None:
+        """Return what is wrong with the settings of a video for this model, or None."""
         ...
 
 
@@ -68,6 +89,50 @@ def resolve(
         if known is not None:
             config.check_counts(known)
     return configs
+
+
+def resolve_videos(model: ModelInfo, requested: object, is_dummy: bool = False) -> PruneConfig:
+    """Return the settings of every video of a request to a model.
+
+    Args:
+        model: that is asked.
+        requested: the request's settings, None if it has none.
+        is_dummy: whether vLLM made the videos up, for which a model that cannot prune them has
+            settings that leave them whole.
+
+    Raises:
+        ConfigError: the first fault of the request.
+    """
+    if is_dummy and model.video_fault(check(model.prune_config, None).of_video()):
+        return PruneConfig(rate=0.0)
+    config = check(model.prune_config, _without_detail(requested)).of_video()
+    if config.request_tokens is not None:
+        why = ", which the images of a message share, but it has a video"
+        raise SettingError(
+            "request_tokens", str(config.request_tokens), "video_rate beside it", why
+        )
+    if found := model.video_fault(config):
+        raise found
+    return config
+
+
+def check_video(server: ServerConfig, requested: object, config: PruneConfig, tokens: int) -> None:
+    """Hold what is kept of a video against the operator's limits, as far as a request asks for it.
+
+    Args:
+        server: the operator's settings.
+        requested: the request's, None if it has none.
+        config: what follows for a video.
+        tokens: visual tokens of the video, unpruned.
+
+    Raises:
+        ConfigError: too few are kept.
+        MethodFault: the method, of another package, names counts that cannot be.
+    """
+    config.check_counts(tokens)
+    found = count_fault(server.limits, config, tokens, "a video")
+    if found and _without_detail(requested):
+        raise found
 
 
 def override(config: PruneConfig, requested: object) -> PruneConfig:
@@ -106,6 +171,10 @@ def check(server: ServerConfig, requested: object) -> PruneConfig:
     # First, or an unknown name would be answered with all that is installed.
     if isinstance(name, str) and (found := method_fault(server.limits, name)):
         raise found
+    name = requested.get("video_method") if isinstance(requested, Mapping) else None
+    is_new = isinstance(name, str) and name != server.video_method
+    if is_new and (found := video_method_fault(server.limits, str(name))):
+        raise found
     config = override(server.images, requested)
     if requested and (found := fault(server.limits, config)):
         raise found
@@ -132,7 +201,7 @@ def image_configs(
         ConfigError: the first fault.
     """
     asked, levels = _split(requested, len(tokens))
-    config = check(server, asked)
+    config = check(server, asked).of_image()
     if config.tokens is not None and config.tokens > most:
         raise SettingError("tokens", str(config.tokens), f"1 to {most}")
     if asked:
@@ -184,7 +253,13 @@ def _split(requested: object, images: int) -> tuple[Any, list[str]]:
         raise SettingError(DETAIL, repr(levels), f"a list of {', '.join(LEVELS)}")
     if len(levels) != images:
         raise ConfigError(f"detail has {len(levels)} entries; allowed: one for each of {images}")
-    return {key: value for key, value in requested.items() if key != DETAIL}, levels
+    return _without_detail(requested), levels
+
+
+def _without_detail(requested: object) -> Any:
+    if not isinstance(requested, Mapping):
+        return requested
+    return {key: value for key, value in requested.items() if key != DETAIL}
 
 
 def _at_level(server: ServerConfig, level: str, config: PruneConfig, tokens: int) -> PruneConfig:

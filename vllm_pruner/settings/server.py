@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from vllm_pruner import methods
-from vllm_pruner.settings.bounds import fault, method_fault
+from vllm_pruner.settings.bounds import fault, method_fault, video_rate_fault
 from vllm_pruner.settings.config import PruneConfig, names_budget
 from vllm_pruner.settings.detail import DetailRates
 from vllm_pruner.settings.limits import Limits
@@ -61,6 +61,7 @@ class ServerConfig(PruneConfig):
         """
         config = handler(data)
         check = fault(config.limits, config) if names_budget(data) else None
+        check = check or video_rate_fault(config.limits, config)
         if found := check or method_fault(config.limits, config.method):
             raise found
         return config

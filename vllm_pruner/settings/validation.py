@@ -47,24 +47,27 @@ def parse_options(method: Method, options: Mapping[str, object]) -> Options:
     except ConfigError:
         raise
     except Exception as error:
-        if method.name not in methods.names() or methods.package_of(method.name) is None:
+        names = methods.names() + methods.names(methods.VIDEO_GROUP)
+        if method.name not in names or methods.package_of(method.name) is None:
             raise
         raised = f"raised {type(error).__name__}: {error} in its options"
         raise foreign.fault(method.name, raised) from error
 
 
-def check_method_name(name: str, key: str = "method") -> None:
+def check_method_name(name: str, key: str = "method", videos: bool = False) -> None:
     """Refuse a name that no installed method for images has.
 
     Args:
         name: of a method.
         key: where it was said, for the error.
+        videos: whether one for videos may have it too.
 
     Raises:
         SettingError: with the names that there are.
     """
-    if name not in methods.names():
-        raise SettingError(key, repr(name), ", ".join(methods.names()))
+    names = methods.names() + (methods.names(methods.VIDEO_GROUP) if videos else [])
+    if name not in names:
+        raise SettingError(key, repr(name), ", ".join(names))
 
 
 def _fault(found: ErrorDetails, model: type[BaseModel], prefix: str) -> ConfigError:

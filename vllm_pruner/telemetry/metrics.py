@@ -91,12 +91,19 @@ class Metric:
 
 
 _BY_METHOD = ("method",)
-REQUESTS = Metric("vtprune_requests", "Prompts with images, by method; none: unpruned", _BY_METHOD)
-IMAGES = Metric("vtprune_images", "Images in prompts, by method; none: unpruned", _BY_METHOD)
-ORIGINAL = Metric(
-    "vtprune_visual_tokens_original", "Visual tokens of images before pruning", _BY_METHOD
+REQUESTS = Metric(
+    "vtprune_requests", "Prompts with images or videos, by method; none: unpruned", _BY_METHOD
 )
-KEPT = Metric("vtprune_visual_tokens_kept", "Visual tokens of images after pruning", _BY_METHOD)
+IMAGES = Metric("vtprune_images", "Images in prompts, by method; none: unpruned", _BY_METHOD)
+VIDEOS = Metric("vtprune_videos", "Videos in prompts, by method; none: unpruned", _BY_METHOD)
+ORIGINAL = Metric(
+    "vtprune_visual_tokens_original",
+    "Visual tokens of images and videos before pruning",
+    _BY_METHOD,
+)
+KEPT = Metric(
+    "vtprune_visual_tokens_kept", "Visual tokens of images and videos after pruning", _BY_METHOD
+)
 NO_TEXT = Metric("vtprune_no_text", "Images for a method that reads the text, without any")
 REFUSALS = Metric("vtprune_refusals", "Requests answered 4xx because of their pruning settings")
 METHOD_FAULTS = Metric(

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
         def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None: ...
         def _parse_and_validate_image_input(self, **kwargs: object) -> Any: ...
+        def _parse_and_validate_video_input(self, **kwargs: object) -> Any: ...
         def embed_multimodal(self, **kwargs: object) -> Any: ...
         def load_weights(self, weights: Any) -> set[str]: ...
 
@@ -57,6 +58,9 @@ else:
 __all__ = ["PrunedModel"]
 
 logger = logging.getLogger("vllm.vtprune")
+
+_VIDEO_PIXELS = "pixel_values_videos"
+"""The field of a video that every model has."""
 
 
 class PrunedModel(_Model):
@@ -114,7 +118,10 @@ class PrunedModel(_Model):
         return super().embed_multimodal(**kwargs)
 
     def _images(self, kwargs: dict[str, object]) -> list[EncoderImage]:
-        """Return the images of a batch; none of a video's."""
+        """Return the images or the videos of a batch; none of videos that are not pruned."""
+        videos = self.family.videos
+        if videos is not None and _VIDEO_PIXELS in kwargs:
+            return videos.items(self.config, self._parse_and_validate_video_input(**kwargs))
         image_input = self._parse_and_validate_image_input(**kwargs)
         return [] if image_input is None else self.family.images(self.config, image_input)
 
@@ -122,8 +129,8 @@ class PrunedModel(_Model):
         """Return what the decoder gets of each image: `[keep, width of the decoder]`.
 
         Args:
-            plans: one for each image.
-            kwargs: the images, as vLLM's `embed_multimodal` takes them.
+            plans: one for each image or video.
+            kwargs: these, as vLLM's `embed_multimodal` takes them, all of one kind.
         """
         self._selector.count(all(plan.image != ImagePlan.ANONYMOUS for plan in plans))
         images = self._images(kwargs)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vllm_pruner import compat
+from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.methods.base import TOWER, Need
 from vllm_pruner.tower import FEATURES, Columns
 from vllm_pruner.worker.columns import columns_of
@@ -93,12 +94,14 @@ class PackedTower:
 
     def _grid(self, image: EncoderImage) -> list[int]:
         """Return frames, and rows and columns of patches."""
-        grid = image.layout.whole_grid
-        assert grid is not None
-        return [1, *(side * self._merge for side in grid)]
+        layout = image.layout
+        assert isinstance(layout, GridLayout)
+        sides = (layout.rows, layout.columns)
+        return [max(1, layout.frames), *(side * self._merge for side in sides)]
 
     def _pack(self, grids: list[list[int]], metadata: dict[str, Any]) -> Packing:
-        sizes = [rows * columns for _, rows, columns in grids]
+        # Patches of a video attend within their frame.
+        sizes = [rows * columns for frames, rows, columns in grids for _ in range(frames)]
         order = metadata.get("window_index")
         if order is not None:  # Qwen2.5-VL sorts tokens by window, and back after the merger
             order = order.to(torch.int64).repeat_interleave(self.patches_per_row)

@@ -1,0 +1,119 @@
+"""What a family that prunes videos promises of their prompts; no engine, vLLM's own processors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from vllm.engine.arg_utils import EngineArgs
+from vllm.exceptions import VLLMValidationError
+from vllm.multimodal import MULTIMODAL_REGISTRY
+from vllm_process import MODELS
+
+from vllm_pruner.layout.shares import frame_shares
+from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.keys import REPORT
+
+pytestmark = pytest.mark.server
+
+CHECKPOINTS = ["demo-glm4v", "demo-qwen2", "demo-qwen2.5", "demo-qwen3", "demo-qwen3.5"]
+CLIPS = [(2, 112, 112), (5, 200, 90), (8, 336, 336)]
+"""Frames, height and width."""
+
+
+@pytest.fixture(scope="module", params=CHECKPOINTS)
+def processor(request: pytest.FixtureRequest) -> Iterator[Any]:
+    from vllm_pruner import plugin
+
+    plugin.register()
+    arguments = EngineArgs(
+        model=str(MODELS / request.param),
+        mm_processor_kwargs={"vtprune": {"rate": 0.5}},
+        max_model_len=4096,
+        enforce_eager=True,
+    )
+    yield MULTIMODAL_REGISTRY.create_processor(arguments.create_model_config())
+
+
+def _process(processor: Any, settings: dict[str, Any], *clips: tuple[int, int, int]) -> Any:
+    noise = np.random.default_rng(0)
+    videos = []
+    for frames, height, width in clips:
+        pixels = noise.integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
+        facts = {"fps": 2.0, "total_num_frames": frames, "duration": frames / 2}
+        facts |= {"frames_indices": [*range(frames)], "do_sample_frames": False}
+        videos.append((pixels, facts))
+    items = processor.info.parse_mm_data({"video": videos})
+    content = [{"type": "video"}] * len(videos) + [{"type": "text", "text": "What happens?"}]
+    template: Any = processor.info.get_tokenizer().apply_chat_template
+    message = {"role": "user", "content": content}
+    prompt = template([message], add_generation_prompt=True, tokenize=False)
+    return processor(prompt, items, hf_processor_mm_kwargs={"vtprune": settings})
+
+
+def _runs(processor: Any, output: Any, place: Any) -> list[int]:
+    """How many video tokens are in each frame that has any, or in the video."""
+    tokens = output["prompt_token_ids"][place.offset :][: place.length]
+    token = processor.info.video_token
+    return [len(list(alike)) for kind, alike in groupby(tokens) if kind == token]
+
+
+@pytest.mark.parametrize("clip", CLIPS, ids=str)
+def test_a_video_keeps_what_was_asked_of_all_its_frames(
+    processor: Any, clip: tuple[int, int, int]
+) -> None:
+    videos = processor.info.family.videos
+    if videos is None:
+        with pytest.raises(VLLMValidationError, match="the message has a video, but those of glm"):
+            _process(processor, {"rate": 0.5}, clip)
+        assert REPORT not in _process(processor, {"video_rate": 0.0}, clip)
+        return
+    stock = _process(processor, {"rate": 0.0}, clip)
+    (whole,) = stock["mm_placeholders"]["video"]
+    for budget in ({"rate": 0.5}, {"rate": 0.999}, {"tokens": 1}, {"tokens": 7}, {"rate": 1e-12}):
+        output = _process(processor, budget, clip)
+        (place,), (item,) = output["mm_placeholders"]["video"], output["mm_kwargs"]["video"]
+        layout = processor.info.video_layout(item.get_data())
+        assert layout.tokens == whole.get_num_embeds()
+        kept = PruneConfig.parse(budget).keep_count(layout.tokens)
+        assert place.get_num_embeds() == kept
+        assert whole.length - place.length == layout.tokens - kept, "all other tokens stay"
+        shares = frame_shares(layout.frames, kept) if layout.apart else [kept]
+        assert _runs(processor, output, place) == [share for share in shares if share]
+        counts = {"original": layout.tokens, "kept": kept}
+        assert output[REPORT] == {**counts, "video": counts, "method": "vispruner"}
+        assert output["mm_hashes"]["video"] != stock["mm_hashes"]["video"]
+
+
+def test_a_batch_becomes_videos_with_the_layouts_of_their_items(processor: Any) -> None:
+    info = processor.info
+    if info.family.videos is None:
+        pytest.skip("videos of this family are not pruned")
+    items = _process(processor, {"tokens": 4}, *CLIPS)["mm_kwargs"]["video"]
+    batch = {
+        name: field.field.reduce_data([item[name] for item in items])
+        for name, field in items[0].items()
+    }
+    videos = info.family.videos.items(info.get_hf_config(), batch)
+    for item, video in zip(items, videos, strict=True):
+        assert video.layout == info.video_layout(item.get_data())
+        assert torch.equal(video.pixels, item["pixel_values_videos"].data)
+
+
+def test_a_method_for_videos_is_served_or_refused(processor: Any) -> None:
+    videos = processor.info.family.videos
+    if videos is None:
+        pytest.skip("videos of this family are not pruned")
+    for name in ("evs", "vidcom2"):
+        if videos.frame_mark is None:
+            told = _process(processor, {"video_method": name}, CLIPS[1])[REPORT]
+            assert told["method"] == name
+            continue
+        with pytest.raises(VLLMValidationError, match=f"video_method is '{name}', which gives fr"):
+            _process(processor, {"video_method": name}, CLIPS[1])
+    with pytest.raises(VLLMValidationError, match="method is 'resize', which shrinks the image"):
+        _process(processor, {"video_method": "resize"}, CLIPS[1])

@@ -1,0 +1,117 @@
+"""What is said of videos beside images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from vllm_pruner import methods
+from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.errors import ConfigError
+from vllm_pruner.settings.rules import check, check_video, resolve_videos
+from vllm_pruner.settings.server import ServerConfig
+
+
+@pytest.mark.parametrize(
+    ("said", "method", "rate", "tokens"),
+    [
+        ({"rate": 0.5}, "vispruner", 0.5, None),
+        ({"tokens": 9}, "vispruner", None, 9),
+        ({"tokens": 9, "video_rate": 0.75}, "vispruner", 0.75, None),
+        ({"rate": 0.5, "video_method": "evs"}, "evs", 0.5, None),
+        ({"rate": 0.0, "video_rate": 0.9, "video_method": "adafv"}, "adafv", 0.9, None),
+    ],
+)
+def test_a_video_has_the_settings_of_images_but_for_its_own(
+    said: dict[str, Any], method: str, rate: float | None, tokens: int | None
+) -> None:
+    config = PruneConfig.parse(said)
+    video, image = config.of_video(), config.of_image()
+    assert (video.method, video.rate, video.tokens) == (method, rate, tokens)
+    assert (image.method, image.rate, image.tokens) == (
+        "vispruner",
+        said.get("rate"),
+        said.get("tokens"),
+    )
+    for each in (video, image):
+        assert PruneConfig.from_canonical(each.canonical()).canonical() == each.canonical()
+        assert "video" not in each.canonical()
+
+
+def test_options_are_of_the_method_that_has_them() -> None:
+    config = PruneConfig.parse(
+        {"method": "vispruner", "options": {"important_ratio": 0.75}, "video_method": "vidcom2"}
+    )
+    assert config.of_image().options == {"important_ratio": 0.75}
+    assert config.of_video().options == {}
+    same = PruneConfig.parse({"options": {"important_ratio": 0.75}, "video_method": "vispruner"})
+    assert same.of_video().options == {"important_ratio": 0.75}
+
+
+@pytest.mark.parametrize(
+    ("said", "fault"),
+    [
+        ({"method": "evs"}, f"method is 'evs'; allowed: {', '.join(methods.names())}"),
+        ({"video_method": "magic"}, "video_method is 'magic'; allowed: adafv, "),
+        ({"video_rate": 1.0}, "video_rate is 1.0; it should be less than 1"),
+    ],
+)
+def test_what_cannot_be_is_refused(said: dict[str, Any], fault: str) -> None:
+    for parse in (PruneConfig.parse, ServerConfig.parse):
+        with pytest.raises(ConfigError) as error:
+            parse(said)
+        assert str(error.value).startswith(fault)
+
+
+def test_limits_hold_for_videos() -> None:
+    limits = {"min_rate": 0.2, "max_rate": 0.8, "methods": ["adafv"], "min_tokens": 5}
+    server = ServerConfig.parse(
+        {"method": "adafv", "rate": 0.5, "video_method": "divprune", "limits": limits}
+    )
+    for said, fault in (
+        ({"video_rate": 0.0}, "video_rate is 0; allowed here: rates from 0.2 to 0.8"),
+        ({"video_rate": 0.9}, "video_rate is 0.9; allowed here: rates from 0.2 to 0.8"),
+        ({"video_method": "scope"}, "video_method is 'scope'; allowed here: evs, vidcom2, adafv"),
+    ):
+        with pytest.raises(ConfigError) as error:
+            check(server, said)
+        assert error.value.at_request() == fault
+    for name in ("evs", "vidcom2", "adafv", "divprune"):
+        video = check(server, {"video_method": name}).of_video()
+        assert video.method == name
+        check_video(server, {"video_method": name}, video, 10)
+    video = check(server, {"video_rate": 0.8}).of_video()
+    with pytest.raises(ConfigError, match="which keeps 4 of a video's 20 tokens"):
+        check_video(server, {"video_rate": 0.8}, video, 20)
+    with pytest.raises(ConfigError, match="video_rate is 0.9"):
+        ServerConfig.parse({"video_rate": 0.9, "limits": {"max_rate": 0.89}})
+
+
+class Model:
+    """What `resolve_videos` asks of one."""
+
+    prune_config = ServerConfig.parse({"request_tokens": 100})
+
+    def get_max_image_tokens(self) -> int:
+        return 576
+
+    def fault(self, config: PruneConfig) -> None: ...
+
+    video_fault = fault
+
+
+def test_what_images_share_is_not_for_videos() -> None:
+    with pytest.raises(ConfigError) as error:
+        resolve_videos(Model(), None)
+    assert str(error.value) == (
+        "request_tokens is 100, which the images of a message share, but it has a video; "
+        "allowed: video_rate beside it"
+    )
+    video = resolve_videos(Model(), {"video_rate": 0.25, "detail": ["low"]})
+    assert (video.rate, video.tokens, video.request_tokens, video.floor) == (
+        0.25,
+        None,
+        None,
+        "off",
+    )

@@ -1,0 +1,61 @@
+"""The images of one prompt, or its videos: what is asked of them, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vllm_pruner.plan import ImagePlan
+    from vllm_pruner.settings.config import PruneConfig
+
+__all__ = ["IMAGE", "VIDEO", "Asked", "report"]
+
+IMAGE, VIDEO = "image", "video"
+"""vLLM's names of the two modalities."""
+
+
+@dataclass(slots=True)
+class Asked:
+    """All items of one modality, in the order of the prompt."""
+
+    modality: str
+    configs: list[PruneConfig]
+    """The settings of each."""
+
+    plans: list[ImagePlan]
+    """The plan of each; none if nothing of them is pruned."""
+
+    tokens: list[int | None] = field(default_factory=list)
+    """Visual tokens of each, unpruned; None if nothing says it. Of videos it is known once they
+    have been processed."""
+
+    kept: list[int] = field(default_factory=list)
+    """How many of these are in the prompt, once it is made."""
+
+
+def report(asked: Sequence[Asked]) -> dict[str, Any] | None:
+    """Return the visual tokens of a prompt, unpruned and kept, those of its videos apart too if it
+    has any, whether a floor raised what an image keeps, and the methods; None if an image's number
+    is not known."""
+    counts = {each.modality: _counts(each) for each in asked}
+    if None in counts.values():
+        return None
+    known = [count for count in counts.values() if count is not None]
+    total: dict[str, Any] = {
+        name: sum(count[name] for count in known) for name in ("original", "kept")
+    }
+    if VIDEO in counts:
+        total["video"] = counts[VIDEO]
+    methods = {config.method for each in asked for config in each.configs if not config.off}
+    if any(config.floor != "off" for each in asked for config in each.configs):
+        total["floor"] = "text"
+    return {**total, "method": ", ".join(sorted(methods))}
+
+
+def _counts(asked: Asked) -> dict[str, int] | None:
+    known = [count for count in asked.tokens if count is not None]
+    if len(known) < len(asked.tokens):
+        return None
+    return {"original": sum(known), "kept": sum(asked.kept)}

@@ -1,0 +1,96 @@
+"""Makes the plans of a prompt's images and videos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from vllm.multimodal.parse import DictEmbeddingItems, EmbeddingItems
+
+from vllm_pruner.plan import ImagePlan
+from vllm_pruner.prompt.asked import IMAGE, VIDEO
+from vllm_pruner.prompt.message_text import MessageText
+from vllm_pruner.prompt.refusal import refusal
+from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.keys import KEY
+
+if TYPE_CHECKING:
+    from vllm.multimodal.processing import ProcessorInputs
+
+    from vllm_pruner.prompt.info import PrunedInfo
+
+__all__ = ["Planner"]
+
+
+class Planner:
+    """Of one processor."""
+
+    def __init__(self, processor: Any) -> None:
+        """Remember it; its tokenizer is read when a method first asks for text."""
+        self._processor = processor
+
+    def plans(
+        self,
+        modality: str,
+        configs: list[PruneConfig],
+        keeps: list[int],
+        inputs: ProcessorInputs,
+        identities: Callable[[], list[str]] | None,
+    ) -> list[ImagePlan]:
+        """Return a plan for each item of a modality, in order; none if nothing is pruned.
+
+        Args:
+            modality: of all.
+            configs: the settings of each.
+            keeps: tokens kept of each; 0 if the processor has to say.
+            inputs: the prompt and its items.
+            identities: of the items; None if vLLM made them up.
+
+        Raises:
+            VLLMValidationError: there are embeddings in place of items.
+        """
+        if all(config.off for config in configs):
+            return []
+        _refuse_embeddings(modality, inputs.mm_data_items[modality])
+        names = [ImagePlan.ANONYMOUS] * len(configs) if identities is None else identities()
+        texts = self._texts(modality, configs, inputs.prompt)
+        return [
+            ImagePlan(config, identity, text, keep)
+            for config, identity, text, keep in zip(configs, names, texts, keeps, strict=True)
+        ]
+
+    def _texts(
+        self, modality: str, configs: list[PruneConfig], prompt: list[int]
+    ) -> list[tuple[int, ...]]:
+        """Return the text that asks about each item, if its method reads it."""
+        nothing: list[tuple[int, ...]] = [()] * len(configs)
+        if not any(config.resolved[0].needs_text for config in configs):
+            return nothing
+        texts = self._message_texts[modality].of_images(prompt)
+        if len(texts) != len(configs):
+            return nothing  # vLLM refuses a prompt with too few placeholders in its own words
+        return [
+            text if config.resolved[0].needs_text else ()
+            for config, text in zip(configs, texts, strict=True)
+        ]
+
+    @cached_property
+    def _message_texts(self) -> dict[str, MessageText]:
+        """By modality."""
+        info: PrunedInfo = self._processor.info
+        tokens = {IMAGE: info.image_token, VIDEO: info.video_token}
+        return {
+            modality: MessageText(info.get_tokenizer(), token, info.marks)
+            for modality, token in tokens.items()
+            if token is not None
+        }
+
+
+def _refuse_embeddings(modality: str, items: Any) -> None:
+    if isinstance(items, DictEmbeddingItems | EmbeddingItems):
+        raise refusal(
+            f"{modality}_embeds is given, but vtprune prunes in the encoder, which it bypasses; "
+            f"allowed: an {IMAGE} or a {VIDEO}, or {KEY} rate 0",
+            parameter=f"{modality}_embeds",
+        )
