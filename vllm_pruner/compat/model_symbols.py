@@ -28,7 +28,7 @@ _GRAPHS = (
 def _qwen(file: str, model: str, tower: str) -> list[Symbol]:
     """What a model with rotary positions of several dimensions, and its tower, have to have."""
     methods = "_parse_and_validate_image_input embed_multimodal load_weights "
-    methods += "get_mrope_input_positions"
+    methods += "get_mrope_input_positions _parse_and_validate_video_input"
     names = [*(f"{model}.{method}" for method in methods.split())]
     names.append(f"{tower}.prepare_encoder_metadata")
     return _symbols(_ENGINE, _WORKER, f"{MODELS}.{file}", " ".join(names))
