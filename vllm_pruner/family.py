@@ -13,9 +13,10 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
+from vllm_pruner import methods
 from vllm_pruner.layout.shares import frame_shares, shares
-from vllm_pruner.settings.config import DEFAULT_RATE
-from vllm_pruner.settings.errors import ConfigError
+from vllm_pruner.settings.config import DEFAULT_RATE, PruneConfig
+from vllm_pruner.settings.errors import ConfigError, SettingError
 
 if TYPE_CHECKING:
     import torch
@@ -89,6 +90,16 @@ class Videos:
 
     token: str = "video_token_id"
     """Name in `hf_config` of the token that stands for a video in a prompt."""
+
+    def fault(self, config: PruneConfig) -> SettingError | None:
+        """Return what is wrong with the method of a video, or None."""
+        if self.frame_mark is None or not methods.compares_frames(config.method):
+            return None
+        why = (
+            ", which gives frames shares of their own, but the prompt of this model has the time "
+            "of each frame in front of its tokens"
+        )
+        return SettingError("video_method", repr(config.method), ", ".join(methods.names()), why)
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,6 +118,7 @@ def _create_pruned(
     family = registry.family_of(model_config.hf_config)
     config = _with_rate(config, family.default_rate, engine_args, model_config)
     tokens = registry.visual_tokens(model_config, config)
+    registry.check_videos(model_config, config)
     engine_flags.check(family, engine_args, config)
     if not config.off and (fault := fault_on(config.limits, config, tokens)):
         raise fault

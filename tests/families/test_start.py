@@ -163,3 +163,35 @@ def test_the_tower_of_llava_runs_as_graphs_on_a_gpu(
 
 def test_flags_that_only_move_positions_do_not_matter_to_llava() -> None:
     assert _arguments("demo", {}, pipeline_parallel_size=2).create_model_config()
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "sentence"),
+    [
+        ("demo", {"video_method": "evs"}, "video_method is 'evs', but videos of llava cannot"),
+        ("demo-glm4v", {"video_rate": 0.5}, "video_rate is 0.5, but videos of glm4v cannot be pru"),
+        (
+            "demo-qwen3",
+            {"video_method": "vidcom2"},
+            "video_method is 'vidcom2', which gives",
+        ),
+        ("demo-qwen2.5", {"video_method": "resize"}, "video_method is 'resize', which shrinks the"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_a_model_cannot_do_with_videos_stops_the_start(
+    model: str, settings: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        _arguments(model, settings).create_model_config()
+    assert str(raised.value).startswith(sentence)
+
+
+def test_what_it_can_do_is_taken() -> None:
+    for model, settings in (
+        ("demo-glm4v", {"video_rate": 0.0}),
+        ("demo-qwen3", {"video_method": "divprune", "video_rate": 0.25}),
+        ("demo-qwen2.5", {"video_method": "vidcom2"}),
+    ):
+        config: Any = _arguments(model, settings).create_model_config().multimodal_config
+        assert config.mm_processor_kwargs["vtprune"] == {**settings, "rate": 0.5}

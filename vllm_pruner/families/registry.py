@@ -6,6 +6,7 @@ Other packages add families as entry points.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -16,7 +17,7 @@ from vllm_pruner.family import Family
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.errors import ConfigError, SettingError
 
-__all__ = ["GROUP", "classes", "family_of", "visual_tokens"]
+__all__ = ["GROUP", "check_videos", "classes", "family_of", "visual_tokens"]
 
 GROUP = "vtprune.families"
 """Entry points `architecture = module:Class`. The class takes the place of vLLM's own and has a
@@ -107,3 +108,30 @@ def visual_tokens(model_config: Any, config: PruneConfig) -> int:
         raise SettingError("tokens", str(config.tokens), allowed)
     family.check_method(model_config.hf_config, config.resolved[0])
     return tokens
+
+
+def check_videos(model_config: Any, config: PruneConfig) -> None:
+    """Refuse what an operator says of videos that this model cannot do.
+
+    Args:
+        model_config: vLLM's.
+        config: the operator's settings.
+
+    Raises:
+        ConfigError: the first fault.
+    """
+    said = {"video_method": config.video_method, "video_rate": config.video_rate}
+    named = [(key, repr(value)) for key, value in said.items() if value]
+    video = config.of_video()
+    if not named or video.off:
+        return
+    family = family_of(model_config.hf_config)
+    if family.videos is None:
+        why = f", but videos of {family.name} cannot be pruned"
+        raise SettingError(*named[0], "none, or video_rate 0", why)
+    if found := family.videos.fault(video):
+        raise found
+    try:
+        family.check_method(model_config.hf_config, video.resolved[0])
+    except SettingError as error:
+        raise replace(error, key=named[0][0]) from None

@@ -8,11 +8,11 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from vllm_pruner import compat, methods
+from vllm_pruner import compat
 from vllm_pruner.prompt import encoder_only
 from vllm_pruner.prompt.names import fresh
 from vllm_pruner.settings.config import PruneConfig
-from vllm_pruner.settings.errors import ConfigError, SettingError
+from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.settings.keys import KEY, settings_in
 from vllm_pruner.settings.server import ServerConfig
 
@@ -141,14 +141,7 @@ class PrunedInfo(_Info):
                 f"the message has a video, but those of {self.family.name} cannot be pruned; "
                 "allowed: video_rate 0, which leaves videos whole"
             )
-        if self.family.videos.frame_mark and methods.compares_frames(config.method):
-            why = (
-                ", which gives frames shares of their own, but the prompt of this model has the "
-                "time of each frame in front of its tokens"
-            )
-            allowed = ", ".join(methods.names())
-            return SettingError("video_method", repr(config.method), allowed, why)
-        return self.fault(config)
+        return self.family.videos.fault(config) or self.fault(config)
 
     def get_mm_max_tokens_per_item(
         self, seq_len: int, mm_counts: Mapping[str, int]

@@ -9,6 +9,7 @@ where a floor or a budget for all images of the request asks for it, and is look
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from vllm_pruner.picture import UNSEEN, Picture
@@ -105,13 +106,16 @@ def resolve_videos(model: ModelInfo, requested: object, is_dummy: bool = False) 
     """
     if is_dummy and model.video_fault(check(model.prune_config, None).of_video()):
         return PruneConfig(rate=0.0)
-    config = check(model.prune_config, _without_detail(requested)).of_video()
+    asked = check(model.prune_config, _without_detail(requested))
+    config, own = asked.of_video(), asked.video_method
     if config.request_tokens is not None:
         why = ", which the images of a message share, but it has a video"
         raise SettingError(
             "request_tokens", str(config.request_tokens), "video_rate beside it", why
         )
     if found := model.video_fault(config):
+        if isinstance(found, SettingError) and found.key == "method" and own:
+            raise replace(found, key="video_method")
         raise found
     return config
 
