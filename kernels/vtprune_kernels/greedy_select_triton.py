@@ -1,10 +1,9 @@
-"""Kernel of `greedy_select`: one launch for all segments, one program each, all steps inside.
+"""Kernel of `greedy_select` for "max-min" and "dpp": one launch for all segments, one program each.
 
-Scores and states are registers. What rows exchange (the list of rows whose cover rises, the c) goes
-through memory that stays in the L1 or L2 cache. A step of "max-min" reads one row of S (2.3 KB of
-576), one of "dpp" every c. A step of "coverage" or "demand" reads the rows of S that the taken row
-covers better than the set did, all at first and ever fewer later: gains are whole numbers, so
-subtracting what those rows no longer gain is exact.
+Scores and states are registers. What rows exchange (the c of "dpp") goes through memory that stays
+in the L1 or L2 cache. A step of "max-min" reads one row of S (2.3 KB of 576), one of "dpp" every c.
+A step of "coverage" and "demand" reads many rows of S, too many for one program:
+`greedy_cover_triton`.
 """
 
 # Triton's bodies carry no Python types.
@@ -15,14 +14,15 @@ from __future__ import annotations
 import torch
 
 from vtprune_kernels._triton import flags, size_class, tl, triton
+from vtprune_kernels.greedy_cover_triton import greedy_cover_triton
 from vtprune_kernels.ordering import number_to_keep
 
 __all__ = ["greedy_select_triton"]
 
 
 _TILE_ELEMENTS = 4096
-"""Elements of S read together: 8 for each of 512 threads; with 16, "coverage" of padded segments
-spills 24 bytes a thread (sm_90). Not yet swept on a GPU."""
+"""Elements of S that "max-min" reads together at first, 8 for each of 512 threads. Not yet swept on
+a GPU."""
 
 
 def greedy_select_triton(
@@ -33,12 +33,14 @@ def greedy_select_triton(
     valid: torch.Tensor | None = None,
     counts: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Launch one program a segment."""
+    """Launch one program a segment, or the steps of a cover."""
+    if gram.shape[0] == 0 or keep == 0:
+        return gram.new_empty((gram.shape[0], keep), dtype=torch.int64)
+    if objective in ("coverage", "demand"):
+        return greedy_cover_triton(gram, keep, objective, weight, valid, counts)
     gram = gram.contiguous()
     segments, rows, _ = gram.shape
     kept = gram.new_empty((segments, keep), dtype=torch.int64)
-    if kept.numel() == 0:
-        return kept
     block = size_class(rows)
     cholesky_rows = keep if objective == "dpp" else 0
     _greedy_select_kernel[(segments,)](
@@ -47,7 +49,6 @@ def greedy_select_triton(
         flags(valid, gram),
         gram if counts is None else counts.contiguous(),
         kept,
-        gram.new_empty((segments, 3, rows), dtype=torch.int32),
         gram.new_empty((segments, cholesky_rows, rows), dtype=torch.float64),
         rows,
         keep,
@@ -64,30 +65,6 @@ def greedy_select_triton(
     return kept
 
 
-@triton.jit
-def _units(similarity):
-    """Count whole multiples of 2**-22, half to even: adding 1.5 * 2**23 shifts a fraction out."""
-    scaled = tl.minimum(tl.maximum(similarity, -1.0), 1.0) * 4194304.0
-    return ((scaled + 12582912.0) - 12582912.0).to(tl.int32)
-
-
-@triton.jit
-def _demand(weight):
-    """Count whole multiples of 2**-30, half to even, by the same shift in float64."""
-    scaled = weight.to(tl.float64) * 1073741824.0
-    return ((scaled + 6755399441055744.0) - 6755399441055744.0).to(tl.int64)
-
-
-@triton.jit
-def _rows_of(gram, j, listed, i, inside, rows):
-    """Load rows j of S, zeros where not listed: `[ROWS, BLOCK]`."""
-    return tl.load(
-        gram + j[:, None].to(tl.int64) * rows + i[None, :],
-        mask=listed[:, None] & inside[None, :],
-        other=0.0,
-    )
-
-
 @triton.jit(do_not_specialize=["rows", "keep"])
 def _greedy_select_kernel(
     gram,
@@ -95,7 +72,6 @@ def _greedy_select_kernel(
     valid,
     counts,
     kept,
-    risen,
     cholesky,
     rows,
     keep,
@@ -108,7 +84,6 @@ def _greedy_select_kernel(
 ):
     segment = tl.program_id(0).to(tl.int64)
     gram += segment * rows * rows
-    risen += segment * 3 * rows
     cholesky += segment * keep * rows
     i = tl.arange(0, BLOCK)
     inside = i < rows
@@ -123,7 +98,6 @@ def _greedy_select_kernel(
     )
     taken = exists == 0
     score = tl.zeros([BLOCK], dtype=tl.float32)
-    covered = tl.zeros([BLOCK], dtype=tl.int32)
 
     # 1. State and score before the first step.
     if OBJECTIVE == "max-min":
@@ -140,19 +114,6 @@ def _greedy_select_kernel(
                 other=-float("inf"),
             )
             score = tl.minimum(score, tl.min(1.0 - s, axis=0))
-    gain = tl.zeros([BLOCK], dtype=tl.int64)
-    if OBJECTIVE == "coverage" or OBJECTIVE == "demand":
-        for start in range(0, rows, ROWS):
-            j = start + tl.arange(0, ROWS)
-            other = j < rows
-            if HAS_VALID:
-                other = tl.load(valid + segment * rows + j, mask=j < rows, other=0) != 0
-            s = _rows_of(gram, j, other, i, inside, rows)
-            more = tl.where(other[:, None], tl.maximum(_units(s), 0), 0).to(tl.int64)
-            if OBJECTIVE == "demand" and HAS_WEIGHT:
-                asked = tl.load(weight + segment * rows + j, mask=other, other=0.0)
-                more *= _demand(asked)[:, None]
-            gain += tl.sum(more, axis=0)
     rest = tl.zeros([BLOCK], dtype=tl.float64)
     if OBJECTIVE == "dpp":
         diagonal = tl.load(gram + i.to(tl.int64) * (rows + 1), mask=inside, other=0.0)
@@ -161,13 +122,9 @@ def _greedy_select_kernel(
 
     for step in range(number):
         # 2. The best row that is not taken; the first of equals.
-        if OBJECTIVE == "coverage":
-            score = gain.to(tl.float32) * w
         if OBJECTIVE == "dpp":
             usable = tl.where(rest > 1e-6, rest, 0.0)
             open_score = tl.where(taken, -1.0, usable)
-        elif OBJECTIVE == "demand":
-            open_score = tl.where(taken, -1, gain)
         else:
             open_score = tl.where(taken, -float("inf"), score)
         highest = tl.max(open_score, axis=0)
@@ -179,33 +136,6 @@ def _greedy_select_kernel(
         if OBJECTIVE == "max-min":
             near = tl.minimum(near, 1.0 - s)
             score = near
-        if OBJECTIVE == "coverage" or OBJECTIVE == "demand":
-            # Only where the cover rises does a gain change. Those rows, with their cover before and
-            # after, go to a list; the gains lose the difference.
-            after = tl.maximum(covered, _units(s))
-            rises = exists & (after > covered)
-            place = tl.cumsum(rises.to(tl.int32), axis=0) - 1
-            tl.store(risen + place, i, mask=rises)
-            tl.store(risen + rows + place, covered, mask=rises)
-            tl.store(risen + 2 * rows + place, after, mask=rises)
-            count = tl.sum(rises.to(tl.int32), axis=0)
-            covered = after
-            tl.debug_barrier()
-            lost = tl.zeros([BLOCK], dtype=tl.int64)
-            for start in range(0, count, ROWS):
-                at = start + tl.arange(0, ROWS)
-                listed = at < count
-                j = tl.load(risen + at, mask=listed, other=0)
-                before = tl.load(risen + rows + at, mask=listed, other=0)[:, None]
-                now = tl.load(risen + 2 * rows + at, mask=listed, other=0)[:, None]
-                u = _units(_rows_of(gram, j, listed, i, inside, rows))
-                less = (tl.maximum(u - before, 0) - tl.maximum(u - now, 0)).to(tl.int64)
-                if OBJECTIVE == "demand" and HAS_WEIGHT:
-                    asked = tl.load(weight + segment * rows + j, mask=listed, other=0.0)
-                    less *= _demand(asked)[:, None]
-                lost += tl.sum(less, axis=0)
-            gain -= lost
-            tl.debug_barrier()
         if OBJECTIVE == "dpp":
             seen = tl.zeros([BLOCK], dtype=tl.float64)
             for t in range(step):

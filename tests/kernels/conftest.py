@@ -55,6 +55,7 @@ def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
         column_importance_triton,
         cosine_gram_triton,
         dedup_triton,
+        greedy_cover_triton,
         greedy_select_triton,
         nearest_rows_triton,
         row_max_cosine_triton,
@@ -68,6 +69,7 @@ def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nearest_rows_triton, "_NEAREST_ELEMENTS", 1 << 18)
     monkeypatch.setattr(dedup_triton, "_BLOCK_ROWS", 256)
     monkeypatch.setattr(greedy_select_triton, "_TILE_ELEMENTS", 1 << 18)
+    monkeypatch.setattr(greedy_cover_triton, "_HEIGHT", 512)
 
 
 @pytest.fixture

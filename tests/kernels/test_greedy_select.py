@@ -25,7 +25,7 @@ EACH = pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.case)
 
 @EACH
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.usefixtures("interpreted", "poisoned")
+@pytest.mark.usefixtures("interpreted", "poisoned", "coarse")
 def test_kernel_agrees_with_and_without_weights(spec: Spec, kind: str) -> None:
     inputs = spec.make_inputs(kind, 40, torch.float32, "cpu")
     inputs["keep"] = 12
@@ -59,6 +59,29 @@ def test_it_is_the_formulas_written_out() -> None:
             chosen.append(max(score, key=lambda i: score[i]))
         found = greedy_select(gram, keep, objective, weight * (rows if objective == "dpp" else 1))
         assert found[0].tolist() == sorted(chosen)
+
+
+@pytest.mark.parametrize("objective", ["coverage", "demand"])
+@pytest.mark.usefixtures("interpreted", "poisoned")
+def test_programs_of_a_step_do_not_wait_for_each_other(
+    objective: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last one runs first here; each sees what the step before left. Many small tiles."""
+    from triton.runtime import interpreter
+    from vtprune_kernels import greedy_cover_triton
+
+    monkeypatch.setattr(greedy_cover_triton, "_HEIGHT", 4)
+    monkeypatch.setattr(greedy_cover_triton, "_CHUNK", 16)
+    builder = interpreter.interpreter_builder
+    place = builder.set_grid_idx
+
+    def backwards(*index: int) -> None:
+        place(*(size - 1 - at for size, at in zip(builder.grid_dim, index, strict=True)))
+
+    monkeypatch.setattr(builder, "set_grid_idx", backwards)
+    spec = next(spec for spec in SPECS if spec.case == objective)
+    inputs = spec.make_inputs("random", 37, torch.float32, "cpu")
+    assert torch.equal(spec.launcher(**inputs), spec.reference(**inputs))
 
 
 @EACH

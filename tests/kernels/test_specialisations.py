@@ -124,11 +124,15 @@ CASES: dict[str, tuple[Callable[[int, int], dict[str, Any]], dict[str, int]]] = 
         {"_text_logits_kernel": 1, "_text_max_kernel": 1},
     ),
     **{
-        f"greedy_select-{objective}": (
-            _greedy(objective),
-            {"_greedy_select_kernel": len(CLASSES)},
+        f"greedy_select-{objective}": (_greedy(objective), dict.fromkeys(kernels, len(CLASSES)))
+        for objectives, kernels in (
+            (("max-min", "dpp"), ["_greedy_select_kernel"]),
+            (
+                ("coverage", "demand"),
+                ["_first_gains_kernel", "_cover_step_kernel", "_taken_kernel"],
+            ),
         )
-        for objective in ("max-min", "coverage", "demand", "dpp")
+        for objective in objectives
     },
 }
 
