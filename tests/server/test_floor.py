@@ -170,3 +170,13 @@ def test_what_does_not_fit_is_refused_with_the_number_that_does(pruned: Server) 
     assert _usage(fitting)["kept"] == room
     over = pruned.post(_about(*parts), vtprune={"request_tokens": room + 1}, max_tokens=1)
     assert (over.status_code, f"request_tokens {room} or less" in over.text) == (400, True)
+
+
+def test_grounding_keeps_what_boxes_need_unless_it_is_forced(pruned: Server) -> None:
+    on = pruned.ask(photo_question(0), vtprune={"grounding": "on"})
+    assert _usage(on) == {"original": N, "kept": N}
+    refused = pruned.post(photo_question(0), vtprune={"grounding": "on", "rate": 0.75})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "vtprune")
+    assert "grounding is 'on' but 144 of an image's 576 tokens" in refused.text
+    forced = pruned.ask(photo_question(0), vtprune={"grounding": "forced", "rate": 0.75})
+    assert _usage(forced) == {"original": N, "kept": 144}

@@ -220,6 +220,7 @@ def test_the_canonical_text_is_json_without_what_is_not_set() -> None:
         "options": {},
         "crop_budget": "joint",
         "positions": "original",
+        "grounding": "off",
     }
 
 

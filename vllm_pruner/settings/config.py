@@ -86,6 +86,11 @@ class PruneConfig(BaseModel):
     """Fraction of each video's visual tokens removed, over all of its frames; 0 leaves videos
     whole. Default: what holds for images."""
 
+    grounding: Literal["off", "on", "forced"] = "off"
+    """`on`: answers say where things are, so kept tokens stay where they are in the picture, and
+    each image keeps 1,024 tokens or all of a smaller one; a request's own budget below that is
+    refused. `forced`: the same with no such number."""
+
     @model_validator(mode="before")
     @classmethod
     def _one_budget(cls, data: Any) -> Any:
@@ -108,6 +113,14 @@ class PruneConfig(BaseModel):
         parse_options(methods.get(self.method), self.options)
         return self
 
+    @model_validator(mode="after")
+    def _true_positions(self) -> PruneConfig:
+        """Boxes and points are read off positions."""
+        if self.grounding != "off" and self.positions != "original":
+            beside = ("grounding", repr(self.grounding))
+            raise SettingError("positions", repr(self.positions), "original", beside=beside)
+        return self
+
     @classmethod
     def parse(cls, data: object) -> Self:
         """Validate settings from outside.
@@ -125,7 +138,7 @@ class PruneConfig(BaseModel):
 
     def of_video(self) -> PruneConfig:
         """Return what is done to a video: its method and rate in the place of those of images."""
-        changes: dict[str, Any] = {"floor": "off"}
+        changes: dict[str, Any] = {"floor": "off", "grounding": "off"}
         if self.video_rate is not None:
             changes |= dict.fromkeys(BUDGETS) | {"rate": self.video_rate}
         if self.video_method not in (None, self.method):

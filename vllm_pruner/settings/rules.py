@@ -12,21 +12,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from vllm_pruner.picture import UNSEEN, Picture
+from vllm_pruner.picture import Picture
 from vllm_pruner.settings.bounds import (
-    clamp,
     count_fault,
     fault,
     fault_on,
     method_fault,
-    request_fault,
     video_method_fault,
 )
-from vllm_pruner.settings.config import BUDGETS, PruneConfig, names_budget
-from vllm_pruner.settings.detail import AUTO, LEVELS, TIMES
+from vllm_pruner.settings.config import PruneConfig, names_budget
+from vllm_pruner.settings.detail import AUTO, LEVELS
 from vllm_pruner.settings.errors import ConfigError, SettingError
-from vllm_pruner.settings.floor import floored
-from vllm_pruner.settings.request_budget import divided, weight
+from vllm_pruner.settings.image_budgets import of_images
+from vllm_pruner.settings.override import override
 from vllm_pruner.settings.server import ServerConfig
 
 __all__ = [
@@ -139,26 +137,6 @@ def check_video(server: ServerConfig, requested: object, config: PruneConfig, to
         raise found
 
 
-def override(config: PruneConfig, requested: object) -> PruneConfig:
-    """Return settings changed by a request's: what it leaves out stays as it is.
-
-    A key with null is left out. A budget replaces one of another kind; options replace all options;
-    another method drops those of the first.
-
-    Raises:
-        ConfigError: the first fault.
-    """
-    if not isinstance(requested, Mapping):
-        return PruneConfig.parse(requested)
-    given = {key: value for key, value in requested.items() if value is not None}
-    merged = config.model_dump(exclude_none=True)
-    if given.keys() & set(BUDGETS):
-        merged = {key: value for key, value in merged.items() if key not in BUDGETS}
-    if given.get("method", config.method) != config.method:
-        merged.pop("options")
-    return PruneConfig.parse({**merged, **given})
-
-
 def check(server: ServerConfig, requested: object) -> PruneConfig:
     """Return the settings that a request asks for, whatever its images are.
 
@@ -212,40 +190,10 @@ def image_configs(
         for count in tokens:
             if found := fault_on(server.limits, config, count):
                 raise found
-    if config.request_tokens is not None:
-        return _of_one_budget(server, config, config.request_tokens, levels, tokens, look)
-    if asked and names_budget(asked) and asked.get("floor") is None:
+    is_own = config.request_tokens is not None or bool(asked and names_budget(asked))
+    if is_own and not (asked or {}).get("floor"):
         config = config.model_copy(update={"floor": "off"})  # what is asked for is meant
-    pictures = look() if look and config.floor != "off" and not config.off else _unseen(tokens)
-    return [
-        _at_level(server, level, floored(config, picture, count, server.limits), count)
-        for level, picture, count in zip(levels, pictures, tokens, strict=True)
-    ]
-
-
-def _unseen(tokens: Sequence[int]) -> Sequence[Picture]:
-    return [UNSEEN] * len(tokens)
-
-
-def _of_one_budget(
-    server: ServerConfig,
-    config: PruneConfig,
-    budget: int,
-    levels: Sequence[str],
-    tokens: Sequence[int],
-    look: Callable[[], Sequence[Picture]] | None,
-) -> list[PruneConfig]:
-    """The settings of images that share `budget` tokens."""
-    if found := request_fault(server.limits, budget, tokens):
-        raise found
-    pictures = look() if look and len(tokens) > 1 else _unseen(tokens)
-    weights = [
-        weight(picture, count, TIMES[level])
-        for level, picture, count in zip(levels, pictures, tokens, strict=True)
-    ]
-    shares = divided(budget, weights, tokens, server.limits.min_tokens)
-    each = config.model_copy(update={"request_tokens": None, "floor": "off"})
-    return [each.model_copy(update={"tokens": share}) for share in shares]
+    return of_images(server, config, levels, tokens, look, is_own=is_own)
 
 
 def _split(requested: object, images: int) -> tuple[Any, list[str]]:
@@ -264,17 +212,3 @@ def _without_detail(requested: object) -> Any:
     if not isinstance(requested, Mapping):
         return requested
     return {key: value for key, value in requested.items() if key != DETAIL}
-
-
-def _at_level(server: ServerConfig, level: str, config: PruneConfig, tokens: int) -> PruneConfig:
-    """The settings of an image of `tokens` visual tokens at one of `LEVELS`, given those of
-    `auto`."""
-    if level == AUTO:
-        return config
-    rate = {"low": server.detail.low, "high": server.detail.high}[level]
-    plain = config.model_copy(update={"floor": "off"})
-    rated = override(plain, {"rate": clamp(server.limits, rate)})
-    if rated.keep_count(tokens) < min(server.limits.min_tokens, tokens):
-        rated = override(plain, {"tokens": server.limits.min_tokens})
-    pick = {"low": min, "high": max}[level]
-    return pick(config, rated, key=lambda each: each.keep_count(tokens))
