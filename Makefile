@@ -9,7 +9,7 @@ BIN := .venv/bin
 ENV := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 VLLM_CPU_KVCACHE_SPACE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models serve demo-qwen test test-fast test-matrix lint evaluate loadtest soak hostile bench-serve bench-serve-gpu bench-questions bench-overhead screenshots bench-selection bench-set-quality bench-kernels wheel clean
+.PHONY: help setup models serve demo-qwen demo-reader test test-fast test-matrix lint evaluate loadtest soak hostile bench-serve bench-serve-gpu bench-questions bench-overhead screenshots bench-selection bench-set-quality bench-kernels wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,10 @@ serve: setup  ## serve the demo model with pruning (PORT=8000, ARGS=more flags)
 
 demo-qwen: setup  ## serve the demo Qwen2.5-VL, pictures of any shape (PORT=8000, ARGS=more flags)
 	$(ENV) $(BIN)/vllm serve demo/qwen --plugin vtprune \
+	  --served-model-name demo --dtype float32 --max-model-len 4096 --port $(PORT) $(ARGS)
+
+demo-reader: setup  ## serve the demo reader of small print (PORT=8000, ARGS=more flags)
+	$(ENV) $(BIN)/vllm serve demo/reader --plugin vtprune \
 	  --served-model-name demo --dtype float32 --max-model-len 4096 --port $(PORT) $(ARGS)
 
 # A file's tests stay in one process, which starts its servers once.

@@ -11,7 +11,12 @@ from batches import GRID, MEAN, PATCH, STD
 from network import Answerer
 from safetensors.torch import save_file
 from train import DEFAULT_OUT
-from transformers import CLIPImageProcessor, GenerationConfig, LlavaProcessor
+from transformers import (
+    CLIPImageProcessor,
+    GenerationConfig,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
 from vocabulary import BOS, CHAT_TEMPLATE, EOS, PAD, tokenizer
 
 MODELS = Path(__file__).resolve().parents[1]
@@ -20,7 +25,7 @@ sys.path.append(str(MODELS))
 from weights import published_name  # noqa: E402  (beside this folder, shared with the random models)
 
 
-def save_processor(folder: Path) -> None:
+def save_processor(folder: Path, words: PreTrainedTokenizerFast) -> None:
     """Tokenizer, image processor and chat template, in the files vLLM and transformers look for."""
     side = GRID * PATCH
     images = CLIPImageProcessor(
@@ -31,7 +36,7 @@ def save_processor(folder: Path) -> None:
     )
     processor = LlavaProcessor(
         image_processor=images,
-        tokenizer=tokenizer(),
+        tokenizer=words,
         patch_size=PATCH,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
@@ -60,7 +65,7 @@ def main() -> None:
     file.chmod(0o644)  # safetensors writes 0600, which a container's user cannot read
     model.llava.config.save_pretrained(folder)
     GenerationConfig(bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD).save_pretrained(folder)
-    save_processor(folder)
+    save_processor(folder, tokenizer())
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB after {state['step']} steps")
 
 

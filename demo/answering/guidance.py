@@ -41,7 +41,7 @@ def pooling_loss(model: Answerer, before: torch.Tensor, owner: torch.Tensor) -> 
     return -(within[things] + 1e-4).log().mean()
 
 
-def _attention(
+def attention(
     model: Answerer | QwenAnswerer,
     layer: int,
     hidden: torch.Tensor,
@@ -75,13 +75,13 @@ def guidance_loss(
     image = slice(model.lead, model.lead + owner.shape[1])
     before = image.stop + model.trail
     names, slots = named_places(which)
-    seen = _attention(model, 0, states[0], before + names, mask, place).mean(1)
+    seen = attention(model, 0, states[0], before + names, mask, place).mean(1)
     mine = (owner[:, None] == batch.about[:, :, None]) & (batch.about[:, :, None] > 0)
     found = (seen[:, :, image] * mine).sum(-1)
     there = mine.any(-1)
     first = -((found + 1e-4).log() * there).sum() / there.sum()
     ends = (batch.tokens[0] == ASSISTANT).nonzero()[:, 0]
-    read = _attention(model, 1, states[1], before + ends, mask, place).mean(1)
+    read = attention(model, 1, states[1], before + ends, mask, place).mean(1)
     named = torch.zeros(len(ends), read.shape[-1]).index_put_(
         (slots, before + names), torch.ones(())
     )

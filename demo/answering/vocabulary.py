@@ -72,10 +72,10 @@ def _splitter(ids: dict[str, int], turns: list[str]) -> Tokenizer:
     return words
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
+def tokenizer(ids: dict[str, int] = IDS) -> PreTrainedTokenizerFast:
     """The same ids as `encode` for the generator's text, `<unk>` for other words."""
     return PreTrainedTokenizerFast(
-        tokenizer_object=_splitter(IDS, ["USER:", "ASSISTANT:"]),
+        tokenizer_object=_splitter(ids, ["USER:", "ASSISTANT:"]),
         unk_token="<unk>",
         bos_token="<s>",
         eos_token="</s>",

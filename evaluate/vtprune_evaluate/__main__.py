@@ -35,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="accuracy of methods at kept shares")
     run.add_argument("--methods", nargs="+", default=["vispruner"], metavar="NAME[{JSON}]")
     run.add_argument("--keep", nargs="+", type=Fraction, default=SHARES, metavar="SHARE")
+    run.add_argument("--floor", action="store_true", help="each also with the server's floor")
     finder = commands.add_parser("tune", help="the highest rate within a bound of unpruned")
     finder.add_argument("--method", default="vispruner", metavar="NAME[{JSON}]")
     finder.add_argument("--bound", type=float, default=1.0, help="points below unpruned")
@@ -77,7 +78,7 @@ def _plot(records: Sequence[Record], file: Path) -> None:
 
 
 def _run(arguments: argparse.Namespace, server: Server, data: Dataset, items: list[Item]) -> None:
-    wanted = contenders(arguments.methods, arguments.keep)
+    wanted = contenders(arguments.methods, arguments.keep, arguments.floor)
     records = evaluate(server, data, items, wanted, arguments.out, _progress(data.name))
     _show(data, records, arguments)
 

@@ -23,12 +23,14 @@ class Contender:
     keep: Fraction = Fraction(1)
     """Share of the visual tokens that is kept."""
     options: dict[str, Any] = field(default_factory=dict, compare=False)
+    floor: bool = False
+    """Whether what images show may lower what is removed; otherwise the share is kept to."""
 
     @property
     def label(self) -> str:
         """A text that is the same for the same settings and no others."""
         options = json.dumps(self.options, sort_keys=True) if self.options else ""
-        return f"{self.method}{options}@{self.keep}"
+        return f"{self.method}{options}{' floor' if self.floor else ''}@{self.keep}"
 
     @property
     def line(self) -> str:
@@ -42,11 +44,15 @@ class Contender:
         if self.method == UNPRUNED:
             return {"vtprune": {"rate": 0.0}}
         settings = {"method": self.method, "rate": float(1 - self.keep)}
+        settings |= {"floor": "text"} if self.floor else {}
         return {"vtprune": settings | ({"options": self.options} if self.options else {})}
 
 
-def contenders(methods: Sequence[str], keep: Sequence[Fraction]) -> list[Contender]:
-    """Unpruned first, then every method at every share; `NAME{"option": value}` sets options."""
+def contenders(
+    methods: Sequence[str], keep: Sequence[Fraction], floor: bool = False
+) -> list[Contender]:
+    """Unpruned first, then every method at every share, and again with the floor if that is wanted;
+    `NAME{"option": value}` sets options."""
     found = [Contender(UNPRUNED)]
     for text in methods:
         name, brace, rest = text.partition("{")
@@ -54,5 +60,9 @@ def contenders(methods: Sequence[str], keep: Sequence[Fraction]) -> list[Contend
             found = [Contender(AS_IS)] if name == AS_IS else found
             continue
         options = json.loads(brace + rest) if brace else {}
-        found += [Contender(name, share, options) for share in keep]
+        found += [
+            Contender(name, share, options, under)
+            for under in ([False, True] if floor else [False])
+            for share in keep
+        ]
     return found

@@ -80,7 +80,8 @@ def markdown(dataset: Dataset, records: Records) -> str:
     titles = ["method", "kept", "tokens", "questions", "all (95 %)", *groups, *published]
     lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
     for (method, keep), mine in contenders.items():
-        tokens = next((str(record["kept"]) for record in mine if record["kept"] is not None), "")
+        counts = [record["kept"] for record in mine if record["kept"] is not None]
+        tokens = f"{sum(counts) / len(counts):.0f}" if counts else ""
         cells = [method, str(keep), tokens, str(len(mine)), *_row(dataset, mine, groups)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -163,7 +163,7 @@ def test_vqa_accuracy_leaves_one_person_out() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", sorted(set(DATASETS) - {"synthetic", "synthetic-2", "synthetic-ragged"})
+    "name", sorted(set(DATASETS) - {"synthetic", "synthetic-2", "synthetic-ragged", "pages"})
 )
 def test_a_missing_file_is_one_sentence(name: str, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"give --data"):

@@ -2,6 +2,7 @@
 
 from vtprune_evaluate.datasets.gqa import GQA
 from vtprune_evaluate.datasets.mme import MME
+from vtprune_evaluate.datasets.pages import PAGES
 from vtprune_evaluate.datasets.pope import POPE
 from vtprune_evaluate.datasets.scienceqa import SCIENCEQA
 from vtprune_evaluate.datasets.synthetic import SYNTHETIC, SYNTHETIC_2, SYNTHETIC_RAGGED
@@ -13,7 +14,7 @@ __all__ = ["DATASETS"]
 DATASETS = {
     dataset.name: dataset
     for dataset in (
-        *(SYNTHETIC, SYNTHETIC_2, SYNTHETIC_RAGGED),
+        *(SYNTHETIC, SYNTHETIC_2, SYNTHETIC_RAGGED, PAGES),
         *(GQA, MME, POPE, SCIENCEQA, TEXTVQA, VQAV2),
     )
 }

@@ -1,0 +1,171 @@
+"""Train the reader: python demo/answering/reader_train.py [--steps N]
+
+It begins as the demo LLaVA of demo/llava, which answers about scenes, and learns to read codes in
+small print; every other step is of scenes, so that it forgets nothing of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from batches import take
+from guidance import attention
+from losses import SHARPNESS, answer_loss, flat_loss
+from network import Answerer, positions, question_mask
+from reader import DIGIT_IDS, LABEL_IDS, widen
+from reader_batches import PageBatch, make_page_batch, page_layout
+from safetensors.torch import load_file
+from torch.nn import functional as F
+from train import DEFAULT_OUT, HELD_OUT, Trainer
+
+DEMO = Path(__file__).resolve().parents[1]
+sys.path.append(str(DEMO))
+
+from weights import published_name  # noqa: E402  (beside this folder, shared with the random models)
+
+OTHERS_MAY = 0.1
+"""Cosine with a label's word that a patch without a code may have."""
+PEAK = 1e-3
+PATCHES = (128, 256)
+"""Patches of a page that steps look at, in turns."""
+
+
+def load_published(model: Answerer, folder: Path) -> None:
+    """Take the weights of an exported demo LLaVA, which has no report of the class token."""
+    names = {published_name(name): name for name in model.llava.state_dict()}
+    weights = load_file(folder / "model.safetensors")
+    state = {names[name]: value for name, value in weights.items() if name in names}
+    model.llava.load_state_dict(state)
+
+
+class ReaderTrainer(Trainer):
+    """Steps of pages and, every other one, of scenes."""
+
+    planned, sizes, peaks = {"joint": 700}, {"joint": 12}, {"joint": PEAK}
+    out = DEFAULT_OUT.with_name("answering-reader")
+
+    def make_model(self) -> Answerer:
+        model = Answerer()
+        load_published(model, DEMO / "llava")
+        widen(model)
+        return model
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        super().__init__("joint", arguments)
+        self.page_which, self.page_place, self.names, self.ends = page_layout()
+        self.page_weight = torch.ones(len(self.page_which))
+
+    def load(self) -> None:
+        """Go on where it was stopped."""
+        if self.file("joint").exists():
+            state = torch.load(self.file("joint"), weights_only=True)
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step = state["step"]
+
+    def make_batch(self, size: int, *seed: int) -> Any:
+        is_page = seed[0] != HELD_OUT and seed[-1] % self.arguments.every != 0
+        return make_page_batch(size, *seed) if is_page else super().make_batch(size, *seed)
+
+    def losses(self, batch: Any) -> dict[str, torch.Tensor]:
+        return self.page_losses(batch) if isinstance(batch, PageBatch) else super().losses(batch)
+
+    def page_losses(self, batch: PageBatch) -> dict[str, torch.Tensor]:
+        """What the tower says of codes, and the answers."""
+        which = choose(batch.owner, PATCHES[self.step // 2 % 2], self.step)
+        owner, digit = batch.owner.gather(1, which), batch.digit.gather(1, which)
+        visual, _, _ = self.model.see(take(batch.patches, which), which)
+        logits, states, mask, place = self.page_answers(visual, which.shape[1], batch)
+        before = 2 + which.shape[1]
+        seen = attention(self.model, 0, states[0], before + self.names, mask, place).mean(1)
+        mine = (owner[:, None] == batch.about[:, :, None]).float()
+        found = (seen[:, :, 2:before] * mine).sum(-1)
+        read = attention(self.model, 1, states[1], before + self.ends, mask, place).mean(1)
+        named = read[:, torch.arange(len(self.ends)), before + self.names]
+        guide = -(found + 1e-4).log().mean() - (named + 1e-4).log().mean()
+        return {
+            "flat": 3.0 * flat_loss(visual, self.model.words),
+            "read": code_loss(visual, owner, digit, self.model.words),
+            "page": answer_loss(logits, batch.targets, self.page_weight),
+            "look": 0.2 * guide,
+        }
+
+    def page_answers(self, visual: torch.Tensor, patches: int, batch: PageBatch) -> Any:
+        mask = question_mask(2 + patches, self.page_which)
+        place = positions(patches, self.page_place)
+        return *self.model.answer(visual, batch.tokens, mask, place), mask, place
+
+    @torch.no_grad()
+    def page_accuracy(self, pages: int) -> float:
+        """Share of questions about held-out pages whose digit is right."""
+        right = []
+        for i in range(0, pages, 32):
+            batch = make_page_batch(32, HELD_OUT, i, 1)
+            which = torch.arange(batch.owner.shape[1]).expand(32, -1)
+            visual, _, _ = self.model.see(take(batch.patches, which), which)
+            logits = self.page_answers(visual, which.shape[1], batch)[0]
+            said, wanted = logits[:, self.ends].argmax(-1), batch.targets[:, self.ends]
+            right += (said == wanted).flatten().tolist()
+        return sum(right) / len(right)
+
+    def run(self) -> None:
+        """Train to the end; saved every two minutes."""
+        began = saved = time.monotonic()
+        size = self.arguments.batch or self.sizes["joint"]
+        while self.step < self.steps:
+            batch = self.make_batch(size, self.arguments.seed, 9, self.step)
+            losses = self.train_step(batch)
+            if self.step % 10 in (0, 1):
+                each = " ".join(f"{name} {loss:.2f}" for name, loss in losses.items())
+                print(f"{self.step} {time.monotonic() - began:.0f} s {each}", flush=True)
+            if time.monotonic() - saved > 120 or self.step == self.steps:
+                self.save()
+                saved = time.monotonic()
+            if self.step % 50 == 0 or self.step == self.steps:
+                print(f"{self.step} pages {self.page_accuracy(32):.3f}", flush=True)
+        scores = Trainer.accuracy(self, 64).items() if self.arguments.scenes else ()
+        print(" ".join(f"{kind} {share:.2f}" for kind, share in scores))
+
+
+def choose(owner: torch.Tensor, count: int, seed: int) -> torch.Tensor:
+    """`count` patches a page, ascending: those of codes, the rest by lot."""
+    lot = torch.rand(owner.shape, generator=torch.Generator().manual_seed(seed))
+    return (lot + (owner > 0)).topk(count, dim=1).indices.sort(dim=1).values
+
+
+def code_loss(
+    visual: torch.Tensor, owner: torch.Tensor, digit: torch.Tensor, words: torch.Tensor
+) -> torch.Tensor:
+    """Cross-entropy over cosines with labels and with digits, of the patches that show a code;
+    other patches may say no label."""
+    tokens, unit = F.normalize(visual, dim=-1), F.normalize(words, dim=-1)
+    shows = owner > 0
+    said = (tokens[~shows] @ unit[LABEL_IDS].T - OTHERS_MAY).relu()
+    labels = F.cross_entropy(SHARPNESS * tokens[shows] @ unit[LABEL_IDS].T, owner[shows] - 1)
+    digits = F.cross_entropy(SHARPNESS * tokens[shows] @ unit[DIGIT_IDS].T, digit[shows])
+    return labels + digits + 5 * said.square().sum() / (~shows).sum()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--every", type=int, default=2, help="one step in so many is of scenes")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, metavar="DIR")
+    parser.add_argument("--scenes", action="store_true", help="accuracy on scenes at the end")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    training = ReaderTrainer(arguments)
+    training.load()
+    training.run()
+
+
+if __name__ == "__main__":
+    main()
