@@ -83,6 +83,7 @@ class Videos:
     `_parse_and_validate_video_input` returned."""
 
     cut: Cut = cut_runs
+    """Of a video: `cut_frames` where frames stand apart."""
 
     frame_mark: str | None = None
     """Name in `hf_config` of the token behind which the tokens of a frame stand, if other tokens

@@ -1,6 +1,6 @@
-"""What to do with one image: its settings, its identity and the text that asks about it.
+"""What to do with one image or video: its settings, its identity and the text that asks about it.
 
-Made by the processor, which sees the whole prompt, and carried to the model as fields of the image.
+Made by the processor, which sees the whole prompt, and carried to the model as fields of the item.
 vLLM's multimodal fields carry tensors; these stay on the CPU (`keep_on_cpu`), so that reading them
 does not make the model wait for the device.
 """
@@ -46,7 +46,7 @@ def foreign_prefix(method: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ImagePlan:
-    """The plan of one image."""
+    """The plan of one image, or of one video, of which the same holds."""
 
     ANONYMOUS: ClassVar[str] = ""
     """Identity of vLLM's dummy images. Its memory profile encodes many identical ones, so they must

@@ -117,10 +117,10 @@ class PrunedProcessor(PlannedItems):
         look = partial(self._pictures.of_items, images, known, identities)
         with answered():
             configs = resolve(self.info, requested, tokens, None if is_dummy else look)
-        keeps = [
-            count and config.keep_count(count) or 0
-            for config, count in zip(configs, tokens, strict=True)
-        ]
+            keeps = [
+                0 if count is None or config.off else config.keep_count(count)
+                for config, count in zip(configs, tokens, strict=True)
+            ]
         names = None if is_dummy else identities
         plans = self._planner.plans(IMAGE, configs, keeps, inputs, names)
         return Asked(IMAGE, configs, plans, tokens)
