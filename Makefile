@@ -9,7 +9,7 @@ BIN := .venv/bin
 ENV := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 VLLM_CPU_KVCACHE_SPACE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models serve demo-qwen demo-reader test test-fast test-matrix lint evaluate loadtest soak hostile bench-serve bench-serve-gpu bench-questions bench-overhead screenshots bench-selection bench-set-quality bench-kernels wheel clean
+.PHONY: help setup models serve demo-qwen demo-reader test test-fast test-matrix lint evaluate loadtest soak hostile bench-serve bench-serve-gpu bench-questions bench-overhead screenshots bench-selection bench-set-quality bench-kernels wheel clean bench-host
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,6 +83,9 @@ bench-questions: models  ## measure methods on new images and on many questions 
 
 bench-overhead: models  ## measure what vtprune costs text-only traffic (ARGS=its flags)
 	$(ENV) PYTHONPATH=environment $(BIN)/python benchmarks/overhead.py $(ARGS)
+
+bench-host: models  ## measure what a picture costs the API server (ARGS=its flags)
+	$(ENV) PYTHONPATH=environment $(BIN)/python benchmarks/host.py $(ARGS)
 
 screenshots: setup  ## the README's pictures of the playground and the load report (ARGS=which)
 	$(ENV) PYTHONPATH=environment $(BIN)/python assets/screenshots.py $(ARGS)

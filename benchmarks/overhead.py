@@ -7,12 +7,10 @@
 take 26 minutes each on two cores. Both are needed: the server that starts second takes some 3 %
 less processor time a request, whichever it is; the cost is the geometric mean of the two ratios.
 
-Both servers run at once and answer the same prompts in short blocks, in turn, the order drawn anew
-for each pair; the one that is not asked is idle, and has had the time to stop spinning. A pair of
-neighbouring blocks sees the same machine, so its ratio is not disturbed by what comes and goes; the
-figure is the median of the ratios with a 95 % bootstrap interval. Beside requests per second it
-takes the processor time of each server's API process, where all of the surface is: that hardly
-depends on what else the machine does. Rows are appended to benchmarks/results/overhead-cpu.jsonl.
+Both servers run at once and answer the same prompts in short blocks, in turn (`_turns.py`); the
+figure is the median of the ratios of neighbouring blocks with a 95 % bootstrap interval, and that
+of the processor time of each server's API process, where all of the surface is. Rows are appended
+to benchmarks/results/overhead-cpu.jsonl.
 """
 
 from __future__ import annotations
@@ -27,15 +25,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
-from _chat import closed_load, text_body
+from _chat import text_body
 from _machine import describe
+from _turns import CONTENDERS, block, ratio_row, start
 from vllm_process import VllmProcess
 
 RESULTS = Path(__file__).parent / "results" / "overhead-cpu.jsonl"
-CONTENDERS: dict[str, list[str]] = {"stock": [], "vtprune": ["--plugin", "vtprune"]}
 MEASURED = {"requests_per_s": "requests/s", "api_cpu_ms": "API process, CPU ms a request"}
-RESAMPLES = 10_000
 
 
 def main() -> None:
@@ -45,10 +41,10 @@ def main() -> None:
         return _print_together()
     with ExitStack() as stack:
         logs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        order = sorted(CONTENDERS, key=lambda name: name != arguments.first)
-        servers = {name: _server(stack, logs, name, arguments) for name in order}
+        flags = ["--dtype", arguments.dtype, "--max-num-seqs", "64"]
+        servers = start(stack, logs, arguments.model, arguments.first, *flags)
         pairs = _pairs(servers, arguments)
-    rows = [_row(name, pairs, arguments.seed) for name in MEASURED]
+    rows = [ratio_row(name, pairs, arguments.seed) for name in MEASURED]
     _print(rows, len(pairs))
     RESULTS.parent.mkdir(exist_ok=True)
     with RESULTS.open("a") as file:
@@ -72,13 +68,6 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _server(stack: ExitStack, logs: Path, name: str, arguments: argparse.Namespace) -> VllmProcess:
-    print(f"starting {name} ...", flush=True)
-    flags = ["--dtype", arguments.dtype, "--max-num-seqs", "64", *CONTENDERS[name]]
-    env = {"VLLM_PLUGINS": "none"} if name == "stock" else {}
-    return stack.enter_context(VllmProcess(logs / f"{name}.log", arguments.model, *flags, **env))
-
-
 def _pairs(
     servers: dict[str, VllmProcess], arguments: argparse.Namespace
 ) -> list[dict[str, dict[str, float]]]:
@@ -91,7 +80,7 @@ def _pairs(
             for _ in range(arguments.requests)
         ]
         order = choose.sample(list(servers), k=len(servers))
-        pair = {name: _block(servers[name], bodies, arguments.clients) for name in order}
+        pair = {name: block(servers[name], bodies, arguments.clients) for name in order}
         if number >= 2:
             pairs.append(pair)
         if number % 20 == 19:
@@ -100,49 +89,8 @@ def _pairs(
     return pairs
 
 
-def _block(server: VllmProcess, bodies: list[dict[str, Any]], clients: int) -> dict[str, float]:
-    before = _processor_seconds(server.pid)
-    _, seconds = closed_load(server.url, bodies, clients)
-    used = _processor_seconds(server.pid) - before
-    return {
-        "requests_per_s": len(bodies) / seconds,
-        "api_cpu_ms": 1000 * used / len(bodies),
-    }
-
-
-def _processor_seconds(pid: int) -> float:
-    """Of a process and all its threads, without its children: the engine is one of these."""
-    times = psutil.Process(pid).cpu_times()
-    return float(times.user + times.system)
-
-
 def _ratio(pair: dict[str, dict[str, float]], measure: str) -> float:
     return pair["vtprune"][measure] / pair["stock"][measure]
-
-
-def _row(measure: str, pairs: list[dict[str, dict[str, float]]], seed: int) -> dict[str, Any]:
-    """Medians of both, and the ratio: of requests per second the median over pairs; of processor
-    time, which the kernel counts in hundredths of a second, that of the sums."""
-    values = np.array([[pair[name][measure] for name in CONTENDERS] for pair in pairs])
-
-    def ratio(sample: np.ndarray) -> float:
-        if measure == "api_cpu_ms":
-            stock, vtprune = sample.sum(axis=0)
-            return float(vtprune / stock)
-        return float(np.median(sample[:, 1] / sample[:, 0]))
-
-    draw = np.random.default_rng(seed)
-    resampled = [
-        ratio(values[draw.integers(len(values), size=len(values))]) for _ in range(RESAMPLES)
-    ]
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    center = values.mean(axis=0) if measure == "api_cpu_ms" else np.median(values, axis=0)
-    return {
-        "measure": measure,
-        **{name: round(float(value), 4) for name, value in zip(CONTENDERS, center, strict=True)},
-        "ratio": round(ratio(values), 5),
-        "ratio_95": [round(float(low), 5), round(float(high), 5)],
-    }
 
 
 def _print(rows: list[dict[str, Any]], pairs: int) -> None:

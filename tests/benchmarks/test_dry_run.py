@@ -65,3 +65,28 @@ def test_serving_benchmark_asks_every_contender_of_a_qwen() -> None:
         assert f"| {row['contender']} | {row['prompt_tokens']} |" in run.stdout
     assert "Per image in the pruned server vtprune 1/4: {" in run.stdout
     assert results.read_bytes() == before, "a dry run is recorded"
+
+
+@pytest.mark.server
+@pytest.mark.slow
+def test_host_benchmark_asks_both_servers_the_same() -> None:
+    benchmarks = ROOT / "benchmarks"
+    results = benchmarks / "results" / "host-cpu.jsonl"
+    before = results.read_bytes()
+    paths = [str(ROOT / "environment"), os.environ.get("PYTHONPATH", "")]
+    run = subprocess.run(
+        [sys.executable, benchmarks / "host.py", "--dry-run"],
+        env=environment(PYTHONPATH=os.pathsep.join(paths)),
+        capture_output=True,
+        text=True,
+        timeout=540,
+    )
+    assert run.returncode == 0, run.stderr
+    blocks = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
+    assert len(blocks) == 4, "a pair that warms up and one that counts, of either traffic"
+    for block in blocks:
+        assert block["stock"] > 0
+        assert block["vtprune"] > 0, "its API process used no processor"
+    for traffic in ("fresh", "known"):
+        assert f"\n| {traffic} | " in run.stdout
+    assert results.read_bytes() == before, "a dry run is recorded"
