@@ -124,7 +124,8 @@ class ImagePlan:
 
 
 def _to_tensor(text: str) -> torch.Tensor:
-    return torch.tensor(list(text.encode()), dtype=torch.uint8)
+    data = bytearray(text.encode())
+    return torch.frombuffer(data, dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
 
 
 def _to_text(tensor: torch.Tensor) -> str:

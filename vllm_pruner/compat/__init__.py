@@ -13,9 +13,11 @@ from vllm_pruner.compat.engine_args import patch_engine_args
 from vllm_pruner.compat.generate import ask_workers, patch_generate
 from vllm_pruner.compat.image_header import patch_image_header
 from vllm_pruner.compat.key_holder import key_holder, patch_key_holder
+from vllm_pruner.compat.known_files import patch_known_files
 from vllm_pruner.compat.mrope import enable_position_hook, enable_position_hook_on_cpu
 from vllm_pruner.compat.processor import (
     content_identities,
+    hashed,
     item_cache,
     item_identities,
     known_as,
@@ -41,6 +43,7 @@ __all__ = [
     "enable_position_hook",
     "enable_position_hook_on_cpu",
     "encoder_graphs_known",
+    "hashed",
     "is_known",
     "item_cache",
     "item_identities",
@@ -53,6 +56,7 @@ __all__ = [
     "patch_generate",
     "patch_image_header",
     "patch_key_holder",
+    "patch_known_files",
     "patch_tracing",
     "position_embedding",
     "profiled_images",

@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from vllm.multimodal.cache import BaseMultiModalProcessorCache
     from vllm.multimodal.processing import ProcessorInputs
 
-__all__ = ["content_identities", "item_cache", "item_identities", "known_as", "without_settings"]
+__all__ = [
+    "content_identities",
+    "hashed",
+    "item_cache",
+    "item_identities",
+    "known_as",
+    "without_settings",
+]
 
 _ITEMS = "_vtprune_items"
 
@@ -75,6 +82,26 @@ def known_as(cache: BaseMultiModalProcessorCache, identity: str, other: str) -> 
 def item_identities(processor: Any, inputs: ProcessorInputs, modality: str) -> list[str]:
     """Return the identity of each item: of its content or name, and of the arguments for HF."""
     return _identities(processor, inputs)[modality]
+
+
+def hashed(processor: Any, inputs: ProcessorInputs, images: list[str]) -> ProcessorInputs:
+    """Return the inputs with the identities of images where clients' names are, which spares vLLM
+    to hash the contents again. The same inputs where more enters an identity than a name.
+
+    Args:
+        processor: vLLM's.
+        inputs: whose `item_identities` they are.
+        images: the identities.
+    """
+    from vllm.multimodal.processing import BaseMultiModalProcessor
+
+    base = getattr(BaseMultiModalProcessor, "_get_mm_hashes", None)
+    has_own = getattr(type(processor), "_get_mm_hashes", None) is not base
+    if has_own or inputs.hf_processor_mm_kwargs or getattr(inputs, "media_io_kwargs", None):
+        return inputs
+    return dataclasses.replace(
+        inputs, mm_uuid_items={**(inputs.mm_uuid_items or {}), "image": images}
+    )
 
 
 def content_identities(processor: Any, inputs: ProcessorInputs, modality: str) -> list[str | None]:

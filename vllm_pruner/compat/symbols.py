@@ -24,7 +24,10 @@ SYMBOLS: tuple[Symbol, ...] = (
         "EngineArgs.add_cli_args EngineArgs.from_cli_args EngineArgs.create_model_config"),
     *_symbols(_EVERY, f"{_COMPAT}.mrope", "vllm.config.multimodal",
         "MultiModalConfig.is_multimodal_pruning_enabled MultiModalConfig.mm_processor_kwargs"),
+    *_symbols(_EVERY, "vllm_pruner.plugin", "vllm.platforms", "current_platform"),
     *_symbols(_EVERY, "vllm_pruner.plugin", "vllm.engine.arg_utils",
+        "EngineArgs.data_parallel_size EngineArgs.data_parallel_size_local "
+        "EngineArgs.tensor_parallel_size EngineArgs.pipeline_parallel_size "
         "EngineArgs.mm_processor_kwargs EngineArgs.model_class_overrides "
         "EngineArgs.otlp_traces_endpoint"),
     *_symbols(_SERVER, f"{_PROMPT}.engine_flags", "vllm.engine.arg_utils",
@@ -67,6 +70,11 @@ SYMBOLS: tuple[Symbol, ...] = (
         "BaseMultiModalProcessorCache.release_sender_touches", first=(0, 32)),
     *_symbols(_SERVER, f"{_COMPAT}.image_header", "vllm.multimodal.media.image",
         "ImageMediaIO.load_bytes"),
+    *_symbols(_SERVER, f"{_COMPAT}.image_header", "vllm.multimodal.media.image",
+        "open_image", first=(0, 32)),
+    *_symbols(_SERVER, f"{_COMPAT}.known_files", "vllm.multimodal.image",
+        "open_image", first=(0, 32)),
+    *_symbols(_SERVER, f"{_COMPAT}.known_files", "vllm.multimodal.media.base", "MediaWithBytes"),
     *_symbols(_SERVER, f"{_COMPAT}.key_holder",
         "vllm.entrypoints.serve.middleware.authenticate", "AuthenticationMiddleware"),
     *_symbols(_SERVER, _PROMPT, "vllm.exceptions", "VLLMValidationError"),
@@ -86,9 +94,14 @@ SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_SERVER, _PROMPT, f"{_PROCESSING}.processor",
         "BaseMultiModalProcessor.apply BaseMultiModalProcessor.get_dummy_inputs "
         "BaseMultiModalProcessor._cached_apply_hf_processor "
+        "BaseMultiModalProcessor._call_hf_processor BaseMultiModalProcessor._get_mm_fields_config "
         "ResolvedPromptUpdate.content "
         "PromptUpdateDetails.full PromptUpdateDetails.is_embed MultiModalProcessingResult.kwargs "
         "MultiModalProcessingResult.prompt_updates"),
+    *_symbols(_SERVER, _PROMPT, f"{_PROCESSING}.processor",
+        "BaseMultiModalProcessor._get_hf_mm_text", first=(0, 32)),
+    *_symbols(_SERVER, _PROMPT, f"{_PROCESSING}",
+        "BaseProcessingInfo.get_hf_processor"),
     *_symbols(_SERVER, f"{_COMPAT}.processor", f"{_PROCESSING}.processor",
         "BaseMultiModalProcessor._get_mm_hashes", first=(0, 32)),
     *_symbols(_SERVER, "vtprune_server", f"{_OPENAI}.chat_completion.protocol",

@@ -22,6 +22,9 @@ _ENGINE_PROCESSES = ("EngineCore", "VllmWorker")
 """What vLLM calls the processes that it starts for the engine. They make a processor as well, to
 profile memory, and take no requests."""
 
+_INSTALLED: list[Limits] = []
+"""The limits of which this process was looked after."""
+
 
 def install(limits: Limits) -> None:
     """Install it in this process. Safe to call again.
@@ -41,10 +44,15 @@ def install(limits: Limits) -> None:
     compat.patch_delivery()
     image_size.limit_files(limits)
     compat.patch_image_header(image_size.check_file)
+    compat.patch_known_files()
     compat.patch_key_holder()
 
 
 def install_where_rendered(limits: Limits) -> None:
-    """The same, unless this process is one of the engine's."""
+    """The same, unless this process is one of the engine's, or has it already: vLLM makes a
+    processor for every request with an image, to read its parts."""
+    if limits in _INSTALLED:
+        return
     if not multiprocessing.current_process().name.startswith(_ENGINE_PROCESSES):
         install(limits)
+    _INSTALLED.append(limits)

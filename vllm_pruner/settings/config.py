@@ -8,7 +8,7 @@ its canonical text enters vLLM's hash of an image, so no two settings share a ca
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -180,6 +180,10 @@ class PruneConfig(BaseModel):
 
         Options are written out with their defaults, so `{}` and `{"step": 8}` do not differ.
         """
+        return self._canonical
+
+    @cached_property
+    def _canonical(self) -> str:
         fields = self.model_dump(exclude_none=True)
         fields["options"] = dict(sorted(self.resolved[1].model_dump().items()))
         return type(self).model_construct(**fields).model_dump_json(exclude_none=True)
@@ -190,7 +194,7 @@ class PruneConfig(BaseModel):
         """The inverse of `canonical`, parsed once per distinct text."""
         return PruneConfig.model_validate_json(text)
 
-    @property
+    @cached_property
     def resolved(self) -> tuple[Method, Options]:
         """The method and its validated options."""
         method = methods.get(self.method)
