@@ -52,6 +52,8 @@ def cut_runs(
     Raises:
         ValueError: different tokens stand in one run of placeholders.
     """
+    if all(is_embed) and full.count(full[0]) == len(full):
+        return list(full[:kept])  # one run, as most models have it
     pairs = zip(full, is_embed, strict=True)
     runs = [(embeds, list(run)) for embeds, run in groupby(pairs, itemgetter(1))]
     sizes = [len(run) for embeds, run in runs if embeds]
@@ -149,6 +151,10 @@ class Family:
 
     captured: bool = False
     """Whether the model is a `CapturedModel`, whose tower can run as CUDA graphs."""
+
+    byte_pixels: bool = False
+    """Whether the pixels of an image are a field `pixel_values`, `[..., 3, height, width]`, that
+    HF's image processor normalises as its last step; then they may go to the engine as bytes."""
 
     item_layout: Callable[[Any, Mapping[str, Any]], Layout] | None = None
     """`item_layout(hf_config, item)`: the layout of one processed image, by the tensors of its

@@ -37,6 +37,9 @@ _FROM_CLI = "_vtprune_from_cli"
 """Marks engine arguments that a command line made: their errors end the process with a sentence
 instead of a traceback."""
 
+_ONE_API_SERVER = "_vtprune_one_api_server"
+"""Marks engine arguments of a command line that starts one API server."""
+
 
 def register() -> None:
     """Install the flags and the configuration hook; see the module's docstring.
@@ -68,6 +71,8 @@ def _fold_arguments(engine_args: EngineArgs, args: argparse.Namespace) -> None:
     # Further API servers get the parsed arguments, and read them before any plugin is loaded there.
     args.mm_processor_kwargs = engine_args.mm_processor_kwargs
     setattr(engine_args, _FROM_CLI, True)
+    alone = getattr(args, "api_server_count", 1) is None and not getattr(args, "headless", False)
+    setattr(engine_args, _ONE_API_SERVER, alone)
 
 
 def _configure(engine_args: EngineArgs, original: Callable[[], ModelConfig]) -> ModelConfig:
@@ -134,6 +139,8 @@ def _create_pruned(
     if engine_args.otlp_traces_endpoint is not None:
         compat.patch_tracing(chat.span_attributes)
     _announce(config, model_config, tokens)
+    if getattr(engine_args, _ONE_API_SERVER, False):
+        _advise(engine_args)
     return model_config
 
 
@@ -151,6 +158,20 @@ def _with_rate(
     engine_args.mm_processor_kwargs = kwargs
     model_config.get_multimodal_config().mm_processor_kwargs = kwargs
     return ServerConfig.parse(kwargs[KEY])
+
+
+def _advise(engine_args: EngineArgs) -> None:
+    """Say what more API servers would give, where a device leaves the machine's cores free."""
+    from vllm.platforms import current_platform
+
+    from vllm_pruner.prompt import api_servers
+
+    if current_platform.is_cpu():
+        return
+    engines = engine_args.data_parallel_size_local or engine_args.data_parallel_size
+    workers = engine_args.tensor_parallel_size * engine_args.pipeline_parallel_size
+    if said := api_servers.advice(engines, workers, api_servers.cores()):
+        logger.info("vtprune: %s", said)
 
 
 def _announce(config: PruneConfig, model_config: ModelConfig, tokens: int) -> None:

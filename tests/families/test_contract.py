@@ -35,7 +35,7 @@ from vllm_pruner.methods.base import VisualTokens
 from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.errors import ConfigError
-from vllm_pruner.settings.keys import REPORT
+from vllm_pruner.settings.keys import BYTES, REPORT
 
 CHECKPOINTS = [
     "demo",
@@ -321,12 +321,18 @@ def test_a_batch_becomes_images_with_the_layouts_of_their_sizes(processor: Any) 
     }
     if "image_num_patches" in batch:
         batch["num_patches"] = batch["image_num_patches"]  # as vLLM's input calls it
+    if BYTES in batch:
+        batch["pixel_values"] = batch.pop(BYTES).movedim(-1, -3)
     images = family.images(hf_config, batch)
     assert [image.layout for image in images] == [
         family.layout(processor.info, *size, {}) for size in sizes
     ]
     for item, image in zip(items, images, strict=True):
-        (given,) = (field.data for name, field in item.items() if name.startswith("pixel_values"))
+        (given,) = (
+            field.data.movedim(-1, -3) if name == BYTES else field.data
+            for name, field in item.items()
+            if name == BYTES or name.startswith("pixel_values")
+        )
         given = given.view(-1, *image.pixels.shape[1:])
         assert torch.equal(image.pixels, given[: len(image.pixels)])
         if isinstance(image.layout, CropLayout):
@@ -348,7 +354,7 @@ def test_what_a_person_sees_is_the_picture_that_was_sent(
     output = _process(processor, {"tokens": 4}, picture=picture)
     (item,) = output["mm_kwargs"]["image"]
     fields = {name: field.field.reduce_data([field]) for name, field in item.items()}
-    crop = info.family.seen(info.get_hf_config(), fields)[0]
+    crop = info.seen(fields)[0]
     if crop.is_floating_point():
         images = info.get_hf_processor().image_processor
         for color, mean, std in zip(crop, images.image_mean, images.image_std, strict=True):

@@ -1,4 +1,5 @@
-"""ASGI middleware for tests: counts the images that HF's image processor is called with.
+"""ASGI middleware for tests: counts the images that HF's image processor is called with, or
+vtprune's way around it.
 
 Loaded into each API server by `--middleware`; the product knows nothing of it.
 """
@@ -11,8 +12,11 @@ from typing import Any
 from starlette.responses import JSONResponse
 from transformers.image_processing_utils import BaseImageProcessor
 
+from vllm_pruner.prompt import byte_pixels
+
 _images = 0
 _preprocess = BaseImageProcessor.preprocess
+_cropped = byte_pixels.cropped
 
 
 def _counting(self: Any, images: Any, *args: Any, **kwargs: Any) -> Any:
@@ -21,7 +25,14 @@ def _counting(self: Any, images: Any, *args: Any, **kwargs: Any) -> Any:
     return _preprocess(self, images, *args, **kwargs)
 
 
+def _counting_bytes(image_processor: Any, images: Any) -> Any:
+    global _images
+    _images += len(images)
+    return _cropped(image_processor, images)
+
+
 BaseImageProcessor.preprocess = _counting
+byte_pixels.cropped = _counting_bytes
 
 
 class PreprocessProbe:

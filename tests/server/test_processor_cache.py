@@ -1,7 +1,8 @@
 """HF's image processor sees an image once, whatever is asked about it afterwards.
 
 vLLM has three processor caches: two hand an image's tensors to the engine, and one, for several
-API servers, keeps them. The count is of calls of HF's own class in the API server.
+API servers, keeps them. The count is of images that HF's own class is called with in the API
+server, or vtprune's way around it.
 """
 
 from __future__ import annotations

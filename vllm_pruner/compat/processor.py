@@ -84,14 +84,14 @@ def item_identities(processor: Any, inputs: ProcessorInputs, modality: str) -> l
     return _identities(processor, inputs)[modality]
 
 
-def hashed(processor: Any, inputs: ProcessorInputs, images: list[str]) -> ProcessorInputs:
-    """Return the inputs with the identities of images where clients' names are, which spares vLLM
+def hashed(processor: Any, inputs: ProcessorInputs, found: dict[str, list[str]]) -> ProcessorInputs:
+    """Return the inputs with the identities of items where clients' names are, which spares vLLM
     to hash the contents again. The same inputs where more enters an identity than a name.
 
     Args:
         processor: vLLM's.
         inputs: whose `item_identities` they are.
-        images: the identities.
+        found: the identities, by modality.
     """
     from vllm.multimodal.processing import BaseMultiModalProcessor
 
@@ -99,9 +99,7 @@ def hashed(processor: Any, inputs: ProcessorInputs, images: list[str]) -> Proces
     has_own = getattr(type(processor), "_get_mm_hashes", None) is not base
     if has_own or inputs.hf_processor_mm_kwargs or getattr(inputs, "media_io_kwargs", None):
         return inputs
-    return dataclasses.replace(
-        inputs, mm_uuid_items={**(inputs.mm_uuid_items or {}), "image": images}
-    )
+    return dataclasses.replace(inputs, mm_uuid_items={**(inputs.mm_uuid_items or {}), **found})
 
 
 def content_identities(processor: Any, inputs: ProcessorInputs, modality: str) -> list[str | None]:

@@ -78,6 +78,7 @@ LLAVA = Family(
     check_method,
     one_layout=True,
     captured=True,
+    byte_pixels=True,
 )
 
 

@@ -108,7 +108,15 @@ def check_method(hf_config: Any, method: Method) -> None:
 
 
 LLAVA_NEXT = Family(
-    "llava_next", largest, layout, images, CropTower, seen, check_method, captured=True
+    "llava_next",
+    largest,
+    layout,
+    images,
+    CropTower,
+    seen,
+    check_method,
+    captured=True,
+    byte_pixels=True,
 )
 
 

@@ -13,7 +13,7 @@ from vllm_pruner.prompt import encoder_only
 from vllm_pruner.prompt.names import fresh
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.errors import ConfigError
-from vllm_pruner.settings.keys import KEY, settings_in
+from vllm_pruner.settings.keys import BYTES, KEY, settings_in
 from vllm_pruner.settings.server import ServerConfig
 
 if TYPE_CHECKING:
@@ -46,13 +46,17 @@ class PrunedInfo(_Info):
     prune_config: ServerConfig
 
     def __init__(self, ctx: InputProcessingContext) -> None:
-        self.prune_config = ServerConfig.parse(settings_in(ctx.get_mm_config()) or {})
+        self.prune_config = ServerConfig.of(settings_in(ctx.get_mm_config()) or {})
         stripped = compat.without_settings(ctx.model_config, KEY)
         super().__init__(dataclasses.replace(ctx, model_config=stripped))
 
+    @cached_property
+    def _most_tokens(self) -> int:
+        return self.family.largest(self).tokens
+
     def get_max_image_tokens(self) -> int:
         """Return the most visual tokens that an image has, unpruned."""
-        return self.family.largest(self).tokens
+        return self._most_tokens
 
     def image_tokens(self, size: ImageSize, mm_kwargs: Mapping[str, object] = _NOTHING) -> int:
         """Return the visual tokens of an image, unpruned.
@@ -78,6 +82,8 @@ class PrunedInfo(_Info):
 
     def seen(self, item: Mapping[str, Any]) -> torch.Tensor:
         """Return the pixels of one processed image as the tower gets them; see `Family.seen`."""
+        if BYTES in item:
+            item = {**item, "pixel_values": item[BYTES].movedim(-1, -3)}
         return self.family.seen(self.get_hf_config(), item)
 
     def cut_of(self, modality: str) -> Cut:

@@ -16,6 +16,7 @@ from vllm.multimodal.parse import DictEmbeddingItems, ImageEmbeddingItems
 
 from vllm_pruner import compat
 from vllm_pruner.prompt.asked import IMAGE, VIDEO, Asked, report
+from vllm_pruner.prompt.byte_pixels import BytePixels
 from vllm_pruner.prompt.identities import identified, sizes_of
 from vllm_pruner.prompt.image_items import PlannedItems, hand_on
 from vllm_pruner.prompt.image_size import check_sizes
@@ -48,12 +49,12 @@ _OURS: Final = object()
 """The mark, which no client can send."""
 
 
-class PrunedProcessor(PlannedItems):
+class PrunedProcessor(PlannedItems, BytePixels):
     """Mixin for a `BaseMultiModalProcessor` with a `PrunedInfo`.
 
-    Changes beside those of `PlannedItems`: `apply` makes a plan for each image and video, from the
-    server's settings, the request's and the prompt; and the process that makes a processor to
-    render prompts gets what requests need there (`serving`).
+    Changes beside those of `PlannedItems` and `BytePixels`: `apply` makes a plan for each image and
+    video, from the server's settings, the request's and the prompt; and the process that makes a
+    processor to render prompts gets what requests need there (`serving`).
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -73,7 +74,9 @@ class PrunedProcessor(PlannedItems):
         if bare.mm_data_items.get(VIDEO):
             asked.append(self._asked_of_videos(bare, requested, is_dummy))
         plans = {each.modality: each.plans for each in asked if each.plans}
-        output = super().apply(hand_on(plans, bare), timing_ctx)
+        known_by = {name: [plan.image for plan in those] for name, those in plans.items()}
+        hashed = bare if is_dummy else compat.hashed(self, bare, known_by)
+        output = super().apply(hand_on(plans, hashed), timing_ctx)
         for each in asked:
             each.kept = [
                 place.get_num_embeds() for place in output["mm_placeholders"][each.modality]

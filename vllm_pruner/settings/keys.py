@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 __all__ = [
+    "BYTES",
     "COUNTS",
     "DUMMY",
     "KEY",
@@ -21,6 +22,10 @@ KEY = "vtprune"
 """Settings, the only name that users write. In the engine's `mm_processor_kwargs` the operator's:
 keys of `ServerConfig`. In a request's body, or in its `mm_processor_kwargs`, the client's: keys of
 `PruneConfig`; on their way to the processor also `rules.DETAIL`. Errors begin with it."""
+
+BYTES = f"{KEY}_bytes"
+"""A field of an image on its way to the model, in place of its pixels: the same as bytes `[...,
+height, width, 3]`, before the processor's last step; see `byte_pixels`."""
 
 DUMMY = f"{KEY}_dummy"
 """In the processor's kwargs: that vLLM made the images up for its memory profile."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from functools import cached_property, lru_cache
 from typing import Annotated, Any, Self
 
 from pydantic import Field, ModelWrapValidatorHandler, model_validator
@@ -26,6 +28,10 @@ class ServerConfig(PruneConfig):
     tower_graphs: bool = True
     """Run the vision tower as CUDA graphs, captured at start, on NVIDIA GPUs and for models whose
     tower allows it (LLaVA's families so far). `--enforce-eager` turns them off too."""
+
+    byte_pixels: bool = True
+    """Pictures go to the engine as bytes, which the device normalises, for models whose tower gets
+    the same bits that way (LLaVA, LLaVA-NeXT); false leaves all of it to the model's processor."""
 
     detail: DetailRates = Field(default_factory=DetailRates)
     """Rates of OpenAI's `image_url.detail`; `auto` has the server's own."""
@@ -72,7 +78,25 @@ class ServerConfig(PruneConfig):
         methods.check_installed()
         return self
 
-    @property
+    @classmethod
+    def of(cls, settings: Mapping[str, object]) -> Self:
+        """Return what `parse` does of the operator's settings, which are validated once.
+
+        Raises:
+            ConfigError: the first fault.
+        """
+        try:
+            text = json.dumps(settings, sort_keys=True)
+        except (TypeError, ValueError):  # offline anything may be given; `parse` says what is wrong
+            return cls.parse(settings)
+        return cls._of_text(text)
+
+    @classmethod
+    @lru_cache(maxsize=64)
+    def _of_text(cls, text: str) -> Self:
+        return cls.parse(json.loads(text))
+
+    @cached_property
     def images(self) -> PruneConfig:
         """The part that a request may change."""
         return PruneConfig.model_validate(self.model_dump(include=set(PruneConfig.model_fields)))

@@ -16,6 +16,7 @@ from vtprune_kernels import implementation, text_relevance
 from vllm_pruner.methods.base import VisualTokens
 from vllm_pruner.plan import ImagePlan
 from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.keys import BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +34,7 @@ images share."""
 _SHARPNESS = 100.0
 """Inverse temperature of the softmax that shows relevance: AdaFV's, for every method."""
 
-_PIXELS = frozenset({"pixel_values", "pixel_values_flat"})
+_PIXELS = frozenset({"pixel_values", "pixel_values_flat", BYTES})
 """What models call the pixels of an image; its other fields stay on the CPU."""
 
 _WHOLE = ImagePlan(PruneConfig(rate=0.0), ImagePlan.ANONYMOUS)

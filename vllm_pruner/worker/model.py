@@ -15,12 +15,13 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from vtprune_kernels import gather_rows, implementation
 
 from vllm_pruner import compat, methods
+from vllm_pruner.byte_pixels import ByteNormalizer, normalises
 from vllm_pruner.layout.raster import arrange, is_mixed
 from vllm_pruner.methods.base import TOWER, Kept, Need, VisualTokens
 from vllm_pruner.methods.on_device import on_device
 from vllm_pruner.plan import ImagePlan
 from vllm_pruner.settings.config import PruneConfig
-from vllm_pruner.settings.keys import settings_in
+from vllm_pruner.settings.keys import BYTES, settings_in
 from vllm_pruner.settings.server import ServerConfig
 from vllm_pruner.tower import FEATURES, Columns, EncoderImage, Tower
 from vllm_pruner.worker import explain, guard
@@ -102,6 +103,12 @@ class PrunedModel(_Model):
         served = [each.name for each in allowed if self.family.serves(self.config, each)]
         one_size = self.family.one_layout
         self._warm_up = WarmUp(self.tower, served, largest.tokens, of_one_size=one_size)
+        self._normalize: ByteNormalizer | None = None
+        if self.family.byte_pixels and config.byte_pixels:
+            image_processor = info.get_hf_processor().image_processor
+            if normalises(image_processor):
+                dtype = vllm_config.model_config.dtype
+                self._normalize = ByteNormalizer(image_processor, dtype, self._encoder.device)
         compat.add_worker_methods({**explain.WORKER_METHODS, **guard.WORKER_METHODS})
         logger.info("vtprune: selection runs on %s", implementation(self._encoder.device))
 
@@ -111,6 +118,7 @@ class PrunedModel(_Model):
         return self.language_model
 
     def embed_multimodal(self, **kwargs: object) -> Any:
+        kwargs = self._normalized(kwargs)
         plans = ImagePlan.pop_all(kwargs)
         self._warm_up.once(plans, lambda: self._images(kwargs))
         if plans:
@@ -125,6 +133,13 @@ class PrunedModel(_Model):
         image_input = self._parse_and_validate_image_input(**kwargs)
         return [] if image_input is None else self.family.images(self.config, image_input)
 
+    def _normalized(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return a batch's fields with pixels as the tower takes them, whatever came."""
+        if (pixels := kwargs.pop(BYTES, None)) is None:
+            return kwargs
+        assert self._normalize is not None, "its processor sends none"
+        return {**kwargs, "pixel_values": self._normalize(pixels)}
+
     def embed_planned(self, plans: list[ImagePlan], **kwargs: object) -> list[torch.Tensor]:
         """Return what the decoder gets of each image: `[keep, width of the decoder]`.
 
@@ -133,7 +148,7 @@ class PrunedModel(_Model):
             kwargs: these, as vLLM's `embed_multimodal` takes them, all of one kind.
         """
         self._selector.count(all(plan.image != ImagePlan.ANONYMOUS for plan in plans))
-        images = self._images(kwargs)
+        images = self._images(self._normalized(kwargs))
         embeddings = [
             rows
             for batch in batches(images, plans, self._rows_at_once)
