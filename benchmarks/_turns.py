@@ -25,7 +25,7 @@ RESAMPLES = 10_000
 
 
 def start(
-    stack: ExitStack, logs: Path, model: str, first: str, *flags: str
+    stack: ExitStack, logs: Path, model: str, first: str, *flags: str, ours: Sequence[str] = ()
 ) -> dict[str, VllmProcess]:
     """Start both servers, `first` before the other, and end them with the stack.
 
@@ -35,12 +35,14 @@ def start(
         model: a folder of `.cache/models`.
         first: one of `CONTENDERS`.
         flags: of vLLM, for both.
+        ours: for vtprune alone.
     """
     servers = {}
     for name in sorted(CONTENDERS, key=lambda each: each != first):
         print(f"starting {name} ...", flush=True)
         env = {"VLLM_PLUGINS": "none"} if name == "stock" else {}
-        process = VllmProcess(logs / f"{name}.log", model, *flags, *CONTENDERS[name], **env)
+        own = [*CONTENDERS[name], *(() if name == "stock" else ours)]
+        process = VllmProcess(logs / f"{name}.log", model, *flags, *own, **env)
         servers[name] = stack.enter_context(process)
     return servers
 

@@ -2,7 +2,7 @@
 
     make bench-host
     make bench-host ARGS="--first vtprune"
-    make bench-host ARGS="--flags '--api-server-count 1'"        vLLM's flags, for both
+    make bench-host ARGS="--vtprune-flags '--prune-floor off'"
 
 On a GPU one API process is the first thing that many requests wait for. Both servers run at once
 and answer the same requests in short blocks, in turn (`_turns.py`); the figure is the ratio of the
@@ -50,7 +50,8 @@ def main() -> None:
         logs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         flags = ["--dtype", arguments.dtype, "--max-num-seqs", "64", "--enforce-eager"]
         flags += shlex.split(arguments.flags)
-        servers = start(stack, logs, arguments.model, arguments.first, *flags)
+        ours = shlex.split(arguments.vtprune_flags)
+        servers = start(stack, logs, arguments.model, arguments.first, *flags, ours=ours)
         pairs = {kind: _pairs(servers, bodies, arguments) for kind, bodies in traffic.items()}
     rows = [_row(kind, pairs[kind], arguments.seed) for kind in traffic]
     _print(rows, arguments.blocks)
@@ -74,6 +75,9 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--dtype", default="float32", help="bfloat16 wants AVX-512")
     parser.add_argument("--flags", default="", help="more of vLLM's, for both servers")
+    parser.add_argument(
+        "--vtprune-flags", default="", help="vtprune's, such as '--prune-floor off'"
+    )
     parser.add_argument(
         "--first", default="stock", choices=CONTENDERS, help="starts before the other"
     )

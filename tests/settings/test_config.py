@@ -246,3 +246,14 @@ def test_settings_do_not_change_once_made() -> None:
     config = PruneConfig.parse({"rate": 0.5})
     with pytest.raises(ValidationError, match="frozen"):
         config.rate = 0.75
+
+
+def test_a_copy_with_other_values_has_a_text_of_its_own() -> None:
+    """Both are reckoned once for each settings object, and identities in all caches hang on it."""
+    config = PruneConfig.parse({"rate": 0.5, "options": {"important_ratio": 0.75}})
+    before, plain = config.canonical(), config.unfloored
+    other = config.model_copy(update={"rate": 0.25})
+    assert other.canonical() != before == config.canonical()
+    assert other.unfloored.rate == 0.25
+    assert plain.floor == "off"
+    assert PruneConfig.from_canonical(other.canonical()).canonical() == other.canonical()

@@ -195,6 +195,18 @@ class PruneConfig(BaseModel):
         return PruneConfig.model_validate_json(text)
 
     @cached_property
+    def unfloored(self) -> PruneConfig:
+        """The same settings without a floor."""
+        return self.model_copy(update={"floor": "off"})
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy, with nothing of what was reckoned from other values."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in ("_canonical", "unfloored", "resolved"):
+            vars(copied).pop(name, None)
+        return copied
+
+    @cached_property
     def resolved(self) -> tuple[Method, Options]:
         """The method and its validated options."""
         method = methods.get(self.method)

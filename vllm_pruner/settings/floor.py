@@ -25,7 +25,7 @@ def floored(config: PruneConfig, picture: Picture, tokens: int, limits: Limits) 
     Returns:
         Settings whose `floor` says whether it made a difference. They never keep less.
     """
-    plain = config.model_copy(update={"floor": "off"})
+    plain = config.unfloored
     if config.floor == "off" or config.off or picture.text == 0:
         return plain
     asked = 1 - config.keep_count(tokens) / tokens
