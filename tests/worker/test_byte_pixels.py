@@ -39,16 +39,24 @@ def made(request: pytest.FixtureRequest) -> Iterator[Any]:
         )
 
 
-def fields(processor: Any, settings: dict[str, Any]) -> dict[str, Any]:
-    """A picture as the model gets it, a batch of one."""
-    values = np.random.default_rng(0).integers(0, 256, (90, 130, 3), np.uint8)
-    output = processor(
-        [IMAGE, WORD],
-        processor.info.parse_mm_data({"image": [Image.fromarray(values)]}),
-        hf_processor_mm_kwargs={"vtprune": settings},
-    )
-    (item,) = output["mm_kwargs"]["image"]
-    return {name: elem.field.reduce_data([elem]) for name, elem in item.items()}
+SIZE = (90, 130)
+
+
+def fields(processor: Any, settings: dict[str, Any], *sizes: tuple[int, int]) -> dict[str, Any]:
+    """Pictures as the model gets them, a batch of as many requests."""
+    items = []
+    for size in sizes or [SIZE]:
+        values = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+        output = processor(
+            [IMAGE, WORD],
+            processor.info.parse_mm_data({"image": [Image.fromarray(values)]}),
+            hf_processor_mm_kwargs={"vtprune": settings},
+        )
+        items += output["mm_kwargs"]["image"]
+    return {
+        name: elem.field.reduce_data([item[name] for item in items])
+        for name, elem in items[0].items()
+    }
 
 
 @pytest.mark.parametrize("settings", [{}, {"rate": 0.0}, {"method": "uniform"}], ids=str)
@@ -61,6 +69,18 @@ def test_bytes_are_embedded_as_floats_are(made: Any, settings: dict[str, Any]) -
         (expected,) = made.model.embed_multimodal(**whole)
     assert rows.dtype == torch.float32
     assert torch.equal(rows, expected)
+
+
+@pytest.mark.parametrize("settings", [{}, {"rate": 0.0}], ids=str)
+def test_pictures_of_different_sizes_share_a_batch(made: Any, settings: dict[str, Any]) -> None:
+    sizes = SIZE, (300, 90), (224, 224)
+    sent, whole = (fields(it, settings, *sizes) for it in (made.as_bytes, made.as_floats))
+    with torch.inference_mode():
+        rows = made.model.embed_multimodal(**sent)
+        expected = made.model.embed_multimodal(**whole)
+    assert len(rows) == len(sizes)
+    for found, each in zip(rows, expected, strict=True):
+        assert torch.equal(found, each)
 
 
 def test_a_picture_is_seen_as_it_was_sent_either_way(made: Any) -> None:

@@ -138,7 +138,9 @@ class PrunedModel(_Model):
         if (pixels := kwargs.pop(BYTES, None)) is None:
             return kwargs
         assert self._normalize is not None, "its processor sends none"
-        return {**kwargs, "pixel_values": self._normalize(pixels)}
+        if isinstance(pixels, torch.Tensor):
+            return {**kwargs, "pixel_values": self._normalize(pixels)}
+        return {**kwargs, "pixel_values": [self._normalize(each) for each in pixels]}  # of any size
 
     def embed_planned(self, plans: list[ImagePlan], **kwargs: object) -> list[torch.Tensor]:
         """Return what the decoder gets of each image: `[keep, width of the decoder]`.
