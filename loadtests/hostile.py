@@ -43,7 +43,7 @@ FLAGS = ["--dtype", "float32", "--max-num-seqs", "64", "--enforce-eager", "--plu
 FEATURE_MB, PROCESSOR_MB = 32, 64
 ROOMY = ["--prune-feature-cache-mb", str(FEATURE_MB), "--num-gpu-blocks-override", "256"]
 ROOMY += ["--mm-processor-cache-gb", str(PROCESSOR_MB / 1024)]
-CACHES_MB = {"API server": PROCESSOR_MB, "engine": FEATURE_MB + PROCESSOR_MB}
+CACHES_MB = {"API server": PROCESSOR_MB, "engine": PROCESSOR_MB, "worker": FEATURE_MB}
 """vLLM keeps preprocessed pictures in the API server, and again in the engine."""
 BOUNDS_MB = sum(CACHES_MB.values())
 SLACK_MB = 192
