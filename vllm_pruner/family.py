@@ -156,6 +156,10 @@ class Family:
     """Whether the pixels of an image are a field `pixel_values`, `[..., 3, height, width]`, that
     HF's image processor normalises as its last step; then they may go to the engine as bytes."""
 
+    captured_unasked: bool = True
+    """Whether it does so by default, or only under vLLM's `cudagraph_mm_encoder`, as without
+    pruning."""
+
     item_layout: Callable[[Any, Mapping[str, Any]], Layout] | None = None
     """`item_layout(hf_config, item)`: the layout of one processed image, by the tensors of its
     fields. For a model whose positions have several dimensions; None for one of plain positions."""

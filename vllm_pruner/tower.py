@@ -88,6 +88,10 @@ class CapturedTower(Tower, Protocol):
     padding: Mapping[str, Pad | None]
     """How each input is written into the buffer of a graph: None is zeros behind the values."""
 
+    def captures(self, image: EncoderImage) -> bool:
+        """Return whether graphs are made for such an image, if it is not too large."""
+        ...
+
     def graph_rows(self, at_most: int) -> list[int]:
         """Return the numbers of rows that are worth a graph, ascending: at least one, and none but
         the first above `at_most`."""

@@ -161,6 +161,17 @@ def test_the_tower_of_llava_runs_as_graphs_on_a_gpu(
         assert ("is switched off" in caplog.text) == (asked and not captured)
 
 
+@pytest.mark.parametrize("asked", [False, True])
+def test_the_tower_of_qwen_runs_as_graphs_where_that_is_asked_for(
+    asked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compat, "on_cuda", lambda: True)
+    asked_for = {"cudagraph_mm_encoder": asked}
+    arguments = _arguments("demo-qwen2.5", {}, compilation_config=asked_for)
+    arguments.create_model_config()
+    assert arguments.compilation_config.cudagraph_mm_encoder == asked
+
+
 def test_flags_that_only_move_positions_do_not_matter_to_llava() -> None:
     assert _arguments("demo", {}, pipeline_parallel_size=2).create_model_config()
 

@@ -6,6 +6,8 @@ grid of tokens, each 2 x 2 patches; see `packed_tower` and `mrope`.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from vllm.model_executor.models.qwen2_5_vl import (
     Qwen2_5_VLDummyInputsBuilder,
     Qwen2_5_VLForConditionalGeneration,
@@ -17,11 +19,18 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm_pruner.families.qwen_grid import QWEN_VIDEOS, qwen_family
 from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
+from vllm_pruner.worker.captured_model import CapturedModel
+from vllm_pruner.worker.captured_packed_tower import CapturedPackedTower
 from vllm_pruner.worker.mrope import MRopeModel
 
 __all__ = ["QWEN2_5_VL", "PrunedQwen2_5_VL"]
 
-QWEN2_5_VL = qwen_family("qwen2_5_vl", QWEN_VIDEOS)
+QWEN2_5_VL = replace(
+    qwen_family("qwen2_5_vl", QWEN_VIDEOS),
+    tower=CapturedPackedTower,
+    captured=True,
+    captured_unasked=False,
+)
 
 
 class PrunedQwen2_5_VLInfo(PrunedInfo, Qwen2_5_VLProcessingInfo):  # the model's name
@@ -37,7 +46,8 @@ class PrunedQwen2_5_VLProcessor(PrunedProcessor, Qwen2_5_VLMultiModalProcessor):
 @MULTIMODAL_REGISTRY.register_processor(  # type: ignore[misc]  # the mixin knows LLaVA's info
     PrunedQwen2_5_VLProcessor, info=PrunedQwen2_5_VLInfo, dummy_inputs=Qwen2_5_VLDummyInputsBuilder
 )
-class PrunedQwen2_5_VL(MRopeModel, Qwen2_5_VLForConditionalGeneration):
-    """vLLM's Qwen2.5-VL, keeping the visual tokens that matter; see `MRopeModel`."""
+class PrunedQwen2_5_VL(MRopeModel, CapturedModel, Qwen2_5_VLForConditionalGeneration):
+    """vLLM's Qwen2.5-VL, keeping the visual tokens that matter; see `MRopeModel` and
+    `CapturedModel`."""
 
     family = QWEN2_5_VL

@@ -45,6 +45,8 @@ def _set_tower_graphs(family: Family, engine_args: EngineArgs, config: ServerCon
     """Turn vLLM's switch for CUDA graphs of the tower on where the model replays them itself, and
     off elsewhere."""
     compilation = engine_args.compilation_config
+    if not (compilation.cudagraph_mm_encoder or family.captured_unasked):
+        return
     against = _against_graphs(family, engine_args, config)
     if against is not None and compilation.cudagraph_mm_encoder:
         logger.warning("vtprune: cudagraph_mm_encoder is switched off, because %s", against)
@@ -61,6 +63,8 @@ def _against_graphs(family: Family, engine_args: EngineArgs, config: ServerConfi
         return "enforce_eager is set"
     if not compat.on_cuda():
         return "there is no NVIDIA GPU"
+    if engine_args.mm_encoder_tp_mode == "data":
+        return "graphs of encoders that share images out (mm_encoder_tp_mode) are not tested"
     if engine_args.language_model_only:
         return "language_model_only leaves the vision tower out"
     if engine_args.enable_tower_connector_lora:

@@ -26,8 +26,8 @@ class ServerConfig(PruneConfig):
     or method about one skips the tower. 0 turns it off."""
 
     tower_graphs: bool = True
-    """Run the vision tower as CUDA graphs, captured at start, on NVIDIA GPUs and for models whose
-    tower allows it (LLaVA's families so far). `--enforce-eager` turns them off too."""
+    """Run the vision tower as CUDA graphs, captured at start, on NVIDIA GPUs: of LLaVA's families,
+    and of Qwen2.5-VL under vLLM's `cudagraph_mm_encoder`. `--enforce-eager` turns them off too."""
 
     byte_pixels: bool = True
     """Pictures go to the engine as bytes, which the device normalises, for models whose tower gets

@@ -124,6 +124,9 @@ class CropTower:
     def inputs(self, images: Sequence[EncoderImage]) -> dict[str, torch.Tensor]:
         return {_PIXELS: torch.cat([image.pixels for image in images])}
 
+    def captures(self, image: EncoderImage) -> bool:
+        return True
+
     def graph_rows(self, at_most: int) -> list[int]:
         crops = max(1, at_most // self.page)
         return [number * self.page for number in _GRAPHS if number <= crops]

@@ -89,7 +89,7 @@ class Encoder:
     def _measured(self, images: Sequence[EncoderImage], needs: frozenset[Need]) -> Columns:
         rows = sum(image.layout.encoded for image in images)
         with self._watch.measure(pieces=rows * self._tower.patches_per_row):
-            if self.graphs is not None and self.graphs.ready and needs == self.graphs.needs:
+            if self.graphs is not None and self.graphs.hold(images, needs):
                 return self.graphs.encode(images)
             return self._tower.encode(images, needs)
 

@@ -37,7 +37,7 @@ class MRopeModel(PrunedModel):
     - all that `embed_multimodal` returns carries digits, which `recompute_mrope_positions` takes
       off: the hook does so for every request, pruned or not;
     - positions of text are counted on the unpruned prompt;
-    - the encoder is not captured in CUDA graphs, which would go past `embed_multimodal`.
+    - a runner replays no CUDA graphs of the encoder itself, which would go past `embed_multimodal`.
     """
 
     supports_multimodal_pruning: ClassVar[Literal[True]] = True

@@ -47,6 +47,10 @@ class TowerGraphs:
         """Whether there are graphs to replay."""
         return self._manager is not None
 
+    def hold(self, images: Sequence[EncoderImage], needs: frozenset[Need]) -> bool:
+        """Return whether these images can be replayed for these needs."""
+        return self.ready and needs == self.needs and all(map(self._tower.captures, images))
+
     def attach(self, manager: Any) -> None:
         """Replay the graphs of vLLM's manager from now on."""
         self._manager = manager

@@ -1,0 +1,133 @@
+"""Qwen2.5-VL's tower as vLLM's manager of CUDA graphs runs it; see `test_tower_graphs`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from pruned_model import pruned_model
+from test_tower_graphs import captured
+from vllm.model_executor.layers.attention import mm_encoder_attention
+from vllm.model_executor.models.interfaces import supports_encoder_cudagraph
+
+from vllm_pruner.layout.grid_layout import GridLayout
+from vllm_pruner.methods.base import Need
+from vllm_pruner.plan import ImagePlan
+from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.tower import FEATURES, EncoderImage
+from vllm_pruner.worker.captured_packed_tower import pad_ends
+
+BUDGETS = [16, 32, 64, 128, 192]
+
+
+def _as_flash_attention(stock: Any) -> Any:
+    """vLLM's attention for CPUs splits all rows into images, and there may be padding behind them.
+    A GPU's leaves that alone; here it holds any number."""
+
+    def attention(
+        q: Any, k: Any, v: Any, scale: Any = None, cu_seqlens: Any = None, enable_gqa: Any = False
+    ) -> Any:
+        end = int(cu_seqlens[-1])
+        rows = stock(q[:, :end], k[:, :end], v[:, :end], scale, cu_seqlens, enable_gqa)
+        return torch.cat([rows, q[:, end:] * 0 + 3], dim=1)
+
+    return attention
+
+
+@pytest.fixture(scope="module", autouse=True)
+def attention() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        stock = mm_encoder_attention.vit_torch_sdpa_wrapper
+        patch.setattr(mm_encoder_attention, "vit_torch_sdpa_wrapper", _as_flash_attention(stock))
+        yield
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[Any]:
+    """The model and vLLM's manager of it; methods that look at importance and keys."""
+    flags = {"compilation_config": {"encoder_cudagraph_token_budgets": BUDGETS}}
+    with pruned_model("demo-qwen2.5", {"method": "visionzip"}, dtype="float32", **flags) as pair:
+        config, model = pair
+        yield model, captured(config, model)
+
+
+def _image(model: Any, rows: int, columns: int, seed: int = 0) -> EncoderImage:
+    """A picture of bytes, which the device normalises."""
+    patch = model.visual.patch_embed
+    width = patch.proj.in_channels * patch.temporal_patch_size * patch.patch_size**2
+    draw = torch.Generator().manual_seed(seed + rows * 100 + columns)
+    patches = torch.randint(256, (4 * rows * columns, width), generator=draw, dtype=torch.uint8)
+    return EncoderImage(patches, GridLayout(rows, columns))
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        [(8, 8)],  # a graph and nothing else
+        [(8, 4), (4, 8)],
+        [(12, 16)],
+        [(7, 3)],  # padding behind one image
+        [(10, 6), (2, 2), (1, 1)],
+        [(7, 3), (5, 5), (9, 2), (3, 11)],
+        [(16, 16), (2, 3)],  # larger than every graph
+    ],
+    ids=str,
+)
+def test_each_image_gets_its_own_rows(made: Any, shapes: list[tuple[int, int]]) -> None:
+    model, manager = made
+    graphs = model._graphs
+    images = [_image(model, *shape) for shape in shapes]
+    before = manager.graph_hits
+    model._graphs.encode([_image(model, *reversed(shape), seed=1) for shape in shapes])
+    rows = graphs.encode(images)
+    fitting = sum(shape[0] * shape[1] <= BUDGETS[-1] for shape in shapes)
+    assert manager.graph_hits == before + 2 * fitting
+    assert set(rows) == {FEATURES, Need.IMPORTANCE, Need.KEYS} == {FEATURES, *graphs.needs}
+    alone = [model.tower.encode([image], graphs.needs) for image in images]
+    for name, found in rows.items():
+        expected = torch.cat([each[name] for each in alone])
+        torch.testing.assert_close(found, expected, rtol=2e-5, atol=2e-5)
+
+
+def test_the_model_has_vllms_interface_and_its_runner_calls_embed_multimodal(made: Any) -> None:
+    model, manager = made
+    assert supports_encoder_cudagraph(model)
+    assert not manager.supports_modality("image")
+    assert not manager.supports_modality("video")
+
+
+def test_kept_rows_and_where_they_were_are_the_same_with_and_without_graphs(made: Any) -> None:
+    model, manager = made
+    image = _image(model, 8, 8)
+    found = []
+    for attached in (True, False):
+        model._encoder.cache.clear()
+        if not attached:
+            model.graphs_cleared(manager)
+        found += model.embed_multimodal(
+            pixel_values=image.pixels,
+            image_grid_thw=torch.tensor([[1, 16, 16]]),
+            **{
+                name: [values]
+                for name, values in ImagePlan(PruneConfig(tokens=9), "picture").fields().items()
+            },
+        )
+    model.graphs_captured(manager, 0.0, 0)
+    assert torch.equal(*found)
+
+
+def test_a_video_runs_eagerly(made: Any) -> None:
+    model, _ = made
+    image, needs = _image(model, 8, 8), model._graphs.needs
+    assert model._graphs.hold([image], needs)
+    video = EncoderImage(image.pixels, GridLayout(4, 8, frames=2))
+    assert not model._graphs.hold([video], needs)
+    assert not model._graphs.hold([image], needs | {Need.RECEIVED_MIDWAY})
+
+
+def test_padding_is_an_image_behind_the_others() -> None:
+    buffer = torch.tensor([0, 9, 9, 9, 9, 64], dtype=torch.int32)
+    pad_ends(buffer, torch.tensor([0, 12, 20], dtype=torch.int32))
+    assert buffer.tolist() == [0, 12, 20, 20, 20, 64]
