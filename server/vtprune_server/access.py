@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from vllm_pruner.settings.errors import shown
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -54,11 +57,28 @@ class GuardedRoute(APIRoute):
             _admit(request)
             try:
                 return await handle(request)
+            except RequestValidationError as error:
+                raise _not_json(request, error) or error from None
             except StarletteHTTPException as error:
                 # Of a body that is no text; vLLM formats FastAPI's own only.
                 raise HTTPException(error.status_code, error.detail) from error
 
         return guarded
+
+
+def _not_json(request: Request, error: RequestValidationError) -> HTTPException | None:
+    """What to say of a body that is no JSON, or is none; None if it is JSON."""
+    kind = request.headers.get("content-type", "none")
+    if "json" not in kind:
+        sentence = f"Content-Type is {shown(kind)!r}; allowed: application/json"
+        return HTTPException(400, sentence)
+    for found in error.errors():
+        if found["type"] == "json_invalid":
+            where = f" from character {found['loc'][-1]} on" if len(found["loc"]) > 1 else ""
+            return HTTPException(400, f"the body is not JSON{where}; allowed: a JSON object")
+        if found["type"] == "missing" and len(found["loc"]) == 1:
+            return HTTPException(400, "the body is empty; allowed: a JSON object")
+    return None
 
 
 def _admit(request: Request) -> None:

@@ -9,6 +9,7 @@ from vllm_pruner.settings.keys import settings_in
 from vllm_pruner.settings.server import ServerConfig
 from vtprune_server.access import Access
 from vtprune_server.canary import check_vllm
+from vtprune_server.report_header import ReportHeader
 from vtprune_server.router import router
 from vtprune_server.surface import Surface
 
@@ -31,6 +32,7 @@ class Endpoints:
 
     def attach_router(self, app: FastAPI) -> None:
         """Add the routes; whether this server prunes shows in `init_state`, which comes later."""
+        app.add_middleware(ReportHeader)
         app.include_router(router)
 
     async def init_state(

@@ -26,6 +26,14 @@ READ = {
     "vllm.entrypoints.openai.chat_completion.protocol:ChatCompletionRequest": (
         "more fields, all with defaults"
     ),
+    "vllm.entrypoints.openai.chat_completion.batch_serving:"
+    "OpenAIServingChatBatch.create_batch_chat_completion": "adapters of LoRA are looked up later",
+    "vllm.entrypoints.anthropic.serving:AnthropicServingMessages.create_messages": (
+        "thinking is read elsewhere, and a stream is converted before it is returned; same answers"
+    ),
+    "vllm.entrypoints.anthropic.serving:AnthropicServingMessages.count_tokens": (
+        "thinking is read elsewhere"
+    ),
     "vllm.multimodal.media.image:ImageMediaIO.load_bytes": "a budget of a request's pixels more",
     "vllm.v1.engine.core_client:DPAsyncMPClient.add_request_async": "sends earlier; no other word",
     "vllm.v1.engine.async_llm:AsyncLLM.generate": "an error more is caught; same arguments",

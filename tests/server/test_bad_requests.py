@@ -28,6 +28,10 @@ SETTINGS: dict[str, tuple[Any, str]] = {
     "rate-negative": ({"rate": -1}, "rate is -1"),
     "rate-1": ({"rate": 1}, "rate is 1"),
     "rate-text": ({"rate": "0.5"}, "rate is '0.5'"),
+    "rate-percent": ({"rate": 90}, "rate is 90; it should be less than 1; for 90 % write 0.9"),
+    "rate-off": ({"rate": "off"}, "; to turn pruning off write rate 0"),
+    "keep-ratio": ({"keep_ratio": 0.25}, "1 - keep_ratio, here 0.75"),
+    "misspelt-method": ({"method": "vispuner"}, "; the nearest is vispruner"),
     "tokens-0": ({"tokens": 0}, "tokens is 0"),
     "tokens-10000": ({"tokens": 10_000}, "tokens is 10000; allowed: 1 to 576"),
     "rate-and-tokens": ({"rate": 0.5, "tokens": 64}, "allowed: one of the two"),
@@ -81,6 +85,33 @@ def test_not_a_number_as_rate_is_refused(pruned: Server) -> None:
     response = pruned.client.post("/v1/chat/completions", content=body, headers=headers)
     assert response.status_code == 400
     assert "rate is nan; it should be a finite number" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("body", [b"this is not JSON", b"{'single': 'quotes'}", b"[1"])
+@pytest.mark.parametrize("route", ["/vtprune/estimate", "/vtprune/explain", "/v1/chat/completions"])
+def test_a_body_that_is_not_json_is_said_to_be_that(
+    route: str, body: bytes, pruned: Server
+) -> None:
+    headers = {"Content-Type": "application/json"}
+    response = pruned.client.post(route, content=body, headers=headers)
+    assert response.status_code == 400
+    told = response.json()["error"]["message"]
+    assert ("the body is not JSON" if "vtprune" in route else "JSON decode error") in told
+
+
+def test_an_empty_body_is_said_to_be_that(pruned: Server) -> None:
+    headers = {"Content-Type": "application/json"}
+    response = pruned.client.post("/vtprune/explain", content=b"", headers=headers)
+    assert response.status_code == 400
+    assert response.json()["error"]["message"] == "the body is empty; allowed: a JSON object"
+
+
+def test_a_body_that_is_called_something_else_is_told_what_to_call_it(pruned: Server) -> None:
+    headers = {"Content-Type": "text/plain"}
+    response = pruned.client.post("/vtprune/estimate", content=b"{}", headers=headers)
+    told = response.json()["error"]["message"]
+    assert response.status_code == 400
+    assert told == "Content-Type is 'text/plain'; allowed: application/json"
 
 
 def _embeddings() -> dict[str, str]:

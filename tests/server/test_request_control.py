@@ -3,11 +3,13 @@ says about them. The server does not trust requests' processor settings."""
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import pytest
 from media import PHOTOS, data_url, photo_question, text_part
 from vllm_server import Server
@@ -56,7 +58,9 @@ def test_the_body_sets_the_budget_and_usage_reports_it(
     assert unpruned["prompt_tokens"] - answer["usage"]["prompt_tokens"] == 576 - kept
 
 
-def test_rate_0_answers_as_stock_does_and_reports_nothing(bounded: Server, stock: Server) -> None:
+def test_rate_0_answers_as_stock_does_and_reports_that_all_is_kept(
+    bounded: Server, stock: Server
+) -> None:
     bounded.forget()
     stock.forget()  # other tests share it and may have asked the same: usage counts what was cached
     answer, expected = (
@@ -64,6 +68,7 @@ def test_rate_0_answers_as_stock_does_and_reports_nothing(bounded: Server, stock
         stock.ask(photo_question(1)),
     )
     assert answer["choices"] == expected["choices"]
+    assert answer["usage"].pop("visual_tokens") == {"original": 576, "kept": 576}
     assert answer["usage"] == expected["usage"]
     text = [text_part("No image here.")]
     assert bounded.ask(text)["usage"] == stock.ask(text)["usage"]
@@ -132,7 +137,106 @@ def test_a_response_reports_too(bounded: Server) -> None:
     (last,) = [event for event in events if event["type"] == "response.completed"]
     assert _counts(last["response"]) == {"original": 576, "kept": 50}
     unpruned = bounded.client.post("/v1/responses", json={**body, "vtprune": {"rate": 0}}).json()
-    assert "visual_tokens" not in unpruned["usage"]
+    assert _counts(unpruned) == {"original": 576, "kept": 576}
+
+
+HEADERS = ("x-vtprune-original-tokens", "x-vtprune-kept-tokens")
+
+
+def _told(response: httpx.Response) -> tuple[str | None, ...]:
+    """The counts in the headers of an answer."""
+    assert response.status_code == 200, response.text
+    return tuple(response.headers.get(name) for name in HEADERS)
+
+
+@pytest.mark.parametrize("more", [{}, {"stream": True}], ids=str)
+def test_headers_report_too_before_a_stream_begins(
+    more: dict[str, Any], bounded: Server, stock: Server
+) -> None:
+    half = bounded.post(photo_question(0), vtprune={"rate": 0.5}, **more)
+    assert _told(half) == ("576", "288")
+    assert _told(bounded.post(photo_question(0), vtprune={"rate": 0}, **more)) == ("576", "576")
+    assert _told(bounded.post([text_part("No image.")], **more)) == (None, None)
+    assert _told(stock.post(photo_question(0), **more)) == (None, None)
+
+
+def _message(index: int, **body: Any) -> dict[str, Any]:
+    """A body of `/v1/messages` about a photograph."""
+    data = base64.b64encode(PHOTOS[index].read_bytes()).decode()
+    source = {"type": "base64", "media_type": "image/jpeg", "data": data}
+    content = [{"type": "image", "source": source}, {"type": "text", "text": "What is it?"}]
+    messages = [{"role": "user", "content": content}]
+    return {"model": "demo", "messages": messages, "max_tokens": 4, "temperature": 0, **body}
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept"), [(None, 64), ({"tokens": 50}, 50), ({"rate": 0}, 576)]
+)
+def test_anthropics_messages_have_settings_and_counts(
+    settings: Any, kept: int, bounded: Server
+) -> None:
+    body = _message(0) if settings is None else _message(0, vtprune=settings)
+    whole = bounded.client.post("/v1/messages", json=body)
+    assert _told(whole) == ("576", str(kept))
+    assert _counts(whole.json()) == {"original": 576, "kept": kept}
+    assert whole.json()["content"][0]["type"] == "text"
+    streamed = bounded.client.post("/v1/messages", json={**body, "stream": True})
+    assert _told(streamed) == ("576", str(kept))
+    lines = [line for line in streamed.text.splitlines() if line.startswith("data: {")]
+    events = [json.loads(line.removeprefix("data: ")) for line in lines]
+    (last,) = [event for event in events if event["type"] == "message_delta"]
+    assert last["usage"].pop("visual_tokens") == {"original": 576, "kept": kept}
+    assert {"input_tokens", "output_tokens"} <= last["usage"].keys()
+
+
+def test_anthropics_count_is_of_what_is_kept(bounded: Server) -> None:
+    def count(**body: Any) -> int:
+        body = _message(0, **body)
+        del body["max_tokens"], body["temperature"]
+        answer = bounded.client.post("/v1/messages/count_tokens", json=body)
+        assert answer.status_code == 200, answer.text
+        return int(answer.json()["input_tokens"])
+
+    assert count(vtprune={"rate": 0}) - count(vtprune={"tokens": 50}) == 526
+
+
+def test_a_batch_of_conversations_reports_their_sum(bounded: Server) -> None:
+    conversations = [[{"role": "user", "content": photo_question(index)}] for index in (0, 1)]
+    conversations.append([{"role": "user", "content": "No image."}])
+    body = {"model": "demo", "messages": conversations, "max_tokens": 4, "temperature": 0}
+    whole = bounded.client.post(
+        "/v1/chat/completions/batch", json=body | {"vtprune": {"tokens": 50}}
+    )
+    assert _told(whole) == ("1152", "100")
+    assert _counts(whole.json()) == {"original": 1152, "kept": 100}
+    alone = bounded.ask(photo_question(0), vtprune={"tokens": 50}, max_tokens=4)
+    first = whole.json()["choices"][0]["message"]["content"]
+    assert first == alone["choices"][0]["message"]["content"]
+
+
+def test_resize_says_what_it_keeps_of_its_budget(pruned: Server) -> None:
+    answer = pruned.post(photo_question(0), vtprune={"method": "resize", "tokens": 58})
+    assert _counts(answer.json()) == {"original": 576, "kept": 56}, "7 x 8"
+    assert _told(answer) == ("576", "56")
+
+
+NOT_OURS = {
+    "completions": ("/v1/completions", {"prompt": "Hi.", "vtprune": {"rate": 0.5}}, "no images"),
+    "misspelt": ("/v1/completions", {"prompt": "Hi.", "vtprun": {}}, "vtprun is given but"),
+    "misspelt-message": ("/v1/messages", _message(0, vtprun={"rate": 0.5}), "vtprun is given but"),
+    "bad-message": ("/v1/messages", _message(0, vtprune={"rate": 90}), "for 90 % write 0.9"),
+}
+
+
+@pytest.mark.parametrize(("route", "body", "sentence"), NOT_OURS.values(), ids=NOT_OURS)
+def test_nothing_that_was_meant_for_us_is_ignored(
+    route: str, body: Any, sentence: str, bounded: Server
+) -> None:
+    response = bounded.client.post(route, json={"model": "demo", **body})
+    assert response.status_code == 400, response.text
+    assert sentence in response.json()["error"]["message"]
+    fine = {key: value for key, value in body.items() if key not in ("vtprune", "vtprun")}
+    assert bounded.client.post(route, json={"model": "demo", **fine}).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -148,6 +252,8 @@ def test_a_response_reports_too(bounded: Server) -> None:
         ({"vtprune": {"detail": ["low"]}}, "detail is ['low'] but there is no such key"),
         ({"mm_processor_kwargs": {"vtprune": {"rate": 0.5}}}, "--trust-request-mm-kwargs"),
         ({"vtprune": {}, "mm_processor_kwargs": {"do_resize": False}}, "--trust-request-mm-kwargs"),
+        ({"vtprun": {"rate": 0.5}}, "vtprun is given but there is no such key; allowed: vtprune"),
+        ({"extra_body": {"vtprune": {"rate": 0.5}}}, "extra_body.vtprune is given"),
         ({"vtprune": {}, "media_io_kwargs": {"image": {}}}, "--trust-request-mm-kwargs"),
     ],
     ids=str,

@@ -28,21 +28,24 @@ NAN, INF = float("nan"), float("inf")
         ({"rate": NAN}, "rate is nan; it should be a finite number"),
         ({"rate": INF}, "rate is inf; it should be a finite number"),
         ({"rate": -INF}, "rate is -inf; it should be a finite number"),
-        ({"rate": "0.5"}, "rate is '0.5'; it should be a valid number"),
+        ({"rate": "0.5"}, "rate is '0.5'; it should be a valid number; write 0.5, without quotes"),
         ({"rate": True}, "rate is True; it should be a valid number"),
         ({"rate": [0.5]}, "rate is [0.5]; it should be a valid number"),
         ({"tokens": 0}, "tokens is 0; it should be greater than or equal to 1"),
         ({"tokens": -3}, "tokens is -3; it should be greater than or equal to 1"),
         ({"tokens": 2.5}, "tokens is 2.5; it should be a valid integer"),
         ({"tokens": 64.0}, "tokens is 64.0; it should be a valid integer"),
-        ({"tokens": "64"}, "tokens is '64'; it should be a valid integer"),
+        (
+            {"tokens": "64"},
+            "tokens is '64'; it should be a valid integer; write 64, without quotes",
+        ),
         ({"tokens": True}, "tokens is True; it should be a valid integer"),
         ({"rate": 0.5, "tokens": 64}, "rate is 0.5 and tokens is 64; allowed: one of the two"),
         ({"rate": 0.0, "tokens": 64}, "rate is 0.0 and tokens is 64; allowed: one of the two"),
         (
             {"ratio": 0.5},
             "ratio is 0.5 but there is no such key; "
-            f"allowed: {', '.join(PruneConfig.model_fields)}",
+            f"allowed: {', '.join(PruneConfig.model_fields)}; the nearest is rate",
         ),
         (
             {"method": "magic"},
@@ -63,7 +66,10 @@ NAN, INF = float("nan"), float("inf")
             {"options": {"important_ratio": 2}},
             "options.important_ratio is 2; it should be less than or equal to 1",
         ),
-        ({"options": {"step": "8"}}, "options.step is '8'; it should be a valid integer"),
+        (
+            {"options": {"step": "8"}},
+            "options.step is '8'; it should be a valid integer; write 8, without quotes",
+        ),
         ({"options": [8]}, "options is [8]; it should be a valid dictionary"),
         ({"options": None}, "options is None; it should be a valid dictionary"),
         (

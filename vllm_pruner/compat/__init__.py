@@ -1,6 +1,8 @@
 """Every touch of a vLLM private, one a file; `symbols` has the table of all names relied on."""
 
 from vllm_pruner.compat.chat import patch_chat
+from vllm_pruner.compat.chat_batch import patch_chat_batch
+from vllm_pruner.compat.completion import patch_completion
 from vllm_pruner.compat.delivery import deliver_once, patch_delivery
 from vllm_pruner.compat.encoder_graphs import (
     encoder_graphs_known,
@@ -14,6 +16,7 @@ from vllm_pruner.compat.generate import ask_workers, patch_generate
 from vllm_pruner.compat.image_header import patch_image_header
 from vllm_pruner.compat.key_holder import key_holder, patch_key_holder
 from vllm_pruner.compat.known_files import patch_known_files
+from vllm_pruner.compat.messages import patch_messages
 from vllm_pruner.compat.mrope import enable_position_hook, enable_position_hook_on_cpu
 from vllm_pruner.compat.processor import (
     content_identities,
@@ -51,12 +54,15 @@ __all__ = [
     "known_as",
     "on_cuda",
     "patch_chat",
+    "patch_chat_batch",
+    "patch_completion",
     "patch_delivery",
     "patch_engine_args",
     "patch_generate",
     "patch_image_header",
     "patch_key_holder",
     "patch_known_files",
+    "patch_messages",
     "patch_tracing",
     "position_embedding",
     "profiled_images",

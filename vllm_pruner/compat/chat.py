@@ -14,7 +14,7 @@ Goes when: a plugin can add a field to requests.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, MutableMapping
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vllm.config import ModelConfig
     from vllm.renderers.online_renderer import OnlineRenderer
 
-__all__ = ["patch_chat"]
+__all__ = ["patch_chat", "with_report"]
 
 _Async = Callable[..., Coroutine[Any, Any, Any]]
 
@@ -44,7 +44,7 @@ def patch_chat(
     requested: Callable[[ModelConfig, Any, list[Any]], dict[str, Any]],
     take_counts: Callable[[Any, Any], None],
     rename: Callable[[ModelConfig, list[Any]], list[Any]],
-    report: Callable[[Any, Any], Any],
+    report: Callable[[Any, Any, MutableMapping[str, Any]], Any],
 ) -> None:
     """Let a chat request carry settings, and its answer carry counts. Safe to call again.
 
@@ -53,7 +53,8 @@ def patch_chat(
         requested: returns the settings of a request, given the server's model and the messages.
         take_counts: called with the request and the engine's input made of it.
         rename: returns the messages of a request, given the server's model and the messages.
-        report: returns the answer to a client, given the request and vLLM's answer.
+        report: returns the answer to a client, given the request, vLLM's answer and the scope of
+            the HTTP request.
 
     Raises:
         RuntimeError: this vLLM lacks one of the three methods.
@@ -63,11 +64,11 @@ def patch_chat(
     from vllm.renderers.online_renderer import OnlineRenderer
 
     with_settings = partial(_with_settings, _Hooks(key, requested, take_counts, rename))
-    with_report = partial(_with_report, report)
+    reporting = partial(with_report, report)
     apply(
         Patch(OnlineRenderer, "preprocess_chat", with_settings),
-        Patch(OpenAIServingChat, "create_chat_completion", with_report),
-        Patch(OpenAIServingResponses, "create_responses", with_report),
+        Patch(OpenAIServingChat, "create_chat_completion", reporting),
+        Patch(OpenAIServingResponses, "create_responses", reporting),
     )
 
 
@@ -122,10 +123,13 @@ def _carrying(request: Any, key: str, settings: dict[str, Any]) -> Iterator[None
         request.mm_processor_kwargs = sent
 
 
-def _with_report(report: Callable[[Any, Any], Any], answer: _Async) -> _Async:
+def with_report(
+    report: Callable[[Any, Any, MutableMapping[str, Any]], Any], answer: _Async
+) -> _Async:
     """Return a handler whose answer passes through `report`."""
 
     async def answer_with_counts(self: Any, request: Any, raw_request: Any = None) -> Any:
-        return report(request, await answer(self, request, raw_request))
+        scope = {} if raw_request is None else raw_request.scope
+        return report(request, await answer(self, request, raw_request), scope)
 
     return answer_with_counts

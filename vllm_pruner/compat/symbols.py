@@ -46,6 +46,14 @@ SYMBOLS: tuple[Symbol, ...] = (
         "OpenAIServingResponses.create_responses"),
     *_symbols(_SERVER, f"{_COMPAT}.chat", "vllm.entrypoints.generate.base.protocol",
         "validate_request_mm_kwargs"),
+    *_symbols(_SERVER, f"{_COMPAT}.chat_batch", f"{_OPENAI}.chat_completion.batch_serving",
+        "OpenAIServingChatBatch.render_batch_chat_request "
+        "OpenAIServingChatBatch.create_batch_chat_completion"),
+    *_symbols(_SERVER, f"{_COMPAT}.completion", f"{_OPENAI}.completion.serving",
+        "OpenAIServingCompletion.create_completion"),
+    *_symbols(_SERVER, f"{_COMPAT}.messages", "vllm.entrypoints.anthropic.serving",
+        "AnthropicServingMessages.create_messages AnthropicServingMessages.count_tokens "
+        "AnthropicServingMessages._build_base_request"),
     *_symbols(_SERVER, f"{_COMPAT}.endpoints", "vllm.plugins",
         "load_endpoint_plugins ENDPOINT_PLUGINS_GROUP"),
     *_symbols(_SERVER, f"{_COMPAT}.endpoints", "vllm.envs", "VLLM_PLUGINS"),

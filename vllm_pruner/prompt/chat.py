@@ -7,23 +7,33 @@ request's `mm_processor_kwargs["vtprune"]` does, without opening that door to an
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vllm_pruner import compat
 from vllm_pruner.methods.faults import MethodFault
+from vllm_pruner.prompt.body import check_keys
 from vllm_pruner.prompt.names import of_holder
 from vllm_pruner.prompt.refusal import failure, refusal, settings_refusal
 from vllm_pruner.settings.detail import AUTO, LEVELS
 from vllm_pruner.settings.errors import ConfigError, SettingError
-from vllm_pruner.settings.keys import COUNTS, KEY, REPORT, settings_in
+from vllm_pruner.settings.keys import COUNTS, KEY, REPORT, TOLD, settings_in
 from vllm_pruner.settings.rules import DETAIL, check
 from vllm_pruner.settings.server import ServerConfig
 
 if TYPE_CHECKING:
     from vllm.config import ModelConfig
 
-__all__ = ["USAGE", "rename", "report", "requested", "span_attributes", "take_counts"]
+__all__ = [
+    "USAGE",
+    "add_up",
+    "rename",
+    "report",
+    "requested",
+    "span_attributes",
+    "take_counts",
+    "told",
+]
 
 USAGE = "visual_tokens"
 """The field of `usage`: `{"original": tokens of all images and videos, "kept": of these}`, with the
@@ -44,7 +54,9 @@ def requested(model_config: ModelConfig, request: Any, messages: list[Any]) -> d
     settings = settings_in(model_config.multimodal_config)
     if settings is None:
         return {}
-    (getattr(request, "model_extra", None) or {}).pop(COUNTS, None)  # a client's own are no counts
+    unknown = getattr(request, "model_extra", None) or {}
+    unknown.pop(COUNTS, None)  # a client's own are no counts
+    check_keys(unknown)
     said = getattr(request, KEY, None)
     if said is not None:
         if settings_in(request) is not None:
@@ -104,7 +116,7 @@ def span_attributes(engine_input: Any) -> dict[str, Any]:
     for.
     """
     told = engine_input.get(REPORT) if isinstance(engine_input, dict) else None
-    if told is None:
+    if told is None or not told["method"]:
         return {}
     original, kept, places = told["original"], told["kept"], engine_input["mm_placeholders"]
     videos = {"vtprune.videos": len(places["video"])} if "video" in told else {}
@@ -119,16 +131,46 @@ def span_attributes(engine_input: Any) -> dict[str, Any]:
     }
 
 
-def report(request: Any, answer: Any) -> Any:
-    """Return the answer to a chat completion or a Responses request, with the counts in its usage
-    if it was pruned."""
+def report(request: Any, answer: Any, scope: MutableMapping[str, Any]) -> Any:
+    """Return the answer to a chat completion or a Responses request, with the counts in its usage,
+    and put them where its headers are made.
+
+    Args:
+        request: vLLM's, on which `take_counts` noted them.
+        answer: vLLM's, streamed or whole.
+        scope: of the HTTP request.
+    """
     counts = (request.model_extra or {}).pop(COUNTS, None)
     if counts is None:
         return answer
+    scope.setdefault(TOLD, {}).update(counts)
     if isinstance(answer, AsyncGenerator):
         return _report_streamed(answer, counts)
     _report_in(answer, counts)
     return answer
+
+
+def add_up(batch: Any, requests: Iterable[Any]) -> None:
+    """Note on a request of several conversations how many tokens the images of all have."""
+    each = [(request.model_extra or {}).get(COUNTS) for request in requests]
+    if counted := [counts for counts in each if counts is not None]:
+        videos = [counts["video"] for counts in counted if "video" in counts]
+        total: dict[str, Any] = _sum(counted)
+        if videos:
+            total["video"] = _sum(videos)
+        if any("floor" in counts for counts in counted):
+            total["floor"] = "text"
+        setattr(batch, COUNTS, total)
+
+
+def _sum(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    return {key: sum(each[key] for each in counts) for key in ("original", "kept")}
+
+
+def told(scope: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the counts that `report` put into the scope of an HTTP request; empty if none."""
+    counts: dict[str, Any] = scope.get(TOLD, {})
+    return dict(counts)
 
 
 def _report_in(answer: Any, counts: dict[str, Any]) -> None:

@@ -89,8 +89,10 @@ class PrunedProcessor(PlannedItems, BytePixels):
             self._check_prompt(output)
             if not is_dummy and [each.modality for each in asked] == [IMAGE]:
                 check_length(output, sum(asked[0].kept), self.info.ctx.model_config.max_model_len)
-            if (told := report(asked)) is not None:
-                output[REPORT] = told  # type: ignore[literal-required]  # for `prompt.chat`
+        # A server that prunes nothing of its own answers as stock does.
+        tells = asked and (plans or not self.info.prune_config.off)
+        if tells and (told := report(asked)) is not None:
+            output[REPORT] = told  # type: ignore[literal-required]  # for `prompt.chat`
         if asked and not is_dummy:
             count_items(asked)
         if inputs.cache is not None:

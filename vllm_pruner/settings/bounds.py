@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vllm_pruner import methods
+from vllm_pruner.settings import advice
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.errors import SettingError
 from vllm_pruner.settings.limits import MOST_PIXELS, Limits
@@ -31,7 +32,9 @@ def clamp(limits: Limits, rate: float) -> float:
 def method_fault(limits: Limits, name: str) -> SettingError | None:
     """Return what is wrong with a method whatever the budget, or None."""
     if limits.methods is not None and name not in limits.methods:
-        return _error("method", repr(name), ", ".join(limits.methods) or "none")
+        found = _error("method", repr(name), ", ".join(limits.methods) or "none")
+        found.advice = advice.of_name(name, limits.methods)
+        return found
     return None
 
 

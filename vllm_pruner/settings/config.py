@@ -17,6 +17,7 @@ from vllm_pruner import methods
 from vllm_pruner.methods import foreign
 from vllm_pruner.methods.base import Method, Options
 from vllm_pruner.methods.budget import Budget
+from vllm_pruner.settings import advice
 from vllm_pruner.settings.errors import ConfigError, SettingError, shown
 from vllm_pruner.settings.limits import MethodName, Rate, VideoMethodName
 from vllm_pruner.settings.validation import check_method_name, parse_options, validate
@@ -96,8 +97,9 @@ class PruneConfig(BaseModel):
     def _one_budget(cls, data: Any) -> Any:
         """Fill in the default rate; refuse two budgets."""
         if not isinstance(data, Mapping):
+            off = "; to turn pruning off: {'rate': 0}" if advice.off(data) else ""
             raise ConfigError(
-                f"settings are {shown(repr(data))}; allowed: an object such as {{'rate': 0.9}}"
+                f"settings are {shown(repr(data))}; allowed: an object such as {{'rate': 0.9}}{off}"
             )
         given = [(key, repr(data[key])) for key in BUDGETS if data.get(key) is not None]
         if len(given) > 1:

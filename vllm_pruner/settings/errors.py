@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from vllm_pruner.settings.advice import RATE
+
 __all__ = ["ConfigError", "SettingError", "shown"]
 
 _KEYS: Mapping[str, str] = MappingProxyType({})
@@ -57,6 +59,9 @@ class SettingError(ConfigError):
     by: str | None = None
     """The operator's key that sets the bounds, if others would allow the value."""
 
+    advice: str = ""
+    """What was probably meant, if that is plain; `settings.advice` words it."""
+
     def __str__(self) -> str:
         return self.at_start()
 
@@ -73,7 +78,8 @@ class SettingError(ConfigError):
             f"{_rename(shown(key), names)} is {shown(value)}" for key, value in pairs
         )
         end = "" if self.allowed is None else f"; {allowed}: {self.allowed}{bounds}"
-        return f"{subject}{self.fault}{end}"
+        advice = self.advice.replace(RATE, names.get("rate", "rate"))
+        return f"{subject}{self.fault}{end}{advice and f'; {advice}'}"
 
 
 def _rename(key: str, names: Mapping[str, str]) -> str:

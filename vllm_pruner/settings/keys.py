@@ -15,6 +15,7 @@ __all__ = [
     "PLAN_SETTINGS",
     "PLAN_TEXT",
     "REPORT",
+    "TOLD",
     "settings_in",
 ]
 
@@ -50,6 +51,10 @@ REPORT = f"{KEY}_report"
 
 COUNTS = f"{KEY}_counts"
 """On a request object: what its usage says, between its prompt and its answer."""
+
+TOLD = f"{KEY}_told"
+"""In the scope of an HTTP request: a dict, filled with what its usage says before its answer
+begins."""
 
 
 def settings_in(holder: Any) -> Any:

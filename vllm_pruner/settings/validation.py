@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 from vllm_pruner import methods
 from vllm_pruner.methods import foreign
 from vllm_pruner.methods.base import Method, Options
+from vllm_pruner.settings import advice
 from vllm_pruner.settings.errors import ConfigError, SettingError
 
 __all__ = ["check_method_name", "parse_options", "validate"]
@@ -67,7 +68,7 @@ def check_method_name(name: str, key: str = "method", videos: bool = False) -> N
     """
     names = methods.names() + (methods.names(methods.VIDEO_GROUP) if videos else [])
     if name not in names:
-        raise SettingError(key, repr(name), ", ".join(names))
+        raise SettingError(key, repr(name), ", ".join(names), advice=advice.of_name(name, names))
 
 
 def _fault(found: ErrorDetails, model: type[BaseModel], prefix: str) -> ConfigError:
@@ -75,10 +76,16 @@ def _fault(found: ErrorDetails, model: type[BaseModel], prefix: str) -> ConfigEr
         error = found["ctx"]["error"]
         return error if isinstance(error, ConfigError) else ConfigError(str(error))
     key, value = prefix + ".".join(str(part) for part in found["loc"]), repr(found["input"])
+    last, given = str(found["loc"][-1]), found["input"]
     if found["type"] == "extra_forbidden":
-        allowed = ", ".join(_model_at(model, found["loc"]).model_fields) or "none"
-        return SettingError(key, value, allowed, " but there is no such key")
-    return SettingError(key, value, None, f"; {found['msg'].replace('Input', 'it', 1)}")
+        names = list(_model_at(model, found["loc"]).model_fields)
+        hint = advice.of_key(last, given, names)
+        allowed = ", ".join(names) or "none"
+        return SettingError(key, value, allowed, " but there is no such key", advice=hint)
+    hint = advice.of_value(last, given, found["type"], found.get("ctx", {}))
+    return SettingError(
+        key, value, None, f"; {found['msg'].replace('Input', 'it', 1)}", advice=hint
+    )
 
 
 def _model_at(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:

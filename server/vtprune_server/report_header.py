@@ -1,0 +1,48 @@
+"""What became of a request's images, in headers of its answer: there before a stream's first byte,
+and where a proxy passes bodies on unread."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vllm_pruner.settings.keys import TOLD
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ["ReportHeader"]
+
+_NAMES = {
+    "original": b"x-vtprune-original-tokens",
+    "kept": b"x-vtprune-kept-tokens",
+    "floor": b"x-vtprune-floor",
+}
+"""By key of `usage.visual_tokens`; what it says of videos apart is in the body alone."""
+
+
+class ReportHeader:
+    """ASGI middleware. An answer that nothing was counted for has no header of ours."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        told: dict[str, Any] = {}
+        scope[TOLD] = told  # one dict, whoever copies the scope
+
+        async def send_with_counts(message: Message) -> None:
+            if told and message["type"] == "http.response.start":
+                ours = [
+                    (name, str(told[key]).encode()) for key, name in _NAMES.items() if key in told
+                ]
+                message["headers"] = [*message.get("headers", []), *ours]
+            await send(message)
+
+        await self._app(scope, receive, send_with_counts)
+
+
+def _headers(told: dict[str, Any]) -> list[tuple[bytes, bytes]]:
+    return [(name, str(told[key]).encode()) for key, name in _NAMES.items() if key in told]

@@ -1,0 +1,59 @@
+"""A key at the top of a body that was meant for ours is never ignored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from vllm.exceptions import VLLMValidationError
+
+from vllm_pruner.prompt.body import check_keys, meant, refuse_without_images
+
+MEANT = ["vtprun", "vtprunes", "vt_prune", "VTPrune", "vptrune", "vtprune_", "prune"]
+MEANT += ["vtprune_rate", "vtprune.rate", "prune_rate", "vtprune_settings"]
+OTHERS = [
+    "rate",
+    "metadata",
+    "prompt_logprobs",
+    "user",
+    "provider",
+    "transforms",
+    "v",
+    "",
+    "prompt",
+]
+
+
+@pytest.mark.parametrize("key", MEANT)
+def test_a_key_like_ours_is_refused_with_ours(key: str) -> None:
+    with pytest.raises(VLLMValidationError) as caught:
+        check_keys({key: {"rate": 0.5}})
+    told = f"vtprune: {key} is given but there is no such key; allowed: vtprune at the top of the"
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("key", OTHERS)
+def test_other_keys_are_vllms_to_judge(key: str) -> None:
+    check_keys({key: {"rate": 0.5}, "vtprune": {}})
+    assert meant({key: 1}) == {}
+
+
+def test_what_openais_client_unfolds_is_refused_as_it_is() -> None:
+    with pytest.raises(VLLMValidationError, match=r"extra_body\.vtprune is given"):
+        check_keys({"extra_body": {"vtprune": {"rate": 0.5}}})
+    check_keys({"extra_body": {"top_k": 1}})
+
+
+def test_what_goes_along_is_ours_and_what_was_meant_for_it() -> None:
+    body: dict[str, Any] = {"model": "m", "vtprune": {"rate": 0}, "vtprun": 1, "max_tokens": 4}
+    assert meant(body) == {"vtprune": {"rate": 0}, "vtprun": 1}
+
+
+@pytest.mark.parametrize("body", [{"vtprune": {}}, {"vtprun": {}}])
+def test_settings_where_there_is_no_image(body: dict[str, Any]) -> None:
+    with pytest.raises(VLLMValidationError, match="allowed: "):
+        refuse_without_images(body)
+
+
+def test_no_settings_where_there_is_no_image() -> None:
+    refuse_without_images({"vtprune": None, "user": "somebody"})

@@ -1,0 +1,101 @@
+"""What to write instead of a setting that cannot be used: the end of its error's sentence.
+
+Only where it is plain what was meant: a percentage for a fraction, a word for "off", what is kept
+for what is removed, or a name one slip away from one that there is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from difflib import SequenceMatcher, get_close_matches
+from math import isfinite
+
+__all__ = ["RATE", "nearest", "of_key", "of_name", "of_value", "off"]
+
+RATE = "{rate}"
+"""Stands in an advice for what its reader calls the rate: `rate`, or `--prune-rate`."""
+
+_OFF_WORDS = frozenset({"off", "none", "no", "false", "disabled", "stock", "unpruned"})
+_OFF_KEYS = frozenset({"enable", "enabled", "disable", "disabled", "off"})
+_KEPT_SHARE = re.compile(r"keep|kept|(keep|kept|retain|retention)_?(ratio|rate|share|fraction)")
+_PREFIX = re.compile(r"^(vtprune|prune|pruning|token)_(?=.)")
+_ALIKE = 0.65
+"""`ratio` is for `rate`, and `stride` for nothing."""
+
+_PERCENT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*")
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str | None:
+    """Return the name among those allowed that one was probably meant for; None if no name, or two,
+    are the nearest."""
+    plain = _PREFIX.sub("", name[:64].lower().replace("-", "_"))
+    spelt = {each.lower().replace("-", "_"): each for each in allowed}
+    found = get_close_matches(plain, spelt, n=2, cutoff=_ALIKE)
+    likeness = [SequenceMatcher(None, each, plain).ratio() for each in found]
+    return spelt[found[0]] if found and likeness.count(likeness[0]) == 1 else None
+
+
+def off(value: object) -> str:
+    """Return how pruning is turned off, if that is what a value says."""
+    word = value.strip().lower() if isinstance(value, str) else value
+    says = word is False or (isinstance(word, str) and word in _OFF_WORDS)
+    return f"to turn pruning off write {RATE} 0" if says else ""
+
+
+def of_name(name: str, allowed: Iterable[str]) -> str:
+    """Return the advice for a name that nothing has, such as a method's."""
+    found = nearest(name, allowed)
+    return off(name) or (f"the nearest is {found}" if found else "")
+
+
+def of_key(key: str, value: object, allowed: Iterable[str]) -> str:
+    """Return the advice for a key that there is not, and its value."""
+    names, plain = list(allowed), key.lower().replace("-", "_")
+    if "rate" in names and _KEPT_SHARE.fullmatch(_PREFIX.sub("", plain)):
+        is_share = isinstance(value, int | float) and 0 < value <= 1
+        share = f", here {1 - float(value):g}" if is_share else ""  # type: ignore[arg-type]
+        return f"{RATE} is what is removed, 1 - {plain}{share}"
+    if "rate" in names and plain in _OFF_KEYS:
+        return f"to turn pruning off write {RATE} 0"
+    found = nearest(plain, names)
+    return f"the nearest is {found}" if found else ""
+
+
+def of_value(key: str, value: object, kind: str, bounds: Mapping[str, object]) -> str:
+    """Return the advice for a value of a key that there is.
+
+    Args:
+        key: its name.
+        value: from outside.
+        kind: pydantic's name of what is wrong.
+        bounds: what pydantic says of the limits.
+    """
+    if key in ("rate", "method", "tokens") and (said := off(value)):
+        return said
+    if kind == "less_than" and bounds.get("lt") == 1.0 and _between(value, 10, 100):
+        return _percentage(float(value))  # type: ignore[arg-type]
+    if isinstance(value, str) and kind in ("float_type", "int_type"):
+        return _quoted(value, whole=kind == "int_type")
+    if key == "tokens" and _between(value, 0, 1):
+        return f"for a share of an image write {RATE} {1 - float(value):g}"  # type: ignore[arg-type]
+    return ""
+
+
+def _between(value: object, least: float, most: float) -> bool:
+    return isinstance(value, int | float) and least <= value < most and value != 0
+
+
+def _percentage(value: float) -> str:
+    return f"for {value:g} % write {value / 100:g}"
+
+
+def _quoted(text: str, whole: bool) -> str:
+    """The advice for text where a number, or a whole one, has to be."""
+    if (found := _PERCENT.fullmatch(text[:64])) and not whole:
+        return _percentage(float(found[1]))
+    try:
+        number = int(text[:64]) if whole else float(text[:64])
+    except ValueError:
+        return ""
+    return f"write {number:g}, without quotes" if isfinite(number) else ""
