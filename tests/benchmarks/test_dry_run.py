@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,56 +38,55 @@ def test_kernels_benchmark_runs_through_every_operator() -> None:
     assert (results.read_bytes() if results.exists() else None) == before
 
 
-@pytest.mark.server
-@pytest.mark.slow
-def test_serving_benchmark_asks_every_contender_of_a_qwen() -> None:
-    """Of a photograph of 112 x 112: 16 tokens, or as many as each budget keeps of them."""
-    benchmarks = ROOT / "benchmarks"
-    results = benchmarks / "results" / "serve-cpu.jsonl"
-    before = results.read_bytes()
-    paths = [str(ROOT / folder) for folder in ("environment", "benchmarks", "tests/server")]
-    paths += [os.environ.get("PYTHONPATH", "")]
-    budgets = ["--model", "bench-qwen", "--keep", "1/2", "1/4"]
+def _forked(script: str, *arguments: str) -> str:
+    """What a benchmark prints in a dry run with servers that find vLLM imported."""
+    folders = ("environment", "benchmarks", "tests/server")
+    paths = [*(str(ROOT / folder) for folder in folders), os.environ.get("PYTHONPATH", "")]
     run = subprocess.run(
-        [sys.executable, FORKED, benchmarks / "serve.py", *budgets, "--dry-run"],
+        [sys.executable, FORKED, ROOT / "benchmarks" / script, *arguments, "--dry-run"],
         env=environment(PYTHONPATH=os.pathsep.join(paths)),
         capture_output=True,
         text=True,
         timeout=540,
     )
     assert run.returncode == 0, run.stderr
-    rows = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
+    return run.stdout
+
+
+def _rows(printed: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+
+
+@pytest.mark.server
+@pytest.mark.slow
+def test_serving_benchmark_asks_every_contender_of_a_qwen() -> None:
+    """Of a photograph of 112 x 112: 16 tokens, or as many as each budget keeps of them."""
+    results = ROOT / "benchmarks" / "results" / "serve-cpu.jsonl"
+    before = results.read_bytes()
+    printed = _forked("serve.py", "--model", "bench-qwen", "--keep", "1/2", "1/4")
+    rows = _rows(printed)
     prompts = {row["contender"]: row["prompt_tokens"] for row in rows}
     assert list(prompts) == ["stock", "vtprune 1/2", "vtprune 1/4", "text-only"]
     assert prompts["stock"] - prompts["vtprune 1/2"] == 8, "of 16 visual tokens, 8 are kept"
     assert prompts["stock"] - prompts["vtprune 1/4"] == 12, "of 16 visual tokens, 4 are kept"
     assert abs(prompts["text-only"] - prompts["vtprune 1/4"]) <= 1, "the limit is as long"
     for row in rows:
-        assert f"| {row['contender']} | {row['prompt_tokens']} |" in run.stdout
-    assert "Per image in the pruned server vtprune 1/4: {" in run.stdout
+        assert f"| {row['contender']} | {row['prompt_tokens']} |" in printed
+    assert "Per image in the pruned server vtprune 1/4: {" in printed
     assert results.read_bytes() == before, "a dry run is recorded"
 
 
 @pytest.mark.server
 @pytest.mark.slow
 def test_host_benchmark_asks_both_servers_the_same() -> None:
-    benchmarks = ROOT / "benchmarks"
-    results = benchmarks / "results" / "host-cpu.jsonl"
+    results = ROOT / "benchmarks" / "results" / "host-cpu.jsonl"
     before = results.read_bytes()
-    paths = [str(ROOT / "environment"), os.environ.get("PYTHONPATH", "")]
-    run = subprocess.run(
-        [sys.executable, benchmarks / "host.py", "--dry-run"],
-        env=environment(PYTHONPATH=os.pathsep.join(paths)),
-        capture_output=True,
-        text=True,
-        timeout=540,
-    )
-    assert run.returncode == 0, run.stderr
-    blocks = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
+    printed = _forked("host.py")
+    blocks = _rows(printed)
     assert len(blocks) == 4, "a pair that warms up and one that counts, of either traffic"
     for block in blocks:
         assert block["stock"] > 0
         assert block["vtprune"] > 0, "its API process used no processor"
     for traffic in ("fresh", "known"):
-        assert f"\n| {traffic} | " in run.stdout
+        assert f"\n| {traffic} | " in printed
     assert results.read_bytes() == before, "a dry run is recorded"
