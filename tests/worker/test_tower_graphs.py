@@ -275,6 +275,22 @@ def test_what_cannot_be_captured_is_served_without_and_said(
     assert len(embedded(llava.model, _pixels(1, seed=7), {}, ["eager"])) == 1
 
 
+def test_a_graph_with_other_rows_than_the_tower_is_not_replayed(
+    llava: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was captured without reading its buffer gives the rows of whatever lay there."""
+    from vllm_pruner import plugin
+
+    monkeypatch.setattr(plugin.logger.parent, "propagate", True)
+    monkeypatch.setattr(_Again, "replay", lambda graph: graph.output.fill_(1.0))
+    manager = captured(llava.config, llava.model)
+    assert "has other features than the tower" in caplog.text
+    assert "is served without CUDA graphs" in caplog.text
+    assert not manager.is_captured()
+    llava.model._graphs.detach(llava.manager)
+    assert not llava.model._graphs.ready
+
+
 # ---------------------------------------------------------------- rows
 
 

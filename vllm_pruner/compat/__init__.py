@@ -5,6 +5,8 @@ from vllm_pruner.compat.chat_batch import patch_chat_batch
 from vllm_pruner.compat.completion import patch_completion
 from vllm_pruner.compat.delivery import deliver_once, patch_delivery
 from vllm_pruner.compat.encoder_graphs import (
+    CapturedGraph,
+    captured_graphs,
     encoder_graphs_known,
     on_cuda,
     set_graph_budgets,
@@ -35,9 +37,11 @@ from vllm_pruner.compat.worker_methods import add_worker_methods
 
 __all__ = [
     "SUPPORTED",
+    "CapturedGraph",
     "Process",
     "add_worker_methods",
     "ask_workers",
+    "captured_graphs",
     "check",
     "check_version",
     "content_identities",

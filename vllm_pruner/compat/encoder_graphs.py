@@ -19,15 +19,23 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vllm_pruner.compat.patching import Patch, apply
 from vllm_pruner.compat.versions import at_least
 
 if TYPE_CHECKING:
+    import torch
     from vllm.config import VllmConfig
 
-__all__ = ["encoder_graphs_known", "on_cuda", "set_graph_budgets", "tell_of_encoder_graphs"]
+__all__ = [
+    "CapturedGraph",
+    "captured_graphs",
+    "encoder_graphs_known",
+    "on_cuda",
+    "set_graph_budgets",
+    "tell_of_encoder_graphs",
+]
 
 logger = logging.getLogger("vllm.vtprune")
 
@@ -52,6 +60,26 @@ def set_graph_budgets(vllm_config: VllmConfig, budgets: Sequence[int]) -> None:
         compilation.encoder_cudagraph_token_budgets = list(budgets)
 
 
+class CapturedGraph(NamedTuple):
+    """One graph of a manager."""
+
+    inputs: dict[str, torch.Tensor | None]
+    """The buffers that it reads; None is one that this tower does not use."""
+
+    replay: Callable[[], None]
+    output: torch.Tensor
+    """What a replay writes."""
+
+
+def captured_graphs(manager: Any) -> list[CapturedGraph]:
+    """Return the graphs of vLLM's manager."""
+    return [
+        CapturedGraph(graph.input_buffers, graph.graph.replay, graph.output_buffer)
+        for path in manager.budget_graphs.values()
+        for graph in path.values()
+    ]
+
+
 def tell_of_encoder_graphs() -> None:
     """Tell models of ours what is captured of them. Safe to call again."""
     from vllm.v1.worker.encoder_cudagraph import EncoderCudaGraphManager
@@ -71,6 +99,7 @@ def _told_after(stock: Callable[..., None]) -> Callable[..., None]:
         start, free = time.perf_counter(), _free()
         try:
             stock(self, graph_pool)
+            told(self, time.perf_counter() - start, free - _free())
         except Exception as error:
             if self.vllm_config.parallel_config.world_size > 1:
                 raise  # the other ranks would replay batches of another size
@@ -80,8 +109,6 @@ def _told_after(stock: Callable[..., None]) -> Callable[..., None]:
                 "--prune-tower-graphs false, because they could not be captured: %s",
                 error,
             )
-            return
-        told(self, time.perf_counter() - start, free - _free())
 
     return capture
 

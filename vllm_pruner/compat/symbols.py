@@ -138,7 +138,9 @@ SYMBOLS: tuple[Symbol, ...] = (
         "CompilationConfig.encoder_cudagraph_token_budgets", first=(0, 32)),
     *_symbols(_ENGINE, f"{_COMPAT}.encoder_graphs", "vllm.v1.worker.encoder_cudagraph",
         "EncoderCudaGraphManager.capture EncoderCudaGraphManager.clear "
-        "EncoderCudaGraphManager.model EncoderCudaGraphManager.vllm_config", first=(0, 32)),
+        "EncoderCudaGraphManager.model EncoderCudaGraphManager.vllm_config "
+        "EncoderCudaGraphManager.budget_graphs BudgetGraphMetadata.input_buffers "
+        "BudgetGraphMetadata.graph BudgetGraphMetadata.output_buffer", first=(0, 32)),
     *_symbols(_ENGINE, f"{_COMPAT}.tower", "vllm.model_executor.layers.attention",
         "MMEncoderAttention"),
     *_symbols(_ENGINE, _WORKER, "vllm.distributed",

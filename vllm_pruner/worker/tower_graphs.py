@@ -10,10 +10,11 @@ comes before, so that the manager sees only what it does not have.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from vllm_pruner import compat
 from vllm_pruner.worker.row_format import RowFormat
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ __all__ = ["IMAGES", "TowerGraphs"]
 
 IMAGES = "images"
 """The one keyword argument of a batch, as the manager passes it on: its `EncoderImage`s."""
+
+_CLOSE = 0.02
+"""Of the norm; in the same shapes they are bit-equal, unless capturing takes another GEMM."""
 
 _Outputs = dict[int, torch.Tensor] | list[torch.Tensor | None]
 
@@ -52,8 +56,31 @@ class TowerGraphs:
         return self.ready and needs == self.needs and all(map(self._tower.captures, images))
 
     def attach(self, manager: Any) -> None:
-        """Replay the graphs of vLLM's manager from now on."""
+        """Replay the graphs of vLLM's manager from now on.
+
+        Raises:
+            RuntimeError: a graph gives other rows than the tower does.
+        """
+        for graph in compat.captured_graphs(manager):
+            self._prove(graph)
         self._manager = manager
+
+    def _prove(self, graph: compat.CapturedGraph) -> None:
+        """Hold a graph against the tower on noise: what a capture missed, it would answer with."""
+        for buffer in graph.inputs.values():
+            if buffer is not None and buffer.is_floating_point():
+                draw = torch.Generator(buffer.device).manual_seed(0)  # not the sampler's
+                buffer.normal_(generator=draw)
+        expected = self.format.unpack(
+            self.forward(cast("dict[str, torch.Tensor]", {**graph.inputs}))
+        )
+        graph.replay()
+        for name, rows in self.format.unpack(graph.output).items():
+            wanted = expected[name].float()
+            if not (rows.float() - wanted).norm() <= _CLOSE * wanted.norm():
+                raise RuntimeError(
+                    f"a graph of {len(rows)} visual tokens has other {name} than the tower"
+                )
 
     def detach(self, manager: Any) -> None:
         """Leave a manager that gives its graphs up."""
