@@ -51,7 +51,14 @@ def register() -> None:
         compat.check_version()
     compat.check(compat.Process.EVERY)
     compat.enable_position_hook(KEY)
+    compat.quiet_overrides(_classes)
     compat.patch_engine_args(cli.add_arguments, _fold_arguments, _configure)
+
+
+def _classes() -> dict[str, str]:
+    from vllm_pruner.families import registry
+
+    return registry.classes()
 
 
 def _fold_arguments(engine_args: EngineArgs, args: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from vllm_pruner import envs, methods
@@ -9,6 +10,7 @@ from vllm_pruner.settings.keys import settings_in
 from vllm_pruner.settings.server import ServerConfig
 from vtprune_server.access import Access
 from vtprune_server.canary import check_vllm
+from vtprune_server.ready import sentence, tell_when_ready
 from vtprune_server.report_header import ReportHeader
 from vtprune_server.router import router
 from vtprune_server.surface import Surface
@@ -52,5 +54,7 @@ class Endpoints:
         if settings is not None:
             config = ServerConfig.parse(settings)
             state.vtprune = Surface(engine_client, state, config)
+            said = sentence(config, state.vtprune.image_info.get_max_image_tokens(), args)
+            state.vtprune_ready = asyncio.create_task(tell_when_ready(state, said))
             if envs.canary() or methods.package_of(config.method) is not None:
                 await check_vllm(state.vtprune)

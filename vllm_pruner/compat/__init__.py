@@ -18,6 +18,7 @@ from vllm_pruner.compat.generate import ask_workers, patch_generate
 from vllm_pruner.compat.image_header import patch_image_header
 from vllm_pruner.compat.key_holder import key_holder, patch_key_holder
 from vllm_pruner.compat.known_files import patch_known_files
+from vllm_pruner.compat.log_lines import quiet_overrides
 from vllm_pruner.compat.messages import patch_messages
 from vllm_pruner.compat.mrope import enable_position_hook, enable_position_hook_on_cpu
 from vllm_pruner.compat.processor import (
@@ -70,6 +71,7 @@ __all__ = [
     "patch_tracing",
     "position_embedding",
     "profiled_images",
+    "quiet_overrides",
     "set_graph_budgets",
     "tell_of_encoder_graphs",
     "tower_attention",
