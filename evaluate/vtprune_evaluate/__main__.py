@@ -9,10 +9,12 @@ table writes table and plot of what a file holds, without asking anything.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from vtprune_evaluate.client import Server, ServerError
 from vtprune_evaluate.contender import UNPRUNED, Contender, contenders
@@ -22,27 +24,29 @@ from vtprune_evaluate.report import markdown
 from vtprune_evaluate.run import Record, evaluate, read_records
 from vtprune_evaluate.tune import tune
 
+PROG = "python -m vtprune_evaluate"
+URL = os.environ.get("VTPRUNE_URL", "http://localhost:8000")
 SHARES = [Fraction(1, n) for n in (2, 4, 9, 16)]
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str | None, example: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "python -m vtprune_evaluate",
+        PROG,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="accuracy of methods at kept shares")
+    run = _add(commands, "run", "accuracy of methods at kept shares", prog, example)
     run.add_argument("--methods", nargs="+", default=["vispruner"], metavar="NAME[{JSON}]")
     run.add_argument("--keep", nargs="+", type=Fraction, default=SHARES, metavar="SHARE")
     run.add_argument("--floor", action="store_true", help="each also with the server's floor")
-    finder = commands.add_parser("tune", help="the highest rate within a bound of unpruned")
+    finder = _add(commands, "tune", "the highest rate within a bound of unpruned", prog, example)
     finder.add_argument("--method", default="vispruner", metavar="NAME[{JSON}]")
     finder.add_argument("--bound", type=float, default=1.0, help="points below unpruned")
     finder.add_argument("--sure", action="store_true", help="also with 95 %% confidence")
-    table = commands.add_parser("table", help="table and plot of a results file")
+    table = _add(commands, "table", "table and plot of a results file", prog, example)
     for command in (run, finder):
-        command.add_argument("--url", default="http://localhost:8000", help="without /v1")
+        command.add_argument("--url", default=URL, help="without /v1 (VTPRUNE_URL)")
         command.add_argument("--model", default="demo")
         command.add_argument("--api-key", default="")
         command.add_argument("--concurrency", type=int, default=8)
@@ -51,6 +55,21 @@ def _parser() -> argparse.ArgumentParser:
     for command in (run, finder, table):
         command.add_argument("--dataset", choices=DATASETS, default="synthetic")
         command.add_argument("--out", type=Path, default=Path("evaluation.jsonl"))
+    return parser
+
+
+def _add(
+    commands: Any, name: str, about: str, prog: str | None, example: str
+) -> argparse.ArgumentParser:
+    """Add a command, which another program may call by a name of its own."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        prog=prog or f"{PROG} {name}",
+        help=about,
+        description=f"{about[0].upper()}{about[1:]}.",
+        epilog=example and f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     return parser
 
 
@@ -106,9 +125,15 @@ def _tune(arguments: argparse.Namespace, server: Server, data: Dataset, items: l
     _say(f"--prune-method {arguments.method} --prune-rate {choice.rate:.4f}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; 1 and one sentence on standard error if it cannot be done."""
-    arguments = _parser().parse_args(argv)
+def main(argv: Sequence[str] | None = None, prog: str | None = None, example: str = "") -> int:
+    """Run a command; 1 and one sentence on standard error if it cannot be done.
+
+    Args:
+        argv: its name and flags.
+        prog: what its help calls it, if that is not this module.
+        example: what its help ends in.
+    """
+    arguments = _parser(prog, example).parse_args(argv)
     data = DATASETS[arguments.dataset]
     if arguments.command == "table":
         mine = [each for each in read_records(arguments.out) if each["dataset"] == data.name]
