@@ -8,6 +8,9 @@ BIN := .venv/bin
 # No hub lookups, no usage reports; 1 GiB of KV cache holds all that the small models ask for.
 ENV := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 VLLM_CPU_KVCACHE_SPACE=1
 
+# A deprecation inside torch that vLLM's CPU build trips over at every start.
+SERVE_ENV := $(ENV) PYTHONWARNINGS='ignore:`torch.distributed.reduce_op`:FutureWarning'
+
 .DEFAULT_GOAL := help
 .PHONY: help setup models serve demo-qwen demo-reader test test-fast test-matrix lint evaluate loadtest soak hostile bench-serve bench-serve-gpu bench-questions bench-overhead screenshots bench-selection bench-set-quality bench-kernels wheel clean bench-host
 
@@ -21,11 +24,11 @@ models: setup  ## build the demo models into .cache/models
 	@$(BIN)/python demo/build_demo.py
 
 serve: setup  ## serve the demo model with pruning (PORT=8000, ARGS=more flags)
-	$(ENV) $(BIN)/vllm serve demo/llava --plugin vtprune \
+	$(SERVE_ENV) $(BIN)/vllm serve demo/llava --plugin vtprune \
 	  --served-model-name demo --dtype float32 --max-model-len 4096 --port $(PORT) $(ARGS)
 
 demo-qwen: setup  ## serve the demo Qwen2.5-VL, pictures of any shape (PORT=8000, ARGS=more flags)
-	$(ENV) $(BIN)/vllm serve demo/qwen --plugin vtprune \
+	$(SERVE_ENV) $(BIN)/vllm serve demo/qwen --plugin vtprune \
 	  --served-model-name demo --dtype float32 --max-model-len 4096 --port $(PORT) $(ARGS)
 
 demo-reader: setup  ## serve the demo reader of small print (PORT=8000, ARGS=more flags)
