@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import venv
 import zipfile
 from dataclasses import dataclass
@@ -15,6 +17,8 @@ from email import message_from_string
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import vllm_pruner
 
@@ -27,6 +31,11 @@ PACKAGES = {
     "vtprune_server": ROOT / "server",
     "vtprune_evaluate": ROOT / "evaluate",
 }
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+VERSION = PROJECT["version"]
+"""What is built here; an editable install may be older until `make setup`."""
+
+MOST_BYTES = 1_000_000
 NEEDED_BY_SETTINGS = ["pydantic", "pydantic_core", "annotated_types", "typing_inspection"]
 
 
@@ -127,7 +136,7 @@ def test_the_metadata_is_fit_for_an_index(wheel) -> None:
         (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
         metadata = message_from_string(archive.read(name).decode())
     assert metadata["Name"] == "vtprune"
-    assert metadata["Version"] == vllm_pruner.__version__
+    assert metadata["Version"] == VERSION
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["Description-Content-Type"] == "text/markdown"
@@ -146,7 +155,7 @@ def test_the_installed_top_level_names_are_ours_alone(installed) -> None:
 
 def test_a_clean_venv_imports_the_package_without_any_dependency(installed) -> None:
     version = installed.run("import vllm_pruner; print(vllm_pruner.__version__)")
-    assert version == vllm_pruner.__version__
+    assert version == VERSION
     where = installed.run("import vllm_pruner; print(vllm_pruner.__file__)")
     assert Path(where).is_relative_to(installed.site)
 
@@ -172,7 +181,98 @@ def test_the_entry_point_is_found_under_the_one_name(installed) -> None:
     of_vllm = {group: name for group, (name, _) in groups.items() if group.startswith("vllm.")}
     assert set(of_vllm) <= {"vllm.general_plugins", "vllm.endpoint_plugins"}
     assert set(of_vllm.values()) == {"vtprune"}
-    assert set(groups) - set(of_vllm) == {"vtprune.methods", "vtprune.video_methods"}
+    ours = {"console_scripts", "vtprune.methods", "vtprune.video_methods"}
+    assert set(groups) - set(of_vllm) == ours
+
+
+def test_the_command_is_there_with_nothing_but_the_wheel(installed) -> None:
+    command = [installed.python.with_name("vtprune"), "methods"]
+    done = subprocess.run(command, capture_output=True, text=True, env={"PATH": os.environ["PATH"]})
+    assert done.returncode == 0, done.stderr
+    assert "vispruner" in done.stdout
+
+
+def test_the_wheel_is_small(wheel) -> None:
+    assert wheel.stat().st_size < MOST_BYTES
+
+
+def test_the_version_is_the_newest_section_of_the_changelog() -> None:
+    heads = [line for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if line[:3] == "## "]
+    assert heads[0].split()[1] == VERSION
+
+
+def test_the_licence_is_said_once() -> None:
+    assert not [each for each in PROJECT["classifiers"] if each.startswith("License")]
+
+
+@pytest.fixture(scope="module")
+def beside_vllm(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Python of an environment that has vLLM, what that requires, and the wheel."""
+    home = tmp_path_factory.mktemp("beside") / "venv"
+    venv.create(home, symlinks=True)
+    python = home / "bin" / "python"
+    (site,) = (home / "lib").glob("python*/site-packages")
+    brought = _required_by("vllm")
+    assert not {"vtprune", "matplotlib", "pytest"} & brought
+    here = Path(importlib.metadata.distribution("vllm")._path).parent
+    for name in brought:
+        for file in importlib.metadata.distribution(name).files or ():
+            first = file.parts[0]
+            if first not in ("..", "bin") and not (site / first).exists():
+                (site / first).symlink_to(here / first)
+    # Not what vLLM requires: torchaudio is left out of an environment that serves images alone.
+    pip("--python", python, "install", "--no-deps", "--no-index", wheel)
+    return python
+
+
+def test_what_the_wheel_requires_vllm_brings() -> None:
+    brought = _required_by("vllm")
+    for required in map(Requirement, PROJECT["dependencies"]):
+        assert required.name in brought
+        assert importlib.metadata.version(required.name) in required.specifier
+
+
+def _required_by(name: str) -> set[str]:
+    """The installed packages that one requires, itself among them."""
+    seen: set[tuple[str, frozenset[str]]] = set()
+    found, waiting = set(), [(name, frozenset[str]())]
+    while waiting:
+        name, extras = asked = waiting.pop()
+        if asked in seen:
+            continue
+        seen.add(asked)
+        try:
+            requires = importlib.metadata.distribution(name).requires or []
+        except importlib.metadata.PackageNotFoundError:
+            continue  # of another platform, or left out where only images are served
+        found.add(name)
+        for each in map(Requirement, requires):
+            marker = each.marker
+            if not marker or any(marker.evaluate({"extra": e}) for e in extras | {""}):
+                waiting.append((canonicalize_name(each.name), frozenset(each.extras)))
+    return found
+
+
+def test_vllm_brings_all_that_serving_and_evaluating_import(beside_vllm: Path) -> None:
+    """Every module, but the plots of the extra `evaluate`, which is asked for when one is drawn."""
+    program = (
+        "import importlib, pkgutil, sys\n"
+        "def broken(name): raise sys.exc_info()[1]\n"
+        f"for top in {sorted(PACKAGES)!r}:\n"
+        "    package = importlib.import_module(top)\n"
+        "    for each in pkgutil.walk_packages(package.__path__, top + '.', broken):\n"
+        "        if each.name.endswith(('__main__', '.plot', '_triton', '.replay')): continue\n"
+        "        importlib.import_module(each.name)\n"
+        "print(importlib.metadata.version('vtprune'), package.__file__)\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    done = subprocess.run(
+        [beside_vllm, "-c", program], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    version, where = done.stdout.strip().splitlines()[-1].split()
+    assert version == VERSION
+    assert Path(where).is_relative_to(beside_vllm.parents[1])
 
 
 @pytest.mark.parametrize("folder", ["kernels", "server"])
