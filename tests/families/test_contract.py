@@ -263,6 +263,13 @@ def test_a_prompt_has_the_kept_count_of_placeholders(processor: Any, size: tuple
         assert output[REPORT]["original"] == tokens
 
 
+def test_vllms_memory_profile_gets_its_largest_item(processor: Any) -> None:
+    """At every start but an eager one on a CPU; its prompt has nothing but the item."""
+    for modality in processor.info.allowed_mm_limits:
+        made = processor.get_dummy_mm_inputs({modality: 1})
+        assert made["mm_kwargs"][modality][0] is not None
+
+
 @pytest.mark.server
 @pytest.mark.parametrize("rate", [0.0, 0.5])
 def test_an_image_that_is_no_file_is_held_against_the_limits_too(

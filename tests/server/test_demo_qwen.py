@@ -18,7 +18,8 @@ ITEMS = 60
 
 @pytest.fixture(scope="module")
 def server(start_shared: Callable[..., Server]) -> Server:
-    return start_shared("demo-qwen", "--plugin", "vtprune", model=str(MODEL))
+    # As `make demo-qwen` starts it: an eager server skips the memory profile.
+    return start_shared("demo-qwen", "--plugin", "vtprune", model=str(MODEL), compiled=True)
 
 
 @pytest.fixture(scope="module")

@@ -85,9 +85,9 @@ class PrunedProcessor(PlannedItems, BytePixels):
                 self._count_videos(each, requested, output)
             elif each.plans:
                 self._count_images(each, sizes, bare.hf_processor_mm_kwargs)
-        if plans:
+        if plans and not is_dummy:  # vLLM's own prompt has no text beside its items
             self._check_prompt(output)
-            if not is_dummy and [each.modality for each in asked] == [IMAGE]:
+            if [each.modality for each in asked] == [IMAGE]:
                 check_length(output, sum(asked[0].kept), self.info.ctx.model_config.max_model_len)
         # A server that prunes nothing of its own answers as stock does.
         tells = asked and (plans or not self.info.prune_config.off)
