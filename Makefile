@@ -12,7 +12,7 @@ ENV := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 VLLM_CPU_KVCACHE_SPACE=1
 SERVE_ENV := $(ENV) PYTHONWARNINGS='ignore:`torch.distributed.reduce_op`:FutureWarning'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models serve demo-qwen demo-reader test test-fast test-matrix lint evaluate loadtest soak hostile bench-serve bench-serve-gpu bench-questions bench-overhead screenshots bench-selection bench-set-quality bench-kernels wheel clean bench-host
+.PHONY: help setup models serve demo-qwen demo-reader test test-fast test-matrix lint evaluate loadtest soak hostile bench-serve gpu bench-questions bench-overhead screenshots bench-selection bench-set-quality bench-kernels wheel clean bench-host
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,8 +72,8 @@ hostile: models  ## all that a stranger can send to a pruned server (ARGS="--qui
 bench-serve: models  ## measure serving with and without pruning (ARGS=its flags)
 	$(ENV) PYTHONPATH=environment $(BIN)/python benchmarks/serve.py $(ARGS)
 
-bench-serve-gpu: models  ## measure serving on a GPU; a dry run without one
-	$(ENV) PYTHONPATH=environment $(BIN)/python benchmarks/serve_gpu.py $(ARGS)
+gpu:  ## all that nine minutes with a GPU tell (COMMIT=, OUT=); ARGS=--dry-run walks it on a CPU
+	PYTHONPATH=environment:$$PYTHONPATH $(if $(wildcard $(BIN)/python),$(BIN)/python,python3) benchmarks/gpu.py $(ARGS)
 
 bench-selection: models  ## measure the selection alone (ARGS=--question: one that reads it)
 	$(ENV) $(BIN)/python benchmarks/selection.py $(ARGS)

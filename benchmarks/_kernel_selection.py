@@ -16,6 +16,7 @@ __all__ = ["measure_selection"]
 
 KEEP, IMPORTANT = 64, 32
 SCALE = (WIDTH // HEADS) ** -0.5
+SPECS = {spec.name: spec for spec in all_specs()}
 
 
 def measure_selection(
@@ -28,14 +29,18 @@ def measure_selection(
         Median, 20 % and 80 % quantile in microseconds, by contender.
 
     Raises:
-        SystemExit: the kernels and the references select other tokens.
+        SystemExit: importance is off by more than its tolerance; or, of the same importance, the
+            kernels and the references select other tokens. (Of its own importance a reference may:
+            two tokens 5e-10 apart stand in another order then.)
     """
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32  # CPUs without AVX-512
     tower = ClipTower().to(device, dtype)
     pixels = torch.randn(images, 3, 336, 336, device=device, dtype=dtype)
     tokens, query, key = tower(pixels)
     rows = tokens[:, 1:]
-    wanted = _select(rows, query, key, reference=True)
+    importance = cls_importance(query, key, HEADS, SCALE)
+    _check_importance(importance, query, key)
+    wanted = _choose(rows, importance, reference=True)
     contenders: dict[str, Callable[[], object]] = {
         "kernel": lambda: _select(rows, query, key),
         "eager": lambda: _select(rows, query, key, reference=True),
@@ -54,18 +59,27 @@ def _select(
     rows: torch.Tensor, query: torch.Tensor, key: torch.Tensor, reference: bool = False
 ) -> torch.Tensor:
     """Do as the plugin does: the kept rows `[images, KEEP, WIDTH]`, gathered for the projector."""
-    specs = {spec.name: spec for spec in all_specs()}
+    score = SPECS["cls_importance"].reference if reference else cls_importance
+    return _choose(rows, score(query, key, HEADS, SCALE), reference)
+
+
+def _choose(rows: torch.Tensor, importance: torch.Tensor, reference: bool = False) -> torch.Tensor:
+    """What is exact, once importance is given."""
+    gram, remove = cosine_gram, dedup
     if reference:
-        score, gram, remove = (
-            specs[name].reference for name in ("cls_importance", "cosine_gram", "dedup")
-        )
-    else:
-        score, gram, remove = cls_importance, cosine_gram, dedup
-    order = score(query, key, HEADS, SCALE).argsort(dim=1, descending=True, stable=True)
+        gram, remove = (SPECS[name].reference for name in ("cosine_gram", "dedup"))
+    order = importance.argsort(dim=1, descending=True, stable=True)
     pool = order[:, IMPORTANT:]
     diverse = pool.gather(1, remove(gram(rows, pool), KEEP - IMPORTANT, STEP))
     kept = torch.cat([order[:, :IMPORTANT], diverse], dim=1).sort(dim=1).values
     return gather_rows([rows], kept)[0]
+
+
+def _check_importance(importance: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> None:
+    spec = SPECS["cls_importance"]
+    apart = (importance - spec.reference(query, key, HEADS, SCALE)).abs().max().item()
+    if not apart <= spec.tolerance[query.dtype]:
+        raise SystemExit(f"importance differs by {apart}: nothing is timed")
 
 
 def _literal(rows: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:

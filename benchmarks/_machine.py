@@ -9,14 +9,14 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
-__all__ = ["describe"]
+__all__ = ["commit", "describe"]
 
 
 def describe() -> dict[str, str | int]:
     """Return date, commit, processor, cores and versions."""
     return {
         "date": datetime.date.today().isoformat(),
-        "commit": _commit(),
+        "commit": commit(),
         "cpu": _cpu(),
         "cores": os.cpu_count() or 0,
         "python": platform.python_version(),
@@ -25,11 +25,14 @@ def describe() -> dict[str, str | int]:
     }
 
 
-def _commit() -> str:
-    command = ["git", "describe", "--always", "--dirty"]
-    return subprocess.run(
-        command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-    ).stdout.strip()
+def commit() -> str:
+    """The commit that is measured; of a copy without a repository, what COMMIT says."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        found = "unknown"
+    return os.environ.get("COMMIT") or found
 
 
 def _cpu() -> str:

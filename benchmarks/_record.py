@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _machine import commit
 
 __all__ = ["append", "bandwidth", "describe_gpu", "flops", "graph_of", "time_interleaved"]
 
@@ -25,9 +26,7 @@ def describe_gpu() -> dict[str, str]:
     driver = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
     return {
         "date": datetime.date.today().isoformat(),
-        "commit": _output(
-            "git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"
-        ),
+        "commit": commit(),
         "gpu": torch.cuda.get_device_name(),
         "driver": driver,
         "cuda": torch.version.cuda or "",
@@ -37,7 +36,7 @@ def describe_gpu() -> dict[str, str]:
 
 
 def _output(*command: str) -> str:
-    """The first line that a command prints; a GPU is often lent without git or a repository."""
+    """The first line that a command prints."""
     try:
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):

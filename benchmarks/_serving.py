@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import statistics
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -13,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _chat import Timing, closed_load
+from _chat import Timing, closed_load, text_body
 from vllm_process import VllmProcess
 
-__all__ = ["Contender", "compare", "milliseconds_inside", "print_table", "search_path"]
+__all__ = ["Contender", "compare", "milliseconds_inside", "print_table", "search_path", "words_for"]
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,16 @@ def _rpc(server: VllmProcess, method: str) -> list[dict[str, float]]:
     with urllib.request.urlopen(request) as response:
         results: list[dict[str, float]] = json.load(response)["results"]
     return results
+
+
+def words_for(url: str, prompt: int, output_tokens: int, choose: random.Random) -> int:
+    """How many random digits make a text prompt as long as the pruned one."""
+    lengths = [
+        closed_load(url, [text_body(words, output_tokens, choose)], 1)[0][0].prompt_tokens
+        for words in (10, 20)
+    ]
+    per_word = (lengths[1] - lengths[0]) / 10
+    return max(1, round(10 + (prompt - lengths[0]) / per_word))
 
 
 def print_table(rows: Sequence[dict[str, Any]]) -> None:

@@ -1,14 +1,14 @@
 """What the kernels cost on a GPU, beside their floors and the alternatives.
 
     python benchmarks/kernels.py                  everything; needs a GPU, ten minutes
-    python benchmarks/kernels.py --only dedup     one operator, or `selection`
+    python benchmarks/kernels.py --only dedup     some operators, or `selection`
     TRITON_INTERPRET=1 python benchmarks/kernels.py    dry run of the kernels in the interpreter
 
 Every operator is verified first, and nothing is timed if a result is wrong. Contenders take turns:
 the kernel, the same as a CUDA graph, the reference in eager torch and under `torch.compile`, and,
 for the whole selection, the literal published routine. The floor is the larger of bytes over the
-measured bandwidth and operations over the measured bfloat16 rate. Rows are appended to
-benchmarks/results/kernels-gpu.csv.
+measured bandwidth and operations over the measured bfloat16 rate. Each row is appended at once to
+benchmarks/results/kernels-gpu.csv, or to --out.
 
 Without a GPU it is a dry run: small shapes, no row, no figure worth anything.
 """
@@ -16,7 +16,7 @@ Without a GPU it is a dry run: small shapes, no row, no figure worth anything.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,22 +62,34 @@ def main() -> None:
     machine = _machine()
     rounds = arguments.rounds if machine.is_gpu else 2
     specs = {spec.name: spec for spec in all_specs()}
-    rows = [
-        _measure(specs[case.op], case, machine, rounds)
-        for case in cases(machine.device, large=machine.is_gpu)
-        if arguments.only in (None, case.op)
-    ]
-    if arguments.only in (None, "selection"):
-        rows += _selections(machine, rounds)
+    rows = []
+    for row in _rows(arguments.only, specs, machine, rounds):
+        rows.append(row)
+        if machine.is_gpu:
+            append(arguments.out, [{**machine.description, **row}])
     if machine.is_gpu:
-        append(RESULTS, [{**machine.description, **row} for row in rows])
         _print_targets(rows)
+
+
+def _rows(
+    only: list[str] | None, specs: dict[str, Spec], machine: Machine, rounds: int
+) -> Iterator[Row]:
+    """The operators, those asked for in that order, and the whole selection."""
+    found = list(cases(machine.device, large=machine.is_gpu))
+    for name in only or [*dict.fromkeys(case.op for case in found), "selection"]:
+        if name == "selection":
+            yield from _selections(machine, rounds)
+        for case in found:
+            if case.op == name:
+                yield _measure(specs[name], case, machine, rounds)
 
 
 def _arguments() -> argparse.Namespace:
     names = list(dict.fromkeys(spec.name for spec in all_specs()))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=[*names, "selection"], help="leave the others out")
+    choices = [*names, "selection"]
+    parser.add_argument("--only", nargs="+", choices=choices, help="leave the others out")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the rows; default %(default)s")
     parser.add_argument("--rounds", type=int, default=15)
     return parser.parse_args()
 
@@ -127,16 +139,15 @@ def _verify(spec: Spec, inputs: dict[str, Any]) -> None:
         raise SystemExit(f"{spec.name} is wrong, nothing is timed: {error}") from error
 
 
-def _selections(machine: Machine, rounds: int) -> list[Row]:
+def _selections(machine: Machine, rounds: int) -> Iterator[Row]:
     if INTERPRETED:
         print("selection: left out, 1024 channels take the interpreter minutes")
-        return []
-    rows = []
+        return
     for images in (1, 8, 64) if machine.is_gpu else (1,):
         found = measure_selection(machine.device, images, rounds)
-        rows.append(_row("selection", f"{images} x {PATCHES}", found, None))
-        print(f"selection of {images}, 576 to 64: agrees with the references{_shown(rows[-1])}")
-    return rows
+        row = _row("selection", f"{images} x {PATCHES}", found, None)
+        print(f"selection of {images}, 576 to 64: agrees with the references{_shown(row)}")
+        yield row
 
 
 def _row(op: str, shape: str, found: Times, floor: float | None) -> Row:

@@ -33,7 +33,7 @@ from typing import Any
 
 from _chat import closed_load, image_body, photographs, text_body
 from _machine import describe
-from _serving import Contender, compare, milliseconds_inside, print_table, search_path
+from _serving import Contender, compare, milliseconds_inside, print_table, search_path, words_for
 from vllm_process import MODELS, VllmProcess
 
 RESULTS = Path(__file__).parent / "results" / "serve-cpu.jsonl"
@@ -156,7 +156,7 @@ def _level(
     probe = [image_body(next(views), arguments.output_tokens)]
     pruned = {name: server for name, server in servers.items() if name != "stock"}
     shortest = min(closed_load(each.url, probe, 1)[0][0].prompt_tokens for each in pruned.values())
-    words = _words(stock.url, shortest, arguments.output_tokens, choose)
+    words = words_for(stock.url, shortest, arguments.output_tokens, choose)
 
     def images(count: int) -> list[dict[str, Any]]:
         return [image_body(next(views), arguments.output_tokens) for _ in range(count)]
@@ -169,16 +169,6 @@ def _level(
         Contender("text-only", stock, texts),
     ]
     return compare(contenders, concurrency, arguments.requests, arguments.rounds)
-
-
-def _words(url: str, prompt: int, output_tokens: int, choose: random.Random) -> int:
-    """How many random digits make a text prompt as long as the pruned one."""
-    lengths = [
-        closed_load(url, [text_body(words, output_tokens, choose)], 1)[0][0].prompt_tokens
-        for words in (10, 20)
-    ]
-    per_word = (lengths[1] - lengths[0]) / 10
-    return max(1, round(10 + (prompt - lengths[0]) / per_word))
 
 
 def _costs(server: VllmProcess, arguments: argparse.Namespace) -> dict[str, float]:

@@ -44,6 +44,16 @@ def _seconds(start: Any, end: Any) -> float:
     return end - start if isinstance(end, float) else 1e-3 * float(start.elapsed_time(end))
 
 
+def _tower(model: Any) -> torch.nn.Module:
+    """Of a pruned model, or of vLLM's own: LLaVA's, Qwen-VL's."""
+    if hasattr(model, "tower"):
+        found = model.tower.module
+    else:
+        found = model.visual if hasattr(model, "visual") else model.vision_tower
+    assert isinstance(found, torch.nn.Module)
+    return found
+
+
 def _install(model: Any) -> None:
     spans: dict[str, list[Any]] = {}
     model._timer_spans = spans
@@ -60,7 +70,7 @@ def _install(model: Any) -> None:
 
         return call
 
-    tower = model.tower.module
+    tower = _tower(model)
     tower.forward = timed("tower", tower.forward)
     if hasattr(model, "_selector"):  # stock has none
         model._selector.select = timed("select", model._selector.select)

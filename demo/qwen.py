@@ -37,7 +37,6 @@ SPECIAL = [
     *("<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"),
 ]
 ENDOFTEXT, _, IM_END, VISION_START, VISION_END, _, IMAGE, VIDEO = range(len(SPECIAL))
-WIDTH = 128
 LEAST_TOKENS = 4
 """Of an image."""
 
@@ -120,28 +119,30 @@ def text_config(shape: QwenShape) -> dict[str, Any]:
 
 
 def vision_config(shape: QwenShape) -> dict[str, Any]:
+    layers, width, mlp, heads = shape.tower
     if shape.version == "2":
         return {
-            "depth": 4,
-            "embed_dim": WIDTH,
+            "depth": layers,
+            "embed_dim": width,
             "hidden_size": shape.text_width,
-            "mlp_ratio": 2,
-            "num_heads": 2,
+            "mlp_ratio": mlp // width,
+            "num_heads": heads,
             "patch_size": 14,
             "spatial_merge_size": 2,
             "temporal_patch_size": 2,
         }
     common = {
-        "depth": 4,
-        "hidden_size": WIDTH,
-        "intermediate_size": 2 * WIDTH,
-        "num_heads": 2,
+        "depth": layers,
+        "hidden_size": width,
+        "intermediate_size": mlp,
+        "num_heads": heads,
         "out_hidden_size": shape.text_width,
         "spatial_merge_size": 2,
         "temporal_patch_size": 2,
     }
-    if shape.version == "2.5":  # the last layer looks at the whole image, as in the published ones
-        windows = {"window_size": 112, "fullatt_block_indexes": [1, 3], "tokens_per_second": 2}
+    if shape.version == "2.5":
+        windows = {"window_size": 112, "tokens_per_second": 2}
+        windows["fullatt_block_indexes"] = list(shape.whole)
         return {**common, "patch_size": 14, **windows}
     levels = [] if shape.version.startswith("3.5") else [0, 1, 2]
     places = {"num_position_embeddings": 2304, "deepstack_visual_indexes": levels}

@@ -47,6 +47,10 @@ class QwenShape:
     most_tokens: int = 256
     """Of an image."""
     dtype: str = "float32"
+    tower: tuple[int, int, int, int] = (4, 128, 256, 2)
+    """Layers, width, width of the feed-forward part, heads."""
+    whole: tuple[int, ...] = (1, 3)
+    """Layers of 2.5's tower that look at the whole image, the last one as in the published ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +159,21 @@ SHAPES: dict[str, AnyShape] = {
     # LLaVA-1.5-7B but for its vocabulary (ours has an eighth of the words), for a GPU.
     "llava-7b": Shape(
         *(1024, 24, 4096, 32, 11008), dtype="bfloat16", seed=None, text_head_size=128
+    ),
+    # The same with LLaVA-NeXT's crops, and Qwen2.5-VL-7B, but for their vocabularies.
+    "llava-next-7b": Shape(
+        *(1024, 24, 4096, 32, 11008),
+        dtype="bfloat16",
+        seed=None,
+        text_head_size=128,
+        grids=((1, 2), (2, 1), (2, 2), (3, 1), (1, 3)),
+    ),
+    "qwen2.5-vl-7b": QwenShape(
+        *("2.5", 28, None, 3584, 18944, (28, 4)),
+        most_tokens=1280,
+        dtype="bfloat16",
+        tower=(32, 1280, 3420, 16),
+        whole=(7, 15, 23, 31),
     ),
     # The decoder of `bench` behind a tower of CLIP-L/14-336's size: 300 M parameters.
     "bench-clip-l": Shape(1024, 24, 1024, 16, 2560, dtype="bfloat16", seed=None),

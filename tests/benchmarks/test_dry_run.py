@@ -90,3 +90,40 @@ def test_host_benchmark_asks_both_servers_the_same() -> None:
     for traffic in ("fresh", "known"):
         assert f"\n| {traffic} | " in printed
     assert results.read_bytes() == before, "a dry run is recorded"
+
+
+@pytest.mark.server
+@pytest.mark.slow
+def test_the_run_on_a_gpu_walks_through_every_stage(tmp_path: Path) -> None:
+    """From a copy without git, as on a machine that is lent."""
+    paths = [str(ROOT / folder) for folder in ("environment", "benchmarks", "tests/server")]
+    paths += [os.environ.get("PYTHONPATH", "")]
+    script = [sys.executable, FORKED, ROOT / "benchmarks" / "gpu.py", "--dry-run"]
+    run = subprocess.run(
+        [*script, "--out", tmp_path],
+        env=environment(PYTHONPATH=os.pathsep.join(paths), COMMIT="a-copy"),
+        capture_output=True,
+        text=True,
+        timeout=540,
+    )
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    ended = {row["stage"]: row["ended"] for row in rows if "ended" in row}
+    stages = ("environment", "operators", "llava", "next", "kernels", "apis", "qwen", "demo")
+    assert ended == dict.fromkeys((*stages, "servers"), "as it should")
+    assert next(row["commit"] for row in rows if row["stage"] == "environment") == "a-copy"
+    checks = [row["op"] for row in rows if row["stage"] == "operators" and row.get("agrees")]
+    assert checks == [spec.id for spec in all_specs()]
+    for stage in ("llava", "next", "apis", "qwen"):
+        served = [row for row in rows if row["stage"] == stage and "requests_per_s" in row]
+        stock, pruned, limit = served
+        assert pruned["prompt_tokens"] < stock["prompt_tokens"]
+        assert abs(limit["prompt_tokens"] - pruned["prompt_tokens"]) <= 1, "the limit is as long"
+        assert all(row["kv_tokens"] and row["host_ms_a_request"] for row in served)
+    answers = [(row["answers"], row["equal"]) for row in rows if "equal" in row]
+    assert answers == [(2, 2), (2, 2)], (
+        "unpruned and pruned, each as it was on this kind of machine"
+    )
+    assert [row["compiled_in_requests"] for row in rows if row["stage"] == "logs"] == [[]] * 9
+    assert "not a measurement" in run.stdout
+    assert "| apis: vtprune | 1 |" in (tmp_path / "README.md").read_text()

@@ -1,0 +1,124 @@
+"""Servers that start side by side and stay within a GPU's memory, with what each costs the host."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import psutil
+from _gpu_record import Record, evidence
+from _serving import search_path
+from vllm_process import VllmProcess
+
+__all__ = ["Fleet", "Wanted", "host_seconds"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A server to start."""
+
+    name: str
+    model: str
+    flags: tuple[str, ...] = ()
+    weights_gb: float = 0.0
+    """With activations and CUDA graphs."""
+    kv_gb: float = 0.0
+    """Given to vLLM, which then need not profile memory: servers that start side by side would
+    disturb each other's profile."""
+
+    def command(self, on_gpu: bool) -> list[str]:
+        """The flags, with what the device wants."""
+        shared = [*self.flags, "--worker-extension-cls", "worker_timer.WorkerTimer"]
+        if not on_gpu:
+            return [*shared, "--enforce-eager"]
+        size = str(int(self.kv_gb * 1e9))
+        share = "0.1" if self.weights_gb > 5 else "0.03"
+        return [*shared, "--kv-cache-memory-bytes", size, "--gpu-memory-utilization", share]
+
+
+@dataclass
+class Fleet:
+    """The servers of one wave."""
+
+    record: Record
+    wanted: Sequence[Wanted]
+    on_gpu: bool
+    servers: dict[str, VllmProcess] = field(default_factory=dict)
+    """Those that are up, by name."""
+    _started: dict[str, VllmProcess] = field(default_factory=dict)
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    def begin(self) -> None:
+        """Start all on a GPU's many cores at once, else one after the other."""
+        each = [(one,) for one in self.wanted] if self.on_gpu else [tuple(self.wanted)]
+        for some in each:
+            thread = threading.Thread(target=self._start, args=some, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def _start(self, *some: Wanted) -> None:
+        for one in some:
+            log = self.record.folder / f"{one.name.replace(' ', '-').replace('/', '_')}.log"
+            flags = one.command(self.on_gpu)
+            server = VllmProcess(log, one.model, *flags, PYTHONPATH=search_path())
+            self._started[one.name] = server
+            began = time.monotonic()
+            try:
+                server.start()
+            except Exception as error:
+                self.record.row("start", server=one.name, failed=str(error)[-1500:])
+                continue
+            self.servers[one.name] = server
+            seconds = round(time.monotonic() - began, 1)
+            self.record.row("start", server=one.name, seconds=seconds, **evidence(server.log))
+
+    def wait(self, until: float) -> None:
+        """Wait for all of them, or until `time.monotonic` says so."""
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
+    def stop(self) -> None:
+        """End all, and write down what their logs say of the whole time."""
+        threads = [threading.Thread(target=self._stop, args=(name,)) for name in self._started]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+
+    def _stop(self, name: str) -> None:
+        server = self._started[name]
+        if hasattr(server, "_process"):
+            server.stop()
+            self.record.row("logs", server=name, **evidence(server.log))
+
+
+def waves(wanted: Sequence[Sequence[Wanted]], gb: float) -> Iterator[list[int]]:
+    """Yield which groups of servers run at once in so many GB, in order."""
+    wave: list[int] = []
+    used = 0.0
+    for number, group in enumerate(wanted):
+        needed = sum(one.weights_gb + one.kv_gb for one in group)
+        if wave and used + needed > gb:
+            yield wave
+            wave, used = [], 0.0
+        wave.append(number)
+        used += needed
+    if wave:
+        yield wave
+
+
+def host_seconds(server: VllmProcess) -> Counter[str]:
+    """Return the processor seconds of a server's processes so far, by what they are."""
+    found: Counter[str] = Counter()
+    first = psutil.Process(server.pid)
+    for process in [first, *first.children(recursive=True)]:
+        try:
+            title, used = " ".join(process.cmdline()), process.cpu_times()
+        except psutil.Error:
+            continue
+        _, marked, role = title.partition("VLLM::")
+        found[role.split("_")[0].split()[0] if marked else "server"] += used.user + used.system
+    return found

@@ -1,0 +1,151 @@
+"""The stages that ask servers: a pair side by side with the limit that pruning can reach, and the
+demo's answers beside those of a CPU."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from _chat import image_body, photographs, text_body
+from _gpu_fleet import Fleet, host_seconds
+from _gpu_record import Record, evidence
+from _serving import Contender, compare, milliseconds_inside, words_for
+from vtprune_evaluate.client import Server
+from vtprune_evaluate.contender import contenders
+from vtprune_evaluate.datasets import DATASETS
+from vtprune_evaluate.run import evaluate
+
+__all__ = ["ANSWERS", "Load", "compare_answers", "serve_pair"]
+
+ANSWERS = Path(__file__).parent / "results" / "demo-answers-cpu.jsonl"
+"""The trained demo's on a CPU: method, kept share, question and answer a line."""
+
+METHODS = ("vispruner", "adafv", "triad", "cdpruner", "scope", "divprune")
+
+
+@dataclass(frozen=True)
+class Load:
+    """How much is asked."""
+
+    clients: Sequence[int]
+    requests: int
+    """Of each client, contender and round."""
+    rounds: int
+    timed: int
+    """Images timed inside the server."""
+    output_tokens: int = 16
+    size: tuple[int, int] = (448, 336)
+
+
+def serve_pair(
+    stage: str, fleet: Fleet, names: Sequence[str], load: Load, record: Record, until: float
+) -> None:
+    """Compare stock (the first name) with pruned servers at each number of clients, then measure
+    text-only prompts as long as the shortest pruned one, and what an image costs inside."""
+    missing = [name for name in names if name not in fleet.servers]
+    if missing:
+        raise RuntimeError(f"not up: {', '.join(missing)}")
+    pair = [_contender(name, fleet, load) for name in names]
+    for clients in load.clients:
+        if time.monotonic() > until - 10:
+            record.row(stage, clients=clients, skipped="no time was left")
+            continue
+        shortest = _measure(stage, pair, clients, load, record)
+        stock, choose = pair[0].server, random.Random(clients)
+        words = words_for(stock.url, shortest, load.output_tokens, choose)
+        limit = Contender("text-only", stock, partial(_texts, words, choose, load))
+        _measure(stage, [limit], clients, load, record)
+    for each in pair:
+        for clients in sorted({load.clients[0], min(16, load.clients[-1])}):
+            if time.monotonic() < until - 5:
+                inside = milliseconds_inside(each.server, each.bodies(load.timed), clients)
+                rounded = {name: round(value, 3) for name, value in inside.items()}
+                record.row(stage, contender=each.name, concurrency=clients, inside=rounded)
+
+
+def _contender(name: str, fleet: Fleet, load: Load) -> Contender:
+    views = photographs(*load.size, seed=0)  # the same ones for every contender
+
+    def bodies(count: int) -> list[dict[str, Any]]:
+        return [image_body(next(views), load.output_tokens) for _ in range(count)]
+
+    return Contender(name, fleet.servers[name], bodies)
+
+
+def _texts(words: int, choose: random.Random, load: Load, count: int) -> list[dict[str, Any]]:
+    return [text_body(words, load.output_tokens, choose) for _ in range(count)]
+
+
+def _measure(
+    stage: str, some: Sequence[Contender], clients: int, load: Load, record: Record
+) -> int:
+    """Write a row a contender, and return the tokens of the shortest prompt."""
+    before = {each.name: host_seconds(each.server) for each in some}
+    prompts: list[int] = []
+    for row in compare(some, clients, load.requests, load.rounds):
+        each = next(each for each in some if each.name == row["contender"])
+        used = host_seconds(each.server)
+        used.subtract(before[each.name])
+        asked = clients * (1 + load.requests * load.rounds)
+        host = {part: round(1000 * seconds / asked, 2) for part, seconds in used.items()}
+        size = evidence(each.server.log)["kv_tokens"]
+        record.row(stage, **row, kv_tokens=size, host_ms_a_request=host)
+        prompts.append(row["prompt_tokens"])
+    return min(prompts)
+
+
+def compare_answers(
+    fleet: Fleet, record: Record, items: int, methods: Sequence[str], *, write: bool
+) -> None:
+    """Ask the trained demo, and count which of its answers are those of a CPU.
+
+    Args:
+        fleet: has the server `demo`.
+        record: takes the rows.
+        items: so many questions.
+        methods: of pruning, each at one ninth; unpruned comes first.
+        write: write the answers down as the CPU's instead.
+
+    Raises:
+        RuntimeError: the server is not up.
+    """
+    if "demo" not in fleet.servers:
+        raise RuntimeError("not up: demo")
+    data = DATASETS["synthetic"]
+    wanted = contenders(methods, [Fraction(1, 9)])
+    server = Server(fleet.servers["demo"].url, "demo", concurrency=32)
+    questions = list(data.items(None, items))
+    found = evaluate(server, data, questions, wanted, record.folder / "demo.jsonl")
+    keys = ("method", "keep", "id", "answer")
+    lines = [{key: answer[key] for key in keys} for answer in found]
+    if write:
+        ANSWERS.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    known = {_question(line): line["answer"] for line in map(json.loads, _lines(ANSWERS))}
+    for contender in wanted:
+        mine = [line for line in lines if line["method"] == contender.line]
+        other = [line for line in mine if known.get(_question(line)) != line["answer"]]
+        differ = [{**line, "cpu": known.get(_question(line))} for line in other]
+        scores = [answer["score"] for answer in found if answer["method"] == contender.line]
+        record.row(
+            "demo",
+            method=contender.line,
+            answers=len(mine),
+            equal=len(mine) - len(other),
+            accuracy=round(100 * sum(scores) / len(scores), 2),
+            differ=differ[:5],
+        )
+
+
+def _question(line: dict[str, Any]) -> tuple[str, str, str]:
+    return line["method"], line["keep"], line["id"]
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text().splitlines()

@@ -1,0 +1,233 @@
+"""All that a quarter of an hour with a GPU should tell, in nine minutes and one command.
+
+    make gpu                              or, from a plain copy without git, network or make:
+    COMMIT=abc1234 PYTHONPATH=environment:$PYTHONPATH python benchmarks/gpu.py
+    python benchmarks/gpu.py --dry-run    every stage on a CPU with tiny models; records nothing
+
+Stages, each under its own limit, each row written the moment it is known:
+
+    environment   GPU, driver, versions, commit
+    operators     every operator against its reference on the CPU, while servers start
+    llava, next   LLaVA-1.5-7B (64 of 576 tokens) and LLaVA-NeXT-7B, stock and vtprune in turn
+    kernels       `kernels.py`, while the next servers start
+    apis, qwen    LLaVA-1.5-7B with four API servers, and Qwen2.5-VL-7B
+    demo          the trained demo's answers beside a CPU's (`results/demo-answers-cpu.jsonl`)
+
+Weights of the 7B shapes are random: time does not depend on them. Beside each figure of a server
+stand the tokens of its KV cache and the host's milliseconds a request by process; `text-only` is
+the limit that pruning can reach, prompts without image as long as the pruned ones, at stock vLLM.
+The rows `logs` count the kernels that were compiled inside requests. A stage that fails, hangs or
+finds no time says so and the next one follows; the exit code is 1 then.
+
+Rows are in rows.jsonl of benchmarks/results/gpu-DATE, or of $OUT, or of --out, beside the servers'
+logs and kernels.csv; README.md there is the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import _chat
+import torch
+from _gpu_fleet import Fleet, Wanted, waves
+from _gpu_record import Record
+from _gpu_stages import METHODS, Load, compare_answers, serve_pair
+from _gpu_table import table
+from _machine import describe
+from _record import describe_gpu
+from vllm_process import MODELS
+
+HERE = Path(__file__).resolve().parent
+DEMO = str(HERE.parent / "demo" / "llava")
+KERNELS = ("selection", "greedy_select", "dedup", "cosine_gram", "cls_importance", "text_relevance")
+PRUNE = ("--plugin", "vtprune")
+RESERVE_S = 15.0
+"""Kept for stopping servers and for the table."""
+
+
+def main() -> None:
+    """Run all stages, write the table."""
+    arguments = _arguments()
+    on_gpu = torch.cuda.is_available() and not arguments.dry_run
+    # On a GPU servers that have just been asked take nothing from each other.
+    _chat.SPINNING_S = 0.2 if on_gpu else 0.0
+    if not on_gpu and not arguments.dry_run:
+        raise SystemExit("no GPU: --dry-run walks through all stages on the CPU")
+    with tempfile.TemporaryDirectory() as scratch:
+        out = arguments.out or (Path(scratch) if arguments.dry_run else _results())
+        record = Record(out, 60 * arguments.minutes - RESERVE_S)
+        _run(arguments, record, on_gpu)
+        page = table(record.outcomes, record.rows)
+        (out / "README.md").write_text(page)
+        print(page)
+    if arguments.dry_run:
+        print("A dry run on the CPU: not a measurement, nothing recorded.")
+    sys.exit(any(each["ended"] != "as it should" for each in record.outcomes))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dry-run", action="store_true", help="tiny models on a CPU")
+    parser.add_argument("--minutes", type=float, default=9.0, help="for all of it")
+    parser.add_argument("--out", type=Path, help="folder of the rows")
+    parser.add_argument("--memory", type=float, help="GB that servers may take; 0.93 of the GPU's")
+    parser.add_argument(
+        "--write-answers",
+        action="store_true",
+        help="in a dry run: the demo's answers are the CPU's",
+    )
+    return parser.parse_args()
+
+
+def _results() -> Path:
+    if "OUT" in os.environ:
+        return Path(os.environ["OUT"])
+    return HERE / "results" / f"gpu-{datetime.date.today().isoformat()}"
+
+
+def _run(arguments: argparse.Namespace, record: Record, on_gpu: bool) -> None:
+    record.stage("environment", 20, lambda until: _environment(record, on_gpu))
+    if on_gpu:
+        record.stage("models", 40, _models)
+    groups = _groups(on_gpu)
+    memory = arguments.memory or (_memory_gb() * 0.93 if on_gpu else 0.0)
+    beside = [
+        ("operators", 100.0, [str(HERE / "operators.py"), "--most", "1000" if on_gpu else "63"]),
+        ("kernels", 100.0, [str(HERE / "kernels.py"), *_kernel_flags(record, on_gpu)]),
+    ]
+    packed = list(waves(list(groups.values()), memory)) if on_gpu else [[0, 1], [2, 3, 4]]
+    for wave in packed:
+        names = [list(groups)[number] for number in wave]
+        fleet = Fleet(record, [one for name in names for one in groups[name]], on_gpu)
+        fleet.begin()
+        if beside:
+            _script(record, *beside.pop(0))
+        record.stage("servers", 240, fleet.wait)
+        for name in names:
+            _ask(name, arguments, fleet, record, on_gpu)
+        fleet.stop()
+    for script in beside:
+        _script(record, *script)
+
+
+def _groups(on_gpu: bool) -> dict[str, list[Wanted]]:
+    """The servers by the stage that asks them. Stock comes first."""
+    seats = ("--max-num-seqs", "64") if on_gpu else ("--dtype", "float32")
+    tokens = (*PRUNE, "--prune-tokens", "64")
+    four = ("--api-server-count", "4") if on_gpu else ()
+    demo: tuple[str, ...] = (*PRUNE, "--dtype", "float32")
+    if on_gpu:  # whose heads of 32 in float32 FlashAttention does not have
+        demo += ("--attention-backend", "TRITON_ATTN", "--mm-encoder-attn-backend", "TORCH_SDPA")
+        demo += ("--enforce-eager",)
+    # FlashAttention may lack the 80 channels of the heads of Qwen's tower.
+    sdpa = ("--mm-encoder-attn-backend", "TORCH_SDPA") if on_gpu else ()
+
+    def pair(
+        stage: str, model: str, kv_gb: float, flags: Sequence[str], pruned: Sequence[str]
+    ) -> Any:
+        common = (*seats, *flags)
+        return [
+            Wanted(f"{stage} stock", model, common, 17.0, kv_gb),
+            Wanted(f"{stage} vtprune", model, (*common, *pruned), 17.0, kv_gb),
+        ]
+
+    llava, following, qwen = (
+        ("llava-7b", "llava-next-7b", "qwen2.5-vl-7b")
+        if on_gpu
+        else ("demo", "demo-next", "demo-qwen2.5")
+    )
+    return {
+        "llava": pair("llava", llava, 22.0, (), tokens),
+        "next": pair("next", following, 12.0, (), PRUNE),
+        "apis": pair("apis", llava, 22.0, four, tokens),
+        "qwen": pair("qwen", qwen, 5.0, sdpa, PRUNE),
+        "demo": [Wanted("demo", DEMO, demo, 3.0, 1.0)],
+    }
+
+
+def _ask(
+    name: str, arguments: argparse.Namespace, fleet: Fleet, record: Record, on_gpu: bool
+) -> None:
+    """Run the stage of a group of servers."""
+    if name == "demo":
+        items, methods = (64, METHODS) if on_gpu or arguments.write_answers else (2, METHODS[:1])
+        write = arguments.write_answers
+        record.stage(
+            name, 60, lambda _: compare_answers(fleet, record, items, methods, write=write)
+        )
+        return
+    levels = {"llava": (1, 8, 32, 64), "next": (1, 8, 12), "apis": (8, 32, 64), "qwen": (1, 16, 48)}
+    load = Load(levels[name], requests=2, rounds=2, timed=32)
+    if not on_gpu:
+        load = Load((1,), requests=1, rounds=1, timed=1, output_tokens=2, size=(112, 112))
+    pair = [f"{name} stock", f"{name} vtprune"]
+    record.stage(name, 90, lambda until: serve_pair(name, fleet, pair, load, record, until))
+
+
+def _environment(record: Record, on_gpu: bool) -> None:
+    machine = (
+        describe_gpu() | {"vllm": importlib.metadata.version("vllm")} if on_gpu else describe()
+    )
+    cores = len(os.sched_getaffinity(0))
+    record.row("environment", **{**machine, "cores": cores, "python": sys.version.split()[0]})
+
+
+def _models(until: float) -> None:
+    """Write the 7B shapes' configurations and tokenizers, which takes seconds: no weights."""
+    build = HERE.parent / "demo" / "build_demo.py"
+    names = ("llava-7b", "llava-next-7b", "qwen2.5-vl-7b")
+    command = [sys.executable, str(build), "--out", str(MODELS), *names]
+    subprocess.run(command, check=True, timeout=until - time.monotonic())
+
+
+def _memory_gb() -> float:
+    """Of the first GPU. nvidia-smi, since asking torch would take memory of it."""
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return float(text.splitlines()[0]) * 2**20 / 1e9
+
+
+def _kernel_flags(record: Record, on_gpu: bool) -> list[str]:
+    if not on_gpu:
+        return ["--only", "top_k_sorted", "dedup"]
+    return ["--rounds", "5", "--out", str(record.folder / "kernels.csv"), "--only", *KERNELS]
+
+
+def _script(record: Record, name: str, limit: float, command: Sequence[str]) -> None:
+    """Run a script as a stage in a process of its own: an error of the GPU ends only that."""
+
+    def work(until: float) -> None:
+        seconds = until - time.monotonic()
+        with (record.folder / f"{name}.txt").open("w") as log:
+            done = subprocess.run(
+                [sys.executable, *command],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                timeout=seconds,
+                check=False,
+            )
+        if done.returncode:
+            raise RuntimeError((record.folder / f"{name}.txt").read_text()[-1500:])
+
+    record.stage(name, limit, work)
+    lines = (record.folder / f"{name}.txt").read_text().splitlines()
+    for line in lines:
+        if line.startswith("{"):
+            record.row(name, **json.loads(line))
+        elif "agrees" in line or line.startswith(("met:", "MISSED:")):
+            record.row(name, found=line)
+
+
+if __name__ == "__main__":
+    main()
