@@ -120,6 +120,30 @@ def test_a_flag_that_cannot_be_right_is_named(
     assert str(raised.value).startswith(sentence)
 
 
+@pytest.mark.parametrize(
+    ("settings", "flags", "sentence"),
+    [
+        (
+            {"shadow": 0.5},
+            {"disable_log_stats": True},
+            "disable_log_stats is True beside shadow 0.5; allowed: False, ",
+        ),
+        (
+            {"shadow": 0.5, "shadow_log": "/nowhere/shadows.jsonl"},
+            {},
+            "shadow_log is /nowhere/shadows.jsonl but no such file or directory; allowed: a file ",
+        ),
+    ],
+    ids=["stats", "log"],
+)
+def test_shadows_that_could_not_be_are_refused(
+    settings: dict[str, Any], flags: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        _arguments("demo", settings, **flags).create_model_config()
+    assert str(raised.value).startswith(sentence)
+
+
 def test_graphs_that_end_before_the_selection_are_switched_off(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

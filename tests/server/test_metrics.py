@@ -30,6 +30,7 @@ def test_eight_questions_about_one_image_are_one_miss_and_seven_hits(pruned: Ser
     assert change.pop('vtprune_selection_seconds_total{method="adafv"}') > 0
     assert change.pop('vtprune_prefill_seconds_saved_total{method="adafv"}') > 0
     change.pop("vtprune_feature_cache_bytes", None)
+    assert not any("shadow" in name for name in change), "they are off by default"
     assert change == {
         "vtprune_feature_cache_hits_total": 7,
         "vtprune_feature_cache_misses_total": 1,

@@ -38,6 +38,10 @@ def settings(*flags: str) -> ServerConfig | None:
         ),
         (['--prune-detail={"low": 0.9}'], {"detail": {"low": 0.9}}),
         (['--prune-limits={"max_rate": 0.95}'], {"limits": {"max_rate": 0.95}}),
+        (
+            ["--prune-shadow=1", "--prune-shadow-log=a.jsonl"],
+            {"shadow": 1, "shadow_log": "a.jsonl"},
+        ),
     ],
     ids=str,
 )
@@ -61,6 +65,11 @@ def test_arguments_made_without_our_flags_mean_no_settings() -> None:
         (["--prune-rate=1"], "--prune-rate is 1.0; it should be less than 1"),
         (["--prune-rate=nan"], "--prune-rate is nan; it should be a finite number"),
         (["--prune-rate=inf"], "--prune-rate is inf; it should be a finite number"),
+        (["--prune-shadow=1.1"], "--prune-shadow is 1.1; it should be less than or equal to 1"),
+        (
+            ["--prune-shadow-log=a.jsonl"],
+            "--prune-shadow-log is a.jsonl and --prune-shadow is 0; allowed: a shadow above 0",
+        ),
         (["--prune-rate=half"], "--prune-rate is 'half'; it should be a valid number"),
         (["--prune-rate="], "--prune-rate is ''; it should be a valid number"),
         (["--prune-tokens=0"], "--prune-tokens is 0; it should be greater than or equal to 1"),

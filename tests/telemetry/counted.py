@@ -7,6 +7,7 @@ from vllm_pruner.telemetry import metrics
 
 COUNTER = metrics.Metric("vtprune_test", "Of this test", ("method",))
 LEVEL = metrics.Metric("vtprune_level", "Of this test", is_counter=False)
+SIZES = metrics.Histogram("vtprune_sizes", "Of this test", (1.0, 2.0, 4.0), ("method",))
 
 
 def work(times: int) -> None:
@@ -14,3 +15,9 @@ def work(times: int) -> None:
     for _ in range(times):
         COUNTER.add(2, method="a")
     LEVEL.set(times)
+
+
+def observe(*values: float) -> None:
+    """Count each."""
+    for value in values:
+        SIZES.observe(value, method="a")

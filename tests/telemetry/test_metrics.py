@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from counted import COUNTER, work
+from counted import COUNTER, observe, work
 from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -73,3 +73,17 @@ def test_without_a_folder_nothing_is_counted_and_nothing_breaks(
     monkeypatch.setenv("VLLM_VTPRUNE_METRICS_DIR", str(tmp_path / "on-another-machine"))
     COUNTER.add(method="a")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_histogram_has_each_range_and_adds_up_processes(shown: CollectorRegistry) -> None:
+    observe(0, 1, 1.5)
+    child = multiprocessing.get_context("fork").Process(target=observe, args=(2, 7))
+    child.start()
+    child.join()
+    seen = {
+        bound: shown.get_sample_value("vtprune_sizes_bucket", {"method": "a", "le": bound})
+        for bound in ("1.0", "2.0", "4.0", "+Inf")
+    }
+    assert seen == {"1.0": 2, "2.0": 4, "4.0": 4, "+Inf": 5}
+    assert shown.get_sample_value("vtprune_sizes_sum", {"method": "a"}) == 11.5
+    assert shown.get_sample_value("vtprune_sizes_count", {"method": "a"}) == 5

@@ -34,27 +34,31 @@ class _Hooks(NamedTuple):
     """The arguments of `patch_chat` that `preprocess_chat` takes."""
 
     key: str
-    requested: Callable[[ModelConfig, Any, list[Any]], dict[str, Any]]
+    requested: Callable[[ModelConfig, Any, list[Any]], Any]
     take_counts: Callable[[Any, Any], None]
     rename: Callable[[ModelConfig, list[Any]], list[Any]]
 
 
 def patch_chat(
     key: str,
-    requested: Callable[[ModelConfig, Any, list[Any]], dict[str, Any]],
+    requested: Callable[[ModelConfig, Any, list[Any]], Any],
     take_counts: Callable[[Any, Any], None],
     rename: Callable[[ModelConfig, list[Any]], list[Any]],
     report: Callable[[Any, Any, MutableMapping[str, Any]], Any],
+    given: Callable[[Any, Any, Any, Any], Any],
 ) -> None:
     """Let a chat request carry settings, and its answer carry counts. Safe to call again.
 
     Args:
         key: our key in `mm_processor_kwargs`.
-        requested: returns the settings of a request, given the server's model and the messages.
+        requested: returns the settings of a request, given the server's model and the messages;
+            something false if it has none.
         take_counts: called with the request and the engine's input made of it.
         rename: returns the messages of a request, given the server's model and the messages.
         report: returns the answer to a client, given the request, vLLM's answer and the scope of
             the HTTP request.
+        given: the same of a chat completion, given vLLM's handler, the request, the HTTP request,
+            None if there is none, and vLLM's answer; called before `report`.
 
     Raises:
         RuntimeError: this vLLM lacks one of the three methods.
@@ -67,7 +71,7 @@ def patch_chat(
     reporting = partial(with_report, report)
     apply(
         Patch(OnlineRenderer, "preprocess_chat", with_settings),
-        Patch(OpenAIServingChat, "create_chat_completion", reporting),
+        Patch(OpenAIServingChat, "create_chat_completion", partial(reporting, given=given)),
         Patch(OpenAIServingResponses, "create_responses", reporting),
     )
 
@@ -112,7 +116,7 @@ def _trusting(renderer: OnlineRenderer) -> OnlineRenderer:
 
 
 @contextmanager
-def _carrying(request: Any, key: str, settings: dict[str, Any]) -> Iterator[None]:
+def _carrying(request: Any, key: str, settings: Any) -> Iterator[None]:
     """Put settings into a request in the block. Not into a copy: vLLM's parsers adjust the request
     in place, and that must last."""
     sent = getattr(request, "mm_processor_kwargs", None)
@@ -124,12 +128,17 @@ def _carrying(request: Any, key: str, settings: dict[str, Any]) -> Iterator[None
 
 
 def with_report(
-    report: Callable[[Any, Any, MutableMapping[str, Any]], Any], answer: _Async
+    report: Callable[[Any, Any, MutableMapping[str, Any]], Any],
+    answer: _Async,
+    given: Callable[[Any, Any, Any, Any], Any] | None = None,
 ) -> _Async:
-    """Return a handler whose answer passes through `report`."""
+    """Return a handler whose answer passes through `given`, if there is one, and `report`."""
 
     async def answer_with_counts(self: Any, request: Any, raw_request: Any = None) -> Any:
         scope = {} if raw_request is None else raw_request.scope
-        return report(request, await answer(self, request, raw_request), scope)
+        answered = await answer(self, request, raw_request)
+        if given is not None:
+            answered = given(self, request, raw_request, answered)
+        return report(request, answered, scope)
 
     return answer_with_counts

@@ -34,7 +34,7 @@ SYMBOLS: tuple[Symbol, ...] = (
         "EngineArgs.compilation_config EngineArgs.pipeline_parallel_size "
         "EngineArgs.video_pruning_rate EngineArgs.mm_encoder_tp_mode "
         "EngineArgs.tensor_parallel_size EngineArgs.enforce_eager EngineArgs.language_model_only "
-        "EngineArgs.enable_tower_connector_lora"),
+        "EngineArgs.enable_tower_connector_lora EngineArgs.disable_log_stats"),
     *_symbols(_SERVER, f"{_PROMPT}.engine_flags", "vllm.config",
         "CompilationConfig.compile_mm_encoder CompilationConfig.cudagraph_mm_encoder"),
     *_symbols(_SERVER, f"{_COMPAT}.chat", "vllm.renderers.online_renderer",

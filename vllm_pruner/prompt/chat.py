@@ -15,6 +15,7 @@ from vllm_pruner.methods.faults import MethodFault
 from vllm_pruner.prompt.body import check_keys
 from vllm_pruner.prompt.names import of_holder
 from vllm_pruner.prompt.refusal import failure, refusal, settings_refusal
+from vllm_pruner.settings.again import UNPRUNED, Again
 from vllm_pruner.settings.detail import AUTO, LEVELS
 from vllm_pruner.settings.errors import ConfigError, SettingError
 from vllm_pruner.settings.keys import COUNTS, KEY, REPORT, TOLD, settings_in
@@ -44,7 +45,9 @@ _IMAGES = ("image_url", "input_image", "image_pil", "image_embeds")
 """Content parts that vLLM counts as images."""
 
 
-def requested(model_config: ModelConfig, request: Any, messages: list[Any]) -> dict[str, Any]:
+def requested(
+    model_config: ModelConfig, request: Any, messages: list[Any]
+) -> dict[str, Any] | Again:
     """Return what a request says in our words; empty if nothing or if this server does not prune.
 
     Raises:
@@ -58,6 +61,8 @@ def requested(model_config: ModelConfig, request: Any, messages: list[Any]) -> d
     unknown.pop(COUNTS, None)  # a client's own are no counts
     check_keys(unknown)
     said = getattr(request, KEY, None)
+    if isinstance(said, Again):  # made of a request that was looked at
+        return said if said.settings is UNPRUNED else Again({**_own(said), **_detail(messages)})
     if said is not None:
         if settings_in(request) is not None:
             raise refusal(f"{KEY}: settings are given twice; allowed: in the body or in its kwargs")
@@ -67,9 +72,7 @@ def requested(model_config: ModelConfig, request: Any, messages: list[Any]) -> d
             raise settings_refusal(error) from None
         except MethodFault as error:
             raise failure(error.method, str(error)) from error
-    levels = _levels(messages)
-    detail = {DETAIL: levels} if set(levels) - {AUTO} else {}
-    return {**(said or {}), **detail}
+    return {**(said or {}), **_detail(messages)}
 
 
 def rename(model_config: ModelConfig, messages: list[Any]) -> list[Any]:
@@ -77,6 +80,15 @@ def rename(model_config: ModelConfig, messages: list[Any]) -> list[Any]:
     if settings_in(model_config.multimodal_config) is None:
         return messages
     return of_holder(messages, compat.key_holder())
+
+
+def _own(again: Again) -> Mapping[str, Any]:
+    return again.settings if isinstance(again.settings, Mapping) else {}
+
+
+def _detail(messages: Iterable[Any]) -> dict[str, list[str]]:
+    levels = _levels(messages)
+    return {DETAIL: levels} if set(levels) - {AUTO} else {}
 
 
 def _levels(messages: Iterable[Any]) -> list[str]:
@@ -104,9 +116,9 @@ def _level(part: dict[str, Any]) -> str:
 
 
 def take_counts(request: Any, engine_input: Any) -> None:
-    """Note on the request how many visual tokens it has and how many are kept."""
+    """Note on the request how many visual tokens it has and how many are kept, and how."""
     if (told := engine_input.get(REPORT)) is not None:
-        setattr(request, COUNTS, {key: value for key, value in told.items() if key != "method"})
+        setattr(request, COUNTS, told)
 
 
 def span_attributes(engine_input: Any) -> dict[str, Any]:
@@ -143,6 +155,7 @@ def report(request: Any, answer: Any, scope: MutableMapping[str, Any]) -> Any:
     counts = (request.model_extra or {}).pop(COUNTS, None)
     if counts is None:
         return answer
+    counts = {key: value for key, value in counts.items() if key != "method"}
     scope.setdefault(TOLD, {}).update(counts)
     if isinstance(answer, AsyncGenerator):
         return _report_streamed(answer, counts)

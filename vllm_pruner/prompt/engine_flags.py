@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from vllm_pruner import compat
-from vllm_pruner.settings.errors import ConfigError
+from vllm_pruner.settings.errors import ConfigError, SettingError
 
 if TYPE_CHECKING:
     from vllm.engine.arg_utils import EngineArgs
@@ -31,6 +31,7 @@ def check(family: Family, engine_args: EngineArgs, config: ServerConfig) -> None
             "compile_mm_encoder is True; allowed: False, because vtprune reads the attention "
             "inside the vision tower, which compiled layers do not show"
         )
+    _check_shadow(engine_args, config)
     _set_tower_graphs(family, engine_args, config)
     if family.item_layout is not None:
         _check_positions(engine_args)
@@ -39,6 +40,25 @@ def check(family: Family, engine_args: EngineArgs, config: ServerConfig) -> None
             "mm_encoder_tp_mode is 'data'; allowed: 'weights' with this model, whose ranks would "
             "each see the attention of their own crops only"
         )
+
+
+def _check_shadow(engine_args: EngineArgs, config: ServerConfig) -> None:
+    """Refuse shadows that could not tell whether requests wait, or write where they cannot."""
+    if not config.shadow:
+        return
+    if engine_args.disable_log_stats:
+        raise ConfigError(
+            f"disable_log_stats is True beside shadow {config.shadow:g}; allowed: False, because "
+            "vLLM's stats say whether requests wait, or shadow 0"
+        )
+    if config.shadow_log is not None:
+        try:
+            open(config.shadow_log, "ab").close()
+        except OSError as error:
+            why = f" but {(error.strerror or 'it cannot be opened').lower()}"
+            raise SettingError(
+                "shadow_log", config.shadow_log, "a file to append to", why
+            ) from None
 
 
 def _set_tower_graphs(family: Family, engine_args: EngineArgs, config: ServerConfig) -> None:

@@ -33,6 +33,7 @@ from vllm_pruner.prompt.planner import Planner
 from vllm_pruner.prompt.refusal import answered
 from vllm_pruner.prompt.serving import install_where_rendered
 from vllm_pruner.prompt.traffic import count_items
+from vllm_pruner.settings.again import Again
 from vllm_pruner.settings.keys import DUMMY, KEY, REPORT
 from vllm_pruner.settings.rules import check_video, resolve, resolve_videos
 
@@ -63,6 +64,8 @@ class PrunedProcessor(PlannedItems, BytePixels):
 
     def apply(self, inputs: ProcessorInputs, timing_ctx: TimingContext) -> MultiModalInput:
         bare, requested, is_dummy = _take_settings(inputs)
+        is_traffic = not is_dummy and not isinstance(requested, Again)
+        requested = requested.settings if isinstance(requested, Again) else requested
         if bare.cache is not None:
             bare = dataclasses.replace(bare, cache=compat.item_cache(self, bare.cache))
         bare, named = identified(self, bare, self._names, self._pictures)
@@ -93,7 +96,7 @@ class PrunedProcessor(PlannedItems, BytePixels):
         tells = asked and (plans or not self.info.prune_config.off)
         if tells and (told := report(asked)) is not None:
             output[REPORT] = told  # type: ignore[literal-required]  # for `prompt.chat`
-        if asked and not is_dummy:
+        if asked and is_traffic:
             count_items(asked)
         if inputs.cache is not None:
             for items in output["mm_kwargs"].values():

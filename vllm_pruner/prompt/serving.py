@@ -11,7 +11,7 @@ from __future__ import annotations
 import multiprocessing
 
 from vllm_pruner import compat, methods
-from vllm_pruner.prompt import body, chat, faults, image_size
+from vllm_pruner.prompt import body, chat, faults, image_size, shadow
 from vllm_pruner.settings.keys import KEY
 from vllm_pruner.settings.limits import Limits
 from vllm_pruner.telemetry import metrics
@@ -40,7 +40,7 @@ def install(limits: Limits) -> None:
     metrics.publish()
     if any(map(methods.package_of, limits.methods or ())):
         compat.patch_generate(KEY, faults.checked)
-    compat.patch_chat(KEY, chat.requested, chat.take_counts, chat.rename, chat.report)
+    compat.patch_chat(KEY, chat.requested, chat.take_counts, chat.rename, chat.report, shadow.given)
     compat.patch_chat_batch(chat.add_up, chat.report)
     compat.patch_completion(body.refuse_without_images)
     compat.patch_messages(body.meant, chat.told, chat.USAGE)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from vllm_pruner.picture import Picture
+from vllm_pruner.settings.again import UNPRUNED
 from vllm_pruner.settings.bounds import (
     count_fault,
     fault,
@@ -78,6 +79,8 @@ def resolve(
         ConfigError: the first fault of the request.
         MethodFault: the method, of another package, names counts that cannot be.
     """
+    if requested is UNPRUNED:
+        return [PruneConfig(rate=0.0)] * len(tokens)
     most = model.get_max_image_tokens()
     counts = [most if count is None else count for count in tokens]
     configs = image_configs(model.prune_config, requested, counts, most, look)
@@ -102,6 +105,8 @@ def resolve_videos(model: ModelInfo, requested: object, is_dummy: bool = False) 
     Raises:
         ConfigError: the first fault of the request.
     """
+    if requested is UNPRUNED:
+        return PruneConfig(rate=0.0)
     if is_dummy and model.video_fault(check(model.prune_config, None).of_video()):
         return PruneConfig(rate=0.0)
     asked = check(model.prune_config, _without_detail(requested))

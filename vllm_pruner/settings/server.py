@@ -13,6 +13,7 @@ from vllm_pruner import methods
 from vllm_pruner.settings.bounds import fault, method_fault, video_rate_fault
 from vllm_pruner.settings.config import PruneConfig, names_budget
 from vllm_pruner.settings.detail import DetailRates
+from vllm_pruner.settings.errors import SettingError
 from vllm_pruner.settings.limits import Limits
 
 __all__ = ["ServerConfig"]
@@ -40,6 +41,15 @@ class ServerConfig(PruneConfig):
     """What a request may ask for, such as `{"max_rate": 0.95, "methods": ["adafv"]}`. Default:
     anything, with vtprune's own methods and the server's, of images up to 120 million pixels and
     500 times as long as wide."""
+
+    shadow: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+    """Share of the pruned chat completions that the server answers twice more once their client has
+    its answer, pruned and unpruned, up to 64 tokens, when nothing waits; how far the two agree is
+    in `/metrics`. 0: none."""
+
+    shadow_log: str | None = None
+    """File that gets a line of JSON for each such comparison, with the question and both answers;
+    without it nothing of them is kept."""
 
     @model_validator(mode="before")
     @classmethod
@@ -76,6 +86,13 @@ class ServerConfig(PruneConfig):
     def _sound_methods(self) -> ServerConfig:
         """Refuse to start beside a package whose method is broken: a request could ask for it."""
         methods.check_installed()
+        return self
+
+    @model_validator(mode="after")
+    def _shadow_to_log(self) -> Self:
+        if self.shadow_log is not None and not self.shadow:
+            beside = ("shadow", f"{self.shadow:g}")
+            raise SettingError("shadow_log", self.shadow_log, "a shadow above 0", beside=beside)
         return self
 
     @classmethod

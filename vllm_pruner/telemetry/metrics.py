@@ -13,23 +13,17 @@ Workers on other machines do not see the folder and are not counted.
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import shutil
 import tempfile
-import threading
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-from prometheus_client import REGISTRY
-from prometheus_client.mmap_dict import MmapedDict, mmap_key
+from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from vllm_pruner import envs
+from vllm_pruner.telemetry.metric import Histogram, Metric
 
 __all__ = [
     "FEATURE_BYTES",
@@ -44,51 +38,21 @@ __all__ = [
     "REFUSALS",
     "REQUESTS",
     "SELECTION_SECONDS",
+    "SHADOW_AGREED",
+    "SHADOW_AGREED_TOKENS",
+    "SHADOW_COMPARED",
+    "SHADOW_COMPARED_TOKENS",
+    "SHADOW_LENGTH_DIFFERENCE",
+    "SHADOW_LOGPROB_GAP",
+    "SHADOW_SKIPPED",
     "TOWER_SECONDS",
+    "VIDEOS",
+    "Histogram",
     "Metric",
     "publish",
     "totals",
+    "waiting",
 ]
-
-logger = logging.getLogger("vllm.vtprune")
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One metric: a counter, or a level that processes add up."""
-
-    name: str
-    help: str
-    labels: tuple[str, ...] = ()
-    is_counter: bool = True
-
-    def add(self, amount: float = 1.0, **labels: str) -> None:
-        """Count, from any thread; 0 makes a counter visible before there is anything to count."""
-        self._write(lambda before: before + amount, labels)
-
-    def set(self, value: float, **labels: str) -> None:
-        """Say what this process holds now."""
-        self._write(lambda _: value, labels)
-
-    def _write(self, change: Callable[[float], float], labels: dict[str, str]) -> None:
-        if (folder := envs.metrics_folder()) is None:
-            return
-        values = tuple(labels[label] for label in self.labels)
-        with _lock:
-            if (file := _file(folder, self._kind, os.getpid())) is not None:
-                key = self._key(values)
-                file.write_value(key, change(file.read_value(key)[0]), time.time())
-
-    @property
-    def _kind(self) -> str:
-        """The beginning of a file's name, by which prometheus_client knows what is inside."""
-        return "counter" if self.is_counter else "gauge_sum"
-
-    @cache  # noqa: B019  # the metrics are few and live as long as the process
-    def _key(self, values: tuple[str, ...]) -> str:
-        sample = f"{self.name}_total" if self.is_counter else self.name
-        return mmap_key(self.name, sample, list(self.labels), list(values), self.help)
-
 
 _BY_METHOD = ("method",)
 REQUESTS = Metric(
@@ -120,26 +84,38 @@ PREFILL_SECONDS_SAVED = Metric(
     _BY_METHOD,
 )
 
-_lock = threading.Lock()
-
-
-def _renew_lock() -> None:
-    """Another thread of the parent may hold it at the moment of a fork."""
-    global _lock
-    _lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_renew_lock)
-
-
-@cache
-def _file(folder: str, kind: str, process: int) -> Any:
-    """This process's file of a kind; None if there cannot be one."""
-    try:
-        return MmapedDict(os.path.join(folder, f"{kind}_vtprune-{process}.db"))  # type: ignore[no-untyped-call]
-    except OSError as error:
-        logger.warning("vtprune: this process is not counted in /metrics: %s", error)
-        return None
+_BY_RATE = ("method", "rate")
+SHADOW_COMPARED = Metric(
+    "vtprune_shadow_compared",
+    "Requests answered again, greedily, both pruned and unpruned, to compare the two answers",
+    _BY_RATE,
+)
+SHADOW_AGREED = Metric(
+    "vtprune_shadow_agreed", "Of these, those whose two answers are the same tokens", _BY_RATE
+)
+SHADOW_COMPARED_TOKENS = Metric(
+    "vtprune_shadow_compared_tokens", "Tokens of the longer one of two compared answers", _BY_RATE
+)
+SHADOW_AGREED_TOKENS = Metric(
+    "vtprune_shadow_agreed_tokens",
+    "Tokens that two compared answers have in common before they first differ",
+    _BY_RATE,
+)
+SHADOW_LOGPROB_GAP = Histogram(
+    "vtprune_shadow_logprob_gap",
+    "Difference of two log-probabilities of the unpruned answer's first token",
+    (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
+    _BY_RATE,
+)
+SHADOW_LENGTH_DIFFERENCE = Histogram(
+    "vtprune_shadow_length_difference",
+    "Difference of two compared answers in tokens",
+    (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0),
+    _BY_RATE,
+)
+SHADOW_SKIPPED = Metric(
+    "vtprune_shadow_skipped", "Requests drawn for a comparison that there was none of", ("reason",)
+)
 
 
 def publish() -> None:
@@ -149,6 +125,20 @@ def publish() -> None:
     envs.set_metrics_folder(folder)
     for rare in (NO_TEXT, REFUSALS):
         rare.add(0)  # an alert needs the series before the first event
+
+
+def waiting() -> float | None:
+    """Return how many requests wait in the schedulers, as vLLM last said on `/metrics`; None if it
+    does not say (`--disable-log-stats`)."""
+    name = "vllm:num_requests_waiting"
+    if (folder := envs.prometheus_folder()) is None:
+        found = REGISTRY.restricted_registry([name]).collect()
+    else:  # any API server may be the one that vLLM told
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
+        found = registry.collect()
+    samples = [sample for metric in found for sample in metric.samples if sample.name == name]
+    return sum(sample.value for sample in samples) if samples else None
 
 
 def totals() -> dict[tuple[str, str], float]:

@@ -1,0 +1,114 @@
+"""A chat request asked again, so that two answers to it can be compared.
+
+Both are greedy, whatever the client asked for: two samples differ by chance. So the client's own
+answer is never looked at, and nothing has to be asked of the engine with it. What the pruned one
+costs again is decoding: its prompt is still in the prefix cache. All else that shapes an answer is
+the client's: tools, penalties, stops, templates, a structure.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from vllm_pruner.prompt.agreement import Answer
+from vllm_pruner.settings.again import Again
+from vllm_pruner.settings.keys import KEY, settings_in
+
+__all__ = ["MOST_TOKENS", "Refused", "ask", "own_settings", "question", "quiet"]
+
+MOST_TOKENS = 64
+"""Of an answer."""
+
+_LIKELIEST = 20
+"""First tokens whose log-probabilities are asked for: what vLLM allows by default."""
+
+_LAST = 2**31 - 1
+"""A priority after all others."""
+
+
+class Refused(Exception):
+    """vLLM does not answer this: unpruned, a prompt may be longer than the model takes."""
+
+
+def quiet(handler: Any) -> Any:
+    """Return vLLM's handler of chat completions as one that logs no prompt and no answer."""
+    handler = copy.copy(handler)
+    handler.request_logger = None
+    return handler
+
+
+def own_settings(request: Any) -> object:
+    """Return the settings that the client sent, None if none."""
+    said = getattr(request, KEY, None)
+    return settings_in(request) if said is None else said
+
+
+def question(request: Any) -> str:
+    """Return what the user wrote last, without pictures."""
+    asked = [message for message in request.messages if message.get("role") == "user"]
+    content = asked[-1].get("content") if asked else None
+    if isinstance(content, list):
+        parts = [part for part in content if isinstance(part, dict)]
+        content = "\n".join(str(part["text"]) for part in parts if "text" in part)
+    return str(content or "")
+
+
+async def ask(handler: Any, request: Any, settings: object) -> Answer:
+    """Answer a request greedily.
+
+    Args:
+        handler: vLLM's, of chat completions.
+        request: of a client that has its answer; it is not changed.
+        settings: in place of the client's, as `Again` has them.
+
+    Raises:
+        Refused: vLLM does not take it.
+    """
+    from vllm.exceptions import VLLMValidationError
+
+    try:
+        made = await handler.create_chat_completion(_again(handler, request, settings))
+    except (VLLMValidationError, ValueError) as error:  # what vLLM answers by a 400
+        raise Refused from error
+    if not hasattr(made, "choices"):
+        raise Refused
+    (choice,) = made.choices
+    return Answer(choice.message.content or "", tuple(choice.token_ids), _first(choice.logprobs))
+
+
+def _again(handler: Any, request: Any, settings: object) -> Any:
+    """A copy of a request, for a greedy answer of few tokens."""
+    most = handler.model_config.max_logprobs
+    last = handler.engine_client.vllm_config.scheduler_config.policy == "priority"
+    asked = request.max_completion_tokens or request.max_tokens or MOST_TOKENS
+    tokens = min(asked, MOST_TOKENS)
+    others = {k: v for k, v in (request.mm_processor_kwargs or {}).items() if k != KEY}
+    return request.model_copy(
+        update={
+            KEY: Again(settings),
+            "mm_processor_kwargs": others or None,
+            "request_id": f"shadow-{request.request_id}",
+            **dict.fromkeys(("stream", "echo", "use_beam_search"), False),
+            **dict.fromkeys(("stream_options", "prompt_logprobs", "logprob_token_ids", "seed")),
+            **dict.fromkeys(("kv_transfer_params", "ec_transfer_params", "max_tokens")),
+            "n": 1,
+            "temperature": 0.0,
+            "max_completion_tokens": tokens,
+            "min_tokens": min(request.min_tokens, tokens),
+            "logprobs": True,
+            "top_logprobs": _LIKELIEST if most < 0 else min(most, _LIKELIEST),
+            "return_token_ids": True,
+            "return_tokens_as_token_ids": True,
+            "priority": _LAST if last else 0,
+        }
+    )
+
+
+def _first(logprobs: Any) -> dict[int, float]:
+    """Log-probabilities of the tokens that could have been the first."""
+    if logprobs is None or not logprobs.content:
+        return {}
+    first = logprobs.content[0]
+    named = {each.token: each.logprob for each in (*first.top_logprobs, first)}
+    return {int(name.removeprefix("token_id:")): value for name, value in named.items()}

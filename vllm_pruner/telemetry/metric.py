@@ -1,0 +1,116 @@
+"""One metric of one process: numbers in a file of its own that is mapped into memory.
+
+prometheus_client reads the files (`metrics` says how they come together); a count is a few machine
+words written: no message, no lock between processes, no wait for a device.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from math import inf
+from operator import add
+from typing import Any
+
+from prometheus_client.mmap_dict import MmapedDict, mmap_key
+from prometheus_client.utils import floatToGoString
+
+from vllm_pruner import envs
+
+__all__ = ["Histogram", "Metric"]
+
+logger = logging.getLogger("vllm.vtprune")
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric: a counter, or a level that processes add up."""
+
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+    is_counter: bool = True
+
+    def add(self, amount: float = 1.0, **labels: str) -> None:
+        """Count, from any thread; 0 makes a counter visible before there is anything to count."""
+        self._write(lambda before: before + amount, labels)
+
+    def set(self, value: float, **labels: str) -> None:
+        """Say what this process holds now."""
+        self._write(lambda _: value, labels)
+
+    def _write(self, change: Callable[[float], float], labels: dict[str, str]) -> None:
+        _write(self._kind, self._key(tuple(labels[label] for label in self.labels)), change)
+
+    @property
+    def _kind(self) -> str:
+        """The beginning of a file's name, by which prometheus_client knows what is inside."""
+        return "counter" if self.is_counter else "gauge_sum"
+
+    @cache  # noqa: B019  # the metrics are few and live as long as the process
+    def _key(self, values: tuple[str, ...]) -> str:
+        sample = f"{self.name}_total" if self.is_counter else self.name
+        return mmap_key(self.name, sample, list(self.labels), list(values), self.help)
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """How often a number of 0 or more was in each of several ranges."""
+
+    name: str
+    help: str
+    bounds: tuple[float, ...]
+    """The upper end of each range, itself in it, ascending; the last range has none."""
+
+    labels: tuple[str, ...] = ()
+
+    def observe(self, value: float, **labels: str) -> None:
+        """Count one number, from any thread."""
+        values = tuple(labels[label] for label in self.labels)
+        range_of = bisect_left(self.bounds, value)
+        for place, bound in enumerate((*self.bounds, inf)):  # quantiles need the empty ones too
+            more = float(place == range_of)
+            _write("histogram", self._key("bucket", values, bound), partial(add, more))
+        _write("histogram", self._key("sum", values), partial(add, value))
+
+    @cache  # noqa: B019  # as above
+    def _key(self, part: str, values: tuple[str, ...], bound: float | None = None) -> str:
+        le = {} if bound is None else {"le": floatToGoString(bound)}  # type: ignore[no-untyped-call]
+        names, shown = [*self.labels, *le], [*values, *le.values()]
+        return mmap_key(self.name, f"{self.name}_{part}", names, shown, self.help)
+
+
+def _write(kind: str, key: str, change: Callable[[float], float]) -> None:
+    if (folder := envs.metrics_folder()) is None:
+        return
+    with _lock:
+        if (file := _file(folder, kind, os.getpid())) is not None:
+            file.write_value(key, change(file.read_value(key)[0]), time.time())
+
+
+_lock = threading.Lock()
+
+
+def _renew_lock() -> None:
+    """Another thread of the parent may hold it at the moment of a fork."""
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
+
+
+@cache
+def _file(folder: str, kind: str, process: int) -> Any:
+    """This process's file of a kind; None if there cannot be one."""
+    try:
+        return MmapedDict(os.path.join(folder, f"{kind}_vtprune-{process}.db"))  # type: ignore[no-untyped-call]
+    except OSError as error:
+        logger.warning("vtprune: this process is not counted in /metrics: %s", error)
+        return None
