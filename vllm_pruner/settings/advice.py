@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from difflib import SequenceMatcher, get_close_matches
 from math import isfinite
 
-__all__ = ["RATE", "nearest", "of_key", "of_name", "of_value", "off"]
+__all__ = ["RATE", "VIDEO_RATE", "nearest", "of_key", "of_name", "of_value", "off"]
 
-RATE = "{rate}"
-"""Stands in an advice for what its reader calls the rate: `rate`, or `--prune-rate`."""
+RATE, VIDEO_RATE = "{rate}", "{video_rate}"
+"""Stand in an advice for what its reader calls the rates: `rate`, or `--prune-rate`."""
 
 _OFF_WORDS = frozenset({"off", "none", "no", "false", "disabled", "stock", "unpruned"})
 _OFF_KEYS = frozenset({"enable", "enabled", "disable", "disabled", "off"})
@@ -36,26 +36,33 @@ def nearest(name: str, allowed: Iterable[str]) -> str | None:
     return spelt[found[0]] if found and likeness.count(likeness[0]) == 1 else None
 
 
-def off(value: object) -> str:
-    """Return how pruning is turned off, if that is what a value says."""
+def off(value: object, rate: str = RATE) -> str:
+    """Return how pruning is turned off, if that is what a value says.
+
+    Args:
+        value: from outside.
+        rate: the one that does it, of images or of videos.
+    """
     word = value.strip().lower() if isinstance(value, str) else value
     says = word is False or (isinstance(word, str) and word in _OFF_WORDS)
-    return f"to turn pruning off write {RATE} 0" if says else ""
+    return f"to turn pruning off write {rate} 0" if says else ""
 
 
-def of_name(name: str, allowed: Iterable[str]) -> str:
+def of_name(name: str, allowed: Iterable[str], rate: str = RATE) -> str:
     """Return the advice for a name that nothing has, such as a method's."""
     found = nearest(name, allowed)
-    return off(name) or (f"the nearest is {found}" if found else "")
+    return off(name, rate) or (f"the nearest is {found}" if found else "")
 
 
 def of_key(key: str, value: object, allowed: Iterable[str]) -> str:
     """Return the advice for a key that there is not, and its value."""
     names, plain = list(allowed), key.lower().replace("-", "_")
-    if "rate" in names and _KEPT_SHARE.fullmatch(_PREFIX.sub("", plain)):
+    rate = VIDEO_RATE if plain.startswith("video_") else RATE
+    share_of = _PREFIX.sub("", plain.removeprefix("video_"))
+    if rate.strip("{}") in names and _KEPT_SHARE.fullmatch(share_of):
         is_share = isinstance(value, int | float) and 0 < value <= 1
         share = f", here {1 - float(value):g}" if is_share else ""  # type: ignore[arg-type]
-        return f"{RATE} is what is removed, 1 - {plain}{share}"
+        return f"{rate} is what is removed, 1 - {plain}{share}"
     if "rate" in names and plain in _OFF_KEYS:
         return f"to turn pruning off write {RATE} 0"
     found = nearest(plain, names)
@@ -72,6 +79,8 @@ def of_value(key: str, value: object, kind: str, bounds: Mapping[str, object]) -
         bounds: what pydantic says of the limits.
     """
     if key in ("rate", "method", "tokens") and (said := off(value)):
+        return said
+    if key in ("video_rate", "video_method") and (said := off(value, VIDEO_RATE)):
         return said
     if kind == "less_than" and bounds.get("lt") == 1.0 and _between(value, 10, 100):
         return _percentage(float(value))  # type: ignore[arg-type]

@@ -42,7 +42,9 @@ def video_method_fault(limits: Limits, name: str) -> SettingError | None:
     """Return what is wrong with a request's method for videos, or None."""
     allowed = [*methods.built_in(methods.VIDEO_GROUP), *(limits.methods or methods.names())]
     if name not in allowed:
-        return _error("video_method", repr(name), ", ".join(allowed))
+        found = _error("video_method", repr(name), ", ".join(allowed))
+        found.advice = advice.of_name(name, allowed, advice.VIDEO_RATE)
+        return found
     return None
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from vllm_pruner.settings.advice import RATE
+from vllm_pruner.settings.advice import RATE, VIDEO_RATE
 
 __all__ = ["ConfigError", "SettingError", "shown"]
 
@@ -78,7 +78,9 @@ class SettingError(ConfigError):
             f"{_rename(shown(key), names)} is {shown(value)}" for key, value in pairs
         )
         end = "" if self.allowed is None else f"; {allowed}: {self.allowed}{bounds}"
-        advice = self.advice.replace(RATE, names.get("rate", "rate"))
+        advice = self.advice
+        for rate in (RATE, VIDEO_RATE):
+            advice = advice.replace(rate, _rename(rate.strip("{}"), names))
         return f"{subject}{self.fault}{end}{advice and f'; {advice}'}"
 
 

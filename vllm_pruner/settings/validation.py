@@ -68,7 +68,10 @@ def check_method_name(name: str, key: str = "method", videos: bool = False) -> N
     """
     names = methods.names() + (methods.names(methods.VIDEO_GROUP) if videos else [])
     if name not in names:
-        raise SettingError(key, repr(name), ", ".join(names), advice=advice.of_name(name, names))
+        rate = advice.VIDEO_RATE if videos else advice.RATE
+        raise SettingError(
+            key, repr(name), ", ".join(names), advice=advice.of_name(name, names, rate)
+        )
 
 
 def _fault(found: ErrorDetails, model: type[BaseModel], prefix: str) -> ConfigError:
