@@ -17,6 +17,8 @@ from vtprune_server.surface import Surface
 __all__ = ["describe_config", "describe_methods"]
 
 _PACKAGES = ("vtprune", "vllm", "torch", "triton", "transformers")
+_SMALL = 10_000_000
+"""Parameters of a decoder, embeddings aside, below which a prompt costs next to nothing."""
 
 
 async def describe_config(surface: Surface) -> ConfigResponse:
@@ -26,10 +28,16 @@ async def describe_config(surface: Surface) -> ConfigResponse:
         model=str(model_config.served_model_name or model_config.model),
         architecture=str(model_config.architecture),
         visual_tokens=surface.image_info.get_max_image_tokens(),
+        shows_speed=_decoder_parameters(model_config.hf_text_config) >= _SMALL,
         settings=surface.config.model_dump(exclude_none=True),
         versions={name: found for name in _PACKAGES if (found := _version(name))},
         implementation=await surface.ask_worker("vtprune_implementation"),
     )
+
+
+def _decoder_parameters(config: Any) -> int:
+    """About so many: twelve times the width's square in each layer."""
+    return 12 * int(config.num_hidden_layers) * int(config.hidden_size) ** 2
 
 
 def _version(package: str) -> str | None:

@@ -57,6 +57,9 @@ class ConfigResponse(_Described):
     settings: Annotated[dict[str, Any], Documented(ServerConfig)]
     """Those of a request that says nothing, and what no request changes."""
 
+    shows_speed: bool
+    """False for a decoder of so few parameters that answers take as long without pruning."""
+
     versions: dict[str, str]
     implementation: str
     """What the selection runs on, and why."""

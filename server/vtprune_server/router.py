@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Depends, HTTPException, Request
@@ -108,16 +109,26 @@ async def playground(request: Request) -> HTMLResponse:
     return HTMLResponse((_PLAYGROUND / "index.html").read_text(), headers=_SAFE)
 
 
-@router.get("/playground.js", include_in_schema=False)
-async def script() -> Response:
-    """What the playground runs."""
-    return Response((_PLAYGROUND / "playground.js").read_bytes(), media_type="text/javascript")
+@router.get("/{name}.js", include_in_schema=False)
+async def script(name: str) -> Response:
+    """One of the modules that the playground runs."""
+    return _file(_PLAYGROUND, f"{name}.js", "text/javascript")
 
 
 @router.get("/photos/{name}", include_in_schema=False)
 async def photo(name: str) -> Response:
-    """One of the playground's photographs."""
-    found = {file.name: file for file in (_PLAYGROUND / "photos").iterdir()}.get(name)
-    if found is None or not name.endswith(".jpg"):
-        raise HTTPException(404, f"no photograph {name!r}")
-    return Response(found.read_bytes(), media_type="image/jpeg")
+    """One of the playground's pictures."""
+    kind = "image/png" if name.endswith(".png") else "image/jpeg"
+    return _file(_PLAYGROUND / "photos", name, kind)
+
+
+def _file(folder: Traversable, name: str, media_type: str) -> Response:
+    """A file that lies in a folder, by its name.
+
+    Raises:
+        HTTPException: 404, there is none.
+    """
+    found = {file.name: file for file in folder.iterdir()}.get(name)
+    if found is None:
+        raise HTTPException(404, f"no file {name!r}")
+    return Response(found.read_bytes(), media_type=media_type)

@@ -1,165 +1,137 @@
-// The playground: explains while the slider moves, asks twice when told to.
+// The playground: says what is kept while the slider moves, and asks when told to.
+import { Card, element, overlays } from "./cards.js";
+import { Refused, call, explain, useKey } from "./server.js";
+
 const $ = (id) => document.getElementById(id);
-const PHOTOS = ["cat", "coffee", "rocket", "astronaut"];
+const PLAIN = "What is in this picture?";
+const SCENE = ["What color is the heart?", "What color is the diamond?", "What does the sign say?",
+  "What letter is on the square?", "Where is the triangle?"];
+const PICTURES = { "scene.png": SCENE, "cat.jpg": [PLAIN], "coffee.jpg": [PLAIN],
+  "rocket.jpg": [PLAIN], "astronaut.jpg": [PLAIN] };
+const MOST = 8; // answers at once, as /vtprune/compare has
 let image = null; // a data URL
 let ready = false; // the server's methods and rates are known
 let busy = false;
+let owned = false; // the question is the visitor's own
+let taken = 0; // pictures so far
 
-function headers() {
-  const key = $("key").value;
-  return { "Content-Type": "application/json", ...(key && { Authorization: `Bearer ${key}` }) };
+function settings(method = $("method").value) {
+  return { method, rate: Number($("rate").value) };
 }
 
-async function call(path, body) {
-  const response = await fetch(path, {
-    method: body ? "POST" : "GET", headers: headers(), body: body && JSON.stringify(body),
-  });
-  if (response.status === 401) $("keyfield").hidden = false;
-  if (!response.ok) throw new Error(await reason(response));
-  return response;
-}
-
-async function reason(response) {
-  const body = await response.json().catch(() => null);
-  return body?.error?.message ?? body?.error ?? `${response.status} ${response.statusText}`;
-}
-
-function settings() {
-  return { method: $("method").value, rate: Number($("rate").value) };
-}
-
-function messages(extra = {}) {
-  const picture = { type: "image_url", image_url: { url: image }, ...extra };
-  return [{ role: "user", content: [picture, { type: "text", text: $("question").value }] }];
+function complain(error) {
+  if (error instanceof Refused && error.status === 401) $("keyfield").hidden = false;
+  $("error").textContent = error.message;
 }
 
 // --- what is kept -------------------------------------------------------------------------------
 
-let latest = 0;
-async function explain() {
+let timer = null, explaining = false, stale = false;
+function explainSoon() {
   $("percent").textContent = `${Math.round(100 * $("rate").value)} %`;
+  timer ??= setTimeout(() => { timer = null; show(); }, 120);
+}
+
+// One explanation at a time; what has changed meanwhile is shown next.
+async function show() {
   if (!image || !ready) return;
-  const mine = ++latest;
+  stale = explaining;
+  if (explaining) return;
+  explaining = true;
+  const asked = image;
   try {
-    const response = await call("explain", { messages: messages(), vtprune: settings() });
-    const { images: [found] } = await response.json();
-    if (mine !== latest) return; // the slider has moved on
-    $("overlays").replaceChildren(...found.views.filter((view) => view.overlay).map((view) => {
-      const picture = new Image();
-      picture.src = view.overlay;
-      picture.alt = `${view.kept.length} of ${view.rows * view.columns} patches kept`;
-      return picture;
-    }));
+    const found = await explain(image, $("question").value, settings());
+    if (asked === image) $("overlays").replaceChildren(...overlays(found));
     $("counts").textContent = `${found.kept.length} of ${found.original} visual tokens kept`;
     $("error").textContent = "";
   } catch (error) {
-    if (mine === latest) $("error").textContent = error.message;
+    complain(error);
   }
-}
-
-let timer;
-function explainSoon() {
-  $("percent").textContent = `${Math.round(100 * $("rate").value)} %`;
-  clearTimeout(timer);
-  timer = setTimeout(explain, 120);
+  explaining = false;
+  if (stale) await show();
 }
 
 // --- asking -------------------------------------------------------------------------------------
 
-async function* events(response) {
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) return;
-    const parts = (rest + value).split("\n\n");
-    rest = parts.pop();
-    for (const part of parts) {
-      const data = part.replace(/^data: /, "");
-      if (data !== "[DONE]") yield JSON.parse(data);
-    }
-  }
-}
-
-async function answer(name, vtprune) {
-  const out = $(name);
-  out.textContent = "";
-  $(`${name}-facts`).replaceChildren();
-  // An identity of its own, so that no cache answers for the one or the other.
-  const body = {
-    model: document.body.dataset.model, messages: messages({ uuid: crypto.randomUUID?.() ??
-      String(Math.random()) }), max_tokens: 64, temperature: 0, stream: true,
-    stream_options: { include_usage: true }, vtprune,
-  };
-  const start = performance.now();
-  let first = null, usage = null;
-  for await (const chunk of events(await call("../v1/chat/completions", body))) {
-    if (chunk.error) throw new Error(chunk.error.message);
-    usage = chunk.usage ?? usage;
-    const piece = chunk.choices.map((choice) => choice.delta.content ?? "").join("");
-    if (piece && first === null) first = performance.now() - start;
-    out.textContent += piece;
-  }
-  const seen = usage.visual_tokens;
-  facts(name, {
-    "prompt tokens": usage.prompt_tokens,
-    "visual tokens": seen ? `${seen.kept} of ${seen.original}` : "all",
-    "time to first token": `${Math.round(first ?? NaN)} ms`,
-    "time in all": `${Math.round(performance.now() - start)} ms`,
-  });
-}
-
-function facts(name, rows) {
-  $(`${name}-facts`).replaceChildren(...Object.entries(rows).flatMap(([term, value]) => {
-    const dt = document.createElement("dt"), dd = document.createElement("dd");
-    [dt.textContent, dd.textContent] = [term, value];
-    return [dt, dd];
-  }));
-}
+const beside = () => [...$("beside").querySelectorAll("input")];
 
 async function ask() {
   if (busy || !image || !ready) return;
   busy = true;
-  allowAsking();
+  settle();
   $("error").textContent = "";
+  const methods = [$("method").value, ...beside().filter((box) => box.checked).map((box) => box.value)];
+  const cards = methods.map((name) => new Card(name, settings(name)));
+  cards.push(new Card("every token", { rate: 0 }));
+  $("answers").replaceChildren(...cards.map((card) => card.section));
+  const [model, picture, question] = [document.body.dataset.model, image, $("question").value];
   try { // one after the other: together they would slow each other down
-    await answer("pruned", settings());
-    await answer("unpruned", { rate: 0 });
+    for (const card of cards) await card.fill(model, picture, question);
   } catch (error) {
-    $("error").textContent = error.message;
+    complain(error);
   }
   busy = false;
-  allowAsking();
+  settle();
 }
 
-function allowAsking() {
+// What can be pressed now: no more methods than are answered at once, the chosen one not twice.
+function settle() {
   $("ask").disabled = busy || !image || !ready;
+  for (const box of beside()) {
+    box.parentElement.hidden = box.value === $("method").value;
+    if (box.parentElement.hidden) box.checked = false;
+  }
+  const full = beside().filter((box) => box.checked).length >= MOST - 2;
+  for (const box of beside()) box.disabled = full && !box.checked;
 }
 
-// --- the image ----------------------------------------------------------------------------------
+// --- the picture --------------------------------------------------------------------------------
 
-async function take(blob) {
-  if (!blob?.type.startsWith("image/")) return;
-  image = await new Promise((resolve) => {
+async function take(blob, questions = [PLAIN]) {
+  const mine = ++taken;
+  if (!blob?.type.startsWith("image/")) {
+    $("error").textContent = "That is not a picture.";
+    return;
+  }
+  const read = await new Promise((resolve) => {
     const reader = new FileReader();
     reader.onload = () => resolve(reader.result);
     reader.readAsDataURL(blob);
   });
-  allowAsking();
-  await explain();
+  if (mine !== taken) return; // another one has been taken meanwhile
+  image = read;
+  $("overlays").replaceChildren(element("img", { src: image, alt: "The picture, whole" }));
+  offerQuestions(questions);
+  settle();
+  await show();
 }
 
-function offerPhotos() {
-  $("photos").replaceChildren(...PHOTOS.map((name) => {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.innerHTML = `<img src="photos/${name}.jpg" alt="${name}">`;
-    button.onclick = async () => {
-      for (const other of $("photos").children) other.ariaPressed = other === button;
-      await take(await (await fetch(`photos/${name}.jpg`)).blob());
-    };
+function takeOwn(blob) {
+  for (const button of $("photos").children) button.ariaPressed = false;
+  return take(blob);
+}
+
+async function takeBundled(name) {
+  for (const button of $("photos").children) button.ariaPressed = button.dataset.name === name;
+  await take(await (await fetch(`photos/${name}`)).blob(), PICTURES[name]);
+}
+
+function offerPictures() {
+  $("photos").replaceChildren(...Object.keys(PICTURES).map((name) => {
+    const shown = element("img", { src: `photos/${name}`, alt: name.split(".")[0] });
+    const button = element("button", { type: "button", onclick: () => takeBundled(name) }, shown);
+    button.dataset.name = name;
     return button;
   }));
+}
+
+function offerQuestions(questions) {
+  if (!owned) $("question").value = questions[0];
+  const offered = questions.length > 1 ? questions : [];
+  $("questions").replaceChildren(...offered.map((text) => element("button", {
+    type: "button", textContent: text,
+    onclick: () => { $("question").value = text; owned = false; explainSoon(); },
+  })));
 }
 
 // --- the server ---------------------------------------------------------------------------------
@@ -171,49 +143,72 @@ async function greet() {
   $("about").textContent = `${config.model} · ${config.architecture} · vtprune ` +
     `${config.versions.vtprune} on vLLM ${config.versions.vllm} · selection on ` +
     config.implementation;
-  const { method, rate, tokens, limits = {} } = config.settings;
-  $("method").replaceChildren(...methods.filter((one) => one.allowed).map((one) => {
-    const option = new Option(one.name, one.name, false, one.name === method);
-    option.dataset.summary = one.description;
-    return option;
-  }));
+  $("speed").hidden = config.shows_speed;
+  offerMethods(methods.filter((one) => one.allowed), config.settings.method);
+  const { rate, tokens, limits = {} } = config.settings;
   $("rate").min = limits.min_rate ?? 0;
   $("rate").max = limits.max_rate ?? 0.99;
   $("rate").value = rate ?? 1 - tokens / config.visual_tokens;
-  summarise();
+  $("percent").textContent = `${Math.round(100 * $("rate").value)} %`;
   ready = true;
-  allowAsking();
-  await explain(); // an image may have been taken meanwhile
+  settle();
+  await show(); // a picture may have been taken meanwhile
+}
+
+// At first one that reads the question stands beside the server's own.
+function offerMethods(methods, own) {
+  $("method").replaceChildren(...methods.map((one) => {
+    const option = new Option(one.name, one.name, false, one.name === own);
+    option.dataset.summary = one.description;
+    return option;
+  }));
+  const other = methods.find((one) => one.reads_text && one.name !== own);
+  $("beside").replaceChildren(...methods.map((one) => element("label", { title: one.description },
+    element("input", { type: "checkbox", value: one.name, checked: one === other, onchange: settle }),
+    one.name)));
+  summarise();
 }
 
 function summarise() {
   $("summary").textContent = $("method").selectedOptions[0]?.dataset.summary ?? "";
 }
 
+// --- what the visitor does ----------------------------------------------------------------------
+
+// A file that is dropped anywhere is taken: a browser would open it in the place of this page.
+document.ondragover = document.ondrop = (event) => {
+  const files = event.dataTransfer.types.includes("Files");
+  if (!files && event.target.closest("textarea, input")) return; // text may go there
+  event.preventDefault();
+  $("drop").classList.toggle("over", files && event.type === "dragover");
+  if (files && event.type === "drop") takeOwn(event.dataTransfer.files[0]);
+};
+document.ondragleave = (event) => {
+  if (!event.relatedTarget) $("drop").classList.remove("over");
+};
+document.onpaste = (event) => {
+  if (event.clipboardData.files.length) takeOwn(event.clipboardData.files[0]);
+};
 $("drop").onclick = () => $("file").click();
 $("drop").onkeydown = (event) => {
   if (event.key === "Enter" || event.key === " ") { event.preventDefault(); $("file").click(); }
 };
-$("drop").ondragover = (event) => { event.preventDefault(); $("drop").classList.add("over"); };
-$("drop").ondragleave = () => $("drop").classList.remove("over");
-$("drop").ondrop = (event) => {
-  event.preventDefault();
-  $("drop").classList.remove("over");
-  take(event.dataTransfer.files[0]);
-};
-$("file").onchange = () => take($("file").files[0]);
-document.onpaste = (event) => take(event.clipboardData.files[0]);
-$("method").onchange = () => { summarise(); explainSoon(); };
+$("file").onchange = () => { if ($("file").files.length) takeOwn($("file").files[0]); };
+$("method").onchange = () => { summarise(); settle(); explainSoon(); };
 $("rate").oninput = explainSoon;
+$("question").oninput = () => { owned = true; };
 $("question").onchange = explainSoon;
 $("form").onsubmit = (event) => { event.preventDefault(); ask(); };
 document.onkeydown = (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) ask();
 };
+
 function begin() {
-  greet().catch((error) => { $("error").textContent = error.message; });
+  useKey($("key").value);
+  greet().catch(complain);
 }
 
 $("key").onchange = begin;
-offerPhotos();
+offerPictures();
+takeBundled("scene.png").catch(complain);
 begin();
