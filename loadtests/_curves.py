@@ -66,7 +66,8 @@ def gain(rows: Rows) -> str:
     """Closed load: requests per second of vtprune over stock's, against users."""
     figure, axes = _axes("users", "requests per second, vtprune / stock")
     by = {(row["contender"], row["level"]): row["requests_per_s"] for row in rows}
-    levels = sorted({row["level"] for row in rows})
+    counted = [{row["level"] for row in mine} for _, mine in _by_contender(rows)]
+    levels = sorted(set.intersection(*counted))
     ratios = [by["vtprune", level] / by["stock", level] for level in levels]
     axes.plot(levels, ratios, "o-", color=COLOURS["vtprune"], label="vtprune")
     axes.axhline(1, color=COLOURS["stock"], label="stock")
@@ -76,12 +77,12 @@ def gain(rows: Rows) -> str:
 
 
 def goodput(rows: Rows) -> str:
-    """Open load: good answers per second against arrivals per second."""
+    """Open load: good answers per second against the requests that did arrive in a second."""
     figure, axes = _axes("arrivals per second", "good answers per second")
     for name, mine in _by_contender(rows):
-        x, y = _column(mine, "level"), _column(mine, "goodput_per_s")
+        x, y = _column(mine, "arrivals_per_s"), _column(mine, "goodput_per_s")
         axes.plot(x, y, "o-", color=COLOURS[name], label=name)
-    most = max(row["level"] for row in rows)
+    most = max(row["arrivals_per_s"] for row in rows)
     axes.plot([0, most], [0, most], ":", color="#b6bac0", label="all of them")
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
@@ -98,8 +99,9 @@ def _axes(x: str, y: str) -> tuple[Figure, Axes]:
 
 
 def _by_contender(rows: Rows) -> list[tuple[str, Rows]]:
-    """The rows that have figures, by contender, with ascending levels."""
-    answered = [row for row in rows if row["ttft_p50_s"] is not None]
+    """The rows of two answers or more, by contender, with ascending levels: one answer has no
+    median and no rate."""
+    answered = [row for row in rows if row["requests"] - row["failed"] > 1]
     ordered = sorted(answered, key=lambda row: float(row["level"]))
     return [(name, [row for row in ordered if row["contender"] == name]) for name in COLOURS]
 

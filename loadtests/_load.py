@@ -43,12 +43,17 @@ class Load:
         """Users of a closed load, arrivals per second of an open one."""
         return self.users * self.arrivals or self.users
 
+    @property
+    def run_time(self) -> int:
+        """Whole seconds, as locust has them."""
+        return max(1, round(self.seconds))
+
     def flags(self) -> list[str]:
         """locust's flags."""
         values = {
             "--users": self.users,
             "--spawn-rate": self.users,
-            "--run-time": max(1, round(self.seconds)),
+            "--run-time": self.run_time,
             "--arrivals": self.arrivals,
             "--seed": self.seed,
             "--output-tokens": self.output_tokens,

@@ -20,19 +20,24 @@ def percentile(values: Sequence[float], percent: float) -> float | None:
     return ordered[low] + (place - low) * (ordered[high] - ordered[low])
 
 
-def summary(answers: Sequence[dict[str, Any]], slo_ttft: float) -> dict[str, Any]:
+def summary(
+    answers: Sequence[dict[str, Any]], slo_ttft: float, window: float = 0.0
+) -> dict[str, Any]:
     """Return the figures of one load on one server.
 
-    Rates are over the time from the first request to the last answer. At a saturated server that
-    counts the drain at its full speed; at an idle one it is one answer's time too long.
+    Rates are over the time from the first request to the last answer, and no less than `window`: of
+    ten seconds in which one request came, the nine that nobody asked in count too. At a saturated
+    server the drain counts at its full speed. So no more answers a second are good than arrive.
 
     Args:
         answers: Records of `--answers`, one at least.
         slo_ttft: Seconds within which a good answer has begun.
+        window: Seconds in which requests of an open load could arrive; 0 for a closed one.
     """
     whole = [answer for answer in answers if "error" not in answer]
     begun = min(answer["sent"] for answer in answers)
-    seconds = max(answer["sent"] + answer["total"] for answer in answers) - begun
+    ended = max(answer["sent"] + answer["total"] for answer in answers)
+    seconds = max(window, ended - begun)
     first = [answer["ttft"] for answer in whole]
     gaps = [gap for answer in whole for gap in answer["gaps"]]
     total = [answer["total"] for answer in whole]
@@ -42,6 +47,7 @@ def summary(answers: Sequence[dict[str, Any]], slo_ttft: float) -> dict[str, Any
         "failed": len(errors),
         "errors": sorted(set(errors))[:5],
         "seconds": seconds,
+        "arrivals_per_s": len(answers) / window if window else None,
         "requests_per_s": len(whole) / seconds,
         "output_tokens_per_s": sum(answer["completion_tokens"] for answer in whole) / seconds,
         "goodput_per_s": sum(value <= slo_ttft for value in first) / seconds,

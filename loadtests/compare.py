@@ -162,7 +162,8 @@ class Comparison:
                     raise RuntimeError(f"{load.scenario}: stock answered nothing: {answered[:2]}")
                 self._slo[load.scenario] = SLO_FACTOR * median
             row = {"scenario": load.scenario, "load": load.kind, "level": load.level}
-            row |= {"contender": name, **summary(answered, self._slo[load.scenario])}
+            window = load.run_time if load.arrivals else 0
+            row |= {"contender": name, **summary(answered, self._slo[load.scenario], window)}
             self._rows.append(row)
             print(_line(row), flush=True)
 

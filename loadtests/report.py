@@ -21,7 +21,7 @@ SWEPT = "single_image"
 
 def render(result: dict[str, Any]) -> str:
     """Return the page for a result as `compare.py` writes it."""
-    rows = result["rows"]
+    rows = [_reckoned(row, result["settings"]["seconds"]) for row in result["rows"]]
     closed = [r for r in rows if r["scenario"] == SWEPT and r["load"] == "closed"]
     opened = [r for r in rows if r["scenario"] == SWEPT and r["load"] == "open"]
     environment = jinja2.Environment(
@@ -37,6 +37,17 @@ def render(result: dict[str, Any]) -> str:
     page = environment.from_string(TEMPLATE.read_text())
     settings = {k: v for k, v in result["settings"].items() if v is not None}
     return page.render(result=result, settings=settings, curves=curves, pairs=_pairs(rows))
+
+
+def _reckoned(row: dict[str, Any], window: float) -> dict[str, Any]:
+    """The row, with the rates of an open load over all the seconds in which requests could
+    arrive; results from before 2026-11-29 have them from the first request to the last answer."""
+    if row["load"] != "open" or "arrivals_per_s" in row:
+        return row
+    seconds = max(row["seconds"], window)
+    rates = ("requests_per_s", "output_tokens_per_s", "goodput_per_s")
+    shared = {name: row[name] * row["seconds"] / seconds for name in rates}
+    return {**row, **shared, "seconds": seconds, "arrivals_per_s": row["requests"] / window}
 
 
 def _pairs(rows: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:

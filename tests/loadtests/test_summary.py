@@ -37,6 +37,15 @@ def test_rates_are_over_the_whole_time_and_failures_count_for_nothing() -> None:
     assert figures["itl_p50_s"] == 0.25
 
 
+def test_no_more_is_good_in_a_second_than_arrives() -> None:
+    """One quick answer in ten seconds of arrivals is a tenth a second, not two; a drain counts."""
+    figures = summary([answer(104, 0.2, 0.5)], slo_ttft=1.0, window=10)
+    assert figures["arrivals_per_s"] == figures["goodput_per_s"] == 0.1
+    late = summary([answer(100, 0.2, 1), answer(109, 0.2, 11)], slo_ttft=1.0, window=10)
+    assert late["arrivals_per_s"] == 0.2
+    assert late["goodput_per_s"] == 0.1
+
+
 def test_a_load_that_failed_wholly_has_no_times() -> None:
     failed = {"name": "A", "sent": 1.0, "total": 2.0, "error": "HTTP 503"}
     figures = summary([failed], slo_ttft=1.0)

@@ -58,6 +58,7 @@ def test_both_servers_answer_every_load(report) -> None:
         assert 0 < row["ttft_p50_s"] <= row["ttft_p95_s"] <= row["ttft_p99_s"]
         assert row["ttft_p50_s"] < row["total_p50_s"]
         assert row["goodput_per_s"] <= row["requests_per_s"]
+        assert row["load"] == "closed" or row["goodput_per_s"] <= row["arrivals_per_s"]
 
 
 def test_the_pruned_prompt_is_512_tokens_shorter(report) -> None:
