@@ -1,6 +1,7 @@
-"""The result of `compare.py` as one HTML page that loads nothing from anywhere.
+"""The result of `compare.py`, or two, as one HTML page that loads nothing from anywhere.
 
 python loadtests/report.py report.json > report.html
+python loadtests/report.py before.json after.json > both.html
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from typing import Any
 
 import jinja2
 from _curves import gain, goodput, throughput_against_latency, ttft_percentiles
+from _side_by_side import FIGURES, differences, pairs
 
-__all__ = ["render"]
+__all__ = ["render", "render_both"]
 
-TEMPLATE = Path(__file__).with_name("report.html.jinja")
+TEMPLATE = "report.html.jinja"
+BOTH = "side_by_side.html.jinja"
 SWEPT = "single_image"
 
 
@@ -24,9 +27,6 @@ def render(result: dict[str, Any]) -> str:
     rows = [_reckoned(row, result["settings"]["seconds"]) for row in result["rows"]]
     closed = [r for r in rows if r["scenario"] == SWEPT and r["load"] == "closed"]
     opened = [r for r in rows if r["scenario"] == SWEPT and r["load"] == "open"]
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
     curves = [
         ("Requests per second, vtprune over stock", gain(closed)),
         ("Throughput against latency; the numbers are users", throughput_against_latency(closed)),
@@ -34,9 +34,31 @@ def render(result: dict[str, Any]) -> str:
     ]
     if opened:
         curves.append(("Goodput against arrivals, open load", goodput(opened)))
-    page = environment.from_string(TEMPLATE.read_text())
     settings = {k: v for k, v in result["settings"].items() if v is not None}
-    return page.render(result=result, settings=settings, curves=curves, pairs=_pairs(rows))
+    return _template(TEMPLATE).render(
+        result=result, settings=settings, curves=curves, pairs=_pairs(rows)
+    )
+
+
+def render_both(names: tuple[str, str], first: dict[str, Any], second: dict[str, Any]) -> str:
+    """Return the page that compares two results, which are known by `names`."""
+    one, other = (
+        [_reckoned(row, result["settings"]["seconds"]) for row in result["rows"]]
+        for result in (first, second)
+    )
+    return _template(BOTH).render(
+        names=names,
+        figures=FIGURES,
+        pairs=pairs(one, other),
+        differences=differences(first, second),
+    )
+
+
+def _template(name: str) -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.from_string(Path(__file__).with_name(name).read_text())
 
 
 def _reckoned(row: dict[str, Any], window: float) -> dict[str, Any]:
@@ -59,4 +81,9 @@ def _pairs(rows: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, A
 
 
 if __name__ == "__main__":
-    sys.stdout.write(render(json.loads(Path(sys.argv[1]).read_text())))
+    if len(sys.argv) not in (2, 3):
+        sys.exit("report.py takes one JSON of compare.py, or two")
+    files = [Path(name) for name in sys.argv[1:]]
+    results = [json.loads(file.read_text()) for file in files]
+    named = (str(files[0]), str(files[-1]))
+    sys.stdout.write(render(*results) if len(files) == 1 else render_both(named, *results))
