@@ -1,5 +1,8 @@
-"""Answers one question by vLLM's `LLM` in this process, and prints prompt length and answer:
-python offline_answer.py CHECKPOINT CONTENT.json SETTINGS
+"""Answers questions by vLLM's `LLM` in this process, and prints of each the length of its prompt,
+its answer and its visual tokens: python offline_answer.py CHECKPOINT CONTENT.json SETTINGS OWN
+
+CONTENT is asked under SETTINGS, the engine's, and then in one batch under each of OWN, a list of
+requests' settings.
 """
 
 from __future__ import annotations
@@ -8,10 +11,10 @@ import json
 import sys
 from pathlib import Path
 
-from vllm import LLM, SamplingParams
+from vllm import LLM, RequestOutput, SamplingParams
 
 if __name__ == "__main__":
-    model, content, settings = sys.argv[1], json.loads(Path(sys.argv[2]).read_text()), sys.argv[3]
+    model, file, settings, own = sys.argv[1:]
     llm = LLM(
         model,
         dtype="float32",
@@ -20,6 +23,13 @@ if __name__ == "__main__":
         mm_processor_kwargs={"vtprune": json.loads(settings)},
     )
     sampling = SamplingParams(temperature=0, max_tokens=12)
-    (output,) = llm.chat([{"role": "user", "content": content}], sampling)
-    answer = [len(output.prompt_token_ids), output.outputs[0].text]
-    print("answer", json.dumps(answer))  # noqa: T201
+    messages = [{"role": "user", "content": json.loads(Path(file).read_text())}]
+    outputs = llm.chat(messages, sampling)
+    for each in json.loads(own):
+        llm.enqueue_chat(messages, sampling, mm_processor_kwargs={"vtprune": each})
+    outputs += llm.wait_for_completion(RequestOutput)
+    answers = [
+        [len(output.prompt_token_ids), output.outputs[0].text, output.visual_tokens]
+        for output in outputs
+    ]
+    print("answers", json.dumps(answers))  # noqa: T201

@@ -21,6 +21,7 @@ from vllm_pruner.compat.known_files import patch_known_files
 from vllm_pruner.compat.log_lines import quiet_overrides
 from vllm_pruner.compat.messages import patch_messages
 from vllm_pruner.compat.mrope import enable_position_hook, enable_position_hook_on_cpu
+from vllm_pruner.compat.offline import patch_offline
 from vllm_pruner.compat.processor import (
     content_identities,
     hashed,
@@ -68,6 +69,7 @@ __all__ = [
     "patch_key_holder",
     "patch_known_files",
     "patch_messages",
+    "patch_offline",
     "patch_tracing",
     "position_embedding",
     "profiled_images",

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "USAGE",
     "add_up",
+    "counts",
     "rename",
     "report",
     "requested",
@@ -113,6 +114,12 @@ def _level(part: dict[str, Any]) -> str:
     if level not in LEVELS:
         raise settings_refusal(SettingError("image_url.detail", repr(level), ", ".join(LEVELS)))
     return str(level)
+
+
+def counts(engine_input: Any) -> dict[str, Any] | None:
+    """Return what `USAGE` says of a prompt; None if there is nothing to say."""
+    said = engine_input.get(REPORT) if isinstance(engine_input, dict) else None
+    return said and {key: value for key, value in said.items() if key != "method"}
 
 
 def take_counts(request: Any, engine_input: Any) -> None:

@@ -44,6 +44,7 @@ def install(limits: Limits) -> None:
     compat.patch_chat_batch(chat.add_up, chat.report)
     compat.patch_completion(body.refuse_without_images)
     compat.patch_messages(body.meant, chat.told, chat.USAGE)
+    compat.patch_offline(chat.USAGE, chat.counts)
     compat.patch_delivery()
     image_size.limit_files(limits)
     compat.patch_image_header(image_size.check_file)
