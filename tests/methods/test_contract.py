@@ -253,7 +253,8 @@ def test_extreme_values_still_give_exactly_as_many_tokens(name, options, extreme
         ),
         pytest.param(
             {"important_ratio": "0.5"},
-            "options.important_ratio is '0.5'; it should be a valid number",
+            "options.important_ratio is '0.5'; it should be a valid number; "
+            "write 0.5, without quotes",
             id="ratio as text",
         ),
         pytest.param(

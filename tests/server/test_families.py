@@ -267,7 +267,7 @@ def test_a_video_file_has_one_budget_over_its_frames(pair: Pair) -> None:
     assert len(answers) > 3, "another choice is another answer"
     whole = pair.pruned.ask(FILM, vtprune={"video_rate": 0})
     assert whole["choices"][0]["message"] == stock["choices"][0]["message"]
-    assert "visual_tokens" not in whole["usage"]
+    assert whole["usage"]["visual_tokens"]["video"] == {"original": original, "kept": original}
     after = pair.pruned.metrics("vtprune_videos_total")
     for method in ("none", *(each["video_method"] for each in compares)):
         name = f'vtprune_videos_total{{method="{method}"}}'

@@ -37,7 +37,7 @@ def test_offline_answers_and_counts_are_the_servers(pruned: Server, tmp_path: Pa
         usage = completion["usage"]
         text = completion["choices"][0]["message"]["content"]
         assert answer == [usage["prompt_tokens"], text, usage.get("visual_tokens")]
-    assert [counts["kept"] for *_, counts in answers] == [64, 40, 256]
+    assert [counts["kept"] for *_, counts in answers] == [64, 40, 576]
 
 
 def test_bad_settings_raise_the_sentence(tmp_path: Path) -> None:

@@ -41,7 +41,9 @@ class Server(VllmProcess):
         env = {"PYTHONPATH": path, **_core(), **env}
         super().__init__(log, model, *_COMMON, *_PROBE, *arguments, **env)
         self._fork = fork and can_fork(self._command)
-        self.client = httpx.Client(base_url=self.url, timeout=300)
+        # uvicorn closes an idle connection after 5 seconds, which is httpx's default as well.
+        limits = httpx.Limits(max_keepalive_connections=20, keepalive_expiry=2)
+        self.client = httpx.Client(base_url=self.url, timeout=300, limits=limits)
 
     def _launch(self, log: int) -> Any:
         if self._fork:

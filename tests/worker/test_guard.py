@@ -19,7 +19,6 @@ from vllm_pruner.worker import guard
 from vllm_pruner.worker.guard import Guard
 
 LAYOUT = CropLayout(16, 4)
-CONFIG = PruneConfig(method="uniform", tokens=4)
 STAND_IN = [0, 4, 8, 12]
 Select = Callable[[VisualTokens, int, Any], Any]
 
@@ -36,13 +35,18 @@ def become(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     yield become
 
 
+def config() -> PruneConfig:
+    """Settings that have not looked their method up yet."""
+    return PruneConfig(method="uniform", tokens=4)
+
+
 def plans(count: int, first: int = 0) -> list[ImagePlan]:
-    return [ImagePlan(CONFIG, f"image {first + place}", keep=4) for place in range(count)]
+    return [ImagePlan(config(), f"image {first + place}", keep=4) for place in range(count)]
 
 
 def choose(guard: Guard, images: list[ImagePlan]) -> Kept:
     features = torch.arange(len(images)).view(-1, 1, 1).expand(-1, 16, 3).float()
-    return guard.choose(VisualTokens(features), CONFIG, LAYOUT, 4, images)
+    return guard.choose(VisualTokens(features), config(), LAYOUT, 4, images)
 
 
 def expecting() -> Guard:
