@@ -19,9 +19,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from vllm.engine.arg_utils import EngineArgs
+from pruning_processor import pruning_processor
 from vllm.exceptions import VLLMValidationError
-from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm_process import MODELS
 from vtprune_server.surface import ImageInfo
 
@@ -83,17 +82,7 @@ def test_every_family_has_a_checkpoint() -> None:
 @pytest.fixture(scope="module", params=CHECKPOINTS)
 def processor(request: pytest.FixtureRequest) -> Iterator[Any]:
     """vLLM's own processor of a pruning model, made as the API server makes it."""
-    from vllm_pruner import plugin
-
-    plugin.register()
-    arguments = EngineArgs(
-        model=str(MODELS / request.param),
-        mm_processor_kwargs={"vtprune": {"rate": 0.5}},
-        max_model_len=4096,
-        trust_remote_code=True,  # a configuration that only the checkpoint has
-        enforce_eager=True,
-    )
-    yield MULTIMODAL_REGISTRY.create_processor(arguments.create_model_config())
+    yield pruning_processor(request.param)
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from vllm.engine.arg_utils import EngineArgs
-from vllm.multimodal import MULTIMODAL_REGISTRY
-from vllm_process import MODELS
+from pruning_processor import pruning_processor
 
-from vllm_pruner import plugin
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.settings.keys import REPORT
@@ -27,14 +24,7 @@ def _size(tokens: int) -> dict[str, int]:
 
 
 def _processor(**kwargs: Any) -> Any:
-    plugin.register()
-    arguments = EngineArgs(
-        model=str(MODELS / "demo-glm4v"),
-        mm_processor_kwargs={"vtprune": {"rate": 0.5}, **kwargs},
-        max_model_len=4096,
-        enforce_eager=True,
-    )
-    return MULTIMODAL_REGISTRY.create_processor(arguments.create_model_config())
+    return pruning_processor("demo-glm4v", **kwargs)
 
 
 def _tokens(processor: Any, height: int, width: int, **kwargs: Any) -> tuple[int, int]:

@@ -9,16 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from vllm.engine.arg_utils import EngineArgs
+from pruning_processor import pruning_processor
 from vllm.exceptions import VLLMValidationError
-from vllm.multimodal import MULTIMODAL_REGISTRY
-from vllm_process import MODELS
 
 from vllm_pruner.layout.shares import frame_shares
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.keys import REPORT
 
-pytestmark = pytest.mark.server
+pytestmark = pytest.mark.slow
 
 CHECKPOINTS = ["demo-glm4v", "demo-qwen2", "demo-qwen2.5", "demo-qwen3", "demo-qwen3.5"]
 CLIPS = [(2, 112, 112), (5, 200, 90), (8, 336, 336)]
@@ -27,16 +25,7 @@ CLIPS = [(2, 112, 112), (5, 200, 90), (8, 336, 336)]
 
 @pytest.fixture(scope="module", params=CHECKPOINTS)
 def processor(request: pytest.FixtureRequest) -> Iterator[Any]:
-    from vllm_pruner import plugin
-
-    plugin.register()
-    arguments = EngineArgs(
-        model=str(MODELS / request.param),
-        mm_processor_kwargs={"vtprune": {"rate": 0.5}},
-        max_model_len=4096,
-        enforce_eager=True,
-    )
-    yield MULTIMODAL_REGISTRY.create_processor(arguments.create_model_config())
+    yield pruning_processor(request.param)
 
 
 def _process(processor: Any, settings: dict[str, Any], *clips: tuple[int, int, int]) -> Any:

@@ -1,0 +1,26 @@
+"""vLLM's own processor of a pruning model, made as the API server makes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vllm.engine.arg_utils import EngineArgs
+from vllm.multimodal import MULTIMODAL_REGISTRY
+from vllm_process import MODELS
+
+__all__ = ["pruning_processor"]
+
+
+def pruning_processor(checkpoint: str, **mm_processor_kwargs: Any) -> Any:
+    """Return that of a folder of `.cache/models`, which removes one half."""
+    from vllm_pruner import plugin
+
+    plugin.register()
+    arguments = EngineArgs(
+        model=str(MODELS / checkpoint),
+        mm_processor_kwargs={"vtprune": {"rate": 0.5}, **mm_processor_kwargs},
+        max_model_len=4096,
+        trust_remote_code=True,  # a configuration that only the checkpoint has
+        enforce_eager=True,
+    )
+    return MULTIMODAL_REGISTRY.create_processor(arguments.create_model_config())
