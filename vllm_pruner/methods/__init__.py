@@ -1,7 +1,7 @@
 """The installed pruning methods, by name.
 
-Methods are entry points of installed packages, the built-in ones too, so that a third party's is
-found the same way. Importing this loads none of them.
+Every method is an entry point, the built-in ones included, so that a third-party method is found in
+the same way. Importing this module loads none of them.
 """
 
 from __future__ import annotations
@@ -25,19 +25,20 @@ __all__ = [
 ]
 
 GROUP = "vtprune.methods"
-"""Entry points `name = module:VALUE` of methods for images, each a `Method` of that name."""
+"""Entry points `name = module:VALUE` of methods for images; each value is a `Method` so named."""
 
 VIDEO_GROUP = "vtprune.video_methods"
-"""The same for videos: they compare frames, and an image has one. No method is in both."""
+"""The same for methods that compare the frames of a video. No method may be in both groups."""
 
 _OURS = f"{__name__}."
 
 
 def get(name: str, group: str | None = None) -> Method:
-    """Return the method called `name`, of any group unless one is named.
+    """Return the method called `name`, from `group` if given, else from either group.
 
     Raises:
-        ValueError: there is none, and the message names those there are; or its package is broken.
+        ValueError: no such method is installed (the message lists those that are), or its package
+            is broken.
     """
     group = _group_of(name) if group is None else group
     if name not in _installed(group):
@@ -51,12 +52,12 @@ def names(group: str = GROUP) -> list[str]:
 
 
 def built_in(group: str = GROUP) -> list[str]:
-    """Return the names of the methods that this package brings, sorted."""
+    """Return the names of the methods that this package provides, sorted."""
     return [name for name in names(group) if package_of(name, group) is None]
 
 
 def compares_frames(name: str) -> bool:
-    """Return whether an installed method is one for videos, which sees all frames at once."""
+    """Return whether an installed method is a video method, which sees all frames at once."""
     return _group_of(name) == VIDEO_GROUP
 
 
@@ -65,8 +66,10 @@ def _group_of(name: str) -> str:
 
 
 def package_of(name: str, group: str | None = None) -> str | None:
-    """Return the package that an installed method comes from; None if it is this one, whose tests
-    hold its methods to the contract."""
+    """Return the package that provides an installed method, or None if this one does.
+
+    Only methods of other packages are checked at run time; our tests check the built-in ones.
+    """
     group = _group_of(name) if group is None else group
     foreign = [each for each in _installed(group)[name] if not each.module.startswith(_OURS)]
     return _package(foreign[0]) if foreign else None
@@ -76,13 +79,13 @@ def check_installed() -> None:
     """Load every installed method.
 
     Raises:
-        ValueError: the first one that cannot be used, with its package and the reason.
+        ValueError: a method cannot be used; the message names it, its package and the reason.
     """
     for group in (GROUP, VIDEO_GROUP):
         for name in names(group):
             _load(name, group)
     for name in _installed(GROUP).keys() & _installed(VIDEO_GROUP).keys():
-        raise ValueError(f"method {name!r} is one of images and one of videos; allowed: one")
+        raise ValueError(f"method {name!r} is in {GROUP!r} and in {VIDEO_GROUP!r}; allowed: one")
 
 
 @cache
@@ -111,7 +114,7 @@ def _load(name: str, group: str) -> Method:
     if unknown := set(method.needs) - set(Need):
         asked = ", ".join(map(repr, sorted(unknown)))
         raise _broken(entry, f"needs {asked}; allowed: {', '.join(Need)}")
-    if not isinstance(method.needs, frozenset):  # a worker takes it for one
+    if not isinstance(method.needs, frozenset):  # workers use its set operations
         return replace(method, needs=frozenset(method.needs))
     return method
 

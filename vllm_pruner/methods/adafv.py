@@ -1,4 +1,4 @@
-"""AdaFV: what the encoder looks at and what the question asks for, in a mixture that adapts itself.
+"""AdaFV: the encoder's attention and the question's relevance, in a self-adapting mixture.
 
 Han et al., "AdaFV: Rethinking of Visual-Language alignment for VLM acceleration",
 https://arxiv.org/abs/2501.09532 (ACL Findings 2025 as "AdaV"; code without a licence, not used
@@ -11,16 +11,16 @@ encoder's attention c and a budget K:
     of the remaining ones, the k1 highest of t and the k2 highest of c, with k1 + k2 = K - 2q
         chosen to maximise (sum of those k1 of t) * (sum of those k2 of c)
 
-The split is found by looking at all K - 2q + 1 of them; scaling either list changes nothing. A list
-that is concentrated saturates early and gets few tokens.
+The split is found by trying all K - 2q + 1 of them; scaling either score changes nothing. A score
+that is concentrated on few tokens saturates early and gets few of the places.
 
 Deviations from the published code:
 
 - A token that both lists choose counts once. The places that this frees go to the tokens with the
-  highest share of either total, so that exactly K different ones are kept; the code feeds such a
+  highest share of either total, so that exactly K distinct tokens are kept; the code feeds such a
   token to the decoder twice.
-- No text after the image: saliency alone decides (the code assumes that there is some).
-- Any K; the code rounds it down to an even number. Nothing is asked of the host.
+- Without text after the image, saliency alone decides; the code assumes that there is text.
+- Any K; the code rounds it down to an even number. There is no host sync.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class AdaFVOptions(Options):
     """Share of the budget that each of the two lists gets before they compete."""
 
     temperature: float = Field(default=0.01, gt=0.0, allow_inf_nan=False)
-    """Of the softmax over visual tokens: lower is more selective. The paper's code has 0.01."""
+    """Temperature of the softmax over visual tokens; lower is more selective. The paper's code has
+    0.01."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +58,14 @@ class Listed:
     """`[images, N]` float64: t or c as a share of its total."""
 
     chosen: torch.Tensor
-    """`[images, N]`: what is reserved for the list and what it wins, K together with the other."""
+    """`[images, N]` bool: the tokens reserved for the list and those it wins. The two lists choose
+    K in total, counting a token that both choose twice."""
 
 
 def select(tokens: VisualTokens, keep: int, options: AdaFVOptions) -> torch.Tensor:
     """Return `[images, keep]` indices; see `Method.select`."""
     relevant, salient = lists(tokens, keep, options)
-    # What both choose frees places: fill up with the highest share of either total.
+    # A token that both choose frees a place: fill up with the highest share of either total.
     best = torch.maximum(relevant.shares, salient.shares)
     return top_k_sorted(best.masked_fill(relevant.chosen | salient.chosen, math.inf), keep)
 
@@ -78,7 +80,7 @@ def lists(tokens: VisualTokens, keep: int, options: AdaFVOptions) -> tuple[Liste
     if any(len(text) == 0 for text in tokens.text):
         spoken = [[len(text) > 0] for text in tokens.text]
         relevance = relevance.where(on_device(spoken, saliency.device, torch.bool), saliency)
-    # 2. Each list keeps what is reserved for it and what it wins.
+    # 2. Each list takes its reserved places and those it wins.
     reserved = math.floor(options.reserve * keep)
     won = _best_split(relevance, saliency, reserved, keep - 2 * reserved)
     return (
@@ -109,7 +111,7 @@ def _relevance(tokens: VisualTokens, temperature: float) -> torch.Tensor:
 
 
 def _rank(scores: torch.Tensor) -> torch.Tensor:
-    """The place of each token in its row, highest score first, ties to the lower index."""
+    """Return each token's rank in its row, 0 for the highest score; ties go to the lower index."""
     order = scores.argsort(dim=1, descending=True, stable=True)
     place = torch.arange(scores.shape[1], device=scores.device).expand_as(order)
     return torch.empty_like(order).scatter_(1, order, place)

@@ -1,17 +1,17 @@
-"""AdaFV as published, its defects included: for reproducing published numbers, for nothing else.
+"""AdaFV as published, defects included: only for reproducing published numbers.
 
-Han et al., https://arxiv.org/abs/2501.09532; see `adafv` for the formula. What this one has that
-`adafv` repairs, for one crop an image:
+Han et al., https://arxiv.org/abs/2501.09532; see `adafv` for the formula. The defects that `adafv`
+repairs, for an image of one crop:
 
-- **A token that both lists choose is kept twice**: the decoder reads it twice, side by side, and
-  fewer than K different tokens are kept. The indices ascend, but are not unique.
+- **A token that both lists choose is kept twice**: the decoder reads it twice in a row, and fewer
+  than K distinct tokens are kept. The indices ascend, but are not unique.
 - The budget is rounded down to an even number; a budget of 1 stays 1.
-- Each of the free places goes to the list's next value, whether the other list has it or not.
+- Each free place goes to the list's next value, even if the other list has chosen that token.
 
-The published code's error in the index of a crop has no counterpart here: there is one crop.
+The published code also has an error in the index of a crop; with one crop it does not arise.
 
 Deviations from the published code: ties go to the lower index, and without text saliency alone
-decides (each of its tokens twice). Nothing is asked of the host.
+decides (each of its tokens is kept twice). There is no host sync.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def count(tokens: int, budget: Budget) -> int:
 
 
 def select(tokens: VisualTokens, keep: int, options: AdaFVOptions) -> torch.Tensor:
-    """Return `[images, keep]` indices, ascending, a token up to twice; see `Method.select`."""
+    """Return `[images, keep]` indices, ascending, each at most twice; see `Method.select`."""
     relevant, salient = lists(tokens, keep, options)
-    # Place 2 j stands for token j from the one list, 2 j + 1 from the other.
+    # Column 2 j is token j of the first list, column 2 j + 1 of the second.
     both = torch.stack([relevant.chosen, salient.chosen], dim=2).flatten(1)
     return top_k_sorted(both.float(), keep) // 2
 

@@ -30,7 +30,7 @@ class Options(BaseModel):
 
 
 class Need(StrEnum):
-    """What a method may ask for beside the features: a field of `VisualTokens` each."""
+    """What a method may ask for besides the features; each is a field of `VisualTokens`."""
 
     IMPORTANCE = "importance"
     KEYS = "keys"
@@ -42,49 +42,49 @@ class Need(StrEnum):
 
 
 TOWER = frozenset({Need.IMPORTANCE, Need.KEYS, Need.RECEIVED, Need.RECEIVED_MIDWAY})
-"""What can only be had while the encoder runs."""
+"""What can only be captured while the encoder runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class VisualTokens:
-    """What a method may look at, for a batch of images (or videos) with equally many tokens.
+    """The inputs of a method, for a batch of images (or videos) with equally many tokens.
 
-    All but the features is None unless the method asks for it.
+    Every field but `features` and `frames` may be None; those that the method needs are not.
     """
 
     features: torch.Tensor
-    """`[images, N, D]`: what the encoder gives to the projector, before projection."""
+    """`[images, N, D]`: the encoder's output, before projection."""
 
     importance: torch.Tensor | None = None
-    """`[images, N]` float32: attention to each token, of the class token where there is one, else
-    `received`; of the layer that produces the features, mean over heads."""
+    """`[images, N]` float32: attention from the class token to each token, or `received` if the
+    encoder has no class token; in the layer that produces the features, mean over heads."""
 
     projected: torch.Tensor | None = None
     """`[images, N, width of the decoder]`: the features as the decoder would see them."""
 
     text: Sequence[torch.Tensor] | None = None
     """Per image `[tokens, width of the decoder]`: the decoder's input embeddings of the text that
-    follows the image in its message, possibly none."""
+    follows the image in its message; zero rows if there is no such text."""
 
     keys: torch.Tensor | None = None
-    """`[images, N, head size]` float32: keys of the layer that produces the features, mean over
-    heads."""
+    """`[images, N, head size]` float32: attention keys of the layer that produces the features,
+    mean over heads."""
 
     received: torch.Tensor | None = None
     """`[images, N]` float32: attention that each token receives in the layer that produces the
-    features, mean over all queries (a class token's among them) and heads."""
+    features, mean over heads and all queries, a class token's included."""
 
     received_midway: torch.Tensor | None = None
-    """`[images, N]` float32: the same of the layer at 3/8 of the encoder's depth, the 9th of 24."""
+    """`[images, N]` float32: `received` in the layer at 3/8 of the encoder's depth (9th of 24)."""
 
     grid: tuple[int, int] | None = None
-    """Rows and columns of tokens in an image or frame; their product is its tokens."""
+    """Rows and columns of tokens in an image or frame; their product is its number of tokens."""
 
     frames: int = 1
-    """Of a video, one after the other in N; 1 is an image."""
+    """Number of frames, which follow one another along N; 1 for an image."""
 
     def at(self, index: torch.Tensor) -> VisualTokens:
-        """Return the same images with the tokens of a `[tokens]` index only, and no grid."""
+        """Return the same images with only the tokens of a `[tokens]` int64 index, and no grid."""
         chosen = {name: getattr(self, name) for name in _OF_EACH_TOKEN}
         chosen = {k: None if v is None else v[:, index] for k, v in chosen.items()}
         return replace(self, **chosen, grid=None)
@@ -105,11 +105,11 @@ class Kept:
     """What a method keeps of a batch of images."""
 
     index: torch.Tensor
-    """`[images, keep]` int64, ascending: the kept tokens, or those in whose place `rows` stand."""
+    """`[images, keep]` int64, ascending: the kept tokens, or those that `rows` replace."""
 
     rows: torch.Tensor | None = None
-    """`[images, keep, D]` in the features' dtype: merged rows, which the projector gets instead of
-    the features at `index`. None if the method chooses tokens as they are."""
+    """`[images, keep, D]` in the features' dtype: merged rows, projected in place of the features
+    at `index`. None if the method keeps tokens unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,32 +117,32 @@ class Method:
     """One way of choosing tokens."""
 
     name: str
-    """The paper's name in lower case: what `--prune-method` takes."""
+    """The paper's name in lower case, as in `--prune-method`."""
 
     select: Callable[[VisualTokens, int, Any], torch.Tensor | Kept]
     """`select(tokens, keep, options)` returns `[images, keep]` int64, ascending and unique, on the
-    device of the features, without asking the host; or a `Kept` if it merges. Equal input gives
-    equal output in any batch. Call `choose` for the result."""
+    device of the features and without a host sync, or a `Kept` if it merges. Equal input gives
+    equal output in any batch. Callers use `choose`."""
 
     options: type[Options] = Options
-    """Validated type of the third argument of `select`."""
+    """Type of the third argument of `select`, validated by pydantic."""
 
     needs: frozenset[Need] = frozenset()
-    """What it looks at beside the features; only that is captured."""
+    """What it reads besides the features; nothing else is captured."""
 
     keep_count: Callable[[int, Budget], int] = keep_count
-    """`keep_count(tokens, budget)`: the `keep` that `select` will be called with, less what a model
-    spends on tokens of its own (newlines)."""
+    """`keep_count(tokens, budget)`: the tokens kept of an image. `select` is called with this
+    number, less what the model spends on tokens of its own (newlines)."""
 
     shrink: Callable[[int], tuple[int, int]] | None = None
-    """`shrink(keep)`: rows and columns of patches, `keep` together, to which the image is shrunk
-    before the encoder. `select` then gets the encoder's `keep` tokens. None leaves the image."""
+    """`shrink(keep)`: rows and columns of patches, their product `keep`, to which the image is
+    shrunk before the encoder; `select` then gets the `keep` tokens. None leaves the image as is."""
 
     merges: bool = False
-    """Whether `select` makes rows of its own."""
+    """Whether `select` returns merged rows."""
 
     repeats: bool = False
-    """Whether a token may be kept twice, as only the reproduction of a published defect does."""
+    """Whether a token may be kept twice: only to reproduce a published defect."""
 
     def choose(self, tokens: VisualTokens, keep: int, options: Options) -> Kept:
         """Return what `select` keeps, always as a `Kept`."""

@@ -1,4 +1,4 @@
-"""How many tokens an image keeps: integers only, so that it can be asked before any computation.
+"""How many tokens an image keeps: plain arithmetic, known before anything is computed.
 
 vLLM sizes an image's placeholders while the prompt is built, long before the encoder runs. The
 count is therefore a pure function of the number of tokens and the budget, never of the content.
@@ -13,7 +13,7 @@ __all__ = ["Budget", "keep_count"]
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What a method may keep: a fraction or a number. Exactly one of the two is set."""
+    """How much a method may keep: exactly one of the two fields is set."""
 
     rate: float | None = None
     """Fraction removed, in [0, 1), as in vLLM's own `video_pruning_rate`. 0 prunes nothing."""

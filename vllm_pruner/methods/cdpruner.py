@@ -1,25 +1,25 @@
-"""CDPruner: tokens that differ from each other and speak of the question, as a determinantal point
-process.
+"""CDPruner: tokens that differ from each other and are relevant to the question, chosen by a
+determinantal point process.
 
 Zhang et al., "Beyond Attention or Similarity: Maximizing Conditional Diversity for Token Pruning in
 MLLMs", NeurIPS 2025, https://arxiv.org/abs/2506.10967 (code Apache-2.0, not used here). With cosine
 similarities L of the projected tokens v and their relevance r to the question, between 0 and 1:
 
     kernel  L'_ij = r_i L_ij r_j
-    keep the set of greedily highest determinant: by incremental Cholesky, d2_i = L'_ii at first,
+    keep, greedily, the set of the highest determinant; by incremental Cholesky, from d2_i = L'_ii:
         take p = arg max d2;  e_i = (L'_pi - sum_k c_kp c_ki) / d_p;  d2_i = d2_i - e_i^2
 
     r_i = mean_m cos(v_i, e_m), then scaled to 0..1 (plus 1e-6) within the image
 
-Deviation that matters: **relevance is not CLIP's.** The paper compares CLIP's patch and text
-embeddings, for which a LLaVA checkpoint carries neither the text tower nor the projection. Here
-e_m are the decoder's own input embeddings of the text that follows the image, compared with the
-projected tokens, as AdaFV does. CLIP's patches resemble a text less the more they show what it
-says, so the paper turns the sign; a projector is trained towards the words, so here it stays.
+The deviation that matters: **relevance is not CLIP's.** The paper compares CLIP's patch and text
+embeddings; a LLaVA checkpoint has neither CLIP's text tower nor its projection. Here e_m are the
+decoder's input embeddings of the text that follows the image, compared with the projected tokens,
+as in AdaFV. CLIP's similarity is lower for patches that show what the text says, so the paper
+negates it; a projector is trained towards the words, so here the sign stays.
 
-Other deviations: relevance is scaled within its image, not over a batch of crops, so that a batch
-changes nothing; with no text all tokens are equally relevant; what remains of a duplicate below
-1e-6 is 0 and ties go to the lower index.
+Other deviations: relevance is scaled within its image, not over a batch of crops, so the result
+does not depend on the batch; without text all tokens are equally relevant; a remainder d2 below
+1e-6, as a duplicate leaves, counts as 0; ties go to the lower index.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def select(tokens: VisualTokens, keep: int, options: Options) -> torch.Tensor:
     """Return `[images, keep]` indices; see `Method.select`."""
     assert tokens.projected is not None
     gram = cosine_gram(tokens.projected)
-    # Exactly 1 where fixed point is off by 1e-7, which would choose among equally relevant tokens.
+    # Fixed point is off by 1e-7 here, which would decide between equally relevant tokens.
     gram.diagonal(dim1=1, dim2=2).round_()
     return greedy_select(gram, keep, "dpp", _relevance(tokens))
 
@@ -47,8 +47,8 @@ def select(tokens: VisualTokens, keep: int, options: Options) -> torch.Tensor:
 def _relevance(tokens: VisualTokens) -> torch.Tensor:
     """Return r as `[images, N]` float32; ones without a text."""
     assert tokens.projected is not None
-    # The mean cosine to unit vectors is a multiple of the cosine to their sum; scaling takes the
-    # factor out.
+    # The mean cosine to unit vectors is a multiple of the cosine to their sum; the scaling below
+    # cancels the factor.
     direction = _direction(tokens).to(tokens.projected.dtype)
     mean, _ = row_max_cosine(tokens.projected, direction.unsqueeze(1))
     if mean.shape[1] == 0:
@@ -58,9 +58,9 @@ def _relevance(tokens: VisualTokens) -> torch.Tensor:
 
 
 def _direction(tokens: VisualTokens) -> torch.Tensor:
-    """The sum `[images, width]` of each text's unit vectors; zeros without a text.
+    """Return the sum `[images, width]` of each text's unit vectors; zeros without a text.
 
-    In whole numbers, so that neither the batch nor the order of addition changes a bit.
+    Summed as integers, so that neither the batch nor the order of addition changes a bit.
     """
     assert tokens.projected is not None
     assert tokens.text is not None

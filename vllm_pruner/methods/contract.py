@@ -1,7 +1,7 @@
-"""Whether what a method returned is a selection: for methods of other packages.
+"""Check that a method of another package returned a valid selection.
 
-The built-in ones are held to the same by `tests/methods/test_contract.py`, and not looked at while
-they run: the values of indices are on the device, and reading them makes the host wait.
+`tests/methods/test_contract.py` holds the built-in methods to the same rules. They are not checked
+at run time: the indices are on the device, and reading them makes the host wait.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ __all__ = ["faults", "shape_fault"]
 
 
 def shape_fault(method: Method, kept: Kept, tokens: VisualTokens, keep: int) -> str | None:
-    """Return what is wrong with a selection as a whole, or None. Does not ask the device.
+    """Return what is wrong with a selection's types and shapes, or None. No host sync.
 
     Args:
-        method: made it.
-        kept: the selection, of which nothing is known.
-        tokens: what it was made of.
-        keep: tokens that each image has to keep.
+        method: the method that returned the selection.
+        kept: the selection, not yet checked in any way.
+        tokens: the inputs of the method.
+        keep: tokens that each image must keep.
     """
     features = tokens.features
     allowed = _described(torch.int64, (len(features), keep), features.device)
@@ -37,11 +37,13 @@ def shape_fault(method: Method, kept: Kept, tokens: VisualTokens, keep: int) -> 
 
 
 def faults(method: Method, kept: Kept, total: int) -> dict[int, str]:
-    """Return what is wrong with the selection of single images, by their place in the batch.
+    """Return what is wrong with the selection's values, by the image's place in the batch.
+
+    Waits for the device once.
 
     Args:
-        method: made it.
-        kept: the selection, in which `shape_fault` found nothing.
+        method: the method that returned the selection.
+        kept: a selection in which `shape_fault` found nothing wrong.
         total: tokens of each image.
     """
     index = kept.index
@@ -67,14 +69,14 @@ def faults(method: Method, kept: Kept, total: int) -> dict[int, str]:
 
 
 def _not_finite(kept: Kept) -> torch.Tensor:
-    """Return `[images]`, which of them have merged rows that are not finite."""
+    """Return `[images]` bool: whether an image has merged rows that are not finite."""
     if kept.rows is None:
         return torch.zeros(len(kept.index), dtype=torch.bool, device=kept.index.device)
     return ~kept.rows.isfinite().flatten(1).all(dim=1)
 
 
 def _description(value: object) -> str:
-    if type(value) is not torch.Tensor:  # a subclass may do anything in any operation
+    if type(value) is not torch.Tensor:  # a subclass may override any operation
         return type(value).__name__
     if value.layout != torch.strided:
         return str(value.layout)

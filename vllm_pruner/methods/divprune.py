@@ -5,14 +5,14 @@ Alvar et al., "DivPrune: Diversity-based Visual Token Pruning for Large Multimod
 v and d(i, j) = 1 - cos(v_i, v_j):
 
     first   the token whose nearest other token is farthest:  arg max_i min_{j != i} d(i, j)
-    then    again and again the token farthest from those kept:  arg max_i min_{s kept} d(i, s)
+    then    repeatedly the token farthest from those kept:  arg max_i min_{s kept} d(i, s)
 
 Deviations from the published code:
 
 - Ties go to the lower index, and similarities are in fixed point (`vtprune_kernels.cosine_gram`).
-- The nearest other token in the first step leaves the token itself out by its place; the code takes
-  the second smallest distance of its column.
-- Any number of tokens; the code takes round(ratio * N).
+- In the first step a token is excluded from its own neighbours by index; the code takes the second
+  smallest distance of its column.
+- Any number of tokens; the code keeps round(ratio * N).
 """
 
 from __future__ import annotations

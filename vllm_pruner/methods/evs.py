@@ -1,16 +1,18 @@
-"""EVS: of a video, the tokens that changed most since the frame before.
+"""EVS: the tokens of a video that changed most since the previous frame.
 
-NVIDIA's Efficient Video Sampling, after its definition in vLLM 0.32
-(`vllm/multimodal/evs.py`, Apache-2.0, not used here). With token v_(t,p) at place p of frame t:
+NVIDIA's Efficient Video Sampling, as vLLM 0.32 defines it
+(`vllm/multimodal/video_prune/evs.py`, Apache-2.0, not used here). With token v_(t,p) at place p of
+frame t:
 
     dis(t, p) = 1 - cos(v_(t,p), v_(t-1,p));  in the first frame 255
     keep the K tokens of highest dis, ties to the lower index
 
-vLLM's K is max(tokens of a frame, floor(all * (1 - rate))), so that the first frame is kept whole;
-here K is the caller's. For tensors: `vllm_pruner.select_video`. vLLM prunes videos by it itself too
-(`--video-pruning-rate`).
+vLLM's K is max(tokens of a frame, floor(all * (1 - rate))), so the first frame is kept whole; here
+the caller sets K. `vllm_pruner.select_video` runs it on tensors. vLLM itself has it as
+`--video-pruning-rate`.
 
-Deviation: similarities are in fixed point (`vtprune_kernels.cosine_gram`), the same in any batch.
+Deviation: similarities are in fixed point (`vtprune_kernels.row_max_cosine`), so the result does
+not depend on the batch.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ def select(tokens: VisualTokens, keep: int, options: Options) -> torch.Tensor:
     """Return `[videos, keep]` indices; see `Method.select`."""
     videos, total, width = tokens.features.shape
     frames = tokens.features.view(videos, tokens.frames, -1, width)
-    # One segment a pair of tokens: the cosine of the one to the other.
+    # Each pair of tokens is a segment of its own: its one cosine is the maximum.
     now, before = frames[:, 1:].reshape(-1, 1, width), frames[:, :-1].reshape(-1, 1, width)
     cosine, _ = row_max_cosine(now, before)
     changed = torch.full((videos, total), _FIRST_FRAME, device=tokens.features.device)

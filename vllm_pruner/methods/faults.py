@@ -1,24 +1,27 @@
-"""A method of another package that breaks the contract: the sentence that its requests get."""
+"""The error for a method of another package that breaks the contract."""
 
 from __future__ import annotations
 
 __all__ = ["MethodFault"]
 
 _LONGEST = 300
-"""Characters of a fault at most: a method may raise with all that it looked at."""
+"""Characters of a fault at most: an exception's text may contain whole tensors."""
 
 
 class MethodFault(RuntimeError):
-    """The message names the method, its package and what it did; it is one sentence fit for a
-    client. No `ValueError`, which would be the client's fault."""
+    """Raised when a method of another package breaks the contract.
+
+    The message is one sentence, fit for a client, that names the method, its package and what it
+    did. Not a `ValueError`, because those become a client error (4xx).
+    """
 
     def __init__(self, method: str, package: str, fault: str) -> None:
-        """Make the sentence.
+        """Build the sentence.
 
         Args:
-            method: its name.
-            package: that it comes from.
-            fault: a verb and what is allowed, such as "returned None; allowed: a tensor".
+            method: the method's name.
+            package: the package that provides it.
+            fault: the predicate of the sentence, such as "returned None; allowed: a tensor".
         """
         line = " ".join(fault.split())
         short = line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ..."

@@ -1,9 +1,9 @@
-"""Call what a method of another package brings, which may raise, return anything or not return.
+"""Call functions of methods from other packages, which may raise, return anything or hang.
 
-Its code runs in a thread of its own, because nothing can interrupt a call in the thread that waits
-for it. A call that does not return in time is left behind, and its method is not called again by
-this process. A thread that never gives Python's lock back, a crash and an illegal access on the
-device cannot be survived by anybody in the same process.
+Each call runs in a thread of its own, because a caller cannot interrupt a call in its own thread.
+A call that does not return in time is abandoned, and its method is not called again by this
+process. A process cannot survive a thread that never releases the GIL, a crash, or an illegal
+memory access on the device.
 """
 
 from __future__ import annotations
@@ -27,24 +27,25 @@ __all__ = ["call", "fault", "hangs", "keep_count", "shrink"]
 T = TypeVar("T")
 
 _hanging: dict[str, str] = {}
-"""Methods that did not return, and which of their functions."""
+"""By method, the name of the function that did not return in time."""
 
 
 def fault(name: str, what: str) -> MethodFault:
-    """Return the fault of an installed method of another package."""
+    """Return the error for an installed method of another package; `what` is the predicate."""
     return MethodFault(name, methods.package_of(name) or "vtprune", what)
 
 
 def call(name: str, what: str, function: Callable[[], T]) -> T:
-    """Return what a function returns.
+    """Call one of a method's functions and return its result.
 
     Args:
-        name: of the method whose function it is.
+        name: the method's name.
         what: the function's name in `Method`.
-        function: calls it.
+        function: makes the call.
 
     Raises:
-        MethodFault: it raised, or it or another function of the method did not return in time.
+        MethodFault: the function raised or did not return within `VLLM_VTPRUNE_METHOD_SECONDS`, or
+            an earlier call of the same method did not.
     """
     seconds = envs.method_seconds()
     if name in _hanging:
@@ -63,17 +64,17 @@ def call(name: str, what: str, function: Callable[[], T]) -> T:
 
 
 def hangs(name: str) -> bool:
-    """Return whether a method did not return from a call in this process."""
+    """Return whether an earlier call of a method in this process did not return in time."""
     return name in _hanging
 
 
 class _Call(threading.Thread):
-    """One call; a daemon, so that a process can end without it."""
+    """One call, in a daemon thread, so that the process can exit without it."""
 
     result: Any = None
     error: BaseException | None = None
     said = ""
-    """Of the error."""
+    """The error's type and message."""
 
     def __init__(self, function: Callable[[], Any]) -> None:
         super().__init__(name="vtprune-method", daemon=True)
@@ -89,17 +90,17 @@ class _Call(threading.Thread):
                 self.said = f"{self.said}: {error}"
 
     def interrupt(self) -> None:
-        """Ask a loop of Python's to end, which would take the processor from everybody else."""
+        """Raise SystemExit in the thread: a busy Python loop would starve all other threads."""
         identity = ctypes.c_ulong(self.ident or 0)
         ctypes.pythonapi.PyThreadState_SetAsyncExc(identity, ctypes.py_object(SystemExit))
 
 
 @lru_cache(maxsize=4096)
 def keep_count(method: Method, tokens: int, budget: Budget) -> int:
-    """Return how many of `tokens` tokens a method keeps: the same number whenever it is asked.
+    """Return how many of `tokens` tokens a method keeps. Cached, so repeated calls agree.
 
     Raises:
-        MethodFault: that is no number from 1 to `tokens`.
+        MethodFault: the method failed, or did not return an integer from 1 to `tokens`.
     """
     keep = call(method.name, "keep_count", lambda: method.keep_count(tokens, budget))
     if type(keep) is not int or not 1 <= keep <= tokens:
@@ -113,7 +114,7 @@ def shrink(method: Method, keep: int) -> tuple[int, int] | None:
     """Return the grid of `keep` patches that a method shrinks an image to; None if it does not.
 
     Raises:
-        MethodFault: that is no grid of `keep` patches.
+        MethodFault: the method failed, or did not return a grid of `keep` patches.
     """
     if method.shrink is None:
         return None
@@ -127,5 +128,5 @@ def shrink(method: Method, keep: int) -> tuple[int, int] | None:
 
 
 def _shown(value: object) -> str:
-    """Return what a fault says of a returned value, whose own `repr` is foreign code too."""
+    """Return a returned value as text; the type's name alone if its `repr` is foreign code."""
     return repr(value) if type(value) in (int, float, bool, str, tuple) else type(value).__name__

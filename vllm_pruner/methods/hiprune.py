@@ -1,4 +1,4 @@
-"""HiPrune: what a middle layer looks at, with its neighbours, then what the last layer looks at.
+"""HiPrune: the tokens a middle layer attends to, their neighbours, then those of the last layer.
 
 Liu et al., "HiPrune: Training-Free Visual Token Pruning via Hierarchical Attention in
 Vision-Language Models", ACL 2026, https://arxiv.org/abs/2508.00553 (code MIT, not used here). With
@@ -11,9 +11,9 @@ g_l the attention that a token receives in layer l, mean over heads and all quer
 
 Deviations from the published code:
 
-- The object layer is the one at 3/8 of the encoder's depth, which is the paper's 9th of CLIP's 24.
-- An alpha of which anchors and neighbours exceed T is cut: anchors first, then neighbours, those
-  with more attention in the last layer first.
+- The object layer is at 3/8 of the encoder's depth: the paper's choice for CLIP, the 9th of 24.
+- If anchors and neighbours exceed T, anchors go before neighbours, and within each those with more
+  attention in the last layer go first.
 - Ties go to the lower index.
 """
 
@@ -42,7 +42,7 @@ def select(tokens: VisualTokens, keep: int, options: HiPruneOptions) -> torch.Te
     assert tokens.received_midway is not None
     assert tokens.grid is not None
     total = tokens.features.shape[1]
-    # 1. Anchors and what is next to them.
+    # 1. Anchors and their neighbours.
     count = min(keep, round(options.alpha * keep / 5))
     anchors = top_k_sorted(tokens.received_midway, count)
     steps = on_device([-1, 1, -tokens.grid[1], tokens.grid[1]], anchors.device)

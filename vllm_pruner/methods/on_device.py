@@ -1,7 +1,7 @@
-"""What the host knows, sent to the device without waiting for it.
+"""Copy numbers from the host to the device without a sync.
 
-CUDA copies pageable memory only after everything before it has run, whatever `non_blocking` says;
-pinned memory it copies while the host goes on. torch keeps the memory until the copy is done.
+A copy from pageable memory blocks the host, whatever `non_blocking` says; a copy from pinned memory
+does not. torch's caching host allocator keeps the pinned memory until the copy is done.
 """
 
 from __future__ import annotations
@@ -17,6 +17,6 @@ __all__ = ["on_device"]
 def on_device(
     values: Sequence[Any], device: torch.device, dtype: torch.dtype = torch.int64
 ) -> torch.Tensor:
-    """Return a tensor of numbers, nested or not, on a device."""
+    """Return `values`, numbers or nested sequences of numbers, as a tensor on a device."""
     here = torch.tensor(values, dtype=dtype, pin_memory=device.type == "cuda")
     return here.to(device, non_blocking=True)

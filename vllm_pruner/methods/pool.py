@@ -1,10 +1,10 @@
-"""Pool: the grid of tokens, averaged in as many equal parts as are kept.
+"""Pool: the grid of tokens cut into as many equal parts as are kept, each averaged.
 
-The baseline that asks whether choosing beats a smaller grid; reviewers of UniPruneBench ask for it.
+The baseline for whether selection beats a coarser grid; reviewers of UniPruneBench asked for it.
 
-    bands  = about sqrt(T * rows / columns) stretches of rows, as equal as whole rows allow
+    bands  = about sqrt(T * rows / columns) ranges of rows, as equal as whole rows allow
     cells  = each band cut into its share of the T cells, as equal as whole columns allow
-    row_i  = mean of the features in cell i, in the place of the token in its middle
+    row_i  = mean of the features in cell i, in place of the cell's middle token
 
 For T = rows * columns / n^2 these are the n x n blocks of average pooling (24 x 24 tokens: 64 is
 3 x 3, 144 is 2 x 2, 36 is 4 x 4). For any other T there are exactly T cells that cover the grid

@@ -1,12 +1,12 @@
-"""PruMerge+: salient tokens and an even grid, each with what resembles it added, and one for the
-rest.
+"""PruMerge+: salient tokens and an even grid, each merged with similar tokens, and one token for
+the rest.
 
 Shang et al., "LLaVA-PruMerge: Adaptive Token Reduction for Efficient Large Multimodal Models", ICCV
 2025, https://arxiv.org/abs/2403.15388 (code Apache-2.0, not used here). With attention a, features
 F, keys k and a budget T:
 
     salient  = the round((T - 1) / 4) tokens of highest a
-    grid     = of the others, evenly spaced ones, T - 1 in all
+    grid     = evenly spaced ones of the others, so that T - 1 are chosen in all
     kept_i   = F_i + sum of a_j F_j over the 32 tokens j whose keys are most similar to that of i
     extra    = sum of a_j F_j over all tokens that are not kept
 
@@ -14,11 +14,11 @@ Deviations from the published code:
 
 - **A fixed budget.** The code counts the outliers of a (above the third quartile plus 1.5 times the
   interquartile range), keeps that many salient tokens and about three times as many on the grid;
-  the count depends on the image, and a prompt cannot be sized by it. The ratio 1:3 is kept.
+  the count depends on the image, so a prompt cannot be sized by it. The ratio 1:3 is kept.
 - a is importance (mean over heads, the layer of the features) and k the mean over heads; the code
-  takes one attention over the full width of the last layer, which vLLM does not even build.
-- Rows stand in raster order; the extra one in the place of the most salient token that is not kept.
-  The code has the salient ones first, then the grid, then the extra one.
+  computes one attention over the full width of the last layer, which vLLM does not build.
+- Rows are in raster order, the extra one in place of the most salient token that is not kept. The
+  code has the salient ones first, then the grid, then the extra one.
 - At T = N nothing is merged, and at T = 1 there is no extra token.
 """
 
@@ -43,15 +43,15 @@ def select(tokens: VisualTokens, keep: int, options: Options) -> torch.Tensor | 
     if keep in (0, total):
         return torch.arange(keep, device=tokens.features.device).expand(images, keep)
     chosen = _chosen(tokens.importance, max(1, keep - 1))
-    # 1. What each chosen token gathers: its most similar ones by their attention.
+    # 1. Each chosen token gathers its most similar ones, weighted by their attention.
     kept = top_k_sorted(chosen.float(), max(1, keep - 1))
-    # Not `gather_rows`: it would compile for rows as wide as this image has tokens.
+    # Not `gather_rows`: it would compile a kernel for each number of tokens.
     similar = cosine_gram(tokens.keys).take_along_dim(kept.unsqueeze(2), dim=1)
     similar = similar.scatter(2, kept.unsqueeze(2), -torch.inf)  # itself
     order = similar.argsort(dim=2, descending=True, stable=True)
     nearest = order[:, :, : min(_SIMILAR, total - 1)]
     weights = torch.zeros_like(similar).scatter(2, nearest, 1.0) * tokens.importance.unsqueeze(1)
-    # 2. The extra one gathers all that is not chosen.
+    # 2. The extra one gathers all tokens that are not chosen.
     if keep > 1:
         rest = tokens.importance.masked_fill(chosen, 0.0).unsqueeze(1)
         weights = torch.cat([weights, rest], dim=1)
@@ -66,7 +66,7 @@ def select(tokens: VisualTokens, keep: int, options: Options) -> torch.Tensor | 
 
 
 def _chosen(importance: torch.Tensor, count: int) -> torch.Tensor:
-    """Return `[images, N]`: salient tokens, and evenly spaced ones of the others."""
+    """Return a mask `[images, N]` of the salient tokens and evenly spaced ones of the others."""
     salient = round(count / _SALIENT_SHARE)
     chosen = torch.zeros_like(importance, dtype=torch.bool)
     chosen.scatter_(1, top_k_sorted(importance, salient), True)

@@ -1,8 +1,8 @@
 """Random: T tokens without replacement, seeded by the image itself.
 
-The baseline that no published method may lose to. The seed has to come from the content: the same
-image must keep the same tokens on every rank, in every batch, and when a cache entry is computed
-again. So every token gets a key by hashing its position together with the image:
+The baseline that every published method must beat. The seed must come from the content: the same
+image has to keep the same tokens on every rank, in every batch, and when a cache entry is computed
+again. So each token's key is a hash of the image and the token's position:
 
     image = sum of the raw bits of the features, modulo 2**64
     key_j = mix(image + seed + j * odd constant)
@@ -36,7 +36,7 @@ class RandomOptions(Options):
     """Options of `random`."""
 
     seed: int = Field(default=0, ge=-(1 << 63), le=(1 << 63) - 1)
-    """Another seed draws other tokens of the same image."""
+    """A different seed draws different tokens from the same image."""
 
 
 def _shift(value: torch.Tensor, bits: int) -> torch.Tensor:

@@ -2,15 +2,15 @@
 
 Deng et al., "SCOPE: Saliency-Coverage Oriented Token Pruning for Efficient Multimodal LLMs",
 NeurIPS 2025, https://arxiv.org/abs/2510.24214 (code without a licence file, not used here). With
-cosine similarities S of the features, importance a and cov_j = 0 at first, `keep` times:
+cosine similarities S of the features, importance a and initially cov_j = 0, repeat `keep` times:
 
     gain_i = a_i ** alpha * sum_j max(0, S_ji - cov_j)      over the tokens i not kept yet
     keep the token p of the highest gain; cov_j = max(cov_j, S_jp)
 
 Deviations from the published code:
 
-- Ties go to the lower index; S counts in whole multiples of 2**-22, so that the sums are exact.
-- Importance is the mean over heads, not the sum: the same up to a factor.
+- Ties go to the lower index; S is in integer multiples of 2**-22, so that the sums are exact.
+- Importance is the mean over heads, not the sum; they differ by a constant factor.
 - Without a class token, importance is the attention that a token receives.
 - Negative importance, which no encoder gives, counts as 0.
 """
@@ -37,7 +37,7 @@ def select(tokens: VisualTokens, keep: int, options: ScopeOptions) -> torch.Tens
     """Return `[images, keep]` indices; see `Method.select`."""
     assert tokens.importance is not None
     saliency = tokens.importance.double().nan_to_num(0.0).clamp_min(0.0)
-    # The highest is 1: the objective knows no scale, and a power of it stays finite.
+    # Scale the highest to 1, so that its power stays finite; the objective is scale-invariant.
     if saliency.shape[1]:
         saliency = saliency / saliency.amax(dim=1, keepdim=True).clamp_min(2.0**-100)
     weight = saliency.pow(options.alpha).float()

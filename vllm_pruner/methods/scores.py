@@ -1,4 +1,4 @@
-"""Scores of tokens made comparable, before one kind is weighed against another."""
+"""Bring scores of different kinds to one scale, so that they can be combined."""
 
 from __future__ import annotations
 

@@ -1,33 +1,34 @@
-"""Triad, our own: the tokens that cover what the eye, the question and the picture ask for.
+"""Triad, our own: tokens that cover what the encoder attends to, what the question asks for, and
+the rest of the image.
 
-No paper. Every token j of the image has a claim w_j to be stood for, and the kept set S is the one
-that, greedily, answers most of it:
+No paper. Every token j of the image has a demand w_j to be covered, and the kept set S greedily
+covers as much of it as possible:
 
     maximise   sum_j w_j * max over i in S of max(0, cos(v_i, v_j))            v: projected tokens
     w_j        = (a_j / sum a  +  r_j / sum r  +  1 / N) / 3
 
 a is the encoder's attention to a token, r its relevance to the question. The objective is monotone
-and submodular, so the greedy set has at least 1 - 1/e of the best possible value. SCOPE weighs who
-*covers*, and picks salient tokens; here the weight is on who is *to be covered*: one kept token
-answers a whole region's claim, so neither saliency nor relevance buys duplicates, and what has been
-answered for asks no more. The even third keeps the rest of the picture in sight.
+and submodular, so the greedy set has at least 1 - 1/e of the best possible value. SCOPE weights the
+tokens that *cover*, and so picks salient ones; here the weight is on the tokens *to be covered*.
+One kept token can cover a whole region, and what is covered adds no further gain, so salient or
+relevant duplicates are not kept. The uniform third covers the rest of the picture.
 
-Relevance must not count every word alike: "what", "the" and "?" match best somewhere, too. For the
-word m with cosines c_mj to all tokens, deviations d_mj = c_mj - mean_j c_mj:
+Relevance must not weight every word alike: "what", "the" and "?" match best somewhere, too. For
+word m with cosines c_mj to all tokens and deviations d_mj = c_mj - mean_j c_mj:
 
     skew_m = max(0, mean_j d_mj^3) / (mean_j d_mj^2)^1.5
     r_j    = sum_m skew_m * max(0, d_mj)^2 / sum_i max(0, d_mi)^2
 
-A word that names something in the picture resembles a few tokens much and the others little: its
-cosines lean to the right. Those of a word that says nothing lie evenly about their mean, and a word
-that matches everything has no deviations; neither has a say. No temperature: skewness and shares do
-not change if cosines are stretched or shifted.
+A word that names something in the picture is close to a few tokens and far from the others: its
+cosines are skewed to the right. Those of a word without content are symmetric about their mean, and
+a word that matches everything has no deviations; neither counts. No temperature is needed: skewness
+and shares do not change if all cosines are scaled or shifted.
 
-What is missing claims nothing: without a text the two other thirds remain. How it was found, what
-else was tried and how it scored: `benchmarks/results/own-method.md`.
+Without a text the other two thirds remain. How the method was found, what else was tried and how it
+scored: `benchmarks/results/own-method.md`.
 
-All sums that decide are in whole numbers (cosines of `cosine_gram`; deviations in multiples of
-2**-16), so that equal input keeps equal tokens in any batch. Ties go to the lower index.
+All sums that decide are integer sums (cosines of `cosine_gram`; deviations in multiples of 2**-16),
+so that equal input keeps equal tokens in any batch. Ties go to the lower index.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ from vllm_pruner.methods.scores import shares
 __all__ = ["TRIAD"]
 
 _COSINE, _DEVIATION, _CLAIM = 2.0**22, 2.0**16, 2.0**32
-"""Units of one: of `cosine_gram`, of a deviation (its cubes of 16,384 tokens fit 64 bits), and of
-one word's claim to a token."""
+"""Integer units in 1.0: of `cosine_gram`, of a deviation (the cubes of 16,384 tokens add up to less
+than 2**63), and of a word's demand."""
 
 
 def select(tokens: VisualTokens, keep: int, options: Options) -> torch.Tensor:
@@ -56,7 +57,7 @@ def select(tokens: VisualTokens, keep: int, options: Options) -> torch.Tensor:
     texts = list(tokens.text) or [tokens.projected.new_zeros(0, tokens.projected.shape[2])]
     words = pad_sequence(texts, batch_first=True)[: len(tokens.text)].to(tokens.projected.dtype)
     cosine = cosine_gram(torch.cat([tokens.projected, words], dim=1))
-    # 2. Who has a claim to be covered.
+    # 2. Each token's demand to be covered.
     saliency = tokens.importance.double().nan_to_num(0.0).clamp_min(0.0)
     claims = shares(saliency) + shares(_relevance(cosine[:, total:, :total])) + 1 / max(total, 1)
     # 3. Cover it.
@@ -64,16 +65,16 @@ def select(tokens: VisualTokens, keep: int, options: Options) -> torch.Tensor:
 
 
 def _relevance(cosine: torch.Tensor) -> torch.Tensor:
-    """Return r `[images, N]` as float64 whole numbers, of cosines `[images, words, N]`."""
+    """Return r `[images, N]`, integers in float64, from cosines `[images, words, N]`."""
     total = max(cosine.shape[2], 1)
     units = (cosine.double() * _COSINE).round().long()
     mean = units.sum(dim=2, keepdim=True).double() / (total * _COSINE)
     deviation = ((cosine.double() - mean) * _DEVIATION).round().long()
-    # 1. How far to the right each word's cosines lean.
+    # 1. The skewness of each word's cosines.
     second = (deviation**2).sum(dim=2, keepdim=True).double() / total
     third = (deviation**3).sum(dim=2, keepdim=True).double() / total
     skew = third.clamp_min(0.0) / second.clamp_min(1.0) ** 1.5
-    # 2. Where they do.
+    # 2. Which tokens are above the word's mean.
     above = deviation.clamp_min(0) ** 2
     shares = above.double() / above.sum(dim=2, keepdim=True).double().clamp_min(1.0)
     return (skew * shares * _CLAIM).round().long().sum(dim=1).double()

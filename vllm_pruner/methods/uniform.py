@@ -1,6 +1,6 @@
-"""Uniform: every N/T-th token of the raster, whatever the image shows.
+"""Uniform: every N/T-th token in raster order, whatever the image shows.
 
-The baseline without content that every method has to beat:
+The content-free baseline that every method has to beat:
 
     keep = floor((i + 1/2) * N / T),  i = 0..T-1
 """

@@ -1,4 +1,4 @@
-"""VidCom2: of a video, the tokens that are least like its average, more of unusual frames.
+"""VidCom2: the tokens least like a video's average, with more of them from unusual frames.
 
 Liu et al., "Video Compression Commander: Plug-and-Play Inference Acceleration for Video Large
 Language Models", EMNLP 2025, https://arxiv.org/abs/2505.14454 (code Apache-2.0, not used here).
@@ -10,14 +10,14 @@ varies least:
     v = g(x, mu);  f = g(x, mu_t)
     w        = softmax over frames of (-mean_p v) / 0.01
     k_t      = round(P * min(1, r (1 + w_t - mean w))), at least 1
-    keep of each frame the k_t tokens of lowest v + f, then drop the highest or add the lowest of
-    all until there are K
+    keep the k_t tokens of lowest v + f in each frame, then drop the highest or add the lowest
+    overall until there are K
 
 The last step is vLLM's (`--video-pruning-method vidcom2`), whose K is max(F, floor(F P (1 - q))) at
-rate q; here K is the caller's. For tensors: `vllm_pruner.select_video`.
+rate q; here the caller sets K. `vllm_pruner.select_video` runs it on tensors.
 
-Deviation: float64, one video after the other, so that a batch changes nothing; ties go to the lower
-index.
+Deviation: float64, one video at a time, so the result does not depend on the batch; ties go to the
+lower index.
 """
 
 from __future__ import annotations
@@ -44,20 +44,20 @@ def select(tokens: VisualTokens, keep: int, options: Options) -> torch.Tensor:
 
 
 def _one(video: torch.Tensor, keep: int) -> torch.Tensor:
-    """Choose of one video `[F, P, D]`."""
+    """Return the `[keep]` tokens of one video `[F, P, D]`."""
     frames, places, width = video.shape
-    # 1. The steady half of the channels, as unit vectors.
+    # 1. The half of the channels that varies least, as unit vectors.
     steady = video.flatten(0, 1).var(dim=0, unbiased=False).argsort(stable=True)
     rows = video[:, :, steady[: max(1, width // 2)].sort().values]
     rows = rows / rows.norm(dim=2, keepdim=True).clamp_min(_TINY)
     # 2. How ordinary each token is, in the video and in its frame.
     ordinary = _likeness(rows, rows.mean(dim=(0, 1), keepdim=True))
     score = ordinary + _likeness(rows, rows.mean(dim=1, keepdim=True))
-    # 3. Each frame's share.
+    # 3. Each frame's share of the budget.
     weight = (-ordinary.mean(dim=1) / _TEMPERATURE).softmax(dim=0)
     share = (keep / (frames * places) * (1 + weight - weight.mean())).clamp_max(1.0)
     count = (share * places).round().clamp_min(1).unsqueeze(1)
-    # 4. Its least ordinary tokens, then the lowest of all others.
+    # 4. Each frame's least ordinary tokens, then the least ordinary of all others.
     order = score.argsort(dim=1, stable=True)
     place = torch.arange(places, device=order.device).expand_as(order)
     within = torch.empty_like(order).scatter_(1, order, place)
@@ -68,7 +68,7 @@ def _one(video: torch.Tensor, keep: int) -> torch.Tensor:
 
 
 def _likeness(rows: torch.Tensor, centre: torch.Tensor) -> torch.Tensor:
-    """Return g `[F, P]`."""
+    """Return g `[F, P]` of rows `[F, P, D]` to a centre that broadcasts against them."""
     distance = (rows - centre).square().sum(dim=2)
     return torch.stack([(-distance / (2 * width)).exp() for width in _WIDTHS]).sum(dim=0)
 

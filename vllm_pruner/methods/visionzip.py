@@ -6,15 +6,15 @@ features F and keys k (mean over heads) of the layer that produces them:
 
     C          = floor(T * contextual_ratio);  D = T - C
     dominant   = the D tokens of highest s
-    of the R others, in raster order: targets = every floor(R / C)-th, the first C
+    targets    = the first C of every floor(R / C)-th of the R others, in raster order
     each other token joins the target whose key has the highest cosine to its own
-    contextual = F_target + mean of the F that joined it (none adds nothing)
+    contextual = F_target + mean of the F that joined it (0 if none did)
 
 Deviations from the published code:
 
-- The class token is not kept: vLLM drops it before the projector. D counts patches alone.
-- A contextual row stands in its target's place, so that the decoder reads the image in raster
-  order; the code appends them all at the end.
+- The class token is not kept: vLLM drops it before the projector. D counts patches only.
+- A contextual row takes its target's place, so that the decoder reads the image in raster order;
+  the code appends them all at the end.
 - Without a class token, importance is the attention that a token receives.
 - Ties go to the lower index; means are exact sums (`vllm_pruner.methods.merge`), rounded once.
 """
@@ -37,7 +37,7 @@ class VisionZipOptions(Options):
     """Options of `visionzip`."""
 
     contextual_ratio: float = Field(default=10 / 64, ge=0.0, le=1.0, allow_inf_nan=False)
-    """Share of the budget that are merged tokens: 10 of 64, 20 of 128, 30 of 192 in the paper."""
+    """Share of the budget for merged tokens: 10 of 64, 20 of 128, 30 of 192 in the paper."""
 
 
 def select(tokens: VisualTokens, keep: int, options: VisionZipOptions) -> Kept:
@@ -46,7 +46,7 @@ def select(tokens: VisualTokens, keep: int, options: VisionZipOptions) -> Kept:
     assert tokens.keys is not None
     total = tokens.features.shape[1]
     contextual = math.floor(keep * options.contextual_ratio)
-    # 1. The dominant tokens, and every so many of the others.
+    # 1. The dominant tokens, and the targets among the others.
     dominant = torch.zeros_like(tokens.importance, dtype=torch.bool)
     dominant.scatter_(1, top_k_sorted(tokens.importance, keep - contextual), True)
     others = dominant.to(torch.int8).argsort(dim=1, stable=True)[:, : total - keep + contextual]
@@ -56,10 +56,10 @@ def select(tokens: VisualTokens, keep: int, options: VisionZipOptions) -> Kept:
     rows = gather_rows([tokens.features], index)[0]
     if contextual == 0:
         return Kept(index, rows)
-    # 2. Who joins whom: a target is known by its token.
+    # 2. The target, by token index, that each other token joins; -1 for kept tokens.
     _, nearest = row_max_cosine(tokens.keys, gather_rows([tokens.keys], target)[0])
     joined = target.gather(1, nearest).masked_fill(kept, -1)
-    # 3. The mean of who joined, added where the target stands; nobody joins a dominant token.
+    # 3. Add the mean of the joined tokens to their target; none join a dominant token.
     member = (joined[:, None, :] == index[:, :, None]).double()
     mean = mix(member, tokens.features) / member.sum(dim=2, keepdim=True).clamp_min(1.0)
     return Kept(index, (rows.double() + mean).to(rows.dtype))

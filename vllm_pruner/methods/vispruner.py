@@ -8,17 +8,18 @@ With importance s (attention of the layer that produced the features), features 
     T_imp = floor(T * important_ratio)
     order = tokens by s, descending
     keep order[:T_imp]; of the rest, in that order, keep what iterative removal leaves:
-        split the list by alternating position into a and b; drop the `step` rows of a whose best
-        cosine similarity to b is highest; go on with the sorted rest of a, followed by b
+        split the list by alternating position into a and b; drop the `step` rows of a whose highest
+        cosine similarity to b is greatest; continue with the sorted rest of a, followed by b
 
-Deviations from the published code, each without effect where that code runs in exact arithmetic:
+Deviations from the published code; none changes the result where the code runs without error in
+exact arithmetic and without ties:
 
 - Ties go to the lower index; the code's `argsort` leaves them open, and its half-precision
   scores tie often.
 - The removal works for lists of any length; the code raises on odd ones.
-- One Gram matrix is computed instead of a GEMM each round, in fixed point, so that the same
+- One Gram matrix is computed in fixed point instead of a GEMM each round, so that the same
   features give the same tokens in every batch and on every rank (`vtprune_kernels.cosine_gram`).
-- Kept tokens are gathered before the projector, which is a per-token MLP; the code projects all.
+- Kept tokens are gathered before the projector, which works token by token; the code projects all.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class VisPrunerOptions(Options):
     """Share of the budget filled by importance alone; 1 is `attention`, 0 is pure diversity."""
 
     step: int = Field(default=8, ge=1)
-    """Tokens removed per round. The paper's code has 8."""
+    """Tokens removed per round; the paper's code has 8."""
 
 
 def select(tokens: VisualTokens, keep: int, options: VisPrunerOptions) -> torch.Tensor:
