@@ -1,8 +1,8 @@
-"""Pixels on their way to the tower as bytes, and what HF's image processor would have made of them.
+"""Normalise pixels on the device, so that they travel to the engine as bytes.
 
-HF's processors resize and crop bytes, and then make floats of them: four times as much to copy
-into caches and through two processes. What is left to do is one subtraction and one division of
-each channel, here in the same order and in float32 as `transformers` 5 does it
+HF's image processors resize and crop bytes and then convert them to float, four times as much to
+copy through caches and two processes. What remains is one subtraction and one division per channel,
+done here in float32 and in the order of `transformers` 5
 (`TorchvisionBackend.rescale_and_normalize`), so that the bits are the same on every device.
 """
 
@@ -16,15 +16,15 @@ __all__ = ["ByteNormalizer", "normalises"]
 
 
 class ByteNormalizer:
-    """Makes of bytes what HF's image processor makes of them."""
+    """Rescales and normalises bytes as HF's image processor does."""
 
     def __init__(self, image_processor: Any, dtype: Any, device: torch.device) -> None:
-        """Read mean and deviation.
+        """Read mean and standard deviation.
 
         Args:
-            image_processor: HF's.
-            dtype: the model's.
-            device: where bytes will be.
+            image_processor: HF's image processor, for which `normalises` is true.
+            dtype: the model's dtype, of the result.
+            device: the device of the bytes.
         """
         scale = 1.0 / image_processor.rescale_factor
         mean, std = (
@@ -34,17 +34,17 @@ class ByteNormalizer:
         self._mean, self._std, self._dtype = mean.to(device), std.to(device), dtype
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return `[..., 3, height, width]` as the tower takes it.
+        """Return `[..., 3, height, width]` in the model's dtype, as the tower takes it.
 
         Args:
-            pixels: uint8 `[..., height, width, 3]`, as pictures are in memory.
+            pixels: `[..., height, width, 3]` uint8, channels last.
         """
         planes = pixels.movedim(-1, -3).contiguous().to(torch.float32)
         return planes.sub_(self._mean).div_(self._std).to(self._dtype)
 
 
 def normalises(image_processor: Any) -> bool:
-    """Return whether the last step of HF's image processor is the one of `ByteNormalizer`."""
+    """Return whether HF's image processor ends with the step that `ByteNormalizer` does."""
     from transformers.image_processing_backends import TorchvisionBackend
 
     return (

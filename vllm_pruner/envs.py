@@ -1,6 +1,6 @@
-"""The environment variables of vtprune: the only place where the environment is read.
+"""The environment variables of vtprune; nothing else reads the environment.
 
-`VLLM_VTPRUNE_` is the prefix because vLLM copies variables that begin with `VLLM_` to Ray workers.
+The prefix is `VLLM_VTPRUNE_` because vLLM copies variables that begin with `VLLM_` to Ray workers.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ _METHOD_SECONDS = "VLLM_VTPRUNE_METHOD_SECONDS"
 def disabled() -> bool:
     """Whether the kill switch is on.
 
-    `VLLM_VTPRUNE_DISABLE=1` serves the stock model although pruning was configured: the operator's
-    way out that needs no change of any command line. Unset, empty and `0` mean off.
+    `VLLM_VTPRUNE_DISABLE=1` serves the stock model although pruning is configured, without any
+    change to the command line. Unset, empty and `0` mean off.
     """
     return os.environ.get("VLLM_VTPRUNE_DISABLE", "") not in ("", "0")
 
 
 def canary() -> bool:
-    """Whether a picture has to go through processor and model before a server answers.
+    """Whether a test image must pass through processor and model before the server is ready.
 
-    `VLLM_VTPRUNE_CANARY=1` asks for it on any vLLM; on one that vtprune does not know it is set.
+    `VLLM_VTPRUNE_CANARY=1` asks for it on any vLLM; vtprune sets it on a release it does not know.
     """
     return os.environ.get(_CANARY, "") not in ("", "0")
 
 
 def ask_for_canary() -> None:
-    """Tell this process, and all that it starts, that a picture has to."""
+    """Turn the canary on for this process and those it starts."""
     os.environ[_CANARY] = "1"
 
 
@@ -50,7 +50,7 @@ def log_every() -> int:
     """How many requests with images one line of the log sums up; 0 for no such lines.
 
     Raises:
-        ValueError: one sentence, if `VLLM_VTPRUNE_LOG_EVERY` is no such number.
+        ValueError: `VLLM_VTPRUNE_LOG_EVERY` is not a whole number; the message is one sentence.
     """
     said = os.environ.get(_LOG_EVERY) or "1000"
     if not (said.isascii() and said.isdigit()):
@@ -59,11 +59,13 @@ def log_every() -> int:
 
 
 def method_seconds() -> float:
-    """How long a call of another package's method may take; well below vLLM's own bound of a step
-    (`VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS`, 300), at which the engine ends.
+    """How many seconds a call of another package's method may take.
+
+    The bound is well below vLLM's timeout for a step (`VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS`, 300),
+    after which the engine shuts down.
 
     Raises:
-        ValueError: one sentence, if `VLLM_VTPRUNE_METHOD_SECONDS` is no such number.
+        ValueError: `VLLM_VTPRUNE_METHOD_SECONDS` is out of range; the message is one sentence.
     """
     said = os.environ.get(_METHOD_SECONDS) or "30"
     try:
@@ -76,16 +78,16 @@ def method_seconds() -> float:
 
 
 def prometheus_folder() -> str | None:
-    """The folder in which prometheus_client adds up processes; vLLM sets it for several API
-    servers."""
+    """The folder of prometheus_client's multiprocess mode, which vLLM sets for several API
+    servers; None otherwise."""
     return os.environ.get("PROMETHEUS_MULTIPROC_DIR") or None
 
 
 def metrics_folder() -> str | None:
-    """Where this process writes its counts; None if nobody asked for them."""
+    """The folder to which this process writes its counts; None if it does not count."""
     return os.environ.get(_METRICS) or None
 
 
 def set_metrics_folder(folder: str) -> None:
-    """Tell this process, and all that it starts, where to write counts."""
+    """Set the folder for counts, for this process and those it starts."""
     os.environ[_METRICS] = folder

@@ -1,8 +1,8 @@
 """What pruning needs to know about a model family: one record for prompt and worker alike.
 
 The two halves run in different processes and must agree on every count, so both read the same
-`Family`. They get it from the vLLM classes that they extend, as the class attribute `family`, and
-know no family by name. Everything here follows from the model's configuration and the image's size.
+`Family`: it is a class attribute of the vLLM classes that they extend. Neither half knows a family
+by name. Everything here follows from the model's configuration and the image's size.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Cut", "Family", "Videos", "cut_frames", "cut_runs"]
 
 Cut = Callable[[Sequence[int], Sequence[bool], int], list[int]]
-"""`cut(full, is_embed, kept)`: what is left of an item's tokens when `kept` of its visual tokens
-are; see `cut_runs`."""
+"""`cut(full, is_embed, kept)`: the tokens of an item of which `kept` visual tokens are kept; see
+`cut_runs`."""
 
 
 def cut_runs(
@@ -38,19 +38,19 @@ def cut_runs(
     kept: int,
     divide: Callable[[Sequence[int], int], list[int]] = shares,
 ) -> list[int]:
-    """Return an image's tokens with fewer placeholders, and all of its structure.
+    """Return an image's tokens with fewer placeholders and all of its structure tokens.
 
-    Placeholders that structure tokens (row breaks, names of tiles) part into runs keep a share of
-    each run in proportion to its length, as `layout.crop_budget.shares` rounds.
+    Structure tokens (row breaks, labels of tiles) may split the placeholders into runs. Each run
+    then keeps a share in proportion to its length, rounded as by `layout.shares.shares`.
 
     Args:
         full: all tokens that the processor inserted for the image.
-        is_embed: which of them the encoder's rows take the place of.
-        kept: how many of those are left.
+        is_embed: which of them are placeholders, replaced by the encoder's rows.
+        kept: how many placeholders to keep.
         divide: returns the share of each run, given their lengths and `kept`.
 
     Raises:
-        ValueError: different tokens stand in one run of placeholders.
+        ValueError: a run of placeholders consists of different tokens.
     """
     if all(is_embed) and full.count(full[0]) == len(full):
         return list(full[:kept])  # one run, as most models have it
@@ -68,34 +68,34 @@ def cut_runs(
 
 
 def cut_frames(full: Sequence[int], is_embed: Sequence[bool], kept: int) -> list[int]:
-    """Return a video's tokens with fewer placeholders in each frame: as many as it keeps."""
+    """Return a video's tokens with as many placeholders in each frame as the frame keeps."""
     return cut_runs(full, is_embed, kept, lambda runs, kept: frame_shares(len(runs), kept))
 
 
 @dataclass(frozen=True, slots=True)
 class Videos:
-    """What a family says of its videos, if they are pruned. A video is one item with one budget."""
+    """How a family's videos are pruned. A video is one item with one budget."""
 
     item_layout: Callable[[Any, Mapping[str, Any]], Layout]
-    """`item_layout(hf_config, item)`: the layout of one processed video, by the tensors of its
-    fields. It has as many tokens as vLLM inserts placeholders for the unpruned video."""
+    """`item_layout(hf_config, item)`: the layout of one processed video, given the tensors of its
+    fields. Its tokens equal the placeholders that vLLM inserts for the unpruned video."""
 
     items: Callable[[Any, Any], list[EncoderImage]]
-    """`items(hf_config, video_input)`: the videos of a batch that vLLM's
-    `_parse_and_validate_video_input` returned."""
+    """`items(hf_config, video_input)`: the videos in a batch, as vLLM's
+    `_parse_and_validate_video_input` returns it."""
 
     cut: Cut = cut_runs
-    """Of a video: `cut_frames` where frames stand apart."""
+    """The `cut` of a video: `cut_frames` if other tokens separate its frames."""
 
     frame_mark: str | None = None
-    """Name in `hf_config` of the token behind which the tokens of a frame stand, if other tokens
-    part frames (`GridLayout.apart`); None if a video is one run."""
+    """Name in `hf_config` of the token that precedes the tokens of a frame, if other tokens
+    separate frames (`GridLayout.apart`); None if a video is one run."""
 
     token: str = "video_token_id"
     """Name in `hf_config` of the token that stands for a video in a prompt."""
 
     def fault(self, config: PruneConfig) -> SettingError | None:
-        """Return what is wrong with the method of a video, or None."""
+        """Return what is wrong with the method for a video, or None."""
         if self.frame_mark is None or not methods.compares_frames(config.method):
             return None
         why = (
@@ -113,38 +113,40 @@ class Family:
     name: str
 
     largest: Callable[[Any], Layout]
-    """`largest(info)`: the layout with the most tokens, which is the one that vLLM profiles memory
-    with. A `ConfigError` if this model cannot be pruned."""
+    """`largest(info)`: the layout with the most tokens, with which vLLM profiles memory. Raises
+    `ConfigError` if this model cannot be pruned."""
 
     layout: Callable[[Any, int, int, Mapping[str, object]], Layout]
-    """`layout(info, height, width, mm_kwargs)`: the layout of an image of that many pixels under a
-    request's processor arguments. It has as many tokens as vLLM inserts placeholders for the
+    """`layout(info, height, width, mm_kwargs)`: the layout of an image of that size in pixels under
+    a request's processor arguments. Its tokens equal the placeholders that vLLM inserts for the
     unpruned image."""
 
     images: Callable[[Any, Any], list[EncoderImage]]
-    """`images(hf_config, image_input)`: the images of a batch that vLLM's
-    `_parse_and_validate_image_input` returned, without crops that only pad the batch."""
+    """`images(hf_config, image_input)`: the images in a batch, as vLLM's
+    `_parse_and_validate_image_input` returns it, without crops that only pad the batch."""
 
     tower: Callable[[Any], Tower]
-    """`tower(model)`: what runs the vision tower of a vLLM model, once its weights are there."""
+    """`tower(model)`: the `Tower` of a vLLM model whose weights are loaded."""
 
     seen: Callable[[Any, Mapping[str, Any]], torch.Tensor]
-    """`seen(hf_config, item)`: the pixels `[crops, 3, height, width]` that the tower gets of one
-    processed image, the base crop first, for a person to look at: normalised, or bytes if the
-    device normalises."""
+    """`seen(hf_config, item)`: the tower's input for one processed image, to show to a person:
+    `[crops, 3, height, width]`, the base crop first; normalised floats, or bytes if the device
+    normalises."""
 
     check_method: Callable[[Any, Method], None]
-    """`check_method(hf_config, method)`: a `ConfigError` if this model cannot serve the method."""
+    """`check_method(hf_config, method)`: raises `ConfigError` if this model cannot serve the
+    method."""
 
     cut: Cut = cut_runs
+    """The `cut` of an image."""
 
     separators: Callable[[Layout], int] | None = None
-    """`separators(layout)`: how many rows of the model's own, such as row breaks, its `placed` puts
-    among the kept ones of an image. `cut` has placeholders for them, no budget counts them. None if
-    it puts none."""
+    """`separators(layout)`: how many rows of its own, such as row breaks, the model's `placed`
+    inserts among the kept rows of an image. `cut` has placeholders for them; they are not part of
+    the budget. None if there are none."""
 
     default_rate: float = DEFAULT_RATE
-    """Fraction removed where the operator names neither a rate nor a number of tokens."""
+    """Fraction removed if the operator sets neither a rate nor a number of tokens."""
 
     one_layout: bool = False
     """Whether all images have the `largest` layout, whatever their size."""
@@ -153,27 +155,28 @@ class Family:
     """Whether the model is a `CapturedModel`, whose tower can run as CUDA graphs."""
 
     byte_pixels: bool = False
-    """Whether the pixels of an image are a field `pixel_values`, `[..., 3, height, width]`, that
-    HF's image processor normalises as its last step; then they may go to the engine as bytes."""
+    """Whether an image's pixels are one field `pixel_values`, `[..., 3, height, width]`, that HF's
+    image processor normalises as its last step; then they may go to the engine as bytes."""
 
     captured_unasked: bool = True
-    """Whether it does so by default, or only under vLLM's `cudagraph_mm_encoder`, as without
-    pruning."""
+    """Whether a `captured` model's tower runs as CUDA graphs by default; if False, only under
+    vLLM's `cudagraph_mm_encoder`."""
 
     item_layout: Callable[[Any, Mapping[str, Any]], Layout] | None = None
-    """`item_layout(hf_config, item)`: the layout of one processed image, by the tensors of its
-    fields. For a model whose positions have several dimensions; None for one of plain positions."""
+    """`item_layout(hf_config, item)`: the layout of one processed image, given the tensors of its
+    fields. For models with M-RoPE; None for one-dimensional positions."""
 
     marks: tuple[str, ...] = ()
-    """Names in `hf_config` of the tokens that the chat template puts around an image. They are no
-    part of the text that asks about it."""
+    """Names in `hf_config` of the tokens that the chat template puts around an image. They are not
+    part of the text that follows the image."""
 
     videos: Videos | None = None
-    """How videos are pruned; None if they can only be served whole, which has to be asked for."""
+    """How videos are pruned; None if they can only be served unpruned, which the operator must
+    allow."""
 
     video_marks: tuple[str, ...] = ()
-    """Names in `hf_config` of the tokens before and behind a video whose frames consist of image
-    tokens; empty where videos have a token of their own."""
+    """Names in `hf_config` of the tokens before and after a video whose frames consist of image
+    tokens; empty if videos have a token of their own."""
 
     def serves(self, hf_config: Any, method: Method) -> bool:
         """Return whether this model can serve a method; see `check_method`."""
@@ -184,5 +187,5 @@ class Family:
         return True
 
     def rows(self, layout: Layout, kept: int) -> int:
-        """Return how many rows the decoder gets of a pruned image, so many of them kept."""
+        """Return how many rows the decoder gets for an image of which `kept` tokens are kept."""
         return kept + (self.separators(layout) if self.separators else 0)

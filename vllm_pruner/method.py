@@ -1,6 +1,6 @@
-"""The former home of the method types, for methods of other packages written against 0.1.
+"""Re-exports the method types at their old path, for methods of other packages written for 0.1.
 
-May go with version 0.3; new code imports `vllm_pruner.methods.base`, where `Merged` is `Kept`.
+Remove with version 0.3. New code imports `vllm_pruner.methods.base`, where `Merged` is `Kept`.
 """
 
 from vllm_pruner.methods.base import TOWER, Method, Need, Options, VisualTokens

@@ -1,6 +1,6 @@
-"""Selection outside vLLM: call a method on tensors.
+"""Selection outside vLLM: run a method on tensors.
 
-This is what `vllm_pruner.select` and its siblings run. Inside vLLM the models call the same
+Implements `vllm_pruner.select`, `prune` and `select_video`. Models served by vLLM call the same
 `Method.choose`.
 """
 
@@ -36,19 +36,19 @@ def select(
     """Choose the visual tokens to keep, with any installed method, outside vLLM.
 
     Args:
-        name: of a method for images, as `--prune-method` takes it; or a `Method` itself.
+        name: a method for images, as in `--prune-method`, or a `Method` itself.
         keep: tokens kept per image, 0 to N.
         features: `[B, N, D]` encoder features before projection, or `[N, D]` for one image.
-        importance: `[B, N]` (or `[N]`) attention to each token. This and what follows is needed
-            by some methods only; what is missing is named.
-        projected: `[B, N, W]` (or `[N, W]`) the tokens in the decoder's space.
-        text: for each image `[M, W]` decoder input embeddings of the question, M may be 0 and may
-            differ.
+        importance: `[B, N]` (or `[N]`) attention to each token. Only some methods need this and
+            the following inputs; the error names a missing one.
+        projected: `[B, N, W]` (or `[N, W]`) the tokens in the decoder's embedding space.
+        text: `[M, W]` for each image, the decoder's input embeddings of the question; M may be 0
+            and may differ between images.
         keys: `[B, N, K]` (or `[N, K]`) keys of the encoder's attention, mean over heads.
         received: `[B, N]` (or `[N]`) attention each token receives in the layer of the features.
-        received_midway: the same in the encoder's middle layer.
+        received_midway: the same in the layer at 3/8 of the encoder's depth.
         grid: rows and columns of tokens.
-        options: the method's own, such as `important_ratio=0.5`.
+        options: options of the method, such as `important_ratio=0.5`.
 
     Returns:
         int64 `[B, keep]` (or `[keep]`), ascending. Equal input gives equal output in any batch.
@@ -72,15 +72,15 @@ def select(
 def prune(
     name: str | Method, *, keep: int, features: torch.Tensor, **inputs: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what is left of the features: `select`, with the rows beside the indices.
+    """Run `select` and return the kept rows with the indices.
 
-    A method that merges tokens makes new rows; of any other they are the kept rows of `features`.
+    The rows are those of `features` at the indices, or merged rows if the method merges tokens.
 
     Args:
-        name: as for `select`, and so are the other arguments, options included.
-        keep: tokens kept per image.
+        name: as for `select`.
+        keep: tokens kept per image, 0 to N.
         features: `[B, N, D]` or `[N, D]`.
-        inputs: what else the method needs, and its options.
+        inputs: the other arguments of `select`, the method's options included.
 
     Returns:
         int64 `[B, keep]` and rows `[B, keep, D]`, or `[keep]` and `[keep, D]`.
@@ -115,10 +115,10 @@ def select_video(
         name: `evs`, `vidcom2`, or a `Method`.
         keep: tokens kept of all frames together.
         features: `[frames, tokens, D]`, or `[videos, frames, tokens, D]`.
-        options: the method's own.
+        options: options of the method.
 
     Returns:
-        int64 `[keep]` or `[videos, keep]`, ascending, counting through the frames.
+        int64 `[keep]` or `[videos, keep]`, ascending: indices into `frames * tokens`.
 
     Raises:
         ValueError: as for `select`.

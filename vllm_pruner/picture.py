@@ -1,17 +1,18 @@
-"""What a picture has to show, by its pixels alone: how much of it is print, and how much is plain.
+"""Estimate from its pixels how much of a picture is print, and how much is plain.
 
 Pruning drops what looks alike or draws no attention, which is right for a photograph and wrong for
-a page: each word on it is there to be read. So a picture is looked at before its prompt is built,
-cell by cell of a grid of 32 x 32, on six rows of pixels of each:
+a page, where every word matters. So each picture is examined before its prompt is built, in a grid
+of 32 x 32 cells, sampling six rows of pixels in each cell:
 
-- *print* is strokes on paper: pixels that differ by 44 of 255 or more from those two to eight to
-  their left and right, which are alike, in a cell where most pixels equal their neighbours within
-  6. An object's edge has two different sides, and a texture no paper. A cell counts if one beside
-  it has print too, and brings the four around it, which hold parts of letters. A picture with
-  little of it has none: photographs have some by chance;
-- *plain* is a cell of one brightness within 12.
+- A cell is *print* if it has strokes on paper. A stroke is a pixel that differs by at least 44 of
+  255 from the two pixels some distance (two to eight pixels) to its left and right, which resemble
+  each other; on paper, most pixels are within 6 of their neighbours. The edge of an object has two
+  different sides, and a texture has no paper. A cell counts only if the cell to its left or right
+  is print too; the four cells around it, which hold parts of letters, then count as well. If few
+  cells are print, none count: photographs have some by chance.
+- A cell is *plain* if its brightness varies by at most 12.
 
-Integers only, so the same picture gives the same numbers everywhere.
+All arithmetic is on integers, so a picture gives the same numbers everywhere.
 """
 
 from __future__ import annotations
@@ -25,21 +26,22 @@ from PIL import Image
 __all__ = ["UNSEEN", "Picture", "measure"]
 
 GRID, ROWS = 32, 6
-"""Cells of a side, and rows of pixels looked at in a cell."""
+"""Cells per side, and rows of pixels sampled per cell."""
 NARROWEST, WIDEST = 128, 1024
-"""Pixels of a row: of less nothing is said, of more so many are looked at."""
+"""Width in pixels: a narrower picture is not examined, a wider one is sampled down to `WIDEST`."""
 STROKE, SIDES, FLAT, PLAIN = 44, 20, 6, 12
-"""Of 255: by which a stroke differs from its paper at least; its paper on two sides, neighbours on
-paper, and all of a plain cell at most."""
+"""Differences in brightness, of 255: the least between a stroke and its paper; the most between the
+paper on both sides, between neighbours on paper, and within a plain cell."""
 STROKES = 20
-"""A cell of print has one pixel of strokes in so many."""
+"""A cell of print has at least one pixel of strokes in so many."""
 PAPER = {2: 45, 4: 50, 8: 60}
-"""And so many per cent on paper. Keys: how far beside a stroke its paper is looked for in a row of
-`WIDEST` pixels; wide strokes resemble more things."""
+"""Least per cent of pixels on paper in a cell of print. The key is the distance from a stroke to
+its paper, in a row of `WIDEST` pixels; the bound is stricter for wide strokes, which more things
+resemble."""
 FEW, FEW_DRAWN = 32, 4
-"""Cells of print below which there is none: of a photograph, and of what was drawn."""
+"""With fewer cells of print, none count: in a photograph, and in a drawn picture."""
 DRAWN = 75
-"""Per cent of the pixels of what was drawn, at least, that equal their neighbour exactly."""
+"""A picture is drawn if at least so many per cent of its pixels equal their neighbour exactly."""
 
 Pixels = NDArray[np.uint8]
 Marks = NDArray[np.bool_]
@@ -49,18 +51,18 @@ class Picture(NamedTuple):
     """Shares of a picture, in [0, 1]."""
 
     text: float
-    """Print and what is next to it."""
+    """Cells of print and those around them."""
 
     plain: float
     """Cells of one brightness."""
 
 
 UNSEEN = Picture(0.0, 0.0)
-"""Of what has no pixels to look at."""
+"""For an image without pixels to examine."""
 
 
 def measure(image: Image.Image) -> Picture:
-    """Look at a picture of any size and mode."""
+    """Return the shares of a picture of any size and mode; `UNSEEN` below `NARROWEST` pixels."""
     columns = min(image.width, WIDEST) // GRID * GRID
     if columns < NARROWEST:
         return UNSEEN
@@ -79,7 +81,7 @@ def measure(image: Image.Image) -> Picture:
 
 
 def _reaches(columns: int) -> dict[int, int]:
-    """`PAPER` for a row of that many pixels: two are the nearest that can be looked at."""
+    """Return `PAPER` scaled to a row of `columns` pixels; no distance is below two."""
     reaches: dict[int, int] = {}
     for reach, least in PAPER.items():
         reaches.setdefault(max(2, columns * reach // WIDEST), least)
@@ -87,7 +89,7 @@ def _reaches(columns: int) -> dict[int, int]:
 
 
 def _sampled(image: Image.Image, columns: int) -> Pixels:
-    """Brightness of `columns` pixels in each of `GRID * ROWS` rows."""
+    """Return `[GRID * ROWS, columns]`, the brightness of the sampled pixels."""
     few = image.resize((columns, GRID * ROWS), Image.Resampling.NEAREST)
     if few.mode not in ("L", "RGB"):
         few = few.convert("RGB")
@@ -101,7 +103,7 @@ def _apart(first: Pixels, second: Pixels) -> Pixels:
 
 
 def _strokes(pixels: Pixels, reach: int) -> Marks:
-    """Where a pixel is darker, or brighter, than both of those `reach` to its sides."""
+    """Mark each pixel that is darker, or brighter, than both pixels at distance `reach`."""
     left, middle, right = pixels[:, : -2 * reach], pixels[:, reach:-reach], pixels[:, 2 * reach :]
     low, high = np.minimum(left, right), np.maximum(left, right)
     over = np.maximum(middle, high) - high >= STROKE
@@ -111,7 +113,7 @@ def _strokes(pixels: Pixels, reach: int) -> Marks:
 
 
 def _in_cells(marks: Marks) -> NDArray[np.int64]:
-    """How many of a cell's pixels are marked; a row may lack its last pixel."""
+    """Count the marked pixels of each cell; a row may lack its last pixel."""
     if lacking := -marks.shape[1] % GRID:
         marks = np.pad(marks, ((0, 0), (0, lacking)))
     cells = marks.view(np.uint8).reshape(GRID, ROWS, GRID, -1)
@@ -121,20 +123,20 @@ def _in_cells(marks: Marks) -> NDArray[np.int64]:
 
 
 def _plain(pixels: Pixels) -> Marks:
-    """Which cells have one brightness."""
+    """Mark the plain cells."""
     cells = pixels.reshape(GRID, ROWS, GRID, -1)
     marks: Marks = cells.max(1).max(2) - cells.min(1).min(2) <= PLAIN
     return marks
 
 
 def _joined(cells: Marks) -> Marks:
-    """The cells that have another one to their left or right."""
+    """Return the marked cells that have a marked cell to their left or right."""
     wide = np.pad(cells, ((0, 0), (1, 1)))
     return cells & (wide[:, :-2] | wide[:, 2:])
 
 
 def _around(cells: Marks) -> Marks:
-    """The cells, and the four around each."""
+    """Return the marked cells and the four around each."""
     wide = np.pad(cells, 1)
     beside = wide[1:-1, :-2] | wide[1:-1, 2:]
     return cells | beside | wide[:-2, 1:-1] | wide[2:, 1:-1]

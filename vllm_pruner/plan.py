@@ -1,8 +1,8 @@
-"""What to do with one image or video: its settings, its identity and the text that asks about it.
+"""The plan for one image or video: its settings, its identity and the text that follows it.
 
-Made by the processor, which sees the whole prompt, and carried to the model as fields of the item.
-vLLM's multimodal fields carry tensors; these stay on the CPU (`keep_on_cpu`), so that reading them
-does not make the model wait for the device.
+The processor, which sees the whole prompt, makes the plan; it travels to the model in fields of the
+item. vLLM's multimodal fields are tensors; these stay on the CPU (`keep_on_cpu`), so that reading
+them needs no device sync.
 """
 
 from __future__ import annotations
@@ -28,52 +28,53 @@ __all__ = [
 ]
 
 FIELDS = (PLAN_SETTINGS, PLAN_IMAGE, PLAN_TEXT, PLAN_KEEP)
-"""Names of the fields."""
+"""Names of a plan's fields."""
 
 
 FOREIGN = f"{KEY}-foreign-"
-"""How the identities of images begin whose method is another package's."""
+"""Prefix of the identities of images whose method another package provides."""
 
 
 EXPECT_ASKING, ASK_FAULTS = f"{KEY}_expect_asking", f"{KEY}_ask_faults"
-"""What a worker is called by name for: see `worker.guard`, and `prompt.faults`, which calls."""
+"""Names of worker methods (`worker.guard`) that `prompt.faults` calls."""
 
 
 def foreign_prefix(method: str) -> str:
-    """Return how the identities of all images begin whose method, another package's, is this."""
+    """Return the prefix of the identities of images under a method of another package."""
     return f"{FOREIGN}{hashlib.blake2b(method.encode(), digest_size=8).hexdigest()}-"
 
 
 @dataclass(frozen=True, slots=True)
 class ImagePlan:
-    """The plan of one image, or of one video, of which the same holds."""
+    """The plan of one image; a video's plan is the same."""
 
     ANONYMOUS: ClassVar[str] = ""
-    """Identity of vLLM's dummy images. Its memory profile encodes many identical ones, so they must
-    not be found in a cache."""
+    """Identity of vLLM's dummy images. The memory profile encodes many identical ones, which must
+    not hit a cache."""
 
     config: PruneConfig
 
     image: str
-    """vLLM's identity of the image without a plan: a hash of its content, or the client's own."""
+    """vLLM's identity of the image without a plan: a hash of its content, or the client's name."""
 
     text: tuple[int, ...] = ()
-    """Token ids that follow the image in its message; empty unless the method asks for them."""
+    """Token ids that follow the image in its message; empty unless the method needs them."""
 
     keep: int = 0
-    """Visual tokens that the prompt has places for; 0 if that is for the settings to say. A method
-    of another package may count differently when it is asked again."""
+    """Visual tokens that have placeholders in the prompt; 0 to compute it from the settings. It is
+    stored because a method of another package may return another count when asked again."""
 
     def kept_of(self, tokens: int) -> int:
-        """Return how many tokens are kept of the image, which has `tokens`."""
+        """Return how many of the image's `tokens` tokens are kept."""
         return self.keep or self.config.keep_count(tokens)
 
     @property
     def identity(self) -> str:
         """Identity of the image under this plan, by which vLLM caches its encoder output and KV.
 
-        An unpruned image has the same one as without a plan. That of a method of another package
-        says so, and which: whoever has the answer to send knows by it that there may be a fault.
+        An unpruned image has the same identity as without a plan. If another package provides the
+        method, the prefix names the method, so that the API server knows to ask for its faults
+        before it answers.
         """
         if self.config.off:
             return self.image
@@ -86,7 +87,7 @@ class ImagePlan:
 
     @property
     def package(self) -> str | None:
-        """The package that the image's method comes from; None if it is this one, or if nothing is
+        """The other package that provides the image's method; None if it is built in or nothing is
         pruned."""
         return None if self.config.off else methods.package_of(self.config.method)
 

@@ -1,4 +1,4 @@
-"""The `vllm.general_plugins` entry point: teaches vLLM the flags, and hands a configured server the
+"""The `vllm.general_plugins` entry point: adds the flags to vLLM, and gives a configured server the
 pruning model class.
 
 `register` runs in the API server, the engine core, every worker and the process that inspects
@@ -34,11 +34,11 @@ logger = logging.getLogger("vllm.vtprune")
 """Below vLLM's own logger, so that the lines appear in its format and honour its level."""
 
 _FROM_CLI = "_vtprune_from_cli"
-"""Marks engine arguments that a command line made: their errors end the process with a sentence
+"""Marks engine arguments made from a command line, whose errors end the process with a sentence
 instead of a traceback."""
 
 _ONE_API_SERVER = "_vtprune_one_api_server"
-"""Marks engine arguments of a command line that starts one API server."""
+"""Marks engine arguments of a command line that leaves the number of API servers to vLLM."""
 
 
 def register() -> None:
@@ -62,7 +62,7 @@ def _classes() -> dict[str, str]:
 
 
 def _fold_arguments(engine_args: EngineArgs, args: argparse.Namespace) -> None:
-    """Put the settings of the command line where the offline interface has them too."""
+    """Put the command line's settings into `mm_processor_kwargs`, as the offline interface does."""
     try:
         config = cli.settings(args)
     except ConfigError as error:
@@ -71,11 +71,11 @@ def _fold_arguments(engine_args: EngineArgs, args: argparse.Namespace) -> None:
         return
     kwargs, settings = engine_args.mm_processor_kwargs or {}, config.model_dump(exclude_none=True)
     if not names_budget(cli.given(args)):
-        del settings["rate"]  # the family's own, once the model is known
+        del settings["rate"]  # the family's default applies once the model is known
     if kwargs.get(KEY, settings) != settings:
         raise SystemExit(f"vtprune: --mm-processor-kwargs has {KEY!r} beside --plugin vtprune")
     engine_args.mm_processor_kwargs = {**kwargs, KEY: settings}
-    # Further API servers get the parsed arguments, and read them before any plugin is loaded there.
+    # Further API servers receive the parsed arguments and read them before they load any plugin.
     args.mm_processor_kwargs = engine_args.mm_processor_kwargs
     setattr(engine_args, _FROM_CLI, True)
     alone = getattr(args, "api_server_count", 1) is None and not getattr(args, "headless", False)
@@ -109,7 +109,7 @@ def _create_pruned(
 ) -> ModelConfig:
     compat.check(compat.Process.SERVER)
     if not compat.is_known():
-        logger.warning("vtprune: this vLLM is newer than those that vtprune was checked on")
+        logger.warning("vtprune: this vLLM is newer than any that vtprune was checked on")
         envs.ask_for_canary()
     if engine_args.otlp_traces_endpoint is not None:
         compat.check(compat.Process.TRACING)
@@ -118,7 +118,7 @@ def _create_pruned(
 
     classes = registry.classes()
     overrides = engine_args.model_class_overrides
-    # Ours stand there already if this is not the first configuration made of these arguments.
+    # Our classes are there already if these arguments have been configured before.
     taken = [name for name in classes if overrides.get(name, classes[name]) != classes[name]]
     if taken:
         raise ConfigError(
@@ -154,9 +154,9 @@ def _create_pruned(
 def _with_rate(
     config: ServerConfig, rate: float, engine_args: EngineArgs, model_config: ModelConfig
 ) -> ServerConfig:
-    """Return the settings, with a family's rate where the operator named no budget.
+    """Return the settings, with the family's default rate if the operator named no budget.
 
-    It is written where every process reads the settings.
+    The rate is also written to `mm_processor_kwargs`, where every process reads the settings.
     """
     kwargs = engine_args.mm_processor_kwargs or {}
     if names_budget(kwargs[KEY]):
@@ -168,7 +168,7 @@ def _with_rate(
 
 
 def _advise(engine_args: EngineArgs) -> None:
-    """Say what more API servers would give, where a device leaves the machine's cores free."""
+    """Log what more API servers would gain, on a machine whose cores a GPU leaves free."""
     from vllm.platforms import current_platform
 
     from vllm_pruner.prompt import api_servers
@@ -182,7 +182,7 @@ def _advise(engine_args: EngineArgs) -> None:
 
 
 def _announce(config: PruneConfig, model_config: ModelConfig, tokens: int) -> None:
-    """Say in one line what will happen to every image."""
+    """Log in one line how images are pruned."""
     if config.off:
         logger.info("vtprune: rate 0: all %d visual tokens of an image are kept", tokens)
         return

@@ -1,7 +1,7 @@
-"""What a vision tower does for pruning, whichever it is.
+"""The interface of a vision tower, as pruning uses it.
 
-A tower makes rows: one for each patch of an image as `Layout.encoded` counts them, image by image.
-Beside the features there is a column for everything in the tower that methods look at.
+A tower returns rows, image by image; `Layout.encoded` is their number. Each row has columns: the
+features, and one for everything in the tower that methods read.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["FEATURES", "CapturedTower", "Columns", "EncoderImage", "Pad", "Tower"]
 
 FEATURES = "features"
-"""The column that is always made, beside those of the `Need`s that are asked for."""
+"""The column that is always returned, besides those of the `Need`s that are asked for."""
 
 Columns = dict[str, "torch.Tensor"]
-"""`[rows, ...]` by field of `VisualTokens`; a score has no further axis."""
+"""`[rows, ...]` by field of `VisualTokens`; a score is `[rows]`."""
 
 
 Pad = Callable[["torch.Tensor", "torch.Tensor"], None]
@@ -35,7 +35,7 @@ class EncoderImage:
     """An image as it enters the vision tower."""
 
     pixels: torch.Tensor
-    """As the family's `Tower` takes them."""
+    """In the shape that the family's `Tower` takes."""
 
     layout: Layout
     """Where its tokens go in the decoder's sequence."""
@@ -45,24 +45,25 @@ class Tower(Protocol):
     """Runs one model's vision tower and reads its attention."""
 
     module: nn.Module
-    """vLLM's: its size, device and dtype are the tower's."""
+    """vLLM's module of the tower."""
 
     page: int
-    """Rows that the feature cache keeps in one slot: a crop's, or a few of an image of any size."""
+    """Rows in one slot of the feature cache: those of a crop, or a small block of an image of
+    variable size."""
 
     own_width: int | None
-    """Columns of the features that methods compare, if a token has more that go with it."""
+    """Width of the features' leading part that methods compare; None for all of it."""
 
     patches_per_row: int
-    """Patches that the tower's layers work on for each row: more than one before a merger."""
+    """Patches in the tower's layers for each row that it returns: more than one with a merger."""
 
     def project(self, rows: torch.Tensor) -> torch.Tensor:
         """Return features `[..., D]` in the decoder's space."""
         ...
 
     def columns(self, needs: frozenset[Need]) -> dict[str, tuple[int, torch.dtype]]:
-        """Return width and dtype of a row in the features and in what `needs` says; a score has
-        width 0."""
+        """Return width and dtype of each column, for the features and `needs`; a score has width
+        0."""
         ...
 
     def encode(
@@ -71,30 +72,30 @@ class Tower(Protocol):
         needs: frozenset[Need],
         small_grid: tuple[int, int] | None = None,
     ) -> Columns:
-        """Return the features and at least what `needs` says (float32), over all heads.
+        """Return the features and at least the columns of `needs` (float32), over all heads.
 
         Args:
-            images: may differ in size.
-            needs: any of `TOWER`.
-            small_grid: rows and columns of patches that all images are shrunk to.
+            images: the batch; images may differ in size.
+            needs: a subset of `TOWER`.
+            small_grid: rows and columns of patches that all images are shrunk to; None for none.
         """
         ...
 
 
 class CapturedTower(Tower, Protocol):
-    """A tower whose run can be captured in CUDA graphs: what it takes is made first, on the host
-    where needed, then it runs without asking the host."""
+    """A tower whose forward pass can be captured in CUDA graphs: `inputs` prepares it, with the
+    host where needed, and `run` then has no host sync."""
 
     padding: Mapping[str, Pad | None]
-    """How each input is written into the buffer of a graph: None is zeros behind the values."""
+    """How each input is written into a graph's buffer; None pads it with zeros."""
 
     def captures(self, image: EncoderImage) -> bool:
-        """Return whether graphs are made for such an image, if it is not too large."""
+        """Return whether graphs cover images of this kind, unless too large."""
         ...
 
     def graph_rows(self, at_most: int) -> list[int]:
-        """Return the numbers of rows that are worth a graph, ascending: at least one, and none but
-        the first above `at_most`."""
+        """Return the numbers of rows to capture a graph for, ascending: at least one number, and
+        only the first may exceed `at_most`."""
         ...
 
     def inputs(self, images: Sequence[EncoderImage]) -> dict[str, torch.Tensor]:
@@ -104,9 +105,9 @@ class CapturedTower(Tower, Protocol):
     def blank(
         self, rows: int, images: int, device: torch.device, dtype: torch.dtype
     ) -> dict[str, torch.Tensor]:
-        """Return the same for any batch of at most so many rows and images."""
+        """Return inputs to capture with, large enough for batches of up to `rows` and `images`."""
         ...
 
     def run(self, inputs: dict[str, torch.Tensor], needs: frozenset[Need]) -> Columns:
-        """Return the columns of a batch, and behind them those of its padding."""
+        """Return the columns of a batch, followed by the rows of its padding."""
         ...

@@ -2,8 +2,8 @@
 
 `joint`: the method sees the patches of all crops as one list. `per_crop`: it sees each crop on its
 own, with a share of the budget in proportion to the crop's patches, not counting padding. If no
-crop has padding, these are the equal shares of the published LLaVA-NeXT experiments. A layout of
-`fixed_shares` is always spent `per_crop`. A video is spent as `frame_budget` says.
+crop has padding, these are the equal shares of the published LLaVA-NeXT experiments. A layout with
+`fixed_shares` is always treated `per_crop`; for a video see `frame_budget`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["Run", "choose"]
 
 
 Run = Callable[[Method, VisualTokens, int, Options], Kept]
-"""How a method is called."""
+"""`run(method, tokens, keep, options)`: calls the method; by default, `Method.choose`."""
 
 
 def choose(
@@ -44,8 +44,8 @@ def choose(
         tokens: all patches, in the order of the layout.
         config: the settings; newlines count towards their budget.
         layout: the layout that all images share.
-        keep: how many positions; None leaves that to the settings.
-        run: calls the method, once or for each crop.
+        keep: how many positions to keep; None computes it from the settings.
+        run: calls the method, once for the image or once for each crop.
     """
     method, options = config.resolved
     keep = config.keep_count(layout.tokens) if keep is None else keep
@@ -82,12 +82,13 @@ def _per_crop(
 
 
 def _indices(kept: Kept) -> torch.Tensor:
-    """Return the tokens of a method that merges none; others are refused by `check_method`."""
+    """Return a method's indices; `check_method` has refused methods that merge tokens."""
     assert kept.rows is None
     return kept.index
 
 
 def _scattered(patches: int, like: torch.Tensor) -> torch.Tensor:
-    """Return one arbitrary ranking for all images: a baseline that ignores content stays one."""
+    """Return `[images, patches]` float64, one arbitrary ranking for all images, so that a baseline
+    without content stays without content."""
     index = torch.arange(patches, device=like.device)
     return (index * 2654435761 % 2**32).double().expand(len(like), -1)

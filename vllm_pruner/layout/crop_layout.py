@@ -1,4 +1,4 @@
-"""Where the tokens of an image's crops stand in the decoder's sequence.
+"""The positions of an image's crops in the decoder's sequence: LLaVA's kin.
 
 An image is a base crop (the whole picture, resized) and possibly a grid of crops (the picture
 enlarged and padded to fill the grid). The decoder sees the base crop's tokens, then the raster of
@@ -6,7 +6,7 @@ all other crops together, without the padding around the picture, with a newline
 its rows. A raster of too many patches may be resampled to fewer tokens first (LLaVA-OneVision).
 All of it follows from the image's size, so nothing here reads a tensor.
 
-Patches and positions are counted as `layout` says.
+Patches and positions are defined in `layout`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class CropLayout:
     """The layout of one image; hashable, so that images with equal layouts can share a batch."""
 
     base: int
-    """N, the tokens of the base crop and of every other one."""
+    """N, the tokens of each crop, the base crop included."""
 
     side: int = 0
-    """Rows and columns of patches in a crop. Its square is N unless the image is one crop and the
-    tower drops a patch."""
+    """Rows (and columns) of patches in a crop. Its square is N, unless the image is one crop and
+    the tower drops a patch."""
 
     grid: tuple[int, int] = (0, 0)
     """Rows and columns of crops."""
@@ -41,12 +41,12 @@ class CropLayout:
     """The same of its columns."""
 
     resampled: tuple[int, int] | None = None
-    """Rows and columns of tokens that the raster is interpolated to, if it is. In all that follows
-    these are its patches."""
+    """Rows and columns of tokens that the raster is interpolated to; None if it is not. These
+    tokens then count as the raster's patches."""
 
     @property
     def fixed_shares(self) -> bool:
-        """False: all placeholders are one run, newlines among them."""
+        """False: all placeholders form one run, newlines included."""
         return False
 
     @property
@@ -56,7 +56,7 @@ class CropLayout:
 
     @property
     def encoded(self) -> int:
-        """Number of rows that the tower makes of all crops, padding included."""
+        """Number of rows in the tower's output for all crops, padding included."""
         return self.crops * self.base
 
     @property
@@ -67,7 +67,7 @@ class CropLayout:
 
     @property
     def raster(self) -> tuple[int, int]:
-        """Rows and columns of the raster that the tower makes, without padding."""
+        """Rows and columns of the raster before resampling, without padding."""
         return self.rows[1] - self.rows[0], self.columns[1] - self.columns[0]
 
     @property
@@ -78,7 +78,7 @@ class CropLayout:
     @property
     def width(self) -> int:
         """Number of patches in a row of the raster. 0 for a picture so narrow that all of it is cut
-        off as padding: its rows are newlines only."""
+        off as padding: then its rows consist of newlines only."""
         return (self.resampled or self.raster)[1]
 
     @property
@@ -92,8 +92,8 @@ class CropLayout:
         return self.patches + self.height
 
     def sources(self, device: torch.device) -> torch.Tensor:
-        """Return the index of each patch among the tower's `crops * N` tokens: `[patches]`, or
-        before the raster is resampled `[base + its rows * its columns]`."""
+        """Return `[patches]` int64, the index of each patch among the tower's `crops * N` rows. If
+        the raster is resampled, these are the patches before resampling."""
         row = torch.arange(*self.rows, device=device).unsqueeze(1)
         column = torch.arange(*self.columns, device=device)
         side = max(1, self.side)
@@ -114,8 +114,8 @@ class CropLayout:
     def _span(
         self, bounds: tuple[int, int], length: int, crop: int, device: torch.device
     ) -> torch.Tensor:
-        """Return the rows (columns) of the raster, of which there are `length`, whose middles lie
-        in the n-th row (column) of crops."""
+        """Return those of the raster's `length` rows (or columns) whose centres lie in the n-th row
+        (or column) of crops."""
         whole = max(1, bounds[1] - bounds[0])
         edges = (
             min(max(crop_end * self.side, bounds[0]), bounds[1]) - bounds[0]
@@ -125,8 +125,7 @@ class CropLayout:
         return torch.arange(first, last, device=device)
 
     def patches_at(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the patches at positions, and a mask of those that are newlines (whose patch is
-        given as 0)."""
+        """Return the patch at each position, and a mask of the newlines (whose patch is 0)."""
         in_raster = positions - self.base
         row, column = in_raster // (self.width + 1), in_raster % (self.width + 1)
         newline = (in_raster >= 0) & (column == self.width)

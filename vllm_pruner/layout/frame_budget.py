@@ -1,7 +1,7 @@
 """Spend one budget on a video.
 
-A method for videos sees all frames and spends the budget as it likes. A method of images sees every
-frame as an image of its own, with an equal share; what is left over goes to the first frames.
+A method for videos sees all frames and divides the budget itself. A method for images sees every
+frame as a separate image with an equal share; the remainder goes to the first frames.
 """
 
 from __future__ import annotations
@@ -31,19 +31,20 @@ def choose_of_video(
     keep: int,
     run: Callable[[Method, VisualTokens, int, Options], Kept],
 ) -> Kept:
-    """Return the kept tokens of each video, or merged rows.
+    """Return the kept tokens of each video, with merged rows if the method merges.
 
     Args:
-        tokens: `[videos, frames * P]` each, frame by frame.
-        method: of videos or of images.
-        options: the method's.
-        frames: of each video.
-        keep: tokens of all frames together.
+        tokens: each field `[videos, frames * P, ...]`, frame by frame.
+        method: a method for videos or for images.
+        options: the method's options.
+        frames: number of frames of each video.
+        keep: tokens kept of all frames together.
         run: calls the method.
     """
     if methods.compares_frames(method.name):
         return run(method, replace(tokens, frames=frames), keep, options)
-    # One call for frames of equal shares; a call each where a fault is to be of one video.
+    # One call for consecutive frames of equal shares. A method of another package gets a call for
+    # each frame.
     alone = methods.package_of(method.name) is not None
     shares = frame_shares(frames, keep)
     spans = [1] * frames if alone else [len(list(alike)) for _, alike in groupby(shares)]
@@ -58,7 +59,7 @@ def choose_of_video(
 
 
 def _of_frames(tokens: VisualTokens, frames: int, first: int, end: int) -> VisualTokens:
-    """Return some frames of each video as images, those of the first video first."""
+    """Return frames `first` to `end` of each video as images, video by video."""
     fields: dict[str, Any] = {name: getattr(tokens, name) for name in _ROWS}
     for name, rows in fields.items():
         if rows is not None:
@@ -70,7 +71,7 @@ def _of_frames(tokens: VisualTokens, frames: int, first: int, end: int) -> Visua
 
 
 def _joined(kept: Kept, tokens: VisualTokens, frames: int, first: int, end: int) -> Kept:
-    """Return what is kept of some frames of each video, by the video's own numbers."""
+    """Return what is kept of these frames, with indices that count through the whole video."""
     videos, size = tokens.features.shape[0], tokens.features.shape[1] // frames
     starts = torch.arange(first, end, device=kept.index.device) * size
     index = kept.index.unflatten(0, (videos, -1)) + starts.unsqueeze(1)

@@ -1,8 +1,7 @@
-"""What pruning asks of an image's geometry, whatever the model.
+"""The geometry of an image's tokens, as pruning needs it, for any model.
 
-There are two ways to count. A *patch* is a token that comes from the encoder and is not padding,
-numbered in the decoder's order. A *position* counts tokens of the model's own too (newlines), as
-placeholders do.
+A *patch* is a token that comes from the encoder and is not padding; patches are numbered in the
+decoder's order. A *position* also counts the model's own tokens (newlines), as placeholders do.
 """
 
 from __future__ import annotations
@@ -19,26 +18,28 @@ class View(NamedTuple):
     """A rectangle of patches as a person sees it: an image, or part of its layout."""
 
     crops: tuple[int, int]
-    """Rows and columns of crops that it is put together from; (0, 0) is one crop, `crop`."""
+    """Rows and columns of the crops that form it; (0, 0) if it is the single crop `crop`."""
 
     rows: tuple[int, int]
-    """Which rows of patches of these crops it shows, as a half-open range; others are padding."""
+    """The rows of patches of these crops that are not padding, as a half-open range."""
 
     columns: tuple[int, int]
+    """The same for columns."""
+
     start: int
-    """Its first patch."""
+    """Index of its first patch."""
 
     end: int
-    """Where its patches end."""
+    """Index after its last patch."""
 
     missing: int = 0
-    """Places before its first patch that have none (SigLIP's dropped patch)."""
+    """Number of places before the first patch that have no patch (SigLIP's dropped one)."""
 
     crop: int = 0
-    """The one crop that it shows, counting the base crop as 0."""
+    """The single crop that it shows; the base crop is 0."""
 
     tokens: tuple[int, int] | None = None
-    """Rows and columns of tokens in it, if they are other than those of patches."""
+    """Rows and columns of tokens in it, if they differ from those of patches."""
 
 
 class Layout(Protocol):
@@ -47,7 +48,7 @@ class Layout(Protocol):
 
     @property
     def tokens(self) -> int:
-        """Number of positions: as many as placeholders without pruning."""
+        """Number of positions, which is the number of placeholders without pruning."""
         ...
 
     @property
@@ -57,12 +58,12 @@ class Layout(Protocol):
 
     @property
     def encoded(self) -> int:
-        """Rows that the encoder makes of the image, padding included."""
+        """Number of rows in the encoder's output for the image, padding included."""
         ...
 
     @property
     def crops(self) -> int:
-        """Pieces that are encoded, and may be budgeted, one by one."""
+        """Number of pieces that are encoded, and may be budgeted, separately."""
         ...
 
     @property
@@ -76,12 +77,15 @@ class Layout(Protocol):
         ...
 
     def patches_at(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the patches at positions, and a mask of those that are newlines (whose patch is
-        given as 0)."""
+        """Return the patch at each position, and a mask of the newlines (whose patch is 0).
+
+        Args:
+            positions: int64, of any shape; both results have it too.
+        """
         ...
 
     def views(self) -> list[View]:
-        """Return what a person would look at; together they have every patch once."""
+        """Return the pictures to show to a person; together they contain every patch once."""
         ...
 
 
@@ -90,17 +94,17 @@ class Crops(Layout, Protocol):
 
     @property
     def base(self) -> int:
-        """Rows that the encoder makes of each crop."""
+        """Number of rows in the encoder's output for each crop."""
         ...
 
     @property
     def fixed_shares(self) -> bool:
-        """Whether each crop keeps its share of any budget: in the prompt its tokens stand apart
-        from the next one's, and how many do is settled before the encoder has seen the image."""
+        """Whether each crop gets a fixed share of any budget: other tokens separate the crops in
+        the prompt, so each crop's count must be known before the image is encoded."""
         ...
 
     def sources(self, device: torch.device) -> torch.Tensor:
-        """Return `[patches]`, the index of each patch among the encoder's rows."""
+        """Return `[patches]` int64, the index of each patch among the encoder's rows."""
         ...
 
     def patches_of_crops(self, device: torch.device) -> list[torch.Tensor]:

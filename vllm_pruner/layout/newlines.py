@@ -7,17 +7,17 @@ K tokens and a raster of R rows:
     1. The method chooses P = max(K - R, floor(K / 2)) patches. Whatever rows they are in, they fit
        together with their newlines: P + min(P, R) <= K.
     2. The remaining places go to the other patches in order of importance, each with its newline if
-       it is the first of its row, until the next one does not fit.
+       its row has none yet, until the next one does not fit.
     3. If one place remains, the most important patch of the base crop or of a kept row takes it. If
        all of those are kept already, the least important patch of the base crop is dropped, and a
        patch and its newline take the two places.
 
-This keeps exactly K, for every K from 1 to all. The cost is a newline for every kept row; and below
-K = 2 R, up to half of the budget is filled by importance instead of by the method. A patch that the
-method chose is dropped in the last case only, in which nearly everything is kept.
+This keeps exactly K, for every K from 1 to all. It costs a newline for every kept row, and below
+K = 2 R up to half of the budget is filled by importance instead of by the method. A patch that the
+method chose is dropped only in the last case of step 3, in which nearly everything is kept.
 
 A raster without columns (a picture a hundred times as high as wide, all of it cut off as padding)
-has newlines only: the first of them fill what the base crop leaves.
+consists of newlines: the first of them fill what the base crop leaves of the budget.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _fill(order: torch.Tensor, keep: int, layout: CropLayout) -> torch.Tensor:
     place = torch.arange(layout.patches, device=order.device).expand_as(order)
     place_of = torch.empty_like(order).scatter_(1, order, place)
     rows = place_of[:, layout.base :].unflatten(1, (layout.height, layout.width))
-    # The patch that is the first of its row in the order brings the newline.
+    # The first patch of a row, in this order, brings its newline.
     first_of_row = rows.amin(dim=2)
     cost = torch.ones_like(order).scatter_add_(1, first_of_row, torch.ones_like(first_of_row))
     used = cost.cumsum(dim=1)

@@ -1,19 +1,19 @@
 """Rotary positions of several dimensions (M-RoPE) for prompts whose images or videos are pruned.
 
-A stock model counts the positions of a prompt from the grids of its images: text after an image
-goes on where the image's grid ends, however few of its tokens are there. So the positions of text,
-and of images that keep everything, are those of the unpruned prompt (`Unpruned`); they follow from
-the prompt alone. Which tokens an image keeps is known when it has been encoded, so its rows carry
-their own places: eleven trailing columns of digits (`with_places`), which are taken off again and
-written for exactly the rows that a step feeds (`fill`).
+A stock model derives the positions of a prompt from the grids of its images: text after an image
+continues where the image's grid ends, however few of its tokens are kept. So the positions of text,
+and of images that keep everything, are those of the unpruned prompt (`Unpruned`) and follow from
+the prompt alone. Which tokens a pruned image keeps is known only once it has been encoded, so its
+rows carry their places along: eleven trailing columns of digits (`with_places`). They are split off
+again, and the positions are written for exactly the rows that a step feeds (`fill`).
 
-Nothing is derived from what was computed before. A prefix-cache hit or the border of a chunk may be
-anywhere, and to fill twice is to fill once.
+Nothing depends on earlier steps, so a prefix-cache hit or a chunk boundary may be anywhere, and
+filling twice gives the same result.
 
-What is said of an image here holds for a video whose tokens are one run, and for each frame of one
-whose frames are runs of their own.
+What is said of an image here also holds for a video whose tokens form one run, and for each frame
+of a video whose frames form runs of their own.
 
-Digits are base 256, two a number, because bfloat16 holds whole numbers up to 256 exactly.
+Digits are base 256, two per number, because bfloat16 represents integers up to 256 exactly.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ import torch
 __all__ = ["DIGITS", "MOST", "Unpruned", "as_placed", "fill", "split", "unpruned", "with_places"]
 
 DIGITS = 11
-"""Trailing columns: time, row, column, the number of the row among those kept, and how many these
-are, two each; last one of the following."""
+"""Trailing columns, two each for: time, row, column, the row's index in its run, and the run's
+length; then one for the kind, below."""
 
 _BASE = 256
 MOST = _BASE**2 - 1
 """The largest number that two digits hold."""
 
 _IMAGE, _VIDEO, _IMAGE_STAYS, _OTHER_STAYS = range(4)
-"""A kept row of an image, of a video; a row that stays where the prompt put it, of an image, of
-anything else."""
+"""The kinds of row: kept of a pruned image; kept of a pruned video; of an unpruned image, which
+keeps its position; of anything else unpruned."""
 
 
 def with_places(
     rows: torch.Tensor, places: torch.Tensor, is_image: bool = True, runs: Sequence[int] = ()
 ) -> torch.Tensor:
-    """Return `[images, keep, D + 11]` of `[images, keep, D]` kept rows and their places.
+    """Return kept rows with their places appended, `[images, keep, D + 11]`.
 
     Args:
-        rows: in any float dtype.
-        places: `[images, keep, 3]`, time, row and column within the image, each below 65,536.
-        is_image: or a video.
-        runs: how many rows are in each run of the prompt; all in one by default.
+        rows: `[images, keep, D]`, in any float dtype.
+        places: `[images, keep, 3]` int64, time, row and column within the image, each < 65,536.
+        is_image: False for a video.
+        runs: how many rows each run of the prompt has; by default, all rows are one run.
     """
     device = rows.device
     of_run = torch.cat([_numbered(length, device) for length in runs or [rows.shape[1]] if length])
@@ -58,13 +58,13 @@ def with_places(
 
 
 def _numbered(length: int, device: torch.device) -> torch.Tensor:
-    """Return `[length, 2]`, the number of each row of a run and how many there are."""
+    """Return `[length, 2]`, the index of each row in its run and the run's length."""
     number = torch.arange(length, device=device)
     return torch.stack([number, torch.full_like(number, length)], dim=1)
 
 
 def as_placed(rows: torch.Tensor, is_image: bool) -> torch.Tensor:
-    """Return `[N, D + 11]` of `[N, D]` rows of an image (or of a video) that keeps everything."""
+    """Return `[N, D + 11]`, the rows `[N, D]` of an unpruned image or video, so marked."""
     nowhere = torch.zeros(1, len(rows), 3, dtype=torch.int64, device=rows.device)
     marked = with_places(rows.unsqueeze(0), nowhere)[0]
     marked[:, -1] = _IMAGE_STAYS if is_image else _OTHER_STAYS
@@ -72,7 +72,7 @@ def as_placed(rows: torch.Tensor, is_image: bool) -> torch.Tensor:
 
 
 def split(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return rows `[n, D]` and digits `[n, 11]` of `[n, D + 11]`."""
+    """Split `[n, D + 11]` into rows `[n, D]` and digits `[n, 11]`."""
     return rows[:, :-DIGITS], rows[:, -DIGITS:]
 
 
@@ -83,16 +83,16 @@ def fill(
     videos: Sequence[tuple[int, int]],
     computed: int,
 ) -> None:
-    """Write the positions of the media rows that a step feeds, in place.
+    """Write the positions of the image and video rows that a step feeds, in place.
 
     Args:
         positions: `[3, prompt]` int64.
         parts: the digits `[n, 11]` of each image or video that the step feeds rows of, in order, on
             the CPU.
-        images: start and length of each run of image tokens in the prompt, ascending. Before each
-            one stands a token that is neither of an image nor of a video.
-        videos: the same of video tokens.
-        computed: tokens before the step. A drafter's step starts one token later.
+        images: start and length of each run of image tokens in the prompt, ascending. The token
+            before a run belongs to neither an image nor a video.
+        videos: the same for video tokens.
+        computed: tokens computed before the step. A drafter's step starts one token later.
     """
     rest = [iter(run for run in runs if sum(run) > computed) for runs in (images, videos)]
     for part in _by_run(parts):
@@ -111,8 +111,8 @@ def fill(
 
 
 def _by_run(parts: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """Yield the numbers `[n, 6]` of the rows of each run: time, row and column, its number in the
-    run, the length of the run, and the kind."""
+    """Yield, for each run, its rows' numbers `[n, 6]`: time, row, column, index in the run, length
+    of the run, and kind."""
     for part in parts:
         digits = part.long()
         numbers = torch.cat([digits[:, :-1:2] * _BASE + digits[:, 1:-1:2], digits[:, -1:]], dim=1)
@@ -121,9 +121,9 @@ def _by_run(parts: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
 
 
 def _may_start(run: tuple[int, int], row: int, keep: int, computed: int) -> bool:
-    """Return whether a step can feed a run of `keep` from its `row` on: the step starts there, or
-    before the run. (Of runs of one row, a drafter's step may get the one before: it writes where
-    the target has been.)"""
+    """Return whether a step can feed a run of `keep` rows from its `row` on: either it starts in
+    the run, or before it and `row` is 0. (Among runs of one row, a drafter's step may get the
+    previous run; it then rewrites positions of the target model's last step.)"""
     start, length = run
     return length == keep and (start >= computed if row == 0 else start <= computed)
 
@@ -134,19 +134,19 @@ class Unpruned:
 
     tokens: list[int]
     index: torch.Tensor
-    """`[pruned prompt]` int64: where each token of the pruned prompt is in it. The rows of a pruned
-    image are its first ones there; `fill` moves them."""
+    """`[pruned prompt]` int64: the index in `tokens` of each token of the pruned prompt. Rows of a
+    pruned image get the image's first places; `fill` moves them."""
 
 
 def unpruned(
     tokens: Sequence[int], media: Sequence[tuple[int, int, int]], filler: int = 0
 ) -> Unpruned:
-    """Return the unpruned prompt of a pruned one.
+    """Return the prompt as it would be without pruning.
 
     Args:
-        tokens: of the pruned prompt.
-        media: of each run, by offset: its offset, its length, and its length unpruned.
-        filler: the token of a run of which nothing is left.
+        tokens: the pruned prompt.
+        media: offset, length and unpruned length of each run, ascending by offset.
+        filler: the token to use for a run of which nothing is left.
     """
     whole: list[int] = []
     index: list[int] = []

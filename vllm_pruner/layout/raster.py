@@ -1,9 +1,9 @@
 """Arrange the patches of an image's crops as one sequence, in the decoder's order, without padding.
 
-The tower attends within a crop, so its importance ranks the tokens of that crop only: it adds up to
-about the same in an empty corner as in the middle of the picture. To rank the tokens of all crops
-in one list, each score is divided by the mean over its crop's patches, so that a token has 1 on
-average in every crop. Padding is not ranked and enters no mean.
+The tower attends within a crop, so importance ranks the tokens within their crop only: its sum is
+about the same for an empty corner as for the middle of the picture. To rank the tokens of all crops
+in one list, each score is divided by the mean over its crop's patches, so that every crop's mean
+is 1. Padding is not ranked and enters no mean.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["arrange", "is_mixed"]
 
 
 def is_mixed(layout: Layout) -> bool:
-    """Return whether a token is a mixture of patches, which are projected before they are mixed."""
+    """Return whether tokens are interpolated from patches, which happens after projection."""
     return isinstance(layout, CropLayout) and layout.resampled is not None
 
 
@@ -29,11 +29,11 @@ def arrange(values: dict[str, torch.Tensor], layout: Layout) -> dict[str, torch.
     """Return features, scores and keys of the patches of images that share a layout.
 
     Args:
-        values: `[images, encoded, ...]` each, crop by crop; a score is `[images, encoded]`.
+        values: each `[images, encoded, ...]`, crop by crop; a score is `[images, encoded]`.
         layout: the shared layout.
 
     Returns:
-        `[images, patches, ...]` each; `values` itself if an image is one crop.
+        Each `[images, patches, ...]`; `values` itself if an image is one crop.
     """
     if layout.crops == 1:
         return values
@@ -50,8 +50,8 @@ def arrange(values: dict[str, torch.Tensor], layout: Layout) -> dict[str, torch.
 
 
 def _resampled(value: torch.Tensor, raster: tuple[int, int], size: tuple[int, int]) -> torch.Tensor:
-    """Return `[images, base + tokens, ...]` of `[images, base + patches, ...]`, the raster
-    interpolated as the model interpolates features."""
+    """Interpolate the raster of `[images, base + patches, ...]` as the model does its features;
+    return `[images, base + tokens, ...]`."""
     base = value.shape[1] - raster[0] * raster[1]
     rows = value.unsqueeze(2) if value.dim() == 2 else value
     grid = rows[:, base:].unflatten(1, raster).permute(0, 3, 1, 2).contiguous()

@@ -1,5 +1,4 @@
-"""Divide one budget over the parts of an image or video. The prompt and the model both do, and
-agree."""
+"""Divide one budget among the parts of an image or video, alike for the prompt and the model."""
 
 from __future__ import annotations
 
@@ -10,9 +9,10 @@ __all__ = ["frame_shares", "shares"]
 
 
 def shares(sizes: Sequence[int], budget: int) -> list[int]:
-    """Divide a budget in proportion to sizes. The shares add up to it and none exceeds its size.
+    """Divide a budget of at most `sum(sizes)` in proportion to sizes.
 
-    Shares are rounded so that earlier crops get less and later ones more.
+    The shares add up to the budget and none exceeds its size. Ends are rounded down, so that of
+    equal sizes the later ones get the remainder.
     """
     total = sum(sizes)
     ends = [0, *(budget * end // total for end in accumulate(sizes))]
@@ -20,5 +20,5 @@ def shares(sizes: Sequence[int], budget: int) -> list[int]:
 
 
 def frame_shares(frames: int, keep: int) -> list[int]:
-    """Return how many tokens each frame keeps of `keep`: equally many, one more in the first."""
+    """Divide `keep` tokens equally among frames; the remainder goes to the first ones."""
     return [keep // frames + (frame < keep % frames) for frame in range(frames)]

@@ -1,8 +1,8 @@
 """An image as tiles of equal size, one after the other: InternVL, Idefics3 and SmolVLM.
 
-The picture is cut into a grid of tiles; of more than one, a thumbnail of the whole picture follows.
-Which of the grids with that many tiles it was makes no difference to the order of tokens, so it is
-not known here.
+The picture is cut into a grid of tiles; if there is more than one, a thumbnail of the whole picture
+follows. The order of tokens depends only on the number of tiles, so the shape of the grid is not
+recorded here.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ class TileLayout:
     """The layout of one image; see `Crops`."""
 
     side: int
-    """Rows and columns of tokens in a tile."""
+    """Rows (and columns) of tokens in a tile."""
 
     crops: int
-    """Tiles, a thumbnail among them."""
+    """Number of tiles, the thumbnail included."""
 
     fixed_shares: bool = False
-    """Whether other tokens of the prompt stand between tiles; see `Crops`."""
+    """Whether other tokens separate the tiles in the prompt; see `Crops`."""
 
     @property
     def base(self) -> int:
@@ -63,7 +63,7 @@ class TileLayout:
         return positions, torch.zeros_like(positions, dtype=torch.bool)
 
     def views(self) -> list[View]:
-        """Return every tile by itself; the last one, which is the thumbnail, is the base crop."""
+        """Return one view for each tile; the last one, the thumbnail, is the base crop."""
         whole, tokens = (0, self.side), self.base
         return [
             View((0, 0), whole, whole, n * tokens, (n + 1) * tokens, crop=(n + 1) % self.crops)

@@ -1,1 +1,1 @@
-"""Counters, timers, and the log line that sums them up."""
+"""Counters, timers, and the log line that summarises them."""

@@ -1,16 +1,15 @@
-"""One line of the log for every thousand requests with images, and a warning when pruning costs
-more than it saves.
+"""Log one line for every thousand requests with images, and warn when pruning costs more than it
+saves.
 
 The line is the difference of two sums over all processes of this server (`metrics.totals`), so it
-is the same whichever API server writes it. The one before is kept in the metrics' folder, where
-whoever comes first past the thousand takes it up. API servers look a few times in a thousand
-requests of their own; a line may therefore cover somewhat more than a thousand, and says how many.
+is the same whichever API server writes it. The previous sum is kept in the metrics folder; the
+first API server to notice that a thousand requests have passed writes the line. API servers check
+only a few times per thousand requests, so a line may cover somewhat more; it says how many.
 
 **What pruning costs** is the device time of selection. **What it saves** is the prefill of the
-tokens that were dropped, an estimate: `worker/savings.py` says of what. Not in the balance, though
-pruning changes it: decoding over a shorter context and room in the KV cache, which count for
-pruning; the prefix cache's misses under a method that reads the question, and the time in which the
-API server plans, which count against it.
+dropped tokens, an estimate (`worker/savings.py`). Not counted: decoding over a shorter context and
+room in the KV cache, which pruning saves; prefix-cache misses under a method that reads the
+question, and planning in the API server, which it costs.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ __all__ = ["Ledger"]
 logger = logging.getLogger("vllm.vtprune")
 
 _LOOKS = 10
-"""How often an API server looks within the requests of one line, if it gets all of them."""
+"""How often an API server checks per line, if it gets all requests."""
 
 _SUMMED = {
     "requests": metrics.REQUESTS,
@@ -47,13 +46,13 @@ _SUMMED = {
     "feature_cache_misses": metrics.FEATURE_MISSES,
     "refusals": metrics.REFUSALS,
 }
-"""What a line says, in order."""
+"""The fields of a line, in order."""
 
 _Totals = dict[tuple[str, str], float]
 
 
 class Ledger:
-    """What one API server has to do with the lines."""
+    """Counts the requests of one API server and writes a line when one is due."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -61,7 +60,7 @@ class Ledger:
         self._since = time.time()
 
     def note_request(self) -> None:
-        """Say that a request with images was counted; from any thread."""
+        """Count a request with images. Thread-safe."""
         if not (every := envs.log_every()):
             return
         with self._lock:
@@ -72,8 +71,12 @@ class Ledger:
 
 
 def _settle(every: int, since: float) -> None:
-    """Write a line if enough requests have come since the last one of any process, or, if there was
-    none yet, since that time."""
+    """Write a line if `every` requests have come since the last line of any process.
+
+    Args:
+        every: requests per line.
+        since: the time from which the first line counts its seconds.
+    """
     if (folder := envs.metrics_folder()) is None:
         return
     try:
@@ -88,20 +91,20 @@ def _settle(every: int, since: float) -> None:
             last["costly"] = _warn(change, every / _LOOKS, set(last.get("costly", [])))
             last["totals"] = [[*key, value] for key, value in now.items()]
             last["time"] = time.time()
-    except OSError as error:  # the folder is gone: the server ends
+    except OSError as error:  # the folder is gone: the server is shutting down
         logger.debug("vtprune: no line: %s", error)
 
 
 @contextmanager
 def _last(path: str) -> Iterator[dict[str, Any]]:
-    """What was written down last, to be changed, while other processes wait."""
+    """Yield the state that the last line left, to be changed in place, under a file lock."""
     with open(path, "a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
         before = file.read()
         try:
             last: dict[str, Any] = json.loads(before) if before else {}
-        except ValueError:  # whoever wrote it was killed halfway: this line covers what it lost
+        except ValueError:  # its writer was killed halfway; this line covers the lost one
             last = {}
         yield last
         file.truncate(0)
@@ -113,7 +116,8 @@ def _sum(change: _Totals, metric: metrics.Metric, method: str | None = None) -> 
 
 
 def _line(change: _Totals, seconds: float) -> dict[str, Any]:
-    """The sums of a line, seconds to the millisecond; a request counts once for each method."""
+    """Return the fields of a line; seconds are rounded to milliseconds, and a request counts once
+    for each method it used."""
     line: dict[str, Any] = {"seconds": round(seconds, 3)}
     for name, metric in _SUMMED.items():
         line[name] = round(_sum(change, metric), 3 if "seconds" in name else None)
@@ -123,15 +127,15 @@ def _line(change: _Totals, seconds: float) -> dict[str, Any]:
 
 
 def _warn(change: _Totals, least: float, costly: set[str]) -> list[str]:
-    """Say of which methods the balance has turned; once, not at every line.
+    """Log each method that has begun, or ceased, to cost more than it saves.
 
     Args:
-        change: what the line sums up.
-        least: images below which a method is not judged: one compilation would decide.
-        costly: methods that cost more than they saved by the line before.
+        change: the sums of this line.
+        least: images below which a method is not judged: one compilation would dominate.
+        costly: the methods that cost more than they saved as of the previous line.
 
     Returns:
-        Those of this line.
+        The same as of this line, sorted.
     """
     for method in sorted({method for _, method in change if method}):
         cost = _sum(change, metrics.SELECTION_SECONDS, method)

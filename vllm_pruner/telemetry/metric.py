@@ -1,7 +1,7 @@
-"""One metric of one process: numbers in a file of its own that is mapped into memory.
+"""One metric of one process, stored in a memory-mapped file of that process.
 
-prometheus_client reads the files (`metrics` says how they come together); a count is a few machine
-words written: no message, no lock between processes, no wait for a device.
+prometheus_client reads the files; `metrics` explains how they are added up. Counting writes a few
+machine words: no message, no lock between processes, no device sync.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ logger = logging.getLogger("vllm.vtprune")
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric: a counter, or a level that processes add up."""
+    """A counter, or a gauge that is summed over processes."""
 
     name: str
     help: str
@@ -38,11 +38,11 @@ class Metric:
     is_counter: bool = True
 
     def add(self, amount: float = 1.0, **labels: str) -> None:
-        """Count, from any thread; 0 makes a counter visible before there is anything to count."""
+        """Add `amount`. Thread-safe. Adding 0 makes a series visible before its first event."""
         self._write(lambda before: before + amount, labels)
 
     def set(self, value: float, **labels: str) -> None:
-        """Say what this process holds now."""
+        """Set this process's value. Thread-safe."""
         self._write(lambda _: value, labels)
 
     def _write(self, change: Callable[[float], float], labels: dict[str, str]) -> None:
@@ -50,7 +50,7 @@ class Metric:
 
     @property
     def _kind(self) -> str:
-        """The beginning of a file's name, by which prometheus_client knows what is inside."""
+        """The prefix of the file's name, which tells prometheus_client the type."""
         return "counter" if self.is_counter else "gauge_sum"
 
     @cache  # noqa: B019  # the metrics are few and live as long as the process
@@ -61,20 +61,20 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """How often a number of 0 or more was in each of several ranges."""
+    """Counts non-negative numbers by range."""
 
     name: str
     help: str
     bounds: tuple[float, ...]
-    """The upper end of each range, itself in it, ascending; the last range has none."""
+    """The inclusive upper bound of each range, ascending; a last range without bound is added."""
 
     labels: tuple[str, ...] = ()
 
     def observe(self, value: float, **labels: str) -> None:
-        """Count one number, from any thread."""
+        """Count one number. Thread-safe."""
         values = tuple(labels[label] for label in self.labels)
         range_of = bisect_left(self.bounds, value)
-        for place, bound in enumerate((*self.bounds, inf)):  # quantiles need the empty ones too
+        for place, bound in enumerate((*self.bounds, inf)):  # quantiles need empty ranges too
             more = float(place == range_of)
             _write("histogram", self._key("bucket", values, bound), partial(add, more))
         _write("histogram", self._key("sum", values), partial(add, value))
@@ -98,7 +98,7 @@ _lock = threading.Lock()
 
 
 def _renew_lock() -> None:
-    """Another thread of the parent may hold it at the moment of a fork."""
+    """Replace the lock in a forked child: a thread of the parent may have held it."""
     global _lock
     _lock = threading.Lock()
 
@@ -108,7 +108,7 @@ os.register_at_fork(after_in_child=_renew_lock)
 
 @cache
 def _file(folder: str, kind: str, process: int) -> Any:
-    """This process's file of a kind; None if there cannot be one."""
+    """Return this process's file for a type of metric; None if it cannot be created."""
     try:
         return MmapedDict(os.path.join(folder, f"{kind}_vtprune-{process}.db"))  # type: ignore[no-untyped-call]
     except OSError as error:

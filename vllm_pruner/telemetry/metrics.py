@@ -1,13 +1,12 @@
 """Counters of every process, on vLLM's own `/metrics`.
 
-The cache and the tower are in the workers, the plans in the API servers, and any API server may be
-the one that answers `/metrics`. prometheus_client solves this for web servers: each process writes
-its counts to files of its own in one folder, mapped into memory, and whoever answers adds them up.
-A count is a few machine words written: no message, no lock between processes, no wait for a device.
+The cache and the tower are in the workers, the plans in the API servers, and any API server may
+answer `/metrics`. prometheus_client's multiprocess mode solves this: each process writes its counts
+to memory-mapped files of its own in one folder, and the process that answers adds them up.
 
-vLLM does the same when it runs several API servers, and then its folder takes our files too. With
-one API server there is no such folder, so `publish` makes one and adds it to what `/metrics` shows.
-Workers on other machines do not see the folder and are not counted.
+vLLM does the same when it runs several API servers, and then our files go into its folder. With one
+API server there is no such folder, so `publish` creates one and adds it to what `/metrics` shows.
+Workers on other machines do not share the folder and are not counted.
 """
 
 from __future__ import annotations
@@ -68,10 +67,10 @@ ORIGINAL = Metric(
 KEPT = Metric(
     "vtprune_visual_tokens_kept", "Visual tokens of images and videos after pruning", _BY_METHOD
 )
-NO_TEXT = Metric("vtprune_no_text", "Images for a method that reads the text, without any")
+NO_TEXT = Metric("vtprune_no_text", "Images without text, under a method that reads the text")
 REFUSALS = Metric("vtprune_refusals", "Requests answered 4xx because of their pruning settings")
 METHOD_FAULTS = Metric(
-    "vtprune_method_faults", "Requests that a faulty method of another package failed", _BY_METHOD
+    "vtprune_method_faults", "Requests failed by a faulty method of another package", _BY_METHOD
 )
 FEATURE_HITS = Metric("vtprune_feature_cache_hits", "Images that skipped the vision tower")
 FEATURE_MISSES = Metric("vtprune_feature_cache_misses", "Images that the vision tower encoded")
@@ -103,23 +102,23 @@ SHADOW_AGREED_TOKENS = Metric(
 )
 SHADOW_LOGPROB_GAP = Histogram(
     "vtprune_shadow_logprob_gap",
-    "Difference of two log-probabilities of the unpruned answer's first token",
+    "Absolute difference of log-probability of the unpruned answer's first token",
     (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
     _BY_RATE,
 )
 SHADOW_LENGTH_DIFFERENCE = Histogram(
     "vtprune_shadow_length_difference",
-    "Difference of two compared answers in tokens",
+    "Absolute difference in length of two compared answers, in tokens",
     (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0),
     _BY_RATE,
 )
 SHADOW_SKIPPED = Metric(
-    "vtprune_shadow_skipped", "Requests drawn for a comparison that there was none of", ("reason",)
+    "vtprune_shadow_skipped", "Requests drawn for comparison but not compared", ("reason",)
 )
 
 
 def publish() -> None:
-    """Make this process, and those that it starts from now on, count for `/metrics`."""
+    """Make this process, and those that it starts from now on, write counts for `/metrics`."""
     if (folder := envs.prometheus_folder()) is None:
         folder = _own_folder(os.getpid())
     envs.set_metrics_folder(folder)
@@ -128,12 +127,12 @@ def publish() -> None:
 
 
 def waiting() -> float | None:
-    """Return how many requests wait in the schedulers, as vLLM last said on `/metrics`; None if it
-    does not say (`--disable-log-stats`)."""
+    """Return how many requests wait in the schedulers, as vLLM last reported on `/metrics`; None if
+    it does not report (`--disable-log-stats`)."""
     name = "vllm:num_requests_waiting"
     if (folder := envs.prometheus_folder()) is None:
         found = REGISTRY.restricted_registry([name]).collect()
-    else:  # any API server may be the one that vLLM told
+    else:  # any API server may have the number
         registry = CollectorRegistry()
         MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
         found = registry.collect()
@@ -142,11 +141,11 @@ def waiting() -> float | None:
 
 
 def totals() -> dict[tuple[str, str], float]:
-    """What all processes of this server counted so far, by metric's name and method ("" for those
-    that have none); empty if nobody asked for counts."""
+    """Return the counts of all processes of this server, by metric name and method ("" for metrics
+    without one); empty unless `publish` was called."""
     folder = envs.metrics_folder()
     files = sorted(Path(folder).glob("*_vtprune-*.db")) if folder else []
-    # A process that is just beginning has an empty file, which the reader cannot take.
+    # A process that is just starting has an empty file, which `merge` cannot read.
     files = [file for file in files if file.stat().st_size]
     merged = MultiProcessCollector.merge([str(file) for file in files])  # type: ignore[no-untyped-call]
     return {
@@ -158,7 +157,7 @@ def totals() -> dict[tuple[str, str], float]:
 
 @cache
 def _own_folder(process: int) -> str:
-    """A folder that lasts as long as this process, added to what it shows."""
+    """Create a folder that is removed with this process, and add it to what `/metrics` shows."""
     folder = tempfile.mkdtemp(prefix="vtprune-metrics-")
 
     def remove() -> None:

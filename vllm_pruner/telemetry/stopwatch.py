@@ -1,4 +1,4 @@
-"""Seconds that a device spends on a piece of work, measured without waiting for it."""
+"""Measure the seconds that a device spends on some work, without a host sync."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _Running = tuple[torch.cuda.Event, torch.cuda.Event, int, dict[str, str]]
 
 
 class Stopwatch:
-    """Adds what it measured to a metric: on a CPU at once, on a GPU when the device has got there.
+    """Adds what it measures to a metric: on a CPU at once, on a GPU once the device is done.
 
-    On a GPU two events are put beside the work, and looked at when the next piece is measured: one
-    that has not happened yet is left for later.
+    On a GPU, events are recorded before and after the work and polled when the next piece of work
+    is measured; work still in progress stays queued.
     """
 
     def __init__(self, metric: Metric, device: torch.device) -> None:
         self.enabled = True
-        """False while nothing is to be counted."""
+        """False while nothing is to be measured."""
         self._metric = metric
         self._on_gpu = device.type == "cuda"
         self._running: deque[_Running] = deque()
@@ -33,11 +33,11 @@ class Stopwatch:
 
     @contextmanager
     def measure(self, pieces: int = 1, **labels: str) -> Iterator[None]:
-        """Measure what is done, or put on the current stream, inside.
+        """Measure the work done in the block, or enqueued there on the current stream.
 
         Args:
-            pieces: of equal work that it is, for `seconds_per_piece`.
-            labels: of the metric.
+            pieces: how many equal pieces the work consists of, for `seconds_per_piece`.
+            labels: the metric's labels.
         """
         if not self.enabled:
             yield
@@ -66,5 +66,5 @@ class Stopwatch:
 
     @property
     def seconds_per_piece(self) -> float | None:
-        """By all that was measured so far; None if nothing was."""
+        """Mean over everything measured so far; None if nothing was."""
         return self._seconds / self._pieces if self._pieces else None
