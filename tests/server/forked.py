@@ -10,13 +10,14 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 import launcher
 
-__all__ = ["ForkedProcess", "can_fork", "run"]
+__all__ = ["ForkedProcess", "run"]
 
 
 @cache
@@ -39,11 +40,6 @@ def _control() -> socket.socket:
     return here
 
 
-def can_fork(command: Sequence[str]) -> bool:
-    """Whether a server of one core a worker and one API server is asked for."""
-    return "--api-server-count" not in command
-
-
 class ForkedProcess:
     """A `vllm` command or a script in a session of its own, forked from the launcher."""
 
@@ -51,6 +47,10 @@ class ForkedProcess:
         self, command: Sequence[str], environment: Mapping[str, str], stdout: int, stderr: int
     ) -> None:
         self.returncode: int | None = None
+        if "--api-server-count" in command:
+            # vLLM makes such a folder too, but after prometheus_client, here imported, has looked.
+            self._metrics = tempfile.TemporaryDirectory(prefix="metrics-")
+            environment = {"PROMETHEUS_MULTIPROC_DIR": self._metrics.name, **environment}
         self._answers, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         request = json.dumps({"command": list(command), "environment": dict(environment)})
         with there:

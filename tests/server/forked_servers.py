@@ -8,15 +8,11 @@ from __future__ import annotations
 import runpy
 import sys
 
-from forked import ForkedProcess, can_fork
+from forked import ForkedProcess
 from vllm_process import VllmProcess
 
-_plainly = VllmProcess._launch
 
-
-def _launch(server: VllmProcess, log: int) -> object:
-    if not can_fork(server._command):
-        return _plainly(server, log)
+def _launch(server: VllmProcess, log: int) -> ForkedProcess:
     return ForkedProcess(server._command, server._environment, log, log)
 
 

@@ -8,7 +8,7 @@ Within a server vLLM forks as it does on GPUs.
 
 The thread count of OpenMP and the settings of the compiler are read at import. They are vLLM's own
 for a worker with one core, whichever core `VLLM_CPU_OMP_THREADS_BIND` names; a server with several
-cores a worker, or several API servers (prometheus_client decides at import), is started plainly.
+cores a worker is started plainly.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import atexit
 import contextlib
 import gc
 import importlib
+import inspect
 import json
 import os
 import runpy
@@ -33,6 +34,8 @@ ENVIRONMENT = {
     "TORCHINDUCTOR_COMPILE_THREADS": "1",
     "TORCHINDUCTOR_CPP_DYNAMIC_THREADS": "1",
 }
+
+_SPIN_S = 0.001
 
 # What `vllm serve` and a worker import, as far as vtprune patches none of it.
 _MODULES = [
@@ -56,6 +59,7 @@ def main() -> None:
         with contextlib.suppress(ModuleNotFoundError):  # some are not in every release
             importlib.import_module(module)
     inspect_models_in_process()
+    wait_asleep()
     gc.collect()
     gc.freeze()
     children: dict[int, socket.socket] = {}
@@ -86,6 +90,19 @@ def inspect_models_in_process() -> None:
     from vllm.model_executor.models import registry
 
     registry._run_in_subprocess = lambda look: look()
+
+
+def wait_asleep() -> None:
+    """Have a server's processes sleep while they wait for one another.
+
+    vLLM lets a reader spin for a second after it was last written to: the worker after each step,
+    the engine during it. On two cores that took the time of whatever else the tests run.
+    """
+    from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
+
+    spin = inspect.signature(SpinCondition).parameters["busy_loop_s"]
+    assert SpinCondition.__init__.__defaults__ == (spin.default,)
+    SpinCondition.__init__.__defaults__ = (_SPIN_S,)
 
 
 def _run_to_the_end() -> NoReturn:
@@ -147,6 +164,11 @@ def _become(request: dict[str, object], stdout: int, stderr: int) -> None:
     sys.argv = arguments
     paths = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
     sys.path[:] = [*paths, *(path for path in sys.path[1:] if path not in paths)]
+    # Several API servers count in files of this folder. prometheus_client decides that at import.
+    if "PROMETHEUS_MULTIPROC_DIR" in environment:
+        from prometheus_client import values
+
+        values.ValueClass = values.get_value_class()
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def test_a_family_from_elsewhere_is_served_with_a_rate_of_its_own(
 ) -> None:
     path = os.pathsep.join([str(Path(__file__).parent), str(site)])
     path = os.pathsep.join([path, *filter(None, [os.environ.get("PYTHONPATH")])])
-    server = start("fern", "--plugin", "vtprune", model=checkpoint, fork="", PYTHONPATH=path)
+    server = start("fern", "--plugin", "vtprune", model=checkpoint, PYTHONPATH=path)
     usage = server.ask(photo_question(0))["usage"]
     assert usage["visual_tokens"] == {"original": 576, "kept": 144}
     answer = server.post(photo_question(0), vtprune={"method": "resize"})

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from forked import ForkedProcess, can_fork
+from forked import ForkedProcess
 from vllm_process import VllmProcess
 
 # vLLM would serve the float32 checkpoint in bfloat16, whose rounding hides what is compared here.
@@ -40,7 +40,7 @@ class Server(VllmProcess):
         path = os.pathsep.join([str(Path(__file__).parent), *inherited])
         env = {"PYTHONPATH": path, **_core(), **env}
         super().__init__(log, model, *_COMMON, *_PROBE, *arguments, **env)
-        self._fork = fork and can_fork(self._command)
+        self._fork = fork
         # uvicorn closes an idle connection after 5 seconds, which is httpx's default as well.
         limits = httpx.Limits(max_keepalive_connections=20, keepalive_expiry=2)
         self.client = httpx.Client(base_url=self.url, timeout=300, limits=limits)
