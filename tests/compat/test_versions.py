@@ -51,7 +51,7 @@ def test_a_missing_name_is_refused_in_one_sentence(
     take_away(monkeypatch, symbol)
     with pytest.raises(RuntimeError) as refusal:
         check(symbol.process)
-    start = f"vtprune: vLLM is not built as {SUPPORTED} is: it has no "
+    start = f"vtprune: this vLLM differs from {SUPPORTED}: it has no "
     assert str(refusal.value).startswith(start)
     assert str(symbol) in str(refusal.value).removeprefix(start).split(", ")
 

@@ -1,4 +1,4 @@
-"""Every touch of a vLLM private, one a file; `symbols` has the table of all names relied on."""
+"""Every use of a vLLM private, one per file; `symbols` lists all names that vtprune relies on."""
 
 from vllm_pruner.compat.chat import patch_chat
 from vllm_pruner.compat.chat_batch import patch_chat_batch

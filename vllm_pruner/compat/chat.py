@@ -1,13 +1,13 @@
-"""Settings of ours in a chat request, its images' names, and counts in its answer.
+"""Pruning settings in a chat request, names of its images, and token counts in its answer.
 
 Replaces: `OnlineRenderer.preprocess_chat`, `OpenAIServingChat.create_chat_completion` and
 `OpenAIServingResponses.create_responses`.
-Why: a request may carry processor settings only to a server that trusts every key of every client
-(`--trust-request-mm-kwargs`); ours are checked before they get there.
-Relies on: `preprocess_chat` making the engine's input of every chat-like request and reading
+Why: vLLM accepts processor settings in a request only on a server that trusts every key of every
+client (`--trust-request-mm-kwargs`); ours are validated before they get there.
+Relies on: `preprocess_chat` making the engine's input for every chat-like request and reading
 `request.mm_processor_kwargs`; the renderer's `trust_request_mm_kwargs`; a request object that
 belongs to one request.
-vLLM versions: 0.32.
+vLLM versions: 0.31 to 0.33.
 Goes when: a plugin can add a field to requests.
 """
 
@@ -51,14 +51,14 @@ def patch_chat(
 
     Args:
         key: our key in `mm_processor_kwargs`.
-        requested: returns the settings of a request, given the server's model and the messages;
-            something false if it has none.
-        take_counts: called with the request and the engine's input made of it.
-        rename: returns the messages of a request, given the server's model and the messages.
+        requested: returns a request's settings, given the model configuration, the request and its
+            messages; a false value if it has none.
+        take_counts: called with the request and the engine's input made from it.
+        rename: returns the messages with images renamed, given the model configuration.
         report: returns the answer to a client, given the request, vLLM's answer and the scope of
             the HTTP request.
-        given: the same of a chat completion, given vLLM's handler, the request, the HTTP request,
-            None if there is none, and vLLM's answer; called before `report`.
+        given: returns the answer to a chat completion, given vLLM's handler, the request, the HTTP
+            request or None, and vLLM's answer; called before `report`.
 
     Raises:
         RuntimeError: this vLLM lacks one of the three methods.
@@ -98,7 +98,7 @@ def _with_settings(hooks: _Hooks, preprocess: _Async) -> _Async:
 
 
 def _check_client(renderer: OnlineRenderer, request: Any) -> None:
-    """Refuse what the client itself may not send, as vLLM does, before ours is added to it."""
+    """Apply vLLM's check of the client's own arguments before our settings are added to them."""
     from vllm.entrypoints.generate.base.protocol import validate_request_mm_kwargs
 
     validate_request_mm_kwargs(
@@ -109,7 +109,7 @@ def _check_client(renderer: OnlineRenderer, request: Any) -> None:
 
 
 def _trusting(renderer: OnlineRenderer) -> OnlineRenderer:
-    """Return a shallow copy that trusts its request; the server's renderer serves others too."""
+    """Return a shallow copy that trusts its request; the original serves other requests too."""
     trusting = copy.copy(renderer)
     trusting.trust_request_mm_kwargs = True
     return trusting
@@ -117,8 +117,8 @@ def _trusting(renderer: OnlineRenderer) -> OnlineRenderer:
 
 @contextmanager
 def _carrying(request: Any, key: str, settings: Any) -> Iterator[None]:
-    """Put settings into a request in the block. Not into a copy: vLLM's parsers adjust the request
-    in place, and that must last."""
+    """Put settings into a request for the duration of the block. Not into a copy: vLLM's parsers
+    change the request in place, and later code needs those changes."""
     sent = getattr(request, "mm_processor_kwargs", None)
     request.mm_processor_kwargs = {**(sent or {}), key: settings}
     try:

@@ -1,9 +1,10 @@
-"""Counts in the answer to several conversations, `/v1/chat/completions/batch`.
+"""Token counts in the answer to a batch of conversations, `/v1/chat/completions/batch`.
 
 Replaces: `OpenAIServingChatBatch.render_batch_chat_request` and `.create_batch_chat_completion`.
-Why: each conversation is made a request, on which the counts are noted; the answer is to all.
-Relies on: the former returning these requests first; unknown keys of the batch, our settings among
-them, being copied into each.
+Why: vLLM turns each conversation into a request, on which the counts are noted, but there is one
+answer for all of them.
+Relies on: the former returning a tuple that begins with these requests; unknown keys of the batch,
+our settings included, being copied into each request.
 vLLM versions: 0.31 to 0.33.
 Goes when: a plugin can add a field to answers.
 """
@@ -28,7 +29,7 @@ def patch_chat_batch(
     """Let the answer to a batch carry counts. Safe to call again.
 
     Args:
-        add_up: called with the batch and the requests made of it.
+        add_up: called with the batch and the requests made from it.
         report: as for `patch_chat`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Settings of ours in a request that has no images, `/v1/completions`.
+"""Pruning settings in a request that cannot have images, `/v1/completions`.
 
 Replaces: `OpenAIServingCompletion.create_completion`.
 Why: unknown keys are accepted there, and none of our code sees the request.
@@ -18,10 +18,10 @@ __all__ = ["patch_completion"]
 
 
 def patch_completion(check: Callable[[Mapping[str, Any]], None]) -> None:
-    """Look at the unknown keys of a completion. Safe to call again.
+    """Check the unknown keys of a completion request. Safe to call again.
 
     Args:
-        check: called with them; raises what the client is to be told.
+        check: called with them; raises the error that the client gets.
 
     Raises:
         RuntimeError: this vLLM lacks the method.

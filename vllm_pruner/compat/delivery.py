@@ -1,13 +1,14 @@
-"""An item's tensors go to the engine once, and that is noted when they go.
+"""Record an item in the sender cache when its tensors are sent to the engine, not before.
 
-Replaces: `add_request` and `add_request_async` of the clients of the engine core.
-Why: vLLM notes it when an item is processed. A request that is refused afterwards, or whose client
-hangs up, never takes its items to the engine, and the next request that names them, anyone's, is
-answered by a 500.
-Relies on: the sender cache mirroring the engine's own by the order in which requests are sent; a
-client sending before it first waits; `EngineCoreRequest.mm_features` being read no earlier.
+Replaces: `add_request` and `add_request_async` of the engine core's clients.
+Why: vLLM records an item when it is processed. If the request is then refused, or its client hangs
+up, the engine never receives the item, and the next request with the same item, from any client,
+fails with a 500.
+Relies on: the sender cache mirroring the engine's receiver cache if items are recorded in the order
+in which requests are sent; a client sending a request before it first awaits;
+`EngineCoreRequest.mm_features` not being read before.
 vLLM versions: 0.31 to 0.33.
-Goes when: vLLM notes an item when it is sent.
+Goes when: vLLM records an item when it is sent.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ _SENDER = "_vtprune_sender"
 
 
 def deliver_once(items: Iterable[Any], sender: BaseMultiModalProcessorCache) -> None:
-    """Let the client of the engine leave out what the engine has of these items.
+    """Mark items so that the engine's client omits the tensors that the engine already has.
 
     Args:
-        items: of an engine's input, with their tensors.
-        sender: vLLM's cache that knows what the engine has. One that only keeps tensors itself,
-            for several API servers, leaves nothing out.
+        items: the items of an engine's input, with their tensors.
+        sender: vLLM's cache that mirrors the engine's. A `MultiModalProcessorOnlyCache`, as several
+            API servers use, does not; then nothing is omitted.
     """
     from vllm.multimodal.cache import MultiModalProcessorOnlyCache
 
@@ -44,7 +45,7 @@ def deliver_once(items: Iterable[Any], sender: BaseMultiModalProcessorCache) -> 
 
 
 def patch_delivery() -> None:
-    """Look at every request as it goes to the engine. Safe to call again.
+    """Intercept every request on its way to the engine. Safe to call again.
 
     Raises:
         RuntimeError: this vLLM lacks one of the clients.
@@ -78,21 +79,21 @@ def _when_sent_async(
 
 
 def _hand_over(request: Any) -> None:
-    """Note in the sender cache what a request takes along, and leave out what the engine has."""
+    """Record a request's items in the sender cache, and omit tensors that the engine has."""
     features = request.mm_features or []
     senders = [_sender_of(feature) for feature in features]
     sender = next((each for each in senders if each is not None), None)
     if sender is None:
         return
-    # All at first, as the engine does: none of a request's own items makes room for another.
+    # Touch all items first, as the engine does, so that none of them evicts another.
     for feature in features:
         sender.touch_sender_cache_item(_key(feature))
-    # In a list of its own: the children of one request share theirs, and one takes the tensors.
+    # A new list: the children of one request share theirs, and only one child sends the tensors.
     request.mm_features = [
         feature if known is None else _sent(feature, known)
         for feature, known in zip(features, senders, strict=True)
     ]
-    if hasattr(sender, "release_sender_touches"):  # until 0.31 no touch lasts
+    if hasattr(sender, "release_sender_touches"):  # not in 0.31, where a touch pins nothing
         sender.release_sender_touches()
 
 
@@ -105,11 +106,11 @@ def _sent(
 ) -> MultiModalFeatureSpec:
     from vllm.multimodal.inputs import MultiModalKwargsItem
 
-    # A copy without the mark: a client that calls another one's method looks a second time.
+    # A copy without the mark, because a client may delegate to another patched client.
     data, _ = sender.get_and_update_item((MultiModalKwargsItem(feature.data), ()), _key(feature))
     return dataclasses.replace(feature, data=data)
 
 
 def _key(feature: MultiModalFeatureSpec) -> str:
-    """What the engine's cache knows an item by."""
+    """Return the key of an item in the engine's cache."""
     return feature.mm_hash or feature.identifier

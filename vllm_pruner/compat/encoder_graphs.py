@@ -1,17 +1,17 @@
-"""vLLM's CUDA graphs of a vision tower, told to the model whose tower they are of.
+"""Hand vLLM's CUDA graphs of a vision tower to the model.
 
 Replaces: `EncoderCudaGraphManager.capture` and `clear`, which then also call `graphs_captured` and
 `graphs_cleared` of a model that has them.
-Why: a runner that has such a manager calls it instead of `embed_multimodal`, past the feature
-cache, the selection and the positions of what is kept. A model of ours names no modality to it, so
-the runner calls `embed_multimodal`, and replays the graphs where its tower would run. For that it
-has to know them, and nothing tells it.
-Relies on: both runners making the manager of the model when `cudagraph_mm_encoder` is set, counting
-its memory when they profile, and capturing it beside the decoder; the manager calling the model's
-`SupportsEncoderCudaGraph`, and `execute` falling back to its eager function for what is larger than
+Why: a runner with such a manager calls it instead of `embed_multimodal`, which would bypass the
+feature cache, the selection and the positions of kept tokens. Our models name no modality to the
+manager, so the runner calls `embed_multimodal`, and they replay the graphs in place of the tower
+themselves. For that they need the graphs, which vLLM does not pass to a model.
+Relies on: both runners creating the model's manager when `cudagraph_mm_encoder` is set, including
+its memory in the profile, and capturing it beside the decoder; the manager calling the model's
+`SupportsEncoderCudaGraph`, and `execute` falling back to its eager function for batches larger than
 every budget.
-vLLM versions: 0.32 and 0.33; 0.31 has another protocol, and stays without these graphs.
-Goes when: a model is handed its graphs.
+vLLM versions: 0.32 and 0.33; 0.31 has another protocol and is served without these graphs.
+Goes when: vLLM passes a model its graphs.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ logger = logging.getLogger("vllm.vtprune")
 
 
 def encoder_graphs_known() -> bool:
-    """Whether this vLLM has the protocol that is followed here."""
+    """Whether this vLLM has the protocol that this module follows."""
     return at_least((0, 32))
 
 
@@ -53,8 +53,11 @@ def on_cuda() -> bool:
 
 
 def set_graph_budgets(vllm_config: VllmConfig, budgets: Sequence[int]) -> None:
-    """Say which sizes are captured, unless the operator did: vLLM's own powers of two would pad
-    nine crops to sixteen. To be called before a runner makes its manager."""
+    """Set the batch sizes to capture, in tokens, unless the operator did.
+
+    vLLM's default, powers of two, would pad nine crops to sixteen. Call it before a runner creates
+    its manager.
+    """
     compilation = vllm_config.compilation_config
     if not compilation.encoder_cudagraph_token_budgets:
         compilation.encoder_cudagraph_token_budgets = list(budgets)
@@ -64,11 +67,11 @@ class CapturedGraph(NamedTuple):
     """One graph of a manager."""
 
     inputs: dict[str, torch.Tensor | None]
-    """The buffers that it reads; None is one that this tower does not use."""
+    """The buffers that it reads; None for one that this tower does not use."""
 
     replay: Callable[[], None]
     output: torch.Tensor
-    """What a replay writes."""
+    """The buffer that a replay writes."""
 
 
 def captured_graphs(manager: Any) -> list[CapturedGraph]:
@@ -81,7 +84,7 @@ def captured_graphs(manager: Any) -> list[CapturedGraph]:
 
 
 def tell_of_encoder_graphs() -> None:
-    """Tell models of ours what is captured of them. Safe to call again."""
+    """Patch the manager to pass our models their graphs. Safe to call again."""
     from vllm.v1.worker.encoder_cudagraph import EncoderCudaGraphManager
 
     apply(
@@ -123,7 +126,7 @@ def _told_before(stock: Callable[..., None]) -> Callable[..., None]:
 
 
 def _free() -> int:
-    """Return the free bytes of the device; 0 where there is none to ask."""
+    """Return the free bytes of the GPU; 0 without one."""
     import torch
 
     return torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 0

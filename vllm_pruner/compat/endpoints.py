@@ -1,10 +1,10 @@
-"""The endpoint plugin, loaded without an environment variable.
+"""Load the endpoint plugin without an environment variable.
 
 Replaces: `vllm.plugins.load_endpoint_plugins`.
-Why: vLLM loads endpoint plugins only if `VLLM_PLUGINS` names them, which would switch off every
-other plugin of every kind that is not named too.
-Relies on: the function being looked up in `vllm.plugins` when the server's routes are made.
-vLLM versions: 0.32.
+Why: vLLM loads endpoint plugins only if `VLLM_PLUGINS` names them, and that variable disables every
+plugin of any kind that it does not name.
+Relies on: the function being looked up in `vllm.plugins` when the server builds its routes.
+vLLM versions: 0.31 to 0.33.
 Goes when: endpoint plugins have a switch of their own.
 """
 
@@ -20,8 +20,8 @@ __all__ = ["enable_endpoints"]
 
 
 def enable_endpoints(name: str) -> None:
-    """Load the endpoint plugin `name` as if it stood in `VLLM_PLUGINS`. A server whose
-    `VLLM_PLUGINS` is set loads what that says. Safe to call again.
+    """Load the endpoint plugin `name` unless `VLLM_PLUGINS` is set, which then decides. Safe to
+    call again.
 
     Raises:
         RuntimeError: this vLLM lacks the function.

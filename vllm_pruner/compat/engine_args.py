@@ -1,9 +1,9 @@
-"""Flags of ours on vLLM's command line, and the model configuration made with them.
+"""Our flags on vLLM's command line, and the model configuration made with them.
 
 Replaces: `EngineArgs.add_cli_args`, `from_cli_args` and `create_model_config`.
 Why: vLLM has no hook for a plugin's own options, nor one before the model configuration is made.
-Relies on: all three being called on `EngineArgs` itself, by `AsyncEngineArgs` too.
-vLLM versions: 0.32.
+Relies on: `AsyncEngineArgs` calling all three on `EngineArgs`, too.
+vLLM versions: 0.31 to 0.33.
 Goes when: a plugin can register options.
 """
 
@@ -37,7 +37,7 @@ def patch_engine_args(
         configure: called instead of `create_model_config`; its second argument is the original.
 
     Raises:
-        RuntimeError: this vLLM lacks one of the three.
+        RuntimeError: this vLLM lacks one of the three methods.
     """
     from vllm.engine.arg_utils import EngineArgs
 

@@ -1,12 +1,12 @@
-"""What an engine yields for a request, seen before vLLM makes an answer of it.
+"""Intercept an engine's outputs for a request before vLLM makes an answer from them.
 
 Replaces: `AsyncLLM.generate`.
-Why: every kind of answer is made of what it yields, and a plugin has no hook there.
-Relies on: `generate` being called with the engine's input and the request's name; closing it ends
-the request. Of engines that answer side by side, `collective_rpc` returns what the first one says,
-and `call_utility_all_async` what each does.
-vLLM versions: 0.32; 0.31 lacks the latter.
-Goes when: a plugin can look at a request's outputs.
+Why: every kind of answer is made from its outputs, and a plugin has no hook there.
+Relies on: `generate` being called with the engine's input and the request's id; closing it aborts
+the request. With several data-parallel engines `collective_rpc` returns the first one's answer,
+`call_utility_all_async` every one's.
+vLLM versions: 0.31 to 0.33; 0.31 lacks the latter.
+Goes when: a plugin can see a request's outputs.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _seen: dict[str, _Seen] = {}
 
 
 def patch_generate(user: str, seen: _Seen) -> None:
-    """Pass what engines yield through a function. Safe to call again.
+    """Pass engines' outputs through a function. Safe to call again.
 
     Args:
-        user: who wants it; a second function of the same user replaces the first.
-        seen: called with the engine, its input, the request's name and the outputs, which have not
-            begun; returns the outputs that the answer is made of.
+        user: name of the caller; a second function of the same user replaces the first.
+        seen: called with the engine, its input, the request's id and the outputs, not yet started;
+            returns the outputs from which the answer is made.
 
     Raises:
         RuntimeError: this vLLM lacks the method.
@@ -57,10 +57,10 @@ def patch_generate(user: str, seen: _Seen) -> None:
 
 
 async def ask_workers(engine: AsyncLLM, method: str, *arguments: object) -> list[Any]:
-    """Call a method that vtprune adds to every worker; return what each of all engines' answers.
+    """Call a method that vtprune adds to workers; return the answers of all workers of all engines.
 
     Raises:
-        RuntimeError: there are several engines, and this vLLM does not say what each answers.
+        RuntimeError: there are several engines, and this vLLM returns only the first one's answer.
     """
     ask_all = getattr(engine.engine_core, "call_utility_all_async", None)
     if ask_all is not None:

@@ -1,13 +1,14 @@
-"""An image's size, before anything of it is decoded.
+"""Check an image's size before it is decoded.
 
-Replaces: `open_image` where `ImageMediaIO.load_bytes` calls it; until 0.31, which has none, the
-latter.
-Why: a file of some kilobytes may say that it has as many pixels as memory can hold, and vLLM
-decodes it before a processor sees it; its own bound is one of the environment, of pixels alone.
-Relies on: every file, whatever its URL, passing there, in a thread for files. What is inside an
-icon (ICO, ICNS, BLP) has a size of its own, up to Pillow's bound, that the processor refuses.
+Replaces: `open_image` where `ImageMediaIO.load_bytes` calls it; `load_bytes` itself in 0.31, which
+lacks the former.
+Why: the header of a file of a few kilobytes may declare enough pixels to fill the memory, and vLLM
+decodes the file before a processor sees it. vLLM's own bound is an environment variable, on the
+number of pixels only.
+Relies on: every file, whatever its URL, being loaded there, in a thread for files. An image inside
+an icon (ICO, ICNS, BLP) may have another size, up to Pillow's bound; the processor refuses it.
 vLLM versions: 0.31 to 0.33.
-Goes when: vLLM asks a processor, or a plugin, for the sizes that it takes.
+Goes when: vLLM asks a processor or a plugin which sizes it accepts.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ _Check = Callable[[tuple[int, int] | None], None]
 
 
 def patch_image_header(check: _Check) -> None:
-    """Look at the header of every image file. Safe to call again.
+    """Check the header of every image file. Safe to call again.
 
     Args:
-        check: called with width and height, None if Pillow refuses them itself; raises what the
-            client gets.
+        check: called with width and height, or None if Pillow itself refuses the size; raises the
+            error that the client gets.
 
     Raises:
         RuntimeError: this vLLM lacks the method.
@@ -43,7 +44,7 @@ def patch_image_header(check: _Check) -> None:
 
 
 def _opened(check: _Check, open_image: Callable[..., Any]) -> Callable[..., Any]:
-    """Return an `open_image` that looks at what it has opened."""
+    """Return an `open_image` that checks the image it opened."""
 
     def open_checked(file: Any) -> Any:
         from PIL import Image
@@ -60,7 +61,7 @@ def _opened(check: _Check, open_image: Callable[..., Any]) -> Callable[..., Any]
 
 
 def _loaded(check: _Check, load: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a `load_bytes` that looks at the file first."""
+    """Return a `load_bytes` that checks the file first."""
 
     def load_bytes(self: Any, data: bytes) -> Any:
         _look(data, check)
@@ -78,5 +79,5 @@ def _look(data: bytes, check: _Check) -> None:
     except Image.DecompressionBombError:
         size = None
     except Exception:
-        return  # vLLM says what is wrong with the file
+        return  # vLLM reports what is wrong with the file
     check(size)

@@ -1,12 +1,12 @@
-"""Whose request it is: the holder of the key that came with it.
+"""Who sent a request: the holder of the API key that came with it.
 
 Replaces: `AuthenticationMiddleware.__call__`.
-Why: what a client calls its images must not name another one's, and where requests become the
-engine's input nothing says who sent them.
-Relies on: the middleware being in front of every route of a server with keys; a task for each
-request, so that a context variable is its own.
+Why: a name that one client gives an image must not refer to another client's image, and where
+requests become the engine's input nothing tells who sent them.
+Relies on: the middleware being in front of every route of a server with keys; each request running
+in a task of its own, so that a context variable belongs to one request.
 vLLM versions: 0.31 to 0.33.
-Goes when: a request says who sent it.
+Goes when: a request object identifies its sender.
 """
 
 from __future__ import annotations
@@ -24,13 +24,12 @@ _HOLDER = ContextVar("vtprune_key_holder", default="")
 
 
 def key_holder() -> str:
-    """Return the same text for requests with the same key; empty on a server without keys."""
+    """Return a digest of the current request's API key; empty on a server without keys."""
     return _HOLDER.get()
 
 
 def patch_key_holder() -> None:
-    """Look at the key of every request. Whether it is one of the server's is vLLM's to say. Safe to
-    call again.
+    """Note the key of every request; vLLM decides whether it is valid. Safe to call again.
 
     Raises:
         RuntimeError: this vLLM lacks the middleware.

@@ -1,10 +1,10 @@
-"""A JPEG that was decoded before is not decoded again until somebody looks at its pixels.
+"""Decode a JPEG that has been decoded before only when its pixels are needed.
 
 Replaces: `ImageMediaIO.load_bytes`.
-Why: a chat sends all of its pictures again with every turn, and vLLM decodes each before it looks
-whether its caches know it; they go by the file's bytes.
-Relies on: what `load_bytes` returns being the picture itself if it need not be converted or turned;
-Pillow decoding when pixels are asked for, and taking the same bytes for the same picture.
+Why: a chat sends all its images again with every turn, and vLLM decodes each before it looks into
+its caches, although these are keyed by the file's bytes.
+Relies on: `load_bytes` returning the image itself unless it must be converted or rotated; Pillow
+decoding lazily, and decoding the same bytes to the same image.
 vLLM versions: 0.32 and 0.33; earlier ones decode every time.
 Goes when: vLLM looks into its caches first.
 """
@@ -23,17 +23,17 @@ from vllm_pruner.compat.patching import Patch, apply
 __all__ = ["patch_known_files"]
 
 _MOST = 1 << 16
-"""Files remembered, by a digest of 16 bytes; the ones not used for longest go first."""
+"""Files remembered, by a digest of 16 bytes; the least recently used ones are forgotten first."""
 
 _JPEG = b"\xff\xd8"
-"""How its files begin. Pillow reads those of other formats whole to answer for their metadata."""
+"""The first bytes of a JPEG file. For other formats, Pillow reads the whole file for metadata."""
 
 _UPRIGHT = 1
-"""Of EXIF's orientations the one of a picture that is not to be turned."""
+"""EXIF's orientation of an image that needs no rotation."""
 
 
 def patch_known_files() -> None:
-    """Leave known JPEGs undecoded. Safe to call again.
+    """Decode known JPEGs lazily. Safe to call again.
 
     Raises:
         RuntimeError: this vLLM lacks the method.
@@ -45,7 +45,7 @@ def patch_known_files() -> None:
 
 
 class _Files:
-    """Which files were decoded, and did not have to be converted."""
+    """The files that have been decoded and needed no conversion. Thread-safe."""
 
     def __init__(self) -> None:
         self._names: OrderedDict[object, None] = OrderedDict()
@@ -63,7 +63,7 @@ class _Files:
 
 
 def _unless_known(load: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a `load_bytes` that decodes only what it has not decoded before."""
+    """Return a `load_bytes` that does not decode a known file."""
     known = _Files()
 
     def load_bytes(self: Any, data: bytes) -> Any:
@@ -80,7 +80,7 @@ def _unless_known(load: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _opened(media_io: Any, data: bytes) -> Any:
-    """Return a picture of which only the header is read; None if it has to be turned."""
+    """Return an image of which only the header has been read; None if it needs rotation."""
     from PIL.ExifTags import Base
     from vllm.multimodal.image import open_image
     from vllm.multimodal.media.base import MediaWithBytes
@@ -90,7 +90,7 @@ def _opened(media_io: Any, data: bytes) -> Any:
         if image.getexif().get(Base.Orientation) not in (None, _UPRIGHT):
             return None
     except Exception:
-        return None  # metadata that nobody can read is vLLM's to judge
+        return None  # leave unreadable metadata to vLLM
     if (budget := getattr(media_io, "decoded_budget", None)) is not None:  # from 0.33 on
         budget.charge(image.width * image.height * 4)
     return MediaWithBytes(image, data)

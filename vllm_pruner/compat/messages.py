@@ -1,11 +1,10 @@
-"""Settings of ours in Anthropic's `/v1/messages`, and counts in its usage.
+"""Pruning settings in Anthropic's `/v1/messages`, and token counts in its usage.
 
 Replaces: `create_messages`, `count_tokens` and `_build_base_request` of `AnthropicServingMessages`.
-Why: its body is made into a chat completion's without the keys that Anthropic does not have, and
-the answer's usage into one of Anthropic's fields.
-Relies on: the body being read, and kept, by the request that the handler is given; the chat request
-being built by `_build_base_request` inside the handler; a streamed usage in the event
-`message_delta`.
+Why: vLLM converts the body to a chat completion request without the keys that Anthropic's API does
+not define, and the answer's usage to Anthropic's fields.
+Relies on: the handler's HTTP request having read, and kept, the body; `_build_base_request`
+building the chat request inside the handler; a streamed usage in the event `message_delta`.
 vLLM versions: 0.31 to 0.33.
 Goes when: a plugin can add a field to requests and answers.
 """
@@ -29,7 +28,7 @@ _Meant = Callable[[Mapping[str, Any]], dict[str, Any]]
 _EVENT = "event: message_delta\ndata: "
 
 _carried: ContextVar[dict[str, Any]] = ContextVar("vtprune_messages")
-"""Keys of the body being handled that go into the chat request made of it."""
+"""Keys of the current body that go into the chat request made from it."""
 
 
 def patch_messages(
@@ -38,9 +37,9 @@ def patch_messages(
     """Let Anthropic's messages carry settings, and their answers counts. Safe to call again.
 
     Args:
-        meant: returns what of a body goes into the chat request.
-        counts: returns what is to be told, given the scope of the HTTP request.
-        usage: the field of usage that tells it.
+        meant: returns the part of a body that goes into the chat request.
+        counts: returns the counts to report, given the scope of the HTTP request.
+        usage: name of the field of `usage` for the counts.
 
     Raises:
         RuntimeError: this vLLM lacks one of the methods.
@@ -66,7 +65,7 @@ def patch_messages(
 
 def _carrying(meant: _Meant, handle: _Async) -> _Async:
     async def handle_with_settings(self: Any, request: Any, raw_request: Any = None) -> Any:
-        body = {} if raw_request is None else await raw_request.json()  # as it was parsed before
+        body = {} if raw_request is None else await raw_request.json()  # parsed once, then kept
         token = _carried.set(meant(body))
         try:
             return await handle(self, request, raw_request)
@@ -87,7 +86,7 @@ def _with_carried(build: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _with_counts(answer: Any, usage: str, counts: dict[str, Any]) -> Any:
-    """Return an answer with the counts in its usage; an error as it is."""
+    """Return an answer with the counts in its usage; an error is returned unchanged."""
     if isinstance(answer, AsyncGenerator):
         return _streamed(answer, usage, counts)
     return _whole(answer, usage, counts) if hasattr(answer, "usage") else answer
@@ -103,7 +102,7 @@ def _whole(answer: Any, usage: str, counts: dict[str, Any]) -> Any:
 
 @cache
 def _kinds(answer: Any, spent: Any, usage: str) -> tuple[Any, Any]:
-    """Classes that inherit from those of an answer and its usage, which has one more field."""
+    """Return subclasses for a usage with one more field and for an answer with that usage."""
     from pydantic import create_model
 
     field: Any = {usage: (dict[str, Any], ...)}

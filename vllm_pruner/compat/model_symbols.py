@@ -26,7 +26,7 @@ _GRAPHS = (
 
 
 def _qwen(file: str, model: str, tower: str) -> list[Symbol]:
-    """What a model with rotary positions of several dimensions, and its tower, have to have."""
+    """Return the names needed of a model with M-RoPE and of its tower."""
     methods = "_parse_and_validate_image_input embed_multimodal load_weights "
     methods += "get_mrope_input_positions _parse_and_validate_video_input"
     names = [*(f"{model}.{method}" for method in methods.split())]

@@ -1,11 +1,11 @@
-"""vLLM's hook that corrects positions as embeddings are fed.
+"""Enable vLLM's hook that corrects positions when embeddings are fed to the decoder.
 
-Replaces: `MultiModalConfig.is_multimodal_pruning_enabled`, which then also holds where our settings
+Replaces: `MultiModalConfig.is_multimodal_pruning_enabled`, which then is also true if our settings
 are in `mm_processor_kwargs`; on a CPU, the runner's attribute of that name.
-Why: the hook `recompute_mrope_positions`, the size of Qwen3-VL's table of positions (an image
-advances them by its height or width, however few tokens it keeps) and the key of compiled graphs
-depend on it; its own switch, `video_pruning_rate`, prunes videos. The runner for CPUs has a
-`load_model` of its own that forgets to set the attribute, so that it stays False.
+Why: it controls the hook `recompute_mrope_positions`, the size of Qwen3-VL's position table (an
+image advances positions by its height or width, however few tokens it keeps) and the cache key of
+compiled graphs; vLLM's own switch, `video_pruning_rate`, prunes videos. The CPU runner overrides
+`load_model` without setting the attribute, so that it stays False.
 Relies on: model runners calling the hook for models with `supports_multimodal_pruning`, which
 `GPUModelRunner._gather_mm_embeddings` does with the positions that `_init_mrope_positions` made;
 models reading the switch once, when they are built.
@@ -24,10 +24,10 @@ __all__ = ["enable_position_hook", "enable_position_hook_on_cpu"]
 
 
 def enable_position_hook(key: str) -> None:
-    """Turn the hook on for models that are configured with settings of ours. Safe to call again.
+    """Turn the hook on for models that are configured with our settings. Safe to call again.
 
     Args:
-        key: where the settings are in `mm_processor_kwargs`.
+        key: our key in `mm_processor_kwargs`.
 
     Raises:
         RuntimeError: this vLLM has no such switch.
@@ -44,8 +44,8 @@ def enable_position_hook(key: str) -> None:
 
 
 def enable_position_hook_on_cpu() -> None:
-    """Make the runner of this process ask for the hook, if it is the one for CPUs. To be called
-    while the model is built; safe to call again."""
+    """Turn the hook on in the CPU runner, if this process serves on a CPU. Call it while the model
+    is built. Safe to call again."""
     from vllm.platforms import current_platform
 
     if not current_platform.is_cpu():

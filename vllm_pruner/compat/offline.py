@@ -1,13 +1,13 @@
-"""Visual tokens on the outputs of `LLM`.
+"""Visual token counts on the outputs of `LLM`.
 
 Replaces: `LLMEngine.add_request` and `LLMEngine.step`.
-Why: what `LLM.chat` and `LLM.generate` return is made of the engine core's output, which knows
-nothing of the prompt that a request came from, and has no usage.
-Relies on: `add_request` being called with the request's name and the engine's input; outputs of
-`step` having that name as `request_id`; the engine's output processor knowing all unfinished
+Why: the results of `LLM.chat` and `LLM.generate` are made from the engine core's output, which
+lacks what the processor knows of the prompt, and has no usage.
+Relies on: `add_request` being called with the request's id and the engine's input; outputs of
+`step` having that id as `request_id`; the engine's output processor knowing all unfinished
 requests.
 vLLM versions: 0.31 to 0.33.
-Goes when: an output can carry what a processor says of its prompt.
+Goes when: an output can carry what a processor reports about its prompt.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 __all__ = ["patch_offline"]
 
 _COUNTS = "_vtprune_counts"
-"""On an engine: what is to be said of its requests, by name."""
+"""Attribute of an engine: the counts of its requests, by id."""
 
 
 def patch_offline(name: str, counts: Callable[[Any], dict[str, Any] | None]) -> None:
-    """Give every output of an engine in this process an attribute. Safe to call again.
+    """Add an attribute to every output of an engine in this process. Safe to call again.
 
     Args:
-        name: of the attribute.
-        counts: returns its value, given the engine's input; None if there is nothing to say.
+        name: name of the attribute.
+        counts: returns its value, given the engine's input; None if there are no counts.
 
     Raises:
         RuntimeError: this vLLM lacks one of the two methods.
@@ -55,7 +55,7 @@ def patch_offline(name: str, counts: Callable[[Any], dict[str, Any] | None]) -> 
             for output in outputs:
                 setattr(output, name, noted.get(output.request_id))
             if noted and not self.output_processor.has_unfinished_requests():
-                noted.clear()  # also what was aborted, which no output tells of
+                noted.clear()  # includes aborted requests, which have no final output
             return outputs
 
         return step_and_tell

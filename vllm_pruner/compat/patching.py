@@ -1,4 +1,4 @@
-"""Replace attributes of vLLM by name: all or none, and each once."""
+"""Replace attributes of vLLM by name: all or none, and each only once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Patch(NamedTuple):
 
     wrap: Callable[[Any], Callable[..., Any]]
     """Called with the original function; returns its replacement. Static and class methods are
-    handed over as plain functions and stay what they are."""
+    passed as plain functions, and their replacements become static and class methods again."""
 
 
 def apply(*patches: Patch) -> None:

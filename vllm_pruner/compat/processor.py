@@ -1,12 +1,12 @@
-"""What the multimodal processor needs of vLLM's configuration and caches.
+"""vLLM's configuration and caches, as our multimodal processor uses them.
 
 Replaces: `clear_cache` of a processor cache, on the instance.
-Why: vLLM passes all of `mm_processor_kwargs` to HF processors; and its caches of their output hold
-an item under one identity, where a bare image and its plans have several.
+Why: vLLM passes all of `mm_processor_kwargs` to HF processors; and its processor caches hold an
+item under one identity, but an image has one without a plan and one for each plan.
 Relies on: `ModelConfig.multimodal_config`; `clear_cache` being called on the instance; a processor
-that serves one server.
-vLLM versions: 0.32 and 0.33; 0.31 has no `_get_mm_hashes`.
-Goes when: vLLM has a place for a plugin's settings, and a cache with two identities an item.
+belonging to one server.
+vLLM versions: 0.31 to 0.33; 0.31 has no `_get_mm_hashes`.
+Goes when: vLLM has a place for a plugin's settings, and a cache with several identities per item.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _ITEMS = "_vtprune_items"
 def without_settings(model_config: ModelConfig, key: str) -> ModelConfig:
     """Return a copy whose `mm_processor_kwargs` lack `key`, for code that calls HF processors.
 
-    vLLM merges `mm_processor_kwargs` into every such call, where a foreign key is at best warned
-    about and a nested object is not hashable.
+    vLLM merges `mm_processor_kwargs` into every such call, where an unknown key causes at least a
+    warning and a nested object is not hashable.
     """
     mm_config = copy.copy(model_config.get_multimodal_config())
     kwargs = {k: v for k, v in (mm_config.mm_processor_kwargs or {}).items() if k != key}
@@ -47,11 +47,12 @@ def without_settings(model_config: ModelConfig, key: str) -> ModelConfig:
 
 
 def item_cache(processor: Any, cache: BaseMultiModalProcessorCache) -> BaseMultiModalProcessorCache:
-    """Return the processor's own cache of HF's output, for all requests alike.
+    """Return the processor's own cache of HF's output, shared by all requests.
 
-    It keeps the tensors in this process, with the bound that vLLM documents for each process
-    (`mm_processor_cache_gb`), and is emptied with `cache`, which is one of vLLM's: that of chats or
-    that of requests which generate nothing. It is not safe for threads; vLLM processes on one.
+    It keeps the tensors in this process, within the bound that vLLM documents for each process
+    (`mm_processor_cache_gb`), and is cleared together with `cache`, a cache of vLLM's: the one for
+    chats or the one for requests that generate nothing. It is not thread-safe; vLLM runs the
+    processor in one thread.
     """
     from vllm.multimodal.cache import MultiModalProcessorOnlyCache
 
@@ -70,7 +71,7 @@ def item_cache(processor: Any, cache: BaseMultiModalProcessorCache) -> BaseMulti
 
 
 def known_as(cache: BaseMultiModalProcessorCache, identity: str, other: str) -> bool:
-    """Let a cached item be found under another identity too; return whether it is cached."""
+    """Also store a cached item under another identity; return whether it is cached."""
     if not cache.is_cached_item(identity):
         return False
     item, updates = cache.get_and_update_item(None, identity)
@@ -80,18 +81,18 @@ def known_as(cache: BaseMultiModalProcessorCache, identity: str, other: str) -> 
 
 
 def item_identities(processor: Any, inputs: ProcessorInputs, modality: str) -> list[str]:
-    """Return the identity of each item: of its content or name, and of the arguments for HF."""
+    """Return each item's identity: its content or the client's name for it, and HF's arguments."""
     return _identities(processor, inputs)[modality]
 
 
 def hashed(processor: Any, inputs: ProcessorInputs, found: dict[str, list[str]]) -> ProcessorInputs:
-    """Return the inputs with the identities of items where clients' names are, which spares vLLM
-    to hash the contents again. The same inputs where more enters an identity than a name.
+    """Return the inputs with items' identities in place of clients' names, so that vLLM does not
+    hash the contents again. Unchanged if an identity depends on more than the name.
 
     Args:
-        processor: vLLM's.
-        inputs: whose `item_identities` they are.
-        found: the identities, by modality.
+        processor: vLLM's multimodal processor.
+        inputs: the inputs of one prompt.
+        found: their `item_identities`, by modality.
     """
     from vllm.multimodal.processing import BaseMultiModalProcessor
 
@@ -103,8 +104,8 @@ def hashed(processor: Any, inputs: ProcessorInputs, found: dict[str, list[str]])
 
 
 def content_identities(processor: Any, inputs: ProcessorInputs, modality: str) -> list[str | None]:
-    """Return the identity of the content of each item, whatever its client calls it and whatever
-    arguments HF gets; None for one that is only named."""
+    """Return the identity of each item's content alone, without the client's name for it and HF's
+    arguments; None for an item that the client only names."""
     items = inputs.mm_data_items[modality]
     given = [item is not None for item in items.get_all_items_for_hash()]
     fields = {field.name for field in dataclasses.fields(inputs)}
@@ -119,7 +120,7 @@ def content_identities(processor: Any, inputs: ProcessorInputs, modality: str) -
 
 
 def _identities(processor: Any, inputs: ProcessorInputs) -> dict[str, list[str]]:
-    """Until 0.31 no processor could have its own rule; from 0.32 on some do."""
+    """Return all items' identities. From 0.32 on a processor may override how they are made."""
     if hasattr(processor, "_get_mm_hashes"):
         own: dict[str, list[str]] = processor._get_mm_hashes(inputs)
         return own

@@ -1,11 +1,11 @@
 """How many images vLLM's memory profile encodes at once.
 
 Replaces: nothing; repeats `vllm.multimodal.encoder_budget.MultiModalBudget._get_max_items`, which
-needs a whole processor to be asked.
+needs a complete processor.
 Why: vLLM's scheduler counts placeholders, so after pruning it admits many more images into one
 encoder step than the tower's memory was profiled for.
 Relies on: `compute_mm_encoder_budget` and the scheduler's and the model's configuration.
-vLLM versions: 0.32.
+vLLM versions: 0.31 to 0.33.
 Goes when: the scheduler counts the tower's input.
 """
 

@@ -1,4 +1,4 @@
-"""One name of vLLM that vtprune relies on, and when it is looked up; `symbols` has the table."""
+"""One vLLM name that vtprune relies on, and when it is looked up; `symbols` has the table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ OLDEST = (0, 31)
 
 
 class Process(StrEnum):
-    """Where and when names are looked up: where their modules are imported anyway."""
+    """In which process and when names are looked up: where their modules are imported anyway."""
 
     EVERY = "every process, when the plugin is registered"
     SERVER = "the API server, before a pruned model is configured"
@@ -24,13 +24,13 @@ class Symbol(NamedTuple):
     """One name of vLLM."""
 
     module: str
-    """As it is imported here, which may not be where it is defined."""
+    """The module from which it is imported, which need not define it."""
 
     name: str
     """`function`, `Class`, `Class.method` or `Class.field`."""
 
     user: str
-    """A package or module of ours."""
+    """Our package or module that uses it."""
 
     process: Process
 
@@ -44,7 +44,7 @@ class Symbol(NamedTuple):
 def symbols_of(
     process: Process, user: str, module: str, names: str, first: tuple[int, int] = OLDEST
 ) -> list[Symbol]:
-    """Return the symbols of a module: `names` are parted by blanks."""
+    """Return the symbols of a module; `names` are separated by spaces."""
     return [Symbol(module, name, user, process, first) for name in names.split()]
 
 

@@ -1,8 +1,8 @@
-"""Every name of vLLM that vtprune relies on, in one table, and where it is looked up.
+"""Every vLLM name that vtprune relies on, in one table, and where it is looked up.
 
-Signatures and meaning cannot be looked up; that a name is gone can, and is, in the process that
-needs it, before a request does (`versions.check`). What names meant in another release is compared
-by `environment/symbol_trees.py`. Names that only annotations use are not listed.
+`versions.check` finds missing names, in the process that needs them and before any request does. It
+cannot see that a signature or a meaning has changed; `environment/symbol_trees.py` compares the
+source of these names with another release. Names used only in annotations are not listed.
 """
 
 from __future__ import annotations
@@ -162,5 +162,5 @@ SYMBOLS: tuple[Symbol, ...] = (
     *MODEL_SYMBOLS,
 )
 # fmt: on
-"""The one table. A class inherited by us is named by where it has the method, and a private of it
-that is called or overridden anywhere in our packages is here: a test walks their source."""
+"""The table. An inherited method is listed under the class that defines it. Every private that our
+packages call or override must be here: a test walks their source."""

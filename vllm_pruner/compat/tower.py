@@ -1,23 +1,24 @@
-"""The inside of vLLM's vision towers: CLIP, SigLIP, InternViT, Idefics3's, Pixtral's and
-Qwen-VL's.
+"""Modules inside vLLM's vision towers: CLIP, SigLIP, InternViT, Idefics3, Pixtral and Qwen-VL.
 
 Replaces: nothing.
-Why: methods read query and key of a layer, and shrunk images need other positions; vLLM's
-interfaces show a tower's output only.
-Relies on: `vision_model.encoder.layers[i].self_attn.attn` being an `MMEncoderAttention`, which is
-called with query, key and value of `[images, tokens, heads * size]` each and has `num_heads` (this
-rank's) and `scale`; of InternViT, `encoder.layers[i].attn.attn` (`encoder.layer[i].attention.attn`
-in the transformers form) being one, which is called alike, and of Idefics3's
-`encoder.layers[i].self_attn.attn`, which is not called if the tower is given a mask of attention;
-of Qwen-VL's towers, `blocks[i].attn.attn` being one, which is called with the keywords `query` and
-`key` of `[1, patches, heads, size]`, positions applied; of Pixtral's in the transformers form,
-`transformer.layers[i].attention.attn` being one, which is called with the same by place; CLIP and
-SigLIP towers built only up to the feature layer; the whole of
-`vision_model.embeddings.position_embedding` being looked up and added to the patches whatever the
-image's size. vLLM's SigLIP has an `interpolate_pos_encoding` of its own, but that takes the width
+Why: methods read query and key of a layer, and shrunk images need other position embeddings; vLLM's
+interfaces expose only a tower's output.
+Relies on: each layer having an `MMEncoderAttention` with `num_heads` (of this rank) and `scale`:
+- CLIP, SigLIP: at `vision_model.encoder.layers[i].self_attn.attn`, called with query, key and value
+  of `[images, tokens, heads * size]` each; the tower is built only up to the feature layer;
+- InternViT: at `encoder.layers[i].attn.attn` (`encoder.layer[i].attention.attn` in the transformers
+  form), called likewise;
+- Idefics3: at `encoder.layers[i].self_attn.attn`, called likewise, but not if the tower is given an
+  attention mask;
+- Qwen-VL: at `blocks[i].attn.attn`, called with keywords `query` and `key` of
+  `[1, patches, heads, size]`, after rotary positions are applied;
+- Pixtral in the transformers form: at `transformer.layers[i].attention.attn`, called with the same
+  as positional arguments;
+and on all of `vision_model.embeddings.position_embedding` being looked up and added to the patches
+whatever the image's size. vLLM's SigLIP has an `interpolate_pos_encoding`, but that takes the width
 for the number of positions.
-vLLM versions: 0.32.
-Goes when: both towers interpolate, and attention can be observed.
+vLLM versions: 0.31 to 0.33.
+Goes when: CLIP and SigLIP interpolate, and attention can be observed.
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ def tower_attention(
 
     Args:
         tower: vLLM's vision model.
-        layers: where its list of layers is.
-        layer: index into it; -1 is the last one.
-        attention: where the module is in a layer.
+        layers: path of its list of layers.
+        layer: index into that list; -1 is the last one.
+        attention: path of the attention module in a layer.
 
     Raises:
         RuntimeError: the tower has no such module.
@@ -64,8 +65,8 @@ def tower_attention(
 
 
 def position_embedding(tower: nn.Module) -> nn.Embedding:
-    """Return the learnt positions of a tower: `[positions, D]`, a class token's first, then the
-    patches' in raster order. An image of another grid needs another output of this module.
+    """Return a tower's learned position embedding, with a weight `[positions, D]`: a class token's
+    first, then the patches' in raster order. For another grid its output must be replaced.
 
     Raises:
         RuntimeError: the tower has no such module.

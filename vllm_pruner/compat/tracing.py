@@ -1,13 +1,13 @@
-"""Attributes of ours on vLLM's span of a request.
+"""Our attributes on vLLM's span of a request.
 
-Replaces: `instrument_manual` where `vllm.v1.engine.output_processor` has imported it; beside it,
-`generate` has what engines yield.
-Why: vLLM makes the span `llm_request` when the last token is there, in the API server, with
-explicit times: no span is current while the request runs, and a span processor would see neither
-the request nor, in time, its attributes.
-Relies on: `generate` getting the engine's input and the request's name; `instrument_manual` being
-called with that name among the attributes, before `generate` ends.
-vLLM versions: 0.32.
+Replaces: `instrument_manual` as imported by `vllm.v1.engine.output_processor`; uses the patch of
+`generate`, too.
+Why: vLLM creates the span `llm_request` in the API server when the last token has arrived, with
+explicit times. No span is current while the request runs, so nothing could add attributes to it,
+and a span processor would not know the request.
+Relies on: `generate` being called with the engine's input and the request's id; `instrument_manual`
+being called with that id among the attributes, before `generate` ends.
+vLLM versions: 0.31 to 0.33.
 Goes when: a renderer can add to a request's span.
 """
 
@@ -23,15 +23,15 @@ from vllm_pruner.compat.patching import Patch, apply
 __all__ = ["patch_tracing"]
 
 _running: dict[Any, dict[str, Any]] = {}
-"""Attributes of requests that are being answered."""
+"""Our attributes of the requests being answered, by id."""
 
 
 def patch_tracing(attributes: Callable[[Any], dict[str, Any]]) -> None:
-    """Add attributes to requests' spans. Requests without any take vLLM's own path. Safe to call
+    """Add attributes to requests' spans. Requests without any are left to vLLM. Safe to call
     again.
 
     Args:
-        attributes: returns them by name, given an engine's input; empty for none.
+        attributes: returns the attributes by name, given an engine's input; empty for none.
 
     Raises:
         RuntimeError: this vLLM lacks one of the two functions.

@@ -1,8 +1,8 @@
-"""The vLLM releases that vtprune runs on, and whether this one has every name that it relies on.
+"""Which vLLM releases vtprune runs on, and whether this one has every name that it relies on.
 
-0.31 and 0.32 are run by the tests; the names of 0.33, which has no build for CPUs, were compared
-with theirs. A newer release is not refused for its number: it starts if it has every name, with a
-warning, and after a picture went through the real processor and model (`vtprune_server.canary`).
+The tests run on 0.31 and 0.32; 0.33 has no CPU build, so its source of these names was compared. A
+newer release is not refused for its number: if it has every name it starts, with a warning, once a
+test image has passed through the real processor and model (`vtprune_server.canary`).
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ __all__ = [
 ]
 
 SUPPORTED = "0.32"
-"""The vLLM minor release that this package follows."""
+"""The vLLM minor release that this package is written against."""
 
 NEWEST = (0, 33)
-"""The newest whose names were compared."""
+"""The newest release whose names were compared."""
 
 
 def check_version() -> None:
     """Refuse a vLLM that is too old.
 
-    pip's bound says the same, but images and forks are installed past pip.
+    pip enforces the same bound, but container images and forks may bypass pip.
 
     Raises:
-        RuntimeError: it is.
+        RuntimeError: this vLLM is older than `OLDEST`.
     """
     if _release() < OLDEST:
         raise RuntimeError(
@@ -55,7 +55,7 @@ def is_known() -> bool:
 
 
 def at_least(release: tuple[int, int]) -> bool:
-    """Whether this vLLM is of a minor release or newer."""
+    """Whether this vLLM is of minor release `release` or newer."""
     return _release() >= release
 
 
@@ -66,8 +66,7 @@ def _version() -> str:
 
 
 def _release() -> tuple[int, int]:
-    """Return major and minor; of a build without a number, which is made from sources, none that
-    is known."""
+    """Return major and minor version; for a source build without a version, one newer than any."""
     try:
         version = Version(_version())
     except InvalidVersion:
@@ -82,11 +81,11 @@ def _dotted(release: tuple[int, int]) -> str:
 
 
 def check(process: Process) -> None:
-    """Look up every name that `process` relies on. A model's module is looked at only if it has
-    been imported, since that of another family is not needed.
+    """Look up every name that `process` relies on. Names in a model's module are checked only if
+    the module has been imported, since other families' modules are not needed.
 
     Raises:
-        RuntimeError: names are missing; one sentence with all of them.
+        RuntimeError: names are missing; the message is one sentence with all of them.
     """
     release = _release()
     symbols = [each for each in SYMBOLS if each.process == process and each.first <= release]
@@ -95,8 +94,8 @@ def check(process: Process) -> None:
 
 
 def not_as_read(missing: str) -> RuntimeError:
-    """Return the refusal of a vLLM that lacks names."""
-    return RuntimeError(f"vtprune: vLLM is not built as {SUPPORTED} is: it has no {missing}")
+    """Return the error for a vLLM that lacks names."""
+    return RuntimeError(f"vtprune: this vLLM differs from {SUPPORTED}: it has no {missing}")
 
 
 def _needed(symbol: Symbol) -> bool:
@@ -114,7 +113,7 @@ def _exists(symbol: Symbol) -> bool:
 
 
 def _fields(owner: type) -> set[str]:
-    """Attributes of instances: annotated on a class, or set where one is made."""
+    """Return the names of instance attributes: annotated on the class, or used in `__init__`."""
     init = inspect.unwrap(vars(owner).get("__init__", object.__init__))
     used = init.__code__.co_names if inspect.isfunction(init) else ()
     return {*inspect.get_annotations(owner), *used}

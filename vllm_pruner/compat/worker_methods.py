@@ -1,9 +1,9 @@
-"""Functions of ours that `collective_rpc` calls by name.
+"""Our functions on workers, which `collective_rpc` calls by name.
 
 Replaces: nothing; adds methods to `WorkerBase`.
-Why: the API server reaches a worker's model in no other way that works with every executor.
+Why: the API server has no other way to a worker's model that works with every executor.
 Relies on: `WorkerBase.get_model`; `collective_rpc` looking methods up on the worker.
-vLLM versions: 0.32.
+vLLM versions: 0.31 to 0.33.
 Goes when: a plugin can register such methods.
 """
 
