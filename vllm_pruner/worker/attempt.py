@@ -1,6 +1,7 @@
-"""One selection by a method of another package: its own where it is one, else a stand-in.
+"""One selection by a method of another package, or a stand-in for images at which it fails.
 
-The stand-in is every N/keep-th token, as `uniform` keeps: it needs nothing, and cannot fail.
+The stand-in keeps every N/keep-th token, much as `uniform` does: it needs no inputs and cannot
+fail.
 """
 
 from __future__ import annotations
@@ -24,24 +25,24 @@ if TYPE_CHECKING:
 __all__ = ["Attempt"]
 
 _BY_IMAGE = ("features", Need.PROJECTED, Need.TEXT, *sorted(TOWER))
-"""Fields of `VisualTokens` that have a part for each image."""
+"""Fields of `VisualTokens` that are indexed by image."""
 
 
 class Attempt:
-    """Calls a method as `layout.crop_budget.choose` asks for it."""
+    """A `layout.crop_budget.Run` for a method of another package."""
 
     def __init__(self, is_over: bool = False) -> None:
-        """Begin.
+        """Start without faults.
 
         Args:
-            is_over: whether the method is not called at all.
+            is_over: if True, the method is not called and all images get the stand-in.
         """
         self._is_over = is_over
         self.faults: dict[int, MethodFault] = {}
-        """By the place of an image in its group."""
+        """By the image's place in its group."""
 
     def __call__(self, method: Method, tokens: VisualTokens, keep: int, options: Options) -> Kept:
-        """Return `keep` tokens of each image, in which nothing is wrong."""
+        """Return a valid selection of `keep` tokens of each image."""
         images = len(tokens.features)
         if self._is_over or len(self.faults) == images:
             return _stand_in(tokens, keep)
@@ -57,7 +58,7 @@ class Attempt:
     def _one_by_one(
         self, method: Method, tokens: VisualTokens, keep: int, options: Options
     ) -> Kept:
-        """Find the images at which a method raises, and keep the selection of the others."""
+        """Find the images at which a method fails, and keep its selection for the others."""
         parts = []
         for place in range(len(tokens.features)):
             alone = Attempt()
@@ -98,7 +99,8 @@ def _called(
 
 
 def _settings_here(device: torch.device) -> Callable[[], AbstractContextManager[object]]:
-    """Return what makes a thread compute as this one does: a thread has its own stream and mode."""
+    """Return a context manager that gives another thread this thread's CUDA stream and inference
+    mode, both of which are per thread."""
     is_inference = torch.is_inference_mode_enabled()
     stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
 
@@ -119,7 +121,7 @@ def _stand_in(tokens: VisualTokens, keep: int) -> Kept:
 
 
 def _with_stand_ins(kept: Kept, tokens: VisualTokens, places: Sequence[int]) -> Kept:
-    """Return a selection with that of some images replaced."""
+    """Return a selection in which the images at `places` have the stand-in."""
     if not places:
         return kept
     at = on_device(places, kept.index.device)
@@ -131,12 +133,12 @@ def _with_stand_ins(kept: Kept, tokens: VisualTokens, places: Sequence[int]) -> 
 
 
 def _rows_at(tokens: VisualTokens, index: torch.Tensor) -> torch.Tensor:
-    """Return the features `[images, keep, D]` at an index."""
+    """Return the features `[images, keep, D]` at an index `[images, keep]`."""
     return gather_rows([tokens.features], index)[0]
 
 
 def _image(tokens: VisualTokens, place: int) -> VisualTokens:
-    """Return a batch of one image."""
+    """Return the image at `place` as a batch of one."""
     parts: dict[str, Any] = {name: getattr(tokens, name) for name in _BY_IMAGE}
     for name, column in parts.items():
         parts[name] = None if column is None else column[place : place + 1]

@@ -1,7 +1,8 @@
-"""How the images of a batch are taken together.
+"""How images are batched for the tower and grouped for selection.
 
-A portion is what the tower may encode at once, a batch what it encodes in one call, a group what is
-selected in one call. Batches are in order; the images of a group may stand anywhere in their batch.
+A portion holds the images that the tower may encode at once, a batch those that it encodes in one
+call, a group those that are selected in one call. Batches are in order; the images of a group may
+be anywhere in their batch.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from vllm_pruner.tower import EncoderImage
 __all__ = ["Batch", "Group", "batches"]
 
 _ALIGNED = 16
-"""Bytes that an address has to be a multiple of for a kernel's widest loads."""
+"""Alignment in bytes that a kernel's widest loads need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,33 +33,36 @@ class Group:
     layout: Layout
     config: PruneConfig
     keep: int
-    """Tokens kept of an image."""
+    """Tokens kept of each image."""
 
     rows: int
-    """Rows that the tower makes of an image."""
+    """Rows of each image in the tower's output."""
 
     small_grid: tuple[int, int] | None = None
-    """As of the batch."""
+    """See `Batch.small_grid`."""
 
     texts: list[tuple[int, ...]] = field(default_factory=list)
-    """Token ids of the text that asks about each image; see `ImagePlan.text`."""
+    """The `ImagePlan.text` of each image."""
 
     plans: list[ImagePlan] = field(default_factory=list)
 
     places: list[int] = field(default_factory=list)
-    """Where they are in their batch."""
+    """Index of each image in its batch."""
 
     starts: list[int] = field(default_factory=list)
-    """Where the rows of each are among the rows of the batch."""
+    """Index of each image's first row among the rows of the batch."""
 
     @property
     def foreign(self) -> bool:
-        """Whether the method that selects is another package's."""
+        """Whether another package provides the method."""
         return self.plans[0].package is not None
 
     def of(self, column: torch.Tensor) -> torch.Tensor:
-        """Return `[images, rows, ...]` of a batch's `[all rows, ...]`; a view if they are
-        neighbours and begin where a batch could: Triton compiles again for other addresses."""
+        """Return the group's part `[images, rows, ...]` of a batch's column `[all rows, ...]`.
+
+        A view if the images are adjacent and their first row is aligned; else a copy, because
+        Triton compiles another variant of a kernel for unaligned addresses.
+        """
         first, last = self.starts[0], self.starts[-1] + self.rows
         begins = first * column.stride(0) * column.element_size()
         if last - first == self.rows * len(self.starts) and begins % _ALIGNED == 0:
@@ -73,10 +77,10 @@ class Batch:
     images: list[EncoderImage]
     plans: list[ImagePlan]
     small_grid: tuple[int, int] | None
-    """Rows and columns of patches that all of them are shrunk to; None if they are not."""
+    """Rows and columns of patches to which all images are shrunk; None if they are not."""
 
     def groups(self) -> list[Group]:
-        """Return what can be selected together."""
+        """Return the groups of images that can be selected together."""
         ends = [0, *accumulate(map(self._rows, self.images))]
         groups: list[Group] = []
         for place, (image, plan) in enumerate(zip(self.images, self.plans, strict=True)):
@@ -93,7 +97,7 @@ class Batch:
         return groups
 
     def _rows(self, image: EncoderImage) -> int:
-        """Return the rows that the tower makes of an image, possibly shrunk."""
+        """Return the number of rows in the tower's output for an image, possibly shrunk."""
         if self.small_grid is None:
             return image.layout.encoded
         return self.small_grid[0] * self.small_grid[1]
@@ -105,10 +109,10 @@ def batches(
     """Yield the batches of images.
 
     Args:
-        images: in the order of the prompt.
+        images: the images, in the order of the prompt.
         plans: one for each image.
-        rows_at_once: rows that the tower makes in a batch at most; an image of more is a batch of
-            its own.
+        rows_at_once: most rows of the tower's output in a batch; an image with more rows is a
+            batch by itself.
     """
     for start, end in pairwise(_bounds(images, rows_at_once)):
         pairs = zip(images[start:end], plans[start:end], strict=True)
@@ -118,7 +122,8 @@ def batches(
 
 
 def _bounds(images: Sequence[EncoderImage], rows_at_once: int) -> list[int]:
-    """Return where portions of at most `rows_at_once` rows start, and the number of images."""
+    """Return the first image of each portion of at most `rows_at_once` rows, then the number of
+    images."""
     bounds, rows = [0], 0
     for place, image in enumerate(images):
         if rows and rows + image.layout.encoded > rows_at_once:
@@ -140,4 +145,4 @@ def _small_grid(pair: tuple[EncoderImage, ImagePlan]) -> tuple[int, int] | None:
     try:
         return foreign.shrink(method, keep)
     except MethodFault:
-        return None  # `select` is called all the same, with all tokens
+        return None  # `select` will still be called, with all tokens

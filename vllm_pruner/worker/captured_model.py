@@ -31,10 +31,10 @@ logger = logging.getLogger("vllm.vtprune")
 class CapturedModel(PrunedModel):
     """A `PrunedModel` whose tower can be captured in CUDA graphs.
 
-    Changes beside those of `PrunedModel`:
-    - `SupportsEncoderCudaGraph`, by which vLLM's runners make, profile and capture the graphs.
-      `modalities` is empty, so that they do not replay them past `embed_multimodal`; an item is an
-      `EncoderImage` that the feature cache does not have. Follows vLLM 0.32's
+    Changes besides those of `PrunedModel`:
+    - `SupportsEncoderCudaGraph`, by which vLLM's runners create, profile and capture the graphs.
+      `modalities` is empty, so that a runner does not replay them instead of `embed_multimodal`; an
+      item is an `EncoderImage` that is not in the feature cache. Follows vLLM 0.32's
       `model_executor/models/interfaces.py` and `v1/worker/encoder_cudagraph.py`.
     """
 
@@ -52,7 +52,7 @@ class CapturedModel(PrunedModel):
         compat.set_graph_budgets(vllm_config, self.tower.graph_rows(self._rows_at_once))
 
     def graphs_captured(self, manager: Any, seconds: float, size: int) -> None:
-        """Replay a manager's graphs from now on; `compat.encoder_graphs` calls it."""
+        """Replay a manager's graphs from now on; called by `compat.encoder_graphs`."""
         self._graphs.attach(manager)
         logger.info(
             "vtprune: the vision tower is in %d CUDA graphs, for %s visual tokens: captured in "
@@ -64,7 +64,7 @@ class CapturedModel(PrunedModel):
         )
 
     def graphs_cleared(self, manager: Any) -> None:
-        """Go on without them; `compat.encoder_graphs` calls it."""
+        """Run without graphs from now on; called by `compat.encoder_graphs`."""
         self._graphs.detach(manager)
 
     def get_encoder_cudagraph_config(self) -> EncoderCudaGraphConfig:

@@ -1,8 +1,8 @@
 """A `PackedTower` in CUDA graphs, for models that vLLM captures too (Qwen2.5-VL).
 
-vLLM's own model makes the buffers of the tower and runs it; what reads its attention adds two. A
-graph is larger than what it runs: its padding is an image of its own behind the others, so that no
-image attends to it, and its patches are tokens behind all others.
+vLLM's own model creates the tower's buffers and runs it; reading the attention needs two more
+buffers. A graph is larger than its batch: the padding is one more image after the others, so that
+no image attends to it, and its patches belong to tokens after all others.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ if TYPE_CHECKING:
 __all__ = ["CapturedPackedTower", "pad_ends"]
 
 _GRAPHS = (64, 128, 192, 256, 384, 512, 640, 768, 1024, 1280, 1536, 1792, 2048, 2560, 3072, 4096)
-"""Tokens of the graphs: a third is padded at most from 128 on. Larger images keep the device busy
-for longer than their launches take the host. Not yet measured."""
+"""Tokens of the graphs. From 128 on, at most a third of a graph is padding. Larger images keep the
+device busy for longer than the host needs to launch their kernels. Not yet measured."""
 
 _ENDS, _TOKENS = "vtprune_ends", "vtprune_token_of_patch"
 
 
 def pad_ends(buffer: torch.Tensor, ends: torch.Tensor) -> None:
-    """Write where images end, empty images after them; the last one is the padding's already."""
+    """Write the ends of a batch's images, then empty images; the last end is the padding's and
+    stays."""
     count = len(ends)
     buffer[:count].copy_(ends)
     buffer[count:-1].copy_(ends[-1:].expand(len(buffer) - 1 - count))
@@ -44,11 +45,11 @@ class CapturedPackedTower(PackedTower):
         """Find the layers, and vLLM's own functions.
 
         Args:
-            model: as `PackedTower` takes it, a `CapturedModel` of a class that has
-                `SupportsEncoderCudaGraph` by itself.
+            model: as for `PackedTower`; a `CapturedModel` whose vLLM class implements
+                `SupportsEncoderCudaGraph` itself.
 
         Raises:
-            RuntimeError: the tower is not built as `compat` knows it.
+            RuntimeError: the tower lacks a module that `compat.tower` relies on.
         """
         super().__init__(model)
         self._stock: Any = super(PrunedModel, model)
@@ -60,7 +61,7 @@ class CapturedPackedTower(PackedTower):
         return {**logics, _ENDS: pad_ends, _TOKENS: self._pad_tokens}
 
     def captures(self, image: EncoderImage) -> bool:
-        """Return whether it is no video, of which each frame is a sequence."""
+        """Return False for a video, whose frames are sequences of their own."""
         frames, _, _ = self._grid(image)
         return frames == 1
 
@@ -106,7 +107,7 @@ class CapturedPackedTower(PackedTower):
         return torch.arange(patches, device=device) // each
 
     def _pad_tokens(self, buffer: torch.Tensor, tokens: torch.Tensor) -> None:
-        """Write which token each patch goes to: those of the padding go behind all others, whatever
-        the last batch was."""
+        """Write the token of each patch. The padding's tokens come after all others, whatever the
+        last batch left in the buffer."""
         buffer.copy_(self._in_order(len(buffer), buffer.device))
         buffer[: len(tokens)].copy_(tokens)

@@ -1,4 +1,4 @@
-"""What a tower's row takes in the feature cache, the same for every kind of tower."""
+"""The columns of a tower's row in the feature cache, for every kind of tower."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def columns_of(
     """Return width and dtype by column; see `Tower.columns`.
 
     Args:
-        tower: whose dtype the features have.
-        width: of a row's features.
-        head_size: of a key.
-        needs: what else is kept of a row.
+        tower: the module whose dtype the features have.
+        width: width of the features.
+        head_size: width of a key.
+        needs: the other columns.
     """
     columns = dict.fromkeys((FEATURES, *sorted(needs)), (0, torch.float32))
     columns[FEATURES] = (width, next(tower.parameters()).dtype)

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["CropTower", "crop_side", "crop_tokens"]
 
 _GRAPHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
-"""Crops of the CUDA graphs. From sixteen on an H200 needs as long for them as the host for their
-launches (2026-11-27), and larger batches are several graphs; a quarter is padded at most."""
+"""Crops of the CUDA graphs. From sixteen crops on, an H200 is busy for as long as the host needs to
+launch the kernels (2026-11-27); larger batches replay several graphs. At most a quarter of a graph
+is padding."""
 
 _PIXELS = "pixel_values"
 
@@ -40,7 +41,7 @@ _LAYERS, _ATTENTION = "vision_model.encoder.layers", "self_attn.attn"
 
 
 def crop_tokens(hf_config: Any) -> int:
-    """Return N, the visual tokens that the tower makes of one crop.
+    """Return N, the number of visual tokens of one crop.
 
     Raises:
         ConfigError: this vision tower cannot be pruned.
@@ -63,10 +64,10 @@ def crop_tokens(hf_config: Any) -> int:
 
 
 def crop_side(hf_config: Any) -> int:
-    """Return the rows, and the columns, of patches in a crop.
+    """Return the number of rows, and of columns, of patches in a crop.
 
-    A SigLIP tower has one visual token fewer than patches under the strategy "default", which drops
-    the first patch as if it were a class token.
+    With the strategy "default" a SigLIP tower has one visual token fewer than patches: it drops the
+    first patch as if it were a class token.
     """
     tower = hf_config.vision_config
     return int(tower.image_size // tower.patch_size)
@@ -83,10 +84,11 @@ class CropTower:
         """Find the layers.
 
         Args:
-            model: has `vision_tower`, `multi_modal_projector` and `_image_pixels_to_features`.
+            model: vLLM's model, with `vision_tower`, `multi_modal_projector` and
+                `_image_pixels_to_features`.
 
         Raises:
-            RuntimeError: the tower is not built as `compat` knows it.
+            RuntimeError: the tower lacks a module that `compat.tower` relies on.
         """
         self.module, self._projector = model.vision_tower, model.multi_modal_projector
         self.page = crop_tokens(model.config)
@@ -151,7 +153,7 @@ class CropTower:
         return {name: rows.flatten(0, 1) for name, rows in {FEATURES: features, **columns}.items()}
 
     def _read(self, need: Need, layer: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        """Return `[crops, N, ...]` of this rank's heads, a class token first where there is one."""
+        """Return `[crops, N, ...]` over this rank's heads, a class token first if there is one."""
         if need == Need.KEYS:
             heads: torch.Tensor = key.unflatten(2, (layer.num_heads, -1)).float()
             return heads.mean(dim=2)

@@ -1,7 +1,6 @@
-"""The vision tower behind a cache of its output, timed and counted.
+"""The vision tower with a cache of its output, timed and counted.
 
-Images go in; the features of their tokens come out, and whatever else the methods of the batch look
-at.
+It turns images into the features of their tokens, and whatever else the batch's methods read.
 """
 
 from __future__ import annotations
@@ -31,16 +30,16 @@ class Encoder:
         """Allocate the cache.
 
         Args:
-            tower: runs.
-            cache_bytes: size of the feature cache; 0 keeps nothing.
-            cached: what the server's own method needs. Of that, `TOWER` is cached beside features
-                and importance; images that need more bypass the cache.
+            tower: the tower to run.
+            cache_bytes: size of the feature cache; 0 disables it.
+            cached: the needs of the server's own method. Those in `TOWER` are cached in addition to
+                features and importance; images that need more bypass the cache.
         """
         self._tower = tower
         self.cached = (cached & TOWER) | {Need.IMPORTANCE}
-        """What is made of an image that may be asked for again."""
+        """The needs that are cached."""
         self.graphs: TowerGraphs | None = None
-        """Where that is replayed once it is captured."""
+        """The CUDA graphs that compute `cached`; None if the tower has none."""
         self.device = next(tower.module.parameters()).device
         columns = tower.columns(self.cached)
         self.cache = FeatureCache(cache_bytes, tower.page, columns, self.device)
@@ -53,16 +52,16 @@ class Encoder:
     def encode(
         self, images: Sequence[EncoderImage], identities: list[str], needs: frozenset[Need]
     ) -> Columns:
-        """Return what methods look at; for known images, from the cache.
+        """Return the columns of images, from the cache where it has them.
 
         Args:
-            images: as the tower takes them.
+            images: the images, as the tower takes them.
             identities: the `ImagePlan.image` of each.
-            needs: what to return beside the features; only `TOWER` matters.
+            needs: what to return besides the features; only `TOWER` matters.
 
         Returns:
-            Features `[rows, D]` and at least what `needs` says, `[rows, ...]` float32, image by
-            image.
+            Features `[rows, D]` and at least the columns of `needs`, `[rows, ...]` float32, image
+            by image.
         """
         needs = needs & TOWER
         if ImagePlan.ANONYMOUS in identities:
@@ -83,7 +82,7 @@ class Encoder:
     def encode_small(
         self, images: Sequence[EncoderImage], needs: frozenset[Need], grid: tuple[int, int]
     ) -> Columns:
-        """Return the same for images shrunk to a grid of patches. They are not cached."""
+        """Return the columns of images shrunk to a grid of patches, which are not cached."""
         return self._tower.encode(images, needs & TOWER, grid)
 
     def _measured(self, images: Sequence[EncoderImage], needs: frozenset[Need]) -> Columns:
@@ -101,5 +100,5 @@ class Encoder:
 
     @property
     def seconds_per_patch(self) -> float | None:
-        """Mean device time of the tower for a patch; None before the first measurement."""
+        """Mean device time of the tower per patch; None before the first measurement."""
         return self._watch.seconds_per_piece

@@ -1,6 +1,7 @@
-"""What a selection saw and chose, for a person to look at. Called by name on every worker.
+"""Explain a selection: what it saw and what it chose, to show to a person.
 
-None of this runs while requests are answered, so it may copy to the host.
+Called by name on every worker. None of this runs for ordinary requests, so it may sync with the
+device.
 """
 
 from __future__ import annotations
@@ -28,21 +29,20 @@ if TYPE_CHECKING:
 __all__ = ["WORKER_METHODS", "Observer"]
 
 Observer = Callable[[VisualTokens, torch.Tensor, "Layout"], None]
-"""Takes what a selection was made from, the kept positions `[images, keep]` and the layout that the
-images share."""
+"""Called with a selection's inputs, the kept positions `[images, keep]` and the images' layout."""
 
 _SHARPNESS = 100.0
-"""Inverse temperature of the softmax that shows relevance: AdaFV's, for every method."""
+"""Inverse temperature of the softmax for relevance: AdaFV's, whatever the method."""
 
 _PIXELS = frozenset({"pixel_values", "pixel_values_flat", BYTES})
-"""What models call the pixels of an image; its other fields stay on the CPU."""
+"""The fields that hold an image's pixels; its other fields stay on the CPU."""
 
 _WHOLE = ImagePlan(PruneConfig(rate=0.0), ImagePlan.ANONYMOUS)
-"""Of an image that the processor left without a plan, because nothing is pruned of its request."""
+"""For an image that has no plan because nothing in its request is pruned."""
 
 
 class Explained(Protocol):
-    """What this file asks of a `PrunedModel`."""
+    """The part of a `PrunedModel` that this module uses."""
 
     tower: Tower
     on_selection: Observer | None
@@ -55,17 +55,17 @@ def explain(model: Explained, items: list[dict[str, Any]]) -> list[dict[str, Any
     """Select for images as a request would.
 
     Args:
-        model: this worker's.
-        items: for each image the fields that the processor made, as a batch of one, as `(dtype,
-            shape, bytes)`.
+        model: this worker's model.
+        items: for each image, the fields that the processor made, as a batch of one; a field is
+            `(dtype, shape, bytes)`.
 
     Returns:
-        For each image the `fault` of its method, after which the rest means nothing, or None; its
-        `settings` (none if it is not pruned), `original` count, `kept`
-        positions, how many `rows` the decoder gets, and `views`, those of `Layout`. A view has its
-        grid of `crops`, the bounds of its `rows` and `columns` of patches without padding, its
-        `tokens` if they are fewer, the `kept` ones, `importance` and `relevance`; a view of one
-        crop says which `crop`.
+        For each image: the `fault` of its method or None (with a fault, the rest is meaningless);
+        its `settings` (empty if it is not pruned); the `original` number of tokens; the `kept`
+        positions; how many `rows` the decoder gets; and the `views` of its `Layout`. A view has its
+        grid of `crops` or its single `crop`, the bounds of its `rows` and `columns` of patches
+        without padding, the grid of its `tokens` if it was resampled, the `kept` places in it, and
+        the `importance` and `relevance` of its places, or None.
     """
     return [
         _explain_one(model, {name: _unpack(*it) for name, it in item.items()}) for item in items
@@ -81,7 +81,7 @@ def _explain_one(model: Explained, item: dict[str, torch.Tensor]) -> dict[str, A
     fields: dict[str, Any] = dict(item)
     first = next(model.tower.module.parameters())
     for name in item.keys() & _PIXELS:
-        # Bytes are normalised on the device.
+        # Integer pixels are normalised on the device.
         dtype = first.dtype if item[name].is_floating_point() else item[name].dtype
         fields[name] = item[name].to(first.device, dtype)
     (plan,) = ImagePlan.pop_all(fields) or [_WHOLE]
@@ -132,21 +132,21 @@ def _views(tokens: VisualTokens, kept: torch.Tensor, layout: Layout) -> list[dic
 
 
 def _inside(chosen: torch.Tensor, view: View) -> list[int]:
-    """Return the places in a view of those chosen patches that are in it."""
+    """Return the places within a view of the chosen patches that it shows."""
     inside = chosen[(chosen >= view.start) & (chosen < view.end)]
     kept: list[int] = (inside - view.start + view.missing).tolist()
     return kept
 
 
 def _row(scores: torch.Tensor | None, view: View) -> list[float] | None:
-    """Return the scores of one image's patches, zeros first for those that the tower drops."""
+    """Return the scores of a view's patches, preceded by zeros for patches the tower drops."""
     if scores is None:
         return None
     return [0.0] * view.missing + scores[0, view.start : view.end].float().tolist()
 
 
 def _relevance(tokens: VisualTokens) -> torch.Tensor | None:
-    """Return `[1, N]`, how well each token of one image matches its text; None without text."""
+    """Return `[1, N]`, how well each token of an image matches its text; None without text."""
     if tokens.text is None or tokens.projected is None or not len(tokens.text[0]):
         return None
     visual, text = tokens.projected[0], tokens.text[0].to(tokens.projected.dtype)
@@ -169,4 +169,4 @@ WORKER_METHODS: dict[str, Callable[..., Any]] = {
     "vtprune_explain": explain,
     "vtprune_implementation": _implementation,
 }
-"""By the name that `collective_rpc` calls them with."""
+"""By name, for `collective_rpc`."""

@@ -3,10 +3,10 @@
 vLLM caches an image's embeddings as they enter the decoder, and those depend on the settings and,
 for a text-aware method, on the question. Features, importance and whatever else a method reads in
 the tower depend on the image alone, so they are cached here under the image's own identity: another
-question, rate or method skips the tower.
+question, rate or method does not run the tower again.
 
-The memory is allocated when the model is built, so vLLM's memory profile includes it. All ranks ask
-for the same images in the same order and so hold the same ones.
+The memory is allocated when the model is built, so vLLM's memory profile includes it. All ranks
+fetch the same images in the same order, so their caches hold the same images.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class FeatureCache:
         """Allocate the memory.
 
         Args:
-            size: bytes at most; 0, or less than a slot takes, keeps nothing.
-            page: rows of a slot.
-            columns: by name, width and dtype of what is kept for each row. Width 0 is a scalar,
-                without an axis of its own.
-            device: where the tower runs.
+            size: most bytes to allocate; with less than one slot takes, nothing is cached.
+            page: rows per slot.
+            columns: width and dtype of each column, by name. Width 0 is a scalar per row, without
+                an axis of its own.
+            device: the tower's device.
         """
         row_bytes = sum(max(1, width) * dtype.itemsize for width, dtype in columns.values())
         self._page, self._page_bytes = page, page * row_bytes
@@ -76,13 +76,13 @@ class FeatureCache:
 
         Args:
             images: identities, possibly repeated.
-            lengths: number of rows of each image. It is part of the key: an image that another
-                tower's arguments made larger has its own rows.
-            encode: called with indices into `images`, at most once and with each image once;
-                returns `[rows of these, ...]` for every column.
+            lengths: number of rows of each image. It is part of the key, because other processor
+                arguments may give the same image more rows.
+            encode: called at most once, with indices into `images`, none repeated; returns
+                `[rows of these images, ...]` for every column.
 
         Returns:
-            `[rows, ...]` for every column, image by image; no views of the cache.
+            `[rows, ...]` for every column, image by image; never views of the cache.
         """
         keys = list(zip(images, lengths, strict=True))
         missing = [key for key in dict.fromkeys(keys) if key not in self._slots_of]
@@ -90,7 +90,7 @@ class FeatureCache:
         self.misses += len(missing)
         if not missing:
             return self._read(keys)
-        # Read before anything is written: a new image may evict one that is asked for.
+        # Read before writing: a new image may evict one that this call returns.
         known = [key for key in dict.fromkeys(keys) if key in self._slots_of]
         found = _by_image(known, self._read(known)) if known else {}
         encoded = encode([keys.index(key) for key in missing])
@@ -101,15 +101,15 @@ class FeatureCache:
         return {name: torch.cat([found[key][name] for key in keys]) for name in self._values}
 
     def _read(self, keys: Sequence[_Key]) -> _Columns:
-        """Return the rows of cached images, with one copy a column."""
+        """Return the rows of cached images, with one copy per column."""
         for key in keys:
             self._slots_of.move_to_end(key)
         rows = _joined([self._rows_of[key] for key in keys])
         return {name: values.index_select(0, rows) for name, values in self._values.items()}
 
     def _write(self, keys: Sequence[_Key], columns: _Columns) -> None:
-        """Cache images, evicting the least recently used ones where there is no room: one copy a
-        column, of those that none of the others has evicted again."""
+        """Cache images, evicting the least recently used ones if there is no room. One copy per
+        column; images that others of this call evict again are not copied."""
         for key in keys:
             self._take(key)
         staying = [key for key in keys if key in self._slots_of]
@@ -125,7 +125,7 @@ class FeatureCache:
             values.index_copy_(0, rows, column)
 
     def _take(self, key: _Key) -> None:
-        """Give an image its slots, if it could have enough."""
+        """Assign slots to an image, unless it is larger than the cache."""
         needed = -(-key[1] // self._page)
         if needed > self._slots:
             return
@@ -136,7 +136,7 @@ class FeatureCache:
         self._slots_of[key], self._free = self._free[:needed], self._free[needed:]
 
     def _rows(self, keys: Sequence[_Key]) -> torch.Tensor:
-        """Return where the rows of images are, one image behind the other."""
+        """Return the indices of images' rows in the cache, image by image."""
         slots = [slot for key in keys for slot in self._slots_of[key]]
         page = torch.arange(self._page, device=self._device)
         rows = (on_device(slots, self._device).unsqueeze(1) * self._page + page).flatten()

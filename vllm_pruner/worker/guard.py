@@ -1,10 +1,10 @@
-"""Methods of other packages, of which one request may fail and nothing else.
+"""Contain the faults of other packages' methods: only the affected requests fail.
 
-An exception in a worker ends the engine, with every request in it. So a method that breaks the
-contract is answered for by a stand-in, which has the right shape, and its fault is kept under the
-image's identity: everything that vLLM caches of the stand-in has that identity too. An API server
-asks for it before it sends a word of an answer (`prompt.faults`). Where nobody asks, as offline,
-the fault is raised.
+An exception in a worker ends the engine, with every request in it. So if a method breaks the
+contract, a stand-in selection of the right shape takes its place, and the fault is stored under the
+image's identity, under which vLLM also caches everything computed from the stand-in. An API server
+asks for faults before it sends the first token of an answer (`prompt.faults`). If nothing asks, as
+offline, the fault is raised.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ __all__ = ["WORKER_METHODS", "Guard"]
 logger = logging.getLogger("vllm.vtprune")
 
 _MOST = 1 << 16
-"""Faulty images that are remembered of a method; with one more it is not called again."""
+"""Most faulty images to remember for a method; with one more, it is not called again."""
 
 _LOGGED = 10
-"""Faults of a method that the log tells of."""
+"""Most faults of a method to log."""
 
 Fault = tuple[str, str]
-"""A method's name and what it did; no exception, whose traceback would keep tensors alive."""
+"""A method's name and the message. Not the exception, whose traceback would keep tensors alive."""
 
 _ROOM = 1 / 8
-"""Part of a number format's range that a row may take: 8,188 of float16's 65,504."""
+"""Part of a dtype's range that values in a row may take: 8,188 of float16's 65,504."""
 
 _PREFIX = len(foreign_prefix(""))
 
 
 class Guard:
-    """Calls these methods, and remembers their faults for as long as this process lives."""
+    """Calls methods of other packages, and remembers their faults until the process ends."""
 
     def __init__(self) -> None:
         self._asked = False
@@ -57,13 +57,13 @@ class Guard:
         self._ended: dict[str, Fault] = {}
 
     def expect_questions(self) -> None:
-        """Keep faults from now on, instead of raising them, for whoever has an answer to send."""
+        """Store faults from now on instead of raising them, because an API server asks for them."""
         self._asked = True
 
     @contextmanager
     def apart(self) -> Iterator[list[Fault]]:
-        """Yield a list that the faults in the block go to, and nowhere else: nothing that they are
-        about is cached."""
+        """Yield a list that collects the faults in the block. They are not stored, because nothing
+        computed in the block is cached."""
         self._apart = []
         try:
             yield self._apart
@@ -71,7 +71,7 @@ class Guard:
             self._apart = None
 
     def faults_of(self, identities: Sequence[str]) -> list[Fault]:
-        """Return the faults that images met, given their plans' identities."""
+        """Return the stored faults of images, given their plans' identities."""
         found = []
         for identity in identities:
             prefix = identity[:_PREFIX]
@@ -91,14 +91,14 @@ class Guard:
         """Return a selection of the right shape and range, whatever the method returns.
 
         Args:
-            tokens: of images that share the settings and the layout.
-            config: the settings; the method is another package's.
+            tokens: the tokens of images that share the settings and the layout.
+            config: the settings, with a method of another package.
             layout: the layout.
             keep: positions kept of each image.
-            plans: of each image.
+            plans: the plan of each image.
 
         Raises:
-            MethodFault: nobody asks for it.
+            MethodFault: the method is at fault and `expect_questions` has not been called.
         """
         ended = self._ended.get(foreign_prefix(config.method))
         if ended is not None and self._apart is not None:
@@ -110,18 +110,18 @@ class Guard:
         return kept
 
     def finite(self, rows: torch.Tensor, plans: Sequence[ImagePlan]) -> torch.Tensor:
-        """Return what the decoder gets of images, zeros in place of what is not finite.
+        """Return images' rows for the decoder, with zeros for an image with a non-finite value.
 
-        A NaN outlives its request: vLLM masks stale rows of a block of the KV cache by a factor of
-        zero, which leaves a NaN one. Numbers to which a layer cannot add anything become infinite
-        there, and then NaN, so they count as such.
+        A NaN outlives its request: vLLM masks stale rows of a KV-cache block by multiplying them by
+        zero, and zero times NaN is NaN. Values close to the dtype's maximum overflow to infinity
+        in a layer, and then become NaN, so they are treated as non-finite.
 
         Args:
             rows: `[images, keep, width]`, projected.
-            plans: of each image.
+            plans: the plan of each image.
 
         Raises:
-            MethodFault: nobody asks for it.
+            MethodFault: rows are not finite and `expect_questions` has not been called.
         """
         most = torch.finfo(rows.dtype).max * _ROOM
         broken = ~(rows.abs() <= most).flatten(1).all(dim=1)
@@ -134,7 +134,7 @@ class Guard:
         return rows.masked_fill(broken[:, None, None], 0.0)
 
     def _note(self, plan: ImagePlan, fault: MethodFault) -> None:
-        """Remember a fault."""
+        """Store a fault, or raise it if nothing will ask for it."""
         if self._apart is not None:
             self._apart.append((fault.method, str(fault)))
             return
@@ -154,14 +154,14 @@ class Guard:
             self._end(foreign.fault(fault.method, said))
 
     def _end(self, fault: MethodFault) -> None:
-        """Give all images of a method this fault from now on."""
+        """Stop calling a method: from now on all its images have this fault."""
         prefix = foreign_prefix(fault.method)
         self._ended[prefix] = (fault.method, str(fault))
         self._faults.pop(prefix, None)
 
 
 class Guarded(Protocol):
-    """What the functions below ask of a `PrunedModel`."""
+    """The part of a `PrunedModel` that the functions below use."""
 
     guard: Guard
 
@@ -175,4 +175,4 @@ def _ask(model: Guarded, identities: list[str]) -> list[Fault]:
 
 
 WORKER_METHODS: dict[str, Callable[..., Any]] = {EXPECT_ASKING: _expect, ASK_FAULTS: _ask}
-"""What an API server calls by name on every worker."""
+"""The worker methods that an API server calls by name."""

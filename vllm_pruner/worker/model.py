@@ -1,6 +1,6 @@
-"""The model's half of pruning: encode, select, project what is kept.
+"""The model's half of pruning: encode, select, and project what is kept.
 
-A mixin for vLLM's classes, which differ in their `Family` only.
+A mixin for vLLM's model classes, which otherwise differ only in their `Family`.
 """
 
 from __future__ import annotations
@@ -61,21 +61,21 @@ __all__ = ["PrunedModel"]
 logger = logging.getLogger("vllm.vtprune")
 
 _VIDEO_PIXELS = "pixel_values_videos"
-"""The field of a video that every model has."""
+"""The field with a video's pixels, the same in every model."""
 
 
 class PrunedModel(_Model):
-    """Mixin for a vLLM model with a `language_model` (else it overrides `decoder`) and, if its
-    layouts have rows that end in one, `image_newline`.
+    """Mixin for a vLLM model with a `language_model` (else it overrides `decoder`) and, if rows of
+    its layouts end in newlines, an `image_newline`.
 
     Changes:
-    - `embed_multimodal` selects or merges after the tower and projects only what is kept, or
-      shrinks the image before it;
-    - a known image takes its features from a cache instead of the tower;
-    - the tower never encodes more at once than vLLM's memory profile did;
-    - new weights empty that cache;
-    - on a GPU, vLLM's first dummy image compiles what requests could be the first to launch.
-    If no image of a batch has a plan (rate 0), the inherited path is taken.
+    - `embed_multimodal` selects or merges tokens after the tower and projects only what is kept, or
+      shrinks the image before the tower;
+    - a known image's features come from a cache instead of the tower;
+    - the tower never encodes more at once than in vLLM's memory profile;
+    - loading new weights clears that cache;
+    - on a GPU, vLLM's first dummy image triggers the compilation of kernels (`warm_up`).
+    If no image of a batch has a plan (rate 0), the inherited method runs.
     """
 
     family: Family
@@ -114,7 +114,7 @@ class PrunedModel(_Model):
 
     @property
     def decoder(self) -> Any:
-        """What embeds the tokens of a prompt and reads them."""
+        """The language model, which also embeds the tokens of a prompt."""
         return self.language_model
 
     def embed_multimodal(self, **kwargs: object) -> Any:
@@ -126,7 +126,8 @@ class PrunedModel(_Model):
         return super().embed_multimodal(**kwargs)
 
     def _images(self, kwargs: dict[str, object]) -> list[EncoderImage]:
-        """Return the images or the videos of a batch; none of videos that are not pruned."""
+        """Return the images or the videos of a batch; none if they are videos that this family
+        does not prune."""
         videos = self.family.videos
         if videos is not None and _VIDEO_PIXELS in kwargs:
             return videos.items(self.config, self._parse_and_validate_video_input(**kwargs))
@@ -134,20 +135,20 @@ class PrunedModel(_Model):
         return [] if image_input is None else self.family.images(self.config, image_input)
 
     def _normalized(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Return a batch's fields with pixels as the tower takes them, whatever came."""
+        """Return a batch's fields with pixels that came as bytes normalised."""
         if (pixels := kwargs.pop(BYTES, None)) is None:
             return kwargs
-        assert self._normalize is not None, "its processor sends none"
+        assert self._normalize is not None, "its processor sends no bytes"
         if isinstance(pixels, torch.Tensor):
             return {**kwargs, "pixel_values": self._normalize(pixels)}
         return {**kwargs, "pixel_values": [self._normalize(each) for each in pixels]}  # of any size
 
     def embed_planned(self, plans: list[ImagePlan], **kwargs: object) -> list[torch.Tensor]:
-        """Return what the decoder gets of each image: `[keep, width of the decoder]`.
+        """Return the decoder's rows for each image: `[keep, width of the decoder]`.
 
         Args:
             plans: one for each image or video.
-            kwargs: these, as vLLM's `embed_multimodal` takes them, all of one kind.
+            kwargs: the images or the videos, as vLLM's `embed_multimodal` takes them.
         """
         self._selector.count(all(plan.image != ImagePlan.ANONYMOUS for plan in plans))
         images = self._images(self._normalized(kwargs))
@@ -175,20 +176,20 @@ class PrunedModel(_Model):
         return [embeddings[place] for place in range(len(batch.images))]
 
     def placed(self, rows: torch.Tensor, index: torch.Tensor, group: Group) -> torch.Tensor:
-        """Return the rows `[images, keep, width]` with what they carry to the decoder beside
-        themselves; here nothing, since a token's place in the sequence is its position."""
+        """Return the rows `[images, keep, width]` with what they carry to the decoder in addition;
+        here nothing, since a token's place in the sequence is its position."""
         return rows
 
     def _encode(self, batch: Batch) -> Columns:
-        """Run the tower for what the methods of a batch look at."""
+        """Run the tower for what the methods of a batch need."""
         needs = frozenset(need for plan in batch.plans for need in self._needs(plan.config))
         if batch.small_grid is not None:
             return self._encoder.encode_small(batch.images, needs, batch.small_grid)
         return self._encoder.encode(batch.images, [plan.image for plan in batch.plans], needs)
 
     def _own(self, tokens: VisualTokens, group: Group) -> VisualTokens:
-        """Return what a method compares: without the levels that go with a token (DeepStack's),
-        unless it merges them too."""
+        """Return the tokens as a method sees them: without DeepStack's features of earlier layers,
+        unless the method merges, and so must merge those too."""
         width = self.tower.own_width
         if width is None or group.config.off:
             return tokens
@@ -200,7 +201,7 @@ class PrunedModel(_Model):
         return replace(tokens, features=features, projected=projected)
 
     def _needs(self, config: PruneConfig) -> frozenset[Need]:
-        """Return what a method and the observer look at; an unpruned image has no method."""
+        """Return what a method and the observer need; an unpruned image has no method."""
         needs = frozenset[Need]() if config.off else config.resolved[0].needs
         return needs if self.on_selection is None else needs | {Need.IMPORTANCE}
 
@@ -216,8 +217,8 @@ class PrunedModel(_Model):
         mixed = is_mixed(group.layout)
         if not (group.config.off or mixed or needs & {Need.PROJECTED, Need.TEXT}):
             return tokens
-        # Comparing in the decoder's space takes all tokens there, and so does keeping all: they are
-        # projected here, and not again afterwards.
+        # All tokens are projected if the method compares them in the decoder's space, or if all are
+        # kept; `_project` then does not project them again.
         text = self._embed_texts(group.texts) if Need.TEXT in needs else None
         projected = self.tower.project(group.of(encoded[FEATURES]) if mixed else tokens.features)
         if mixed:
@@ -245,7 +246,7 @@ class PrunedModel(_Model):
         return rows
 
     def _notify(self, tokens: VisualTokens, kept: Kept, group: Group) -> None:
-        """Show a selection to the observer, if there is one."""
+        """Pass a selection to the observer, if there is one."""
         if self.on_selection is None:
             return
         index, full_grid = kept.index, group.layout.whole_grid
@@ -259,10 +260,10 @@ class PrunedModel(_Model):
     def _check_rows(
         self, images: list[EncoderImage], plans: list[ImagePlan], embeddings: list[torch.Tensor]
     ) -> None:
-        """Compare shapes, which are known without asking the device, with the prompt's counts.
+        """Compare shapes, which need no device sync, with the prompt's counts.
 
         Raises:
-            RuntimeError: they differ, and rows of one image would go to the next one's places.
+            RuntimeError: they differ, so that rows of one image would go to another's places.
         """
         for image, plan, rows in zip(images, plans, embeddings, strict=True):
             keep = self.family.rows(image.layout, plan.kept_of(image.layout.tokens))
@@ -273,5 +274,5 @@ class PrunedModel(_Model):
                 )
 
     def load_weights(self, weights: Any) -> set[str]:
-        self._encoder.cache.clear()  # made with the old ones
+        self._encoder.cache.clear()  # it was computed with the old weights
         return super().load_weights(weights)

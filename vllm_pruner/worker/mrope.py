@@ -1,8 +1,8 @@
-"""Models with rotary positions of several dimensions: kept tokens stay where they are in the image.
+"""Models with M-RoPE: kept tokens keep their positions in the image.
 
-vLLM counts positions when it takes a request up, and has a hook that corrects them as embeddings
-are fed (made for its video pruning). `layout.positions` says what is counted and corrected here,
-and why nothing of it depends on what was computed before.
+vLLM computes a request's positions when it first schedules the request, and has a hook, made for
+its video pruning, that corrects them when embeddings are fed. `layout.positions` explains what is
+computed and corrected here, and why none of it depends on earlier steps.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ __all__ = ["MRopeModel"]
 class MRopeModel(PrunedModel):
     """A `PrunedModel` whose family has an `item_layout`.
 
-    Changes beside those of `PrunedModel`:
-    - all that `embed_multimodal` returns carries digits, which `recompute_mrope_positions` takes
-      off: the hook does so for every request, pruned or not;
-    - positions of text are counted on the unpruned prompt;
-    - a runner replays no CUDA graphs of the encoder itself, which would go past `embed_multimodal`.
+    Changes besides those of `PrunedModel`:
+    - all rows that `embed_multimodal` returns carry digits, which `recompute_mrope_positions`
+      splits off: vLLM calls the hook for every request, pruned or not;
+    - positions of text are computed on the unpruned prompt;
+    - a runner does not replay CUDA graphs of the encoder, which would bypass `embed_multimodal`.
     """
 
     supports_multimodal_pruning: ClassVar[Literal[True]] = True
@@ -45,7 +45,7 @@ class MRopeModel(PrunedModel):
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
         compat.enable_position_hook_on_cpu()
-        # The hook is on because `compat` says so; the model's own video pruning stays off.
+        # `compat` turns the hook on; the model's own video pruning stays off.
         self.is_multimodal_pruning_enabled = False
 
     def embed_multimodal(self, **kwargs: object) -> Any:
@@ -64,7 +64,7 @@ class MRopeModel(PrunedModel):
     def get_mrope_input_positions(
         self, input_tokens: list[int], mm_features: list[MultiModalFeatureSpec]
     ) -> tuple[torch.Tensor, int]:
-        """Return positions `[3, prompt]`, and what decoding adds to a token's place."""
+        """Return positions `[3, prompt]`, and the offset from index to position in decoding."""
         stock: Any = super()
         if not any(PLAN_SETTINGS in (feature.data or {}) for feature in mm_features):
             positions, delta = stock.get_mrope_input_positions(input_tokens, mm_features)
@@ -80,23 +80,24 @@ class MRopeModel(PrunedModel):
         mrope_positions: torch.Tensor,
         num_computed_tokens: int,
     ) -> tuple[Sequence[torch.Tensor], torch.Tensor, int]:
-        """Take the digits off and write the positions of the rows that this step feeds.
+        """Split the digits off and write the positions of the rows that this step feeds.
 
-        A prompt ends in text, whose positions never change, so neither does what decoding adds.
+        A prompt ends in text, whose positions never change, so the offset in decoding does not
+        change either.
         """
         length = mrope_positions.shape[1]
         if not multimodal_embeddings:
             return multimodal_embeddings, mrope_positions, self._delta(mrope_positions, length)
         rows, digits = zip(*map(split, multimodal_embeddings), strict=True)
         lengths = [len(each) for each in digits]
-        parts = torch.cat(digits).cpu().split(lengths)  # one wait, and only where images are fed
+        parts = torch.cat(digits).cpu().split(lengths)  # one sync, only in steps that feed images
         ids = torch.as_tensor(input_ids).cpu()
         images, videos = _runs(self._is_image(ids)), _runs(self._is_video(ids))
         fill(mrope_positions, parts, images, videos, num_computed_tokens)
         return rows, mrope_positions, self._delta(mrope_positions, length)
 
     def _is_image(self, ids: torch.Tensor) -> torch.Tensor:
-        """Return which tokens of a prompt are of images: `[prompt]` bool."""
+        """Return a mask `[prompt]` of the tokens that are images' placeholders."""
         is_image: torch.Tensor = ids == self.config.image_token_id
         if not self.family.video_marks:
             return is_image
@@ -105,7 +106,7 @@ class MRopeModel(PrunedModel):
         return is_image.logical_and_(depth <= 0)
 
     def _is_video(self, ids: torch.Tensor) -> torch.Tensor:
-        """Return which tokens of a prompt are of videos that may be pruned: `[prompt]` bool."""
+        """Return a mask `[prompt]` of the tokens of videos, if this family prunes videos."""
         videos = self.family.videos
         if videos is None:
             return torch.zeros_like(ids, dtype=torch.bool)
@@ -114,7 +115,7 @@ class MRopeModel(PrunedModel):
 
     @staticmethod
     def _delta(positions: torch.Tensor, length: int) -> int:
-        return int(positions[:, -1].max()) + 1 - length  # of an image, if it is kept whole
+        return int(positions[:, -1].max()) + 1 - length  # max: a prompt may end in a whole image
 
     def get_encoder_cudagraph_config(self) -> Any:
         stock: Any = super()
@@ -122,7 +123,7 @@ class MRopeModel(PrunedModel):
 
 
 def _runs(is_image: torch.Tensor) -> list[tuple[int, int]]:
-    """Return start and length of each run."""
+    """Return start and length of each run of True."""
     edges = torch.diff(torch.nn.functional.pad(is_image.byte(), (1, 1)).to(torch.int8)).nonzero()
     starts_and_ends: list[list[int]] = edges.view(-1, 2).tolist()
     return [(start, end - start) for start, end in starts_and_ends]

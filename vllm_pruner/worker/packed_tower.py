@@ -1,15 +1,15 @@
 """The tower of Qwen-VL and its kin, which takes images of any resolution, packed into one sequence.
 
-Patches attend within their image, in some layers within a window of it. At the end a merger makes
-one token of 2 x 2 patches, already in the decoder's space. What methods read is taken before the
-merger and folded into tokens (`packing`). (Ranking by what comes after the merger ruins text:
-Qwen3-VL-8B at a quarter of the tokens reads TextVQA at .222 instead of .605, "The Lossy Merger", a
+Patches attend within their image, in some layers within a window of it. Finally a merger turns 2 x
+2 patches into one token, already in the decoder's space. Attention and keys are read before the
+merger and folded into tokens (`packing`). (Ranking tokens by the merger's output ruins text:
+Qwen3-VL-8B at a quarter of the tokens scores .222 instead of .605 on TextVQA; "The Lossy Merger", a
 draft.)
 
-Qwen3-VL's merger puts features of earlier layers behind a token's own (DeepStack): `[tokens, D *
-(1 + levels)]`. They go where the token goes, and no method compares them.
+Qwen3-VL's merger appends features of earlier layers to a token's own (DeepStack): `[tokens, D *
+(1 + levels)]`. They stay with the token, and no method compares them.
 
-Pixels are `[patches, ...]`, the patches of a token one after the other.
+Pixels are `[patches, ...]`; the patches of a token are consecutive.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["PAGE", "PackedTower"]
 
 PAGE = 64
-"""Tokens in a slot of the feature cache. An image wastes half a slot on average: 1 % of 4,096."""
+"""Tokens per slot of the feature cache. An image wastes half a slot on average: 1 % of 4,096."""
 
 
 class PackedTower:
@@ -43,11 +43,11 @@ class PackedTower:
         """Find the layers.
 
         Args:
-            model: has `visual`, vLLM's tower with `prepare_encoder_metadata` and
+            model: vLLM's model, with a tower `visual` that has `prepare_encoder_metadata` and
                 `out_hidden_size`, the width of a token with all its levels.
 
         Raises:
-            RuntimeError: the tower is not built as `compat` knows it.
+            RuntimeError: the tower lacks a module that `compat.tower` relies on.
         """
         self.module, self.page = model.visual, PAGE
         self._config = model.config.vision_config
@@ -69,7 +69,7 @@ class PackedTower:
         return compat.tower_attention(self.module, "blocks", layer, "attn.attn")
 
     def project(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return the rows: the merger has projected them."""
+        """Return the rows unchanged: the merger has projected them."""
         return rows
 
     def columns(self, needs: frozenset[Need]) -> dict[str, tuple[int, torch.dtype]]:
@@ -93,7 +93,7 @@ class PackedTower:
         return {FEATURES: features, **columns}
 
     def _grid(self, image: EncoderImage) -> list[int]:
-        """Return frames, and rows and columns of patches."""
+        """Return the numbers of frames, and of rows and columns of patches."""
         layout = image.layout
         assert isinstance(layout, GridLayout)
         sides = (layout.rows, layout.columns)
@@ -103,7 +103,7 @@ class PackedTower:
         # Patches of a video attend within their frame.
         sizes = [rows * columns for frames, rows, columns in grids for _ in range(frames)]
         order = metadata.get("window_index")
-        if order is not None:  # Qwen2.5-VL sorts tokens by window, and back after the merger
+        if order is not None:  # Qwen2.5-VL sorts tokens by window, and undoes it after the merger
             order = order.to(torch.int64).repeat_interleave(self.patches_per_row)
         device = next(self.module.parameters()).device
         return Packing.of(sizes, self.patches_per_row, order, device)
@@ -114,6 +114,6 @@ class PackedTower:
 
 
 def _layers_with_whole_attention(vision_config: Any) -> list[int]:
-    """Return the layers whose patches attend to their whole image, not to a window of it."""
+    """Return the layers in which patches attend to their whole image, not to a window of it."""
     whole = getattr(vision_config, "fullatt_block_indexes", None)
     return sorted(whole) if whole else list(range(vision_config.depth))

@@ -1,7 +1,7 @@
-"""Images of any size, one after the other in a vision tower's sequence, and what is read of it.
+"""Images of any size packed into a vision tower's sequence, and reading attention from it.
 
-Several patches become a token: attention that a token receives is the sum over its patches, its key
-their mean.
+Several patches form a token: its received attention is the sum over its patches, its key their
+mean.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ __all__ = ["Packing"]
 
 
 class Packing(NamedTuple):
-    """How the images of a call lie in the tower's sequence."""
+    """How the images of a call are packed into the tower's sequence."""
 
     cu_seqlens: torch.Tensor
-    """`[images + 1]` int32, patches."""
+    """`[images + 1]` int32: where each image starts and ends, in patches."""
 
     longest: int
     """Patches of the largest image."""
@@ -31,7 +31,7 @@ class Packing(NamedTuple):
     patches_per_token: int
 
     token_of_patch: torch.Tensor | None
-    """`[patches]` int64: the token that each goes to; None if in order."""
+    """`[patches]` int64: the token of each patch; None if each token's patches are consecutive."""
 
     @classmethod
     def of(
@@ -41,20 +41,27 @@ class Packing(NamedTuple):
         token_of_patch: torch.Tensor | None,
         device: torch.device,
     ) -> Packing:
-        """Return the packing of images of so many patches each."""
+        """Return the packing of images of `sizes` patches; see the fields."""
         ends = on_device([0, *accumulate(sizes)], device, torch.int32)
         return cls(ends, max(sizes), patches_per_token, token_of_patch)
 
     def by_token(self, patches: torch.Tensor) -> torch.Tensor:
-        """Return `[tokens, patches of a token, ...]` of `[patches, ...]`; tokens in raster order,
-        the patches of each in the tower's."""
+        """Group `[patches, ...]` by token: `[tokens, patches of a token, ...]`, tokens in raster
+        order, the patches of each in the tower's order."""
         if self.token_of_patch is not None:
             patches = patches[self.token_of_patch.argsort(stable=True)]
         tokens: torch.Tensor = patches.unflatten(0, (-1, self.patches_per_token))
         return tokens
 
     def read(self, need: Need, layer: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        """Return `[tokens, ...]` in raster order, of `[1, patches, heads, head size]` each."""
+        """Return the column of `need` over this rank's heads, `[tokens, ...]` in raster order.
+
+        Args:
+            need: what to compute.
+            layer: the attention module, with `num_heads` and `scale`.
+            query: `[1, patches, heads, head size]`.
+            key: of the same shape.
+        """
         if need == Need.KEYS:
             return self.by_token(key[0].float().mean(dim=1)).mean(dim=1)
         scores: torch.Tensor = column_importance(

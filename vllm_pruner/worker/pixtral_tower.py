@@ -1,10 +1,10 @@
 """Pixtral's tower, which takes images of any resolution, packed into one sequence.
 
-Patches attend within their image, in raster order. Behind it a merger puts the features of 2 x 2
-patches one behind the other as a token, which the projector takes. What methods read is taken
-before that and folded into tokens (`packing`); they compare the normalised features of a token's
-patches, and only kept tokens are projected: in two halves, `encode` and `project` do what the
-`forward` of `Mistral3MultiModalProjector` and `Mistral3PatchMerger` does in one.
+Patches attend within their image, in raster order. After the tower a merger concatenates the
+features of 2 x 2 patches into a token, which the projector takes. Attention and keys are read
+before that and folded into tokens (`packing`); methods compare the normalised features of a token's
+patches, and only kept tokens are projected: `encode` and `project` split what the `forward` of
+`Mistral3MultiModalProjector` and `Mistral3PatchMerger` does in one pass.
 
 Pixels are `[3, height, width]`.
 """
@@ -42,12 +42,12 @@ class PixtralTower:
         """Find the layers.
 
         Args:
-            model: has `vision_tower`, which is built up to the feature layer, and
+            model: vLLM's model, with a `vision_tower` that is built up to the feature layer, and a
                 `multi_modal_projector` with `norm`, `patch_merger`, `linear_1`, `act` and
                 `linear_2`.
 
         Raises:
-            RuntimeError: the tower is not built as `compat` knows it.
+            RuntimeError: the tower lacks a module that `compat.tower` relies on.
         """
         self.module, self._projector = model.vision_tower, model.multi_modal_projector
         self.page, self._merge = PAGE, int(model.config.spatial_merge_size)
@@ -82,7 +82,8 @@ class PixtralTower:
         packing = self._packing = self._pack(images)
         with self._probe.capture(needs) as captured:
             patches = torch.cat(self.module([image.pixels for image in images]))
-        # Each channel of a token's patches stands together, as the merger's weights have it.
+        # Channels are the outer index and a token's patches the inner one, as in the merger's
+        # weights.
         features = packing.by_token(self._projector.norm(patches)).transpose(1, 2).flatten(1)
         columns = {str(need): self._probe.reduce(values) for need, values in captured.items()}
         return {FEATURES: features, **columns}
@@ -101,7 +102,7 @@ class PixtralTower:
         return Packing.of([count * group for count in counts], group, token_of_patch, device)
 
     def _token_of_patch(self, rows: int, columns: int, device: torch.device) -> torch.Tensor:
-        """Return `[patches]` of one image, in raster order."""
+        """Return `[patches]`: the token of each patch of one image, in raster order of patches."""
         row = torch.arange(rows, device=device).repeat_interleave(self._merge)
         column = torch.arange(columns, device=device).repeat_interleave(self._merge)
         return (row.unsqueeze(1) * columns + column).flatten()

@@ -1,8 +1,8 @@
-"""Attention scores and keys of a vision tower, captured while it runs.
+"""Capture attention scores and keys of a vision tower while it runs.
 
 The tower keeps its flash or SDPA attention, which never returns weights. Hooks on the attention of
-one or two layers see query and key and reduce them at once to a score or a short vector for each
-token, so neither outlives the layer.
+one or two layers see query and key and immediately reduce them to a score or a short vector per
+token, so query and key do not outlive the layer.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ MIDWAY = 3 / 8
 """HiPrune's object layer as a share of the depth: the 9th of CLIP's 24 layers."""
 
 _Read = Callable[[Need, Any, torch.Tensor, torch.Tensor], torch.Tensor]
-"""`read(need, layer, query, key)`: what is kept of an attention call, of this rank's heads."""
+"""`read(need, layer, query, key)`: reduces an attention call to a column, over this rank's
+heads."""
 
 
 def layers_by_need(attention: Callable[[int], Any], depth: int) -> dict[Need, Any]:
-    """Return where each need is read in a tower whose layers all attend to all of a crop: in the
-    last one, and for the object layer at `MIDWAY` of the depth.
+    """Return the attention module from which each need is read, in a tower whose layers all attend
+    to the whole crop: the last layer's, and for `received_midway` the one at `MIDWAY`.
 
     Args:
-        attention: returns the attention module of a layer, by its place from either end.
-        depth: layers of the tower.
+        attention: returns the attention module of a layer, given its (possibly negative) index.
+        depth: number of the tower's layers.
     """
     layers = dict.fromkeys(TOWER, attention(-1))
     layers[Need.RECEIVED_MIDWAY] = attention(max(1, round(MIDWAY * depth)) - 1)
@@ -39,15 +40,15 @@ def layers_by_need(attention: Callable[[int], Any], depth: int) -> dict[Need, An
 
 
 class AttentionProbe:
-    """Reads the attention of a tower."""
+    """Captures what methods need from a tower's attention."""
 
     def __init__(self, layers: Mapping[Need, Any], heads: int, read: _Read) -> None:
-        """Remember where to look.
+        """Store where to read.
 
         Args:
-            layers: the attention module that each need is read from.
-            heads: of a layer, over all ranks.
-            read: reduces query and key, as the layer is called with them.
+            layers: the attention module from which each need is read.
+            heads: a layer's number of heads, over all ranks.
+            read: reduces query and key, given as the layer is called with them.
 
         Raises:
             RuntimeError: the ranks do not share the heads evenly.
@@ -63,13 +64,13 @@ class AttentionProbe:
 
     @contextmanager
     def capture(self, needs: frozenset[Need]) -> Iterator[dict[Need, torch.Tensor]]:
-        """Capture the one call of the tower in the block.
+        """Capture the single call of the tower in the block.
 
         Args:
-            needs: any of `TOWER`; only the layers that these come from are hooked.
+            needs: a subset of `TOWER`; only the layers that these need are hooked.
 
         Yields:
-            A dictionary that the call fills with what `read` returns.
+            A dictionary that the call fills with the results of `read`.
         """
         captured: dict[Need, torch.Tensor] = {}
         with ExitStack() as stack:
@@ -89,7 +90,7 @@ class AttentionProbe:
         return look
 
     def reduce(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the mean over all heads of values over this rank's heads."""
+        """Return the mean over all heads, given the mean over this rank's heads."""
         if self._shards == 1:
             return values
         reduced: torch.Tensor = tensor_model_parallel_all_reduce(values)

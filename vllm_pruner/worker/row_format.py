@@ -1,7 +1,7 @@
-"""A tower's columns side by side in one tensor of the features' dtype, to the bit.
+"""Pack a tower's columns into one tensor of the features' dtype, without changing a bit.
 
-A CUDA graph has one output. A float32 beside features of 16 bits takes the place of two of them:
-the same bytes under another name, never converted.
+A CUDA graph has one output. A float32 takes the place of two 16-bit features: its bytes are
+reinterpreted, never converted.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ __all__ = ["RowFormat"]
 
 
 class RowFormat:
-    """Where each column is in a row."""
+    """The place of each column in a row."""
 
     def __init__(self, columns: Mapping[str, tuple[int, torch.dtype]]) -> None:
         """Lay out a row.
 
         Args:
-            columns: width and dtype by name, the features among them; see `Tower.columns`.
+            columns: width and dtype by name, features included; see `Tower.columns`.
         """
         self._columns = dict(columns)
         self.dtype = columns[FEATURES][1]
@@ -38,7 +38,7 @@ class RowFormat:
         }
 
     def pack(self, columns: Columns) -> torch.Tensor:
-        """Return `[rows, width]` of `[rows, ...]` by column."""
+        """Pack columns `[rows, ...]` into `[rows, width]`."""
         parts = [
             columns[name].reshape(len(columns[name]), -1).contiguous().view(self.dtype)
             for name in self._columns
@@ -46,7 +46,7 @@ class RowFormat:
         return torch.cat(parts, dim=1)
 
     def unpack(self, packed: torch.Tensor) -> Columns:
-        """Return `[rows, ...]` by column, each by itself in memory, of `[rows, width]`."""
+        """Unpack `[rows, width]` into columns `[rows, ...]`, each a copy."""
         columns = {}
         for name, (width, dtype) in self._columns.items():
             start, end = self._bounds[name]

@@ -1,14 +1,14 @@
 """An estimate of the device time that dropped tokens would have taken in the decoder.
 
 It cannot be measured, and timing the decoder would need a hook inside CUDA graphs. But the tower is
-a transformer on the same device whose time is measured, so a dropped token is assumed to cost in
-the decoder, per parameter applied to it, what a patch costs in the tower:
+a transformer on the same device, and its time is measured. So a token is assumed to cost in the
+decoder, per parameter applied to it, what a patch costs in the tower:
 
     seconds saved = dropped * P_decoder * tower seconds / (patches encoded * P_tower)
 
-P counts the parameters of weight matrices on this rank; embeddings are looked up, and the decoder's
-head sees the last token only, so both are left out. Attention over the context, decoding over a
-shorter one and the projection are left out too, so the estimate is low for long prompts. It is
+P counts the parameters of weight matrices on this rank, without embeddings, which are looked up,
+and the decoder's head, which sees only the last token. Attention over the context, decoding over a
+shorter context and the projection are not counted, so the estimate is low for long prompts. It is
 high for a mixture of experts, which applies few of its parameters to a token, and where a small
 tower leaves the device idle. For `resize`, the time saved in the tower is not included.
 """
@@ -42,7 +42,8 @@ class Savings:
     """Counts `vtprune_prefill_seconds_saved`."""
 
     def __init__(self, tower: nn.Module, decoder: nn.Module) -> None:
-        """Compare their sizes; under pipeline parallelism, each rank has a part of the decoder."""
+        """Compute the ratio of sizes. Under pipeline parallelism each rank has a part of the
+        decoder."""
         in_decoder = matrix_parameters(decoder) * get_pp_group().world_size
         self._ratio = in_decoder / max(1, matrix_parameters(tower))
         self._waiting: Counter[str] = Counter()
@@ -53,8 +54,8 @@ class Savings:
         Args:
             method: the name of the method that dropped them.
             dropped: their number.
-            seconds_per_patch: the tower's, measured; None before the first measurement, until which
-                the tokens wait.
+            seconds_per_patch: the tower's measured time per patch; None before the first
+                measurement, in which case the tokens are counted later.
         """
         self._waiting[method] += dropped
         if seconds_per_patch is None:

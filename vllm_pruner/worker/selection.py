@@ -1,4 +1,4 @@
-"""The selection of one group of images, timed, counted and the same on every rank."""
+"""Select tokens for a group of images: timed, counted, and identical on every rank."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ __all__ = ["Selector"]
 
 
 class Selector:
-    """Runs methods, and counts what they cost and save."""
+    """Runs methods, and counts their cost and savings."""
 
     def __init__(self, encoder: Encoder, savings: Savings, guard: Guard) -> None:
         """Start the counters.
 
         Args:
-            encoder: made the features; its time per patch values the dropped tokens.
-            savings: counts them.
+            encoder: makes the features; its time per patch is the unit for dropped tokens.
+            savings: counts the dropped tokens.
             guard: calls the methods of other packages.
         """
         self._encoder, self._savings, self._guard = encoder, savings, guard
         self._watch = Stopwatch(metrics.SELECTION_SECONDS, encoder.device)
 
     def count(self, enabled: bool) -> None:
-        """Count the following selections, or leave them out (vLLM's dummy images)."""
+        """Count the selections that follow, or do not (vLLM's dummy images)."""
         self._watch.enabled = enabled and self._encoder.counts
 
     @torch.no_grad()
@@ -47,11 +47,11 @@ class Selector:
         Without pruning, all positions are kept.
 
         Args:
-            tokens: of the group's images.
-            group: what is selected together.
+            tokens: the tokens of the group's images.
+            group: the images that are selected together.
 
         Raises:
-            MethodFault: see `Guard`.
+            MethodFault: see `Guard.choose`.
         """
         config, layout = group.config, group.layout
         if config.off:
@@ -65,10 +65,12 @@ class Selector:
         return _from_first_rank(kept)
 
     def _guarded(self, tokens: VisualTokens, group: Group) -> Kept:
-        """Return what a method of another package keeps on the first rank, which alone calls it.
+        """Call a method of another package, on the first rank only.
+
+        Other ranks return a selection of the same shape, to be overwritten.
 
         Raises:
-            MethodFault: on every rank.
+            MethodFault: on the first rank, see `Guard.choose`; other ranks raise `RuntimeError`.
         """
         ranks, kept, fault, has_rows = get_tp_group(), None, None, False
         if ranks.rank_in_group == 0:
@@ -90,18 +92,18 @@ class Selector:
 
 
 def _place_for(tokens: VisualTokens, group: Group, has_rows: bool) -> Kept:
-    """Return a selection for the first rank's to be written into."""
+    """Return an empty selection to receive the first rank's."""
     features = tokens.features
     index = torch.empty(len(features), group.keep, dtype=torch.int64, device=features.device)
     return Kept(index, features.new_empty(*index.shape, features.shape[2]) if has_rows else None)
 
 
 def _from_first_rank(kept: Kept) -> Kept:
-    """Return what the first rank of a tensor-parallel group keeps.
+    """Return the selection of the first rank in the tensor-parallel group.
 
-    Equal features give equal indices, and ranks agree on the features because an all-reduce ends in
-    the same bits everywhere. A backend that broke this would mix the tokens of two selections, so
-    the first rank's choice is sent to the others: a few hundred bytes.
+    Equal features give equal indices, and ranks have equal features because an all-reduce gives the
+    same bits on all of them. If a backend broke this, ranks would mix tokens of different
+    selections; so the first rank's choice is broadcast, a few hundred bytes.
     """
     ranks = get_tp_group()
     if ranks.world_size == 1:

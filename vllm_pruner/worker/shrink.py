@@ -21,14 +21,21 @@ __all__ = ["middles", "shrink_pixels", "small_positions"]
 
 
 def shrink_pixels(pixels: torch.Tensor, grid: tuple[int, int], patch: int) -> torch.Tensor:
-    """Return `[images, 3, rows * patch, columns * patch]` of `[images, 3, height, width]`."""
+    """Shrink `[images, 3, height, width]` to `[images, 3, rows * patch, columns * patch]`.
+
+    Args:
+        pixels: preprocessed images of any float dtype, which the result has too.
+        grid: rows and columns of patches.
+        patch: side of a patch in pixels.
+    """
     size = [side * patch for side in grid]
     small = interpolate(pixels.float(), size=size, mode="bicubic", antialias=True)
     return small.to(pixels.dtype)
 
 
 def middles(small: tuple[int, int], full: tuple[int, int], device: torch.device) -> torch.Tensor:
-    """Return the index in the full grid of the token at the middle of each small-grid token."""
+    """Return `[rows * columns]` int64: for each token of the small grid, the index of the token at
+    its centre in the full grid."""
     row, column = (
         (2 * torch.arange(few, device=device) + 1) * many // (2 * few)
         for few, many in zip(small, full, strict=True)
@@ -38,10 +45,10 @@ def middles(small: tuple[int, int], full: tuple[int, int], device: torch.device)
 
 @contextmanager
 def small_positions(tower: nn.Module, grid: tuple[int, int]) -> Iterator[None]:
-    """Make the tower accept images of `grid` rows and columns of patches in the block."""
+    """Within the block, make the tower accept images of `grid` rows and columns of patches."""
 
     def smaller(_module: nn.Module, _args: Any, full: torch.Tensor) -> torch.Tensor:
-        """Replace `[1, positions, D]`."""
+        """Replace the embedding's output `[1, positions, D]`."""
         side = isqrt(full.shape[1])  # a class token is one more than a square
         own = full.shape[1] - side * side
         square = full[:, own:].unflatten(1, (side, side)).permute(0, 3, 1, 2).float()

@@ -1,10 +1,10 @@
-"""A vision transformer whose patches are put together by pixel shuffle: InternVL's, SmolVLM's.
+"""A vision transformer whose patches are merged by pixel shuffle: InternVL's, SmolVLM's.
 
-An image is one tile or several; the tower attends within a tile. The features of a square of
-patches, one behind the other, are a token, which the projector takes. What methods read is taken
-before that and folded into tokens: attention that a token receives is the sum over its patches, its
-key their mean. The model's own `pixel_shuffle` puts both in order, whatever that is. Importance is
-the attention of a class token, or without one what the patches of the last layer receive.
+An image is one tile or several; the tower attends within a tile. The concatenated features of a
+square of patches form a token, which the projector takes. Attention and keys are read before that
+and folded into tokens: a token's received attention is the sum over its patches, its key their
+mean. The model's own `pixel_shuffle` orders features and scores alike. Importance is the class
+token's attention or, without a class token, the attention received in the last layer.
 
 Pixels are `[tiles, 3, height, width]`.
 """
@@ -52,19 +52,19 @@ class ShuffleTower:
         """Find the layers.
 
         Args:
-            module: the tower, with its `config`; it returns `[tiles, patches, D]`, behind a class
-                token where there is one.
-            projector: takes shuffled features.
-            shuffle: puts `[tiles, rows, columns, D]` of patches together as tokens, `[tiles, ...,
-                token * D]` in raster order.
-            layers: where the tower's list of layers is; see `compat.tower_attention`.
-            attention: where the attention is in a layer.
-            token: patches that become one.
-            page: tokens of a tile.
-            has_class_token: whether the tower has one.
+            module: the tower, with its `config`; it returns `[tiles, patches, D]`, preceded by a
+                class token if there is one.
+            projector: projects shuffled features.
+            shuffle: merges patches `[tiles, rows, columns, D]` into tokens `[tiles, ..., token *
+                D]`, in raster order.
+            layers: path of the tower's list of layers; see `compat.tower_attention`.
+            attention: path of the attention module in a layer.
+            token: number of patches in a token.
+            page: number of tokens in a tile.
+            has_class_token: whether the tower has a class token.
 
         Raises:
-            RuntimeError: the tower is not built as `compat` knows it.
+            RuntimeError: the tower lacks a module that `compat.tower` relies on.
         """
         self.module, self._projector, self._shuffle = module, projector, shuffle
         self._config, self._has_class_token = module.config, has_class_token
@@ -99,8 +99,8 @@ class ShuffleTower:
         return {name: rows.flatten(0, 1) for name, rows in {FEATURES: features, **columns}.items()}
 
     def _shuffled(self, patches: torch.Tensor) -> torch.Tensor:
-        """Return `[tiles, tokens, patches of a token, D]` of `[tiles, patches, D]`, a class token
-        before them or not."""
+        """Group `[tiles, patches, D]`, with or without a class token before the patches, by token:
+        `[tiles, tokens, patches of a token, D]`."""
         side = isqrt(patches.shape[1])
         square = patches[:, -(side**2) :].unflatten(1, (side, side)).contiguous()
         grid = self._shuffle(square).flatten(1, -2)
@@ -108,7 +108,7 @@ class ShuffleTower:
         return tokens
 
     def _fold(self, need: Need, values: torch.Tensor) -> torch.Tensor:
-        """Return `[tiles, tokens, ...]` over all heads of what `_read` returned."""
+        """Reduce the result of `_read` over all ranks and fold it into `[tiles, tokens, ...]`."""
         values = self._probe.reduce(values)
         if need == Need.KEYS:
             return self._shuffled(values).mean(dim=2)
@@ -116,7 +116,7 @@ class ShuffleTower:
         return scores
 
     def _read(self, need: Need, layer: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        """Return `[tiles, patches, ...]` of this rank's heads, a class token first or none."""
+        """Return `[tiles, patches, ...]` over this rank's heads, a class token first if any."""
         if need == Need.KEYS:
             heads: torch.Tensor = key.unflatten(2, (layer.num_heads, -1)).float()
             return heads.mean(dim=2)

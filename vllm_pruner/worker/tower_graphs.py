@@ -1,10 +1,10 @@
-"""A vision tower in CUDA graphs: what vLLM's manager asks about it, and its replay.
+"""A vision tower in CUDA graphs: what vLLM's manager asks of it, and its replay.
 
-Launching CLIP's kernels for one image takes an H200's host 16 ms, the device 1.8
+For one image, launching CLIP's kernels takes the host 16 ms, running them takes an H200 1.8 ms
 (`docs/benchmarks.md`). The manager captures the tower at a few sizes and packs images into them. A
-graph has one output, so what methods look at goes in further channels of the features
-(`row_format`), bits unchanged. Selection comes after, over all images of a batch; the feature cache
-comes before, so that the manager sees only what it does not have.
+graph has one output, so what methods need travels in additional channels of the features
+(`row_format`), bit for bit. Selection runs after the graphs, over all images of a batch; the
+feature cache comes before them, so that the manager sees only images that are not cached.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 __all__ = ["IMAGES", "TowerGraphs"]
 
 IMAGES = "images"
-"""The one keyword argument of a batch, as the manager passes it on: its `EncoderImage`s."""
+"""The only keyword argument of a batch, which the manager passes on: its `EncoderImage`s."""
 
 _CLOSE = 0.02
-"""Of the norm; in the same shapes they are bit-equal, unless capturing takes another GEMM."""
+"""Largest relative difference, in the norm, between graph and tower. For the same shapes they are
+bit-equal, unless capturing chooses another GEMM."""
 
 _Outputs = dict[int, torch.Tensor] | list[torch.Tensor | None]
 
@@ -36,11 +37,11 @@ class TowerGraphs:
     """One tower, captured for one set of needs."""
 
     def __init__(self, tower: CapturedTower, needs: frozenset[Need]) -> None:
-        """Remember what is captured.
+        """Store what is captured.
 
         Args:
-            tower: runs in the graphs.
-            needs: what is read in it beside the features.
+            tower: the tower to capture.
+            needs: what is read in it besides the features.
         """
         self._tower, self.needs = tower, needs
         self.format = RowFormat(tower.columns(needs))
@@ -52,21 +53,21 @@ class TowerGraphs:
         return self._manager is not None
 
     def hold(self, images: Sequence[EncoderImage], needs: frozenset[Need]) -> bool:
-        """Return whether these images can be replayed for these needs."""
+        """Return whether the graphs can encode these images with these needs."""
         return self.ready and needs == self.needs and all(map(self._tower.captures, images))
 
     def attach(self, manager: Any) -> None:
         """Replay the graphs of vLLM's manager from now on.
 
         Raises:
-            RuntimeError: a graph gives other rows than the tower does.
+            RuntimeError: a graph's output differs from the tower's.
         """
         for graph in compat.captured_graphs(manager):
             self._prove(graph)
         self._manager = manager
 
     def _prove(self, graph: compat.CapturedGraph) -> None:
-        """Hold a graph against the tower on noise: what a capture missed, it would answer with."""
+        """Compare a graph with the tower on noise, to find work that the capture missed."""
         for buffer in graph.inputs.values():
             if buffer is not None and buffer.is_floating_point():
                 draw = torch.Generator(buffer.device).manual_seed(0)  # not the sampler's
@@ -83,7 +84,7 @@ class TowerGraphs:
                 )
 
     def detach(self, manager: Any) -> None:
-        """Leave a manager that gives its graphs up."""
+        """Stop using a manager that is about to release its graphs."""
         if self._manager is manager:
             self._manager = None
 
@@ -94,13 +95,13 @@ class TowerGraphs:
 
     @torch.no_grad()
     def forward(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Run the tower on a batch, padded to its graph or not: `[rows, format.width]`."""
+        """Run the tower on a batch, padded to a graph or not; return `[rows, format.width]`."""
         return self.format.pack(self._tower.run(inputs, self.needs))
 
     def scatter(
         self, output: torch.Tensor, indices: list[int], rows: list[int], dest: _Outputs
     ) -> None:
-        """Hand out the rows of each image from one copy: the next replay writes over the output."""
+        """Store each image's rows in `dest`, from one copy: the next replay overwrites `output`."""
         lengths = [rows[index] for index in indices]
         used = output[: sum(lengths)].clone()
         for index, part in zip(indices, used.split(lengths), strict=True):

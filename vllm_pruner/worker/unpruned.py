@@ -1,4 +1,4 @@
-"""A prompt as its positions are counted: with all placeholders of every image and video."""
+"""The unpruned prompt, for which positions are computed: with all placeholders of all items."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 __all__ = ["GRIDS", "as_unpruned", "counted_grid"]
 
 GRIDS = "image_grid_thw"
-"""The field that every model with positions of several dimensions has of an image."""
+"""The field with an image's grid, in every model with M-RoPE."""
 
 _VIDEO_GRIDS = "video_grid_thw"
-"""The same of a video."""
+"""The same for a video."""
 
 _Run = tuple[int, int, int]
-"""Offset, length and unpruned length of placeholders."""
+"""Offset, length and unpruned length of a run of placeholders."""
 
 
 def as_unpruned(
@@ -42,9 +42,9 @@ def as_unpruned(
     """Return a prompt as it would be without pruning, with its images and videos in order.
 
     Args:
-        family: of the model.
-        hf_config: of the whole model.
-        tokens: of the pruned prompt.
+        family: the model's family.
+        hf_config: the configuration of the whole model.
+        tokens: the pruned prompt.
         features: its images and videos, some of them pruned.
     """
     videos = family.videos
@@ -63,8 +63,8 @@ def as_unpruned(
 
 
 def counted_grid(layout: GridLayout, config: PruneConfig) -> GridLayout:
-    """Return the grid that positions are counted in: that of the unpruned picture, unless
-    `positions` is `compact`."""
+    """Return the grid in which positions are counted: the unpruned image's, unless `positions` is
+    `compact`."""
     if config.off or config.positions == "original":
         return layout
     return layout.compact(config.keep_count(layout.tokens))
@@ -73,8 +73,8 @@ def counted_grid(layout: GridLayout, config: PruneConfig) -> GridLayout:
 def _as_counted(
     family: Family, hf_config: Any, feature: MultiModalFeatureSpec
 ) -> tuple[MultiModalFeatureSpec, GridLayout | None]:
-    """Return an image or video with the grid that its positions are counted in, and that grid;
-    None if it has no plan."""
+    """Return an image or video with its grid replaced by the one in which positions are counted,
+    and that grid; None in its place if the item has no plan."""
     if feature.data is None or PLAN_SETTINGS not in feature.data:
         return feature, None
     item: dict[str, Any] = {name: field.data for name, field in feature.data.items()}
@@ -91,7 +91,7 @@ def _as_counted(
 
 
 def _layout_of(family: Family, hf_config: Any, item: dict[str, Any]) -> tuple[GridLayout, str]:
-    """Return the layout of an image or video with a plan, and the field that has its grid."""
+    """Return the layout of an image or video with a plan, and the name of its grid's field."""
     if GRIDS in item:
         assert family.item_layout is not None
         layout, grids = family.item_layout(hf_config, item), GRIDS
@@ -108,10 +108,10 @@ def _runs(
     """Return the runs of an image or video.
 
     Args:
-        place: of it in the prompt.
-        layout: the grid that is counted; None if nothing is to be added.
-        tokens: of the prompt.
-        mark: stands in front of each frame of a video whose frames are apart.
+        place: its place in the prompt.
+        layout: the grid in which positions are counted; None for an item without a plan.
+        tokens: the prompt.
+        mark: the token before each frame, if other tokens separate a video's frames.
     """
     if layout is None:
         return [(place.offset, place.length, place.length)]
@@ -126,7 +126,7 @@ def _runs(
 
 
 def _moved(place: PlaceholderRange, runs: Sequence[_Run], index: torch.Tensor) -> PlaceholderRange:
-    """Return where an image or video is in the unpruned prompt; what is whole keeps its mask."""
+    """Return an item's place in the unpruned prompt; an unpruned item keeps its mask."""
     offset = int(index[place.offset])
     more = sum(original - length for _, length, original in runs)
     if not more:

@@ -1,9 +1,9 @@
-"""Every kernel that a request could be the first to launch, launched when the model is loaded.
+"""Launch every kernel once when the model is loaded, so that no request waits for compilation.
 
-A kernel compiles at its first launch, for seconds, and all requests wait for it: `dedup` took an
-H200 12.5 s (2026-11-27). What is compiled depends on the types and on powers of two of the number
-of tokens, not on how many are kept or of how many images, so a few launches of a method are all.
-Triton keeps what it compiled on the disk: the next start takes a fraction of the first one's time.
+A kernel compiles at its first launch, which takes seconds and delays all requests: `dedup` took
+12.5 s on an H200 (2026-11-27). The compiled variants depend on dtypes and on the number of tokens
+rounded to powers of two, not on the number of kept tokens or images, so a few launches per method
+cover them all. Triton caches compiled kernels on disk: the next start is much faster.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ __all__ = ["SMALLEST", "WarmUp", "sizes_up_to", "warm_up"]
 logger = logging.getLogger("vllm.vtprune")
 
 SMALLEST = 64
-"""Tokens of the smallest class of the kernels (`vtprune_kernels` has `size_class`)."""
+"""Tokens of the smallest size class of the kernels (`size_class` in `vtprune_kernels`)."""
 
 _KEPT = 64
-"""Enough that no part of a method is left out for want of tokens."""
+"""Tokens to keep: enough for every step of every method to run."""
 
 _WORDS = 3
 
 
 def sizes_up_to(most: int) -> list[int]:
-    """Return one number of tokens of each class that images of up to so many tokens are in."""
+    """Return one number of tokens for each size class of images of up to `most` tokens."""
     sizes = [most]
     while sizes[-1] > SMALLEST:
         sizes.append(1 << (sizes[-1] - 1).bit_length() - 1)
@@ -47,23 +47,23 @@ def sizes_up_to(most: int) -> list[int]:
 
 
 class WarmUp:
-    """The warm-up of a model, when vLLM profiles memory with it: weights are loaded then."""
+    """Warms a model up when vLLM profiles its memory, which is after its weights are loaded."""
 
     def __init__(
         self, tower: Tower, names: Sequence[str], tokens: int, *, of_one_size: bool
     ) -> None:
-        """Remember what `warm_up` takes. Without a GPU there is nothing to compile."""
+        """Store the arguments of `warm_up`. Without a GPU there is nothing to compile."""
         self._tower, self._names, self._tokens = tower, names, tokens
         self._of_one_size = of_one_size
         self._device = next(tower.module.parameters()).device
         self._is_cold = self._device.type == "cuda"
 
     def once(self, plans: Sequence[ImagePlan], images: Callable[[], list[EncoderImage]]) -> None:
-        """Warm up at the first call, unless a request makes it, because vLLM profiles nothing.
+        """Warm up at the first call, unless that is a request because vLLM profiled nothing.
 
         Args:
-            plans: of vLLM's dummy images, or none of what is not pruned.
-            images: returns them; none of a video.
+            plans: the plans of vLLM's dummy images, or none if they are not pruned.
+            images: returns these images; none for a video.
         """
         if not self._is_cold:
             return
@@ -89,15 +89,15 @@ def warm_up(
     *,
     of_one_size: bool,
 ) -> None:
-    """Launch all that methods launch, once for each class of their size.
+    """Launch all kernels of methods once for each size class.
 
     Args:
-        tower: as it is asked in requests.
-        images: one of the model's, of which nothing is kept, or none.
-        names: the methods that a request may name. Those of other packages are left out: what they
-            do is only guarded in a request.
+        tower: the model's tower.
+        images: one image to encode, whose result is discarded, or none.
+        names: the methods that a request may name. Those of other packages are skipped, because
+            they run guarded only in requests.
         tokens: visual tokens of the largest image.
-        of_one_size: whether there is no other one.
+        of_one_size: whether all images have that many.
     """
     own = [methods.get(name) for name in names if methods.package_of(name) is None]
     needs = frozenset(need for method in own for need in method.needs)
@@ -105,7 +105,7 @@ def warm_up(
         tower.encode(images, needs & TOWER)
     for size in [tokens] if of_one_size else sizes_up_to(tokens):
         made = _tokens(tower, size, needs)
-        # What is left when some are chosen may be in the class below.
+        # The tokens that remain after some are chosen may be in the next smaller class.
         counts = {min(_KEPT, size // 2), *((size - 1,) if of_one_size else ())}
         for method in own:
             for count in sorted(counts):
@@ -116,7 +116,7 @@ def _launch(method: Method, tokens: VisualTokens, count: int) -> None:
     if method.shrink is not None or count < 1:
         return
     kept = method.choose(tokens, count, method.options())
-    seen = (FEATURES, *(method.needs & TOWER))  # in the order that crops are arranged in
+    seen = (FEATURES, *(method.needs & TOWER))  # in the order in which crops are arranged
     gather_rows([getattr(tokens, name) for name in seen], kept.index)
     gather_rows([tokens.features], kept.index)
     if tokens.projected is not None:
@@ -124,7 +124,7 @@ def _launch(method: Method, tokens: VisualTokens, count: int) -> None:
 
 
 def _tokens(tower: Tower, size: int, needs: frozenset[Need]) -> VisualTokens:
-    """Return tokens of one image; no method looks at what it did not ask for."""
+    """Return random tokens of one image, with all inputs of all methods."""
     made: dict[str, Any] = {}
     device = next(tower.module.parameters()).device
     for name, (width, dtype) in tower.columns(needs & TOWER).items():
