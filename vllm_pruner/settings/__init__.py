@@ -1,1 +1,1 @@
-"""What an operator and a request may set: data, and the rules over it."""
+"""What an operator and a request may set: the data, and the rules for it."""

@@ -1,7 +1,7 @@
-"""What to write instead of a setting that cannot be used: the end of its error's sentence.
+"""Suggest what to write instead of an unusable setting, at the end of the error's sentence.
 
-Only where it is plain what was meant: a percentage for a fraction, a word for "off", what is kept
-for what is removed, or a name one slip away from one that there is.
+Only where it is clear what was meant: a percentage for a fraction, a word for "off", the share kept
+for the share removed, or a misspelt name.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from math import isfinite
 __all__ = ["RATE", "VIDEO_RATE", "nearest", "of_key", "of_name", "of_value", "off"]
 
 RATE, VIDEO_RATE = "{rate}", "{video_rate}"
-"""Stand in an advice for what its reader calls the rates: `rate`, or `--prune-rate`."""
+"""Placeholders in an advice for the reader's name of a rate: `rate`, or `--prune-rate`."""
 
 _OFF_WORDS = frozenset({"off", "none", "no", "false", "disabled", "stock", "unpruned"})
 _OFF_KEYS = frozenset({"enable", "enabled", "disable", "disabled", "off"})
 _KEPT_SHARE = re.compile(r"keep|kept|(keep|kept|retain|retention)_?(ratio|rate|share|fraction)")
 _PREFIX = re.compile(r"^(vtprune|prune|pruning|token)_(?=.)")
 _ALIKE = 0.65
-"""`ratio` is for `rate`, and `stride` for nothing."""
+"""Least similarity of a misspelling: `ratio` suggests `rate`, `stride` suggests nothing."""
 
 _PERCENT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*")
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str | None:
-    """Return the name among those allowed that one was probably meant for; None if no name, or two,
-    are the nearest."""
+    """Return the allowed name that was probably meant; None if none is similar or two are equally
+    similar."""
     plain = _PREFIX.sub("", name[:64].lower().replace("-", "_"))
     spelt = {each.lower().replace("-", "_"): each for each in allowed}
     found = get_close_matches(plain, spelt, n=2, cutoff=_ALIKE)
@@ -37,11 +37,11 @@ def nearest(name: str, allowed: Iterable[str]) -> str | None:
 
 
 def off(value: object, rate: str = RATE) -> str:
-    """Return how pruning is turned off, if that is what a value says.
+    """Return how to turn pruning off if that is what a value says, else "".
 
     Args:
-        value: from outside.
-        rate: the one that does it, of images or of videos.
+        value: the value, from outside.
+        rate: placeholder of the rate to set to 0, of images or of videos.
     """
     word = value.strip().lower() if isinstance(value, str) else value
     says = word is False or (isinstance(word, str) and word in _OFF_WORDS)
@@ -49,13 +49,13 @@ def off(value: object, rate: str = RATE) -> str:
 
 
 def of_name(name: str, allowed: Iterable[str], rate: str = RATE) -> str:
-    """Return the advice for a name that nothing has, such as a method's."""
+    """Return the advice for an unknown name, such as a method's; "" if there is none."""
     found = nearest(name, allowed)
     return off(name, rate) or (f"the nearest is {found}" if found else "")
 
 
 def of_key(key: str, value: object, allowed: Iterable[str]) -> str:
-    """Return the advice for a key that there is not, and its value."""
+    """Return the advice for an unknown key, given its value; "" if there is none."""
     names, plain = list(allowed), key.lower().replace("-", "_")
     rate = VIDEO_RATE if plain.startswith("video_") else RATE
     share_of = _PREFIX.sub("", plain.removeprefix("video_"))
@@ -70,13 +70,13 @@ def of_key(key: str, value: object, allowed: Iterable[str]) -> str:
 
 
 def of_value(key: str, value: object, kind: str, bounds: Mapping[str, object]) -> str:
-    """Return the advice for a value of a key that there is.
+    """Return the advice for a wrong value of a known key; "" if there is none.
 
     Args:
-        key: its name.
-        value: from outside.
-        kind: pydantic's name of what is wrong.
-        bounds: what pydantic says of the limits.
+        key: the key's name.
+        value: the value, from outside.
+        kind: pydantic's type of the error.
+        bounds: pydantic's context of the error, with the limits.
     """
     if key in ("rate", "method", "tokens") and (said := off(value)):
         return said
@@ -100,7 +100,7 @@ def _percentage(value: float) -> str:
 
 
 def _quoted(text: str, whole: bool) -> str:
-    """The advice for text where a number, or a whole one, has to be."""
+    """Return the advice for text in place of a number or, if `whole`, an integer."""
     if (found := _PERCENT.fullmatch(text[:64])) and not whole:
         return _percentage(float(found[1]))
     try:

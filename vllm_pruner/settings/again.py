@@ -1,6 +1,6 @@
-"""What the server asks of a request that it answers again itself, to compare.
+"""Settings of a request that the server itself answers again, for a comparison.
 
-It stands where a client's settings do, and is of a type that no client can send.
+They take the place of a client's settings, and are of a type that no client can send.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["UNPRUNED", "Again", "Unpruned"]
 
 @final
 class Unpruned:
-    """Settings that leave everything whole, whatever the operator allows to clients."""
+    """Settings that prune nothing, whatever the operator allows to clients."""
 
 
 UNPRUNED: Final = Unpruned()
@@ -24,4 +24,4 @@ class Again:
     """A request's settings; its prompt is not counted as traffic."""
 
     settings: object
-    """A client's, None if it said nothing; or `UNPRUNED`."""
+    """The client's settings, None if it sent none; or `UNPRUNED`."""

@@ -1,4 +1,4 @@
-"""Whether settings are within the operator's limits."""
+"""Check settings against the operator's limits."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ __all__ = [
 
 
 def clamp(limits: Limits, rate: float) -> float:
-    """Return the rate within the bounds that is nearest to `rate`."""
+    """Return `rate` clamped to the limits."""
     most = rate if limits.max_rate is None else min(rate, limits.max_rate)
     return max(most, limits.min_rate)
 
 
 def method_fault(limits: Limits, name: str) -> SettingError | None:
-    """Return what is wrong with a method whatever the budget, or None."""
+    """Return what is wrong with a method, or None."""
     if limits.methods is not None and name not in limits.methods:
         found = _error("method", repr(name), ", ".join(limits.methods) or "none")
         found.advice = advice.of_name(name, limits.methods)
@@ -57,7 +57,7 @@ def video_rate_fault(limits: Limits, config: PruneConfig) -> SettingError | None
 
 
 def fault(limits: Limits, config: PruneConfig) -> SettingError | None:
-    """Return what is wrong with settings whatever the image, or None."""
+    """Return what is wrong with settings, for any image, or None."""
     if found := method_fault(limits, config.method):
         return found
     if config.rate is not None and clamp(limits, config.rate) != config.rate:
@@ -74,18 +74,18 @@ def fault_on(limits: Limits, config: PruneConfig, tokens: int) -> SettingError |
     if found := fault(limits, config):
         return found
     if config.request_tokens is not None:
-        return None  # `request_fault` looks at all images together
+        return None  # `request_fault` checks all images together
     return count_fault(limits, config, tokens, "an image")
 
 
 def count_fault(limits: Limits, config: PruneConfig, tokens: int, what: str) -> SettingError | None:
-    """Return what is wrong with how much settings keep, or None.
+    """Return what is wrong with the number of tokens that settings keep, or None.
 
     Args:
-        limits: the operator's.
+        limits: the operator's limits.
         config: the settings.
-        tokens: of the image or video, unpruned.
-        what: it is.
+        tokens: visual tokens of the image or video, unpruned.
+        what: "an image" or "a video", for the error.
     """
     keep = config.keep_count(tokens)
     if keep < min(limits.min_tokens, tokens):
@@ -102,8 +102,9 @@ def request_fault(limits: Limits, budget: int, tokens: Sequence[int]) -> Setting
     """Return what is wrong with a budget for all images of a request, or None.
 
     Args:
+        limits: the operator's limits.
         budget: visual tokens kept of all images together.
-        tokens: of each image, unpruned.
+        tokens: visual tokens of each image, unpruned.
     """
     least = sum(min(limits.min_tokens, count) for count in tokens)
     key, value = "request_tokens", str(budget)
@@ -123,6 +124,7 @@ def size_fault(limits: Limits, size: tuple[int, int] | None) -> SettingError | N
     """Return what is wrong with an image's size, or None.
 
     Args:
+        limits: the operator's limits.
         size: width and height in pixels; None for more pixels than any limit allows.
     """
     width, height = size or (MOST_PIXELS + 1, 1)

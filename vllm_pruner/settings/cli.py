@@ -1,4 +1,4 @@
-"""The command line: the flags that `vllm serve` gains, and the settings they stand for."""
+"""The flags that vtprune adds to `vllm serve`, and the settings made from them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ FLAGS = {key: flag(key) for key in ServerConfig.model_fields}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add vtprune's flags to vLLM's parser. Values are checked later, all in one place.
+    """Add vtprune's flags to vLLM's parser. Values are validated later, together.
 
-    A flag that is not given leaves no attribute, or vLLM's help would call its default None.
+    A flag that is not given leaves no attribute; else vLLM's help would show a default of None.
     """
     group = parser.add_argument_group(
         "vtprune", "Visual-token pruning: answer about images from a fraction of their tokens."
@@ -38,16 +38,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def given(args: argparse.Namespace) -> dict[str, str]:
-    """Return what the command line has of our flags, as typed, by key."""
+    """Return the values of our flags on the command line, as typed, by key."""
     texts = {key: getattr(args, f"prune_{key}", None) for key in FLAGS}
     return {key: text for key, text in texts.items() if text is not None}
 
 
 def settings(args: argparse.Namespace) -> ServerConfig | None:
-    """Return the settings that the flags stand for, or None without `--plugin vtprune`.
+    """Return the settings made from the flags, or None without `--plugin vtprune`.
 
     Raises:
-        ConfigError: one sentence that names the flag, the value and what is allowed.
+        ConfigError: a value cannot be used; one sentence with the flag, the value and what is
+            allowed.
     """
     texts = given(args)
     if getattr(args, "plugin", None) != "vtprune":
@@ -62,7 +63,7 @@ def settings(args: argparse.Namespace) -> ServerConfig | None:
 
 
 def _value(type_: str, text: str) -> Any:
-    """Read one flag; what cannot be read is left as text, for the validation to name."""
+    """Parse the value of a flag; text that cannot be parsed is left for validation to report."""
     if type_ == "string":
         return text
     try:

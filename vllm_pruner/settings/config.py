@@ -1,8 +1,9 @@
 """The settings of one pruned image or video: validated once, at the edge, and immutable afterwards.
 
-The command line, `LLM(mm_processor_kwargs={"vtprune": {...}})` and a request all end in the same
-`PruneConfig`. It travels through vLLM inside `mm_processor_kwargs`, so every process sees it, and
-its canonical text enters vLLM's hash of an image, so no two settings share a cache entry.
+The command line, `LLM(mm_processor_kwargs={"vtprune": {...}})` and a request all become a
+`PruneConfig`. The operator's travels through vLLM in `mm_processor_kwargs`, so every process sees
+it. Its canonical text is part of a pruned image's identity, so different settings never share a
+cache entry.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ from vllm_pruner.settings.validation import check_method_name, parse_options, va
 __all__ = ["BUDGETS", "DEFAULT_RATE", "PruneConfig", "names_budget"]
 
 BUDGETS = ("rate", "tokens", "request_tokens")
-"""The keys that say how much is kept, of which settings have one."""
+"""The keys that set how much is kept; settings have exactly one of them."""
 
 DEFAULT_RATE = 8 / 9
-"""64 of 576 tokens of LLaVA-1.5: VisPruner keeps 92.8 % (RESTORE's re-run) to 96.6 % (its authors)
-of the model's scores there, LLaVA-1.5-7B."""
+"""64 of LLaVA-1.5's 576 tokens. With so many, VisPruner retains 92.8 % (RESTORE's re-run) to 96.6 %
+(its authors) of the scores of LLaVA-1.5-7B."""
 
 
 def names_budget(data: Mapping[str, object]) -> bool:
-    """Return whether settings say how much is kept; otherwise the model family does."""
+    """Return whether settings set a budget; otherwise the model family's default applies."""
     return any(data.get(key) is not None for key in BUDGETS)
 
 
@@ -57,13 +58,14 @@ class PruneConfig(BaseModel):
     """Visual tokens kept of each image, instead of a rate."""
 
     request_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Visual tokens kept of all images of a request together, instead of a rate. Print gets most of
-    them, what is plain the least, and `detail` weighs: `low` a quarter, `high` four times."""
+    """Visual tokens kept of all images of a request together, instead of a rate. Print gets the
+    most of them, plain areas the fewest, and an image's `detail` counts: `low` a quarter, `high`
+    four times."""
 
     floor: Literal["text", "off"] = "text"
-    """`text`: of an image with print, such as a page, a screenshot or a chart, the cells of print
-    are not counted in what the rate removes; known from the pixels, before the prompt is built. A
-    request with a budget of its own has no floor unless it names it too. `off`: the rate is the
+    """`text`: in an image with print, such as a page, a screenshot or a chart, the rate applies
+    only to the cells without print, which are found from the pixels before the prompt is built. A
+    request with a budget of its own has no floor unless it sets `floor` too. `off`: the rate is the
     same whatever an image shows."""
 
     options: dict[str, Any] = Field(default_factory=dict)
@@ -71,26 +73,26 @@ class PruneConfig(BaseModel):
 
     crop_budget: Literal["joint", "per_crop"] = "joint"
     """`joint`: the crops of an image compete for one budget; `per_crop`: each has its share of it.
-    The same for a model whose images are one crop; always `per_crop` for Idefics3 and SmolVLM,
+    No difference for a model whose images are one crop; always `per_crop` for Idefics3 and SmolVLM,
     whose prompt names each crop."""
 
     positions: Literal["original", "compact"] = "original"
-    """Where positions have rows and columns (Qwen-VL). `original`: a kept token stays where it is
-    in the picture; `compact`: tokens and text stand as if the picture were as small as what is kept
-    of it. The same for a model that numbers tokens one by one."""
+    """For models whose positions have rows and columns (Qwen-VL). `original`: a kept token keeps
+    its position in the picture; `compact`: positions are those of a picture only as large as what
+    is kept. No difference for a model with one-dimensional positions."""
 
     video_method: VideoMethodName | None = None
-    """How the tokens of videos are chosen: `evs` and `vidcom2` compare frames; a method of images
-    looks at each frame, all with equal shares. Default: the method of images."""
+    """How the tokens of videos are chosen: `evs` and `vidcom2` compare frames; a method for images
+    chooses in each frame, with equal shares. Default: the method for images."""
 
     video_rate: Rate | None = None
-    """Fraction of each video's visual tokens removed, over all of its frames; 0 leaves videos
-    whole. Default: what holds for images."""
+    """Fraction of each video's visual tokens removed, over all of its frames; 0 keeps videos
+    unpruned. Default: the budget for images."""
 
     grounding: Literal["off", "on", "forced"] = "off"
-    """`on`: answers say where things are, so kept tokens stay where they are in the picture, and
-    each image keeps 1,024 tokens or all of a smaller one; a request's own budget below that is
-    refused. `forced`: the same with no such number."""
+    """`on`: for answers that say where things are. Kept tokens keep their positions in the picture,
+    and each image keeps at least 1,024 tokens, or all of a smaller one; a request's own budget
+    below that is refused. `forced`: the same without the minimum."""
 
     @model_validator(mode="before")
     @classmethod
@@ -108,7 +110,7 @@ class PruneConfig(BaseModel):
 
     @model_validator(mode="after")
     def _known_method(self) -> PruneConfig:
-        if not methods.compares_frames(self.method):  # as only `of_video` has it
+        if not methods.compares_frames(self.method):  # which only `of_video` may set
             check_method_name(self.method)
         if self.video_method is not None:
             check_method_name(self.video_method, "video_method", videos=True)
@@ -117,7 +119,7 @@ class PruneConfig(BaseModel):
 
     @model_validator(mode="after")
     def _true_positions(self) -> PruneConfig:
-        """Boxes and points are read off positions."""
+        """Refuse grounding with compact positions: boxes and points depend on positions."""
         if self.grounding != "off" and self.positions != "original":
             beside = ("grounding", repr(self.grounding))
             raise SettingError("positions", repr(self.positions), "original", beside=beside)
@@ -135,11 +137,11 @@ class PruneConfig(BaseModel):
         return config
 
     def of_image(self) -> PruneConfig:
-        """Return what is done to an image, without what is for videos."""
+        """Return the settings of an image, without those for videos."""
         return self.model_copy(update={"video_method": None, "video_rate": None})
 
     def of_video(self) -> PruneConfig:
-        """Return what is done to a video: its method and rate in the place of those of images."""
+        """Return the settings of a video: its method and rate in place of those for images."""
         changes: dict[str, Any] = {"floor": "off", "grounding": "off"}
         if self.video_rate is not None:
             changes |= dict.fromkeys(BUDGETS) | {"rate": self.video_rate}
@@ -149,15 +151,15 @@ class PruneConfig(BaseModel):
 
     @property
     def off(self) -> bool:
-        """Whether nothing is to be pruned: the image takes vLLM's own path."""
+        """Whether nothing is pruned, so that the image takes vLLM's own path."""
         return self.rate == 0.0
 
     def keep_count(self, tokens: int) -> int:
-        """Tokens kept of an image that has `tokens`; the only one of its request, if that has a
-        budget for all.
+        """Return how many of an image's `tokens` visual tokens are kept. A budget for all images of
+        a request is taken to be for this one alone.
 
         Raises:
-            MethodFault: the method, of another package, names no such number.
+            MethodFault: the method, of another package, returns no valid number.
         """
         method = methods.get(self.method)
         budget = Budget(self.rate, self.tokens or self.request_tokens)
@@ -166,19 +168,20 @@ class PruneConfig(BaseModel):
         return foreign.keep_count(method, tokens, budget)
 
     def check_counts(self, tokens: int) -> None:
-        """Ask a method of another package all that a prompt depends on.
+        """Ask a method of another package for everything that a prompt depends on.
 
         Args:
-            tokens: of the image.
+            tokens: visual tokens of the image, unpruned.
 
         Raises:
-            MethodFault: an answer cannot be.
+            MethodFault: an answer is invalid.
         """
         if not self.off and methods.package_of(self.method) is not None:
             foreign.shrink(methods.get(self.method), self.keep_count(tokens))
 
     def canonical(self) -> str:
-        """The same text for the same settings: what vLLM hashes and what the model reads.
+        """Return the settings as JSON, equal for equal settings: it is hashed, and the model reads
+        it.
 
         Options are written out with their defaults, so `{}` and `{"step": 8}` do not differ.
         """
@@ -193,7 +196,7 @@ class PruneConfig(BaseModel):
     @staticmethod
     @lru_cache(maxsize=1024)
     def from_canonical(text: str) -> PruneConfig:
-        """The inverse of `canonical`, parsed once per distinct text."""
+        """Return the settings of a `canonical` text, parsed once per distinct text."""
         return PruneConfig.model_validate_json(text)
 
     @cached_property
@@ -202,7 +205,7 @@ class PruneConfig(BaseModel):
         return self.model_copy(update={"floor": "off"})
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return a copy, with nothing of what was reckoned from other values."""
+        """Return a copy without the cached properties of the original."""
         copied = super().model_copy(update=update, deep=deep)
         for name in ("_canonical", "unfloored", "resolved"):
             vars(copied).pop(name, None)

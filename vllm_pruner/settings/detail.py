@@ -1,8 +1,8 @@
 """OpenAI's `image_url.detail`: how closely the model should look at one image.
 
-`auto` takes the settings of the request or the server; `low` and `high` have rates that the
-operator sets. `low` never keeps more than `auto` and `high` never less, so that a word of the API
-means the same whatever the server's own rate is.
+`auto` means the settings of the request or the server; `low` and `high` have rates that the
+operator sets. `low` never keeps more than `auto` and `high` never less, so that the levels keep
+their meaning whatever the server's own rate is.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["AUTO", "LEVELS", "TIMES", "DetailRates"]
 AUTO: Final = "auto"
 LEVELS: Final = (AUTO, "low", "high")
 TIMES: Final = {AUTO: 1.0, "low": 0.25, "high": 4.0}
-"""What a level weighs where all images of a request share one budget."""
+"""The weight of a level if all images of a request share one budget."""
 
 
 class DetailRates(BaseModel):

@@ -1,4 +1,4 @@
-"""What is wrong with a setting: data, which each edge renders with its own names."""
+"""Errors about settings, as data that each edge renders with its own names for the keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LONGEST = 100
 
 
 def shown(text: str) -> str:
-    """Return what a client or operator sent as a sentence shows it: no more than its beginning."""
+    """Return text from a client or operator, cut to a length that fits a sentence."""
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
@@ -27,7 +27,7 @@ class ConfigError(ValueError):
         """Return the sentence for an operator.
 
         Args:
-            names: what the operator calls a key, such as `--prune-rate`; otherwise its own name.
+            names: the operator's names of keys, such as `--prune-rate`; others keep their own.
         """
         return str(self)
 
@@ -44,23 +44,23 @@ class SettingError(ConfigError):
     """Dotted for a key inside another, such as `limits.max_rate`."""
 
     value: str
-    """As the sentence shows it, `shown` apart."""
+    """The value as text, before `shown` cuts it."""
 
     allowed: str | None
-    """What could stand there; None if `fault` says so."""
+    """The allowed values; None if `fault` names them."""
 
     fault: str = ""
-    """What is wrong with the value, where that does not follow from what is allowed. It goes on
-    where the value ends: ", which ...", " but ..."."""
+    """What is wrong with the value, if that does not follow from what is allowed. It continues the
+    sentence after the value: ", which ...", " but ..."."""
 
     beside: tuple[str, str] | None = None
-    """A second key and its value, if the two do not go together."""
+    """A second key and its value, if the two exclude each other."""
 
     by: str | None = None
-    """The operator's key that sets the bounds, if others would allow the value."""
+    """The operator's key that sets the bounds, if the value is otherwise valid."""
 
     advice: str = ""
-    """What was probably meant, if that is plain; `settings.advice` words it."""
+    """What was probably meant, if that is clear; see `settings.advice`."""
 
     def __str__(self) -> str:
         return self.at_start()

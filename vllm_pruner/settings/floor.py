@@ -1,7 +1,7 @@
-"""A floor under what an image with print keeps: its cells of print are not pruned.
+"""A floor for what an image with print keeps: the rate applies only to its cells without print.
 
-The rest is, at the rate that was asked for, so the floor goes from nothing, for a photograph, to
-nearly all of a dense page, without a step that one more word could trip.
+So the floor rises continuously, from nothing for a photograph to nearly all tokens of a dense page;
+there is no threshold that one more word could cross.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ def floored(config: PruneConfig, picture: Picture, tokens: int, limits: Limits) 
     """Return the settings of an image, with a lower rate if it has print.
 
     Args:
-        config: with the floor or without.
+        config: the settings, with or without a floor.
         picture: what the image shows.
         tokens: its visual tokens, unpruned.
-        limits: the operator's; what is removed at least is removed of a page too.
+        limits: the operator's limits; `min_rate` applies to a page, too.
 
     Returns:
-        Settings whose `floor` says whether it made a difference. They never keep less.
+        Settings that never keep less; their `floor` is "off" unless it made a difference.
     """
     plain = config.unfloored
     if config.floor == "off" or config.off or picture.text == 0:

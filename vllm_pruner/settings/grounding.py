@@ -1,6 +1,6 @@
-"""Grounding: as many tokens as boxes and points need, which is more than a description needs.
+"""Grounding: enough tokens for boxes and points, which need more than descriptions do.
 
-Qwen's authors recommend 1,024 visual tokens and more for an image in which things are to be found.
+Qwen's authors recommend at least 1,024 visual tokens for an image in which things are located.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from vllm_pruner.settings.errors import SettingError
 __all__ = ["LEAST", "grounded"]
 
 LEAST: Final = 1024
-"""Visual tokens of an image."""
+"""Fewest visual tokens kept of an image."""
 
 
 def grounded(config: PruneConfig, tokens: int, is_own: bool) -> PruneConfig:
-    """Return the settings of an image under which things are found in it.
+    """Return the settings of an image, with enough tokens if they ask for grounding.
 
     Args:
-        config: of the image, grounded or not.
+        config: the settings of the image.
         tokens: its visual tokens, unpruned.
-        is_own: whether the budget was named for this request, or for all its images together;
-            it is not changed then.
+        is_own: whether the request itself set the budget, or it is one for all images together;
+            such a budget is not changed.
 
     Returns:
-        Settings without a word on grounding: what it asks for is in their other keys.
+        Settings with `grounding` "off": what it requires is in their other keys.
 
     Raises:
-        SettingError: such a budget keeps too few.
+        SettingError: a budget that may not be changed keeps too few tokens.
     """
     plain = config.model_copy(update={"grounding": "off"})
     keep, least = config.keep_count(tokens), min(LEAST, tokens)

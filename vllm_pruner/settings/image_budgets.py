@@ -1,4 +1,4 @@
-"""What each image of a request keeps: by its level, by what it shows, and by what is beside it."""
+"""The budget of each image of a request: by its detail level, what it shows, and the others."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def of_images(
 
     Args:
         server: the operator's settings.
-        config: those of the request.
-        levels: of detail, of each image.
+        config: the settings of the request.
+        levels: the detail level of each image.
         tokens: visual tokens of each image, unpruned.
-        look: says what each image shows; asked only where that counts.
-        is_own: whether the budget was named for this request, or for all its images together.
+        look: returns what each image shows; called only if that matters.
+        is_own: whether the request itself set the budget, or it is one for all images together.
 
     Raises:
-        ConfigError: the budget cannot be, for these images.
+        ConfigError: the budget is not possible for these images.
     """
     if config.request_tokens is None:
         configs = _each(server, config, levels, tokens, look)
@@ -59,7 +59,7 @@ def _each(
     tokens: Sequence[int],
     look: Look | None,
 ) -> list[PruneConfig]:
-    """The settings of images that have a budget each."""
+    """Return the settings of images that each have a budget of their own."""
     pictures = look() if look and config.floor != "off" and not config.off else _unseen(tokens)
     return [
         _at_level(server, level, floored(config, picture, count, server.limits), count)
@@ -75,7 +75,7 @@ def _of_one_budget(
     tokens: Sequence[int],
     look: Look | None,
 ) -> list[PruneConfig]:
-    """The settings of images that share `budget` tokens."""
+    """Return the settings of images that share `budget` tokens."""
     if found := request_fault(server.limits, budget, tokens):
         raise found
     pictures = look() if look and len(tokens) > 1 else _unseen(tokens)
@@ -93,7 +93,7 @@ def _unseen(tokens: Sequence[int]) -> Sequence[Picture]:
 
 
 def _at_level(server: ServerConfig, level: str, config: PruneConfig, tokens: int) -> PruneConfig:
-    """The settings of an image of `tokens` visual tokens at one of `LEVELS`, given those of
+    """Return the settings of an image of `tokens` visual tokens at one of `LEVELS`, given those at
     `auto`."""
     if level == AUTO:
         return config

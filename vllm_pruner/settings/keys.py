@@ -1,4 +1,4 @@
-"""What vtprune calls the things that it puts into vLLM's objects: one name, one payload."""
+"""The names under which vtprune stores data in vLLM's objects, one for each kind of data."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ __all__ = [
 ]
 
 KEY = "vtprune"
-"""Settings, the only name that users write. In the engine's `mm_processor_kwargs` the operator's:
-keys of `ServerConfig`. In a request's body, or in its `mm_processor_kwargs`, the client's: keys of
-`PruneConfig`; on their way to the processor also `rules.DETAIL`. Errors begin with it."""
+"""Settings; the only name that users write. In the engine's `mm_processor_kwargs`, the operator's:
+keys of `ServerConfig`. In a request's body or its `mm_processor_kwargs`, the client's: keys of
+`PruneConfig`, and on their way to the processor also `rules.DETAIL`. Errors begin with it."""
 
 BYTES = f"{KEY}_bytes"
-"""A field of an image on its way to the model, in place of its pixels: the same as bytes `[...,
-height, width, 3]`, before the processor's last step; see `byte_pixels`."""
+"""A field of an image on its way to the model, in place of its pixels: `[..., height, width, 3]`
+uint8, before the processor's last step; see `byte_pixels`."""
 
 DUMMY = f"{KEY}_dummy"
-"""In the processor's kwargs: that vLLM made the images up for its memory profile."""
+"""In the processor's kwargs: marks vLLM's dummy images for its memory profile."""
 
 PLANS = f"{KEY}_plans"
-"""In the processor's kwargs: a `list[ImagePlan]` by modality, between two mixins of a processor."""
+"""In the processor's kwargs: a `list[ImagePlan]` by modality, passed between two of its mixins."""
 
 PLAN_SETTINGS = f"{KEY}_settings"
 """A field of an image on its way to the model: the canonical text of a `PruneConfig` as bytes."""
@@ -41,27 +41,27 @@ PLAN_IMAGE = f"{KEY}_image"
 """A field of an image on its way to the model: vLLM's identity of it as bytes."""
 
 PLAN_TEXT = f"{KEY}_text"
-"""A field of an image on its way to the model: the ids of the text that asks about it."""
+"""A field of an image on its way to the model: the token ids of the text that follows it."""
 
 PLAN_KEEP = f"{KEY}_keep"
-"""A field of an image on its way to the model: how many placeholders it has, 0 if not known."""
+"""A field of an image on its way to the model: its number of placeholders, 0 if not known."""
 
 REPORT = f"{KEY}_report"
-"""In the engine's input, for usage and span: what `prompt.asked.report` returns."""
+"""In the engine's input, for usage and span: the result of `prompt.asked.report`."""
 
 COUNTS = f"{KEY}_counts"
-"""On a request object: what its usage says, between its prompt and its answer."""
+"""On a request object, until it is answered: the counts for its usage."""
 
 TOLD = f"{KEY}_told"
-"""In the scope of an HTTP request: a dict, filled with what its usage says before its answer
-begins."""
+"""In the scope of an HTTP request: a dict, filled with the counts of the answer's usage before the
+answer begins."""
 
 
 def settings_in(holder: Any) -> Any:
-    """Return the settings in something's `mm_processor_kwargs`, None if there are none.
+    """Return the settings in an object's `mm_processor_kwargs`, None if there are none.
 
     Args:
-        holder: vLLM's `EngineArgs`, a request, or its `MultiModalConfig`, which is None for a model
-            of text.
+        holder: vLLM's `EngineArgs`, a request, or vLLM's `MultiModalConfig`, which is None for a
+            text-only model.
     """
     return (getattr(holder, "mm_processor_kwargs", None) or {}).get(KEY)

@@ -18,7 +18,7 @@ Rate = Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)]
 MethodName = Annotated[
     str, Field(json_schema_extra=lambda schema: schema.update(enum=list(methods.names())))
 ]
-"""The name of an installed method for images, as `check_method_name` checks."""
+"""The name of an installed method for images; `check_method_name` validates it."""
 
 VideoMethodName = Annotated[
     str,
@@ -31,38 +31,38 @@ VideoMethodName = Annotated[
 """The name of an installed method for videos or images."""
 
 MOST_PIXELS = 178_956_970
-"""What Pillow opens and vLLM decodes at most."""
+"""Most pixels of an image that Pillow opens and vLLM decodes."""
 
 
 class Limits(BaseModel):
     """What a request may ask for; by default everything that the settings themselves allow, with
-    the methods of this package."""
+    this package's methods."""
 
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True
     )
 
     min_rate: Rate = 0.0
-    """The least that is removed; above 0, no request can turn pruning off."""
+    """Lowest rate of a request; above 0, none can turn pruning off."""
 
     max_rate: Rate | None = None
-    """The most that is removed."""
+    """Highest rate of a request."""
 
     methods: list[MethodName] | None = None
     """Names of the methods that a request may choose; vtprune's own and the server's if null."""
-    # `ServerConfig` fills it in: a package that is installed is not yet open to every client.
+    # `ServerConfig` fills it in: installing a package does not open its methods to every client.
 
     min_tokens: Annotated[int, Field(ge=1)] = 1
-    """Visual tokens that each image keeps at least, or all of a smaller one."""
+    """Fewest visual tokens that an image keeps; a smaller image keeps all."""
 
     max_pixels: Annotated[int, Field(ge=1, le=MOST_PIXELS)] = 120_000_000
-    """Pixels of an image at most, before anything of it is decoded. The largest photographs of
-    telephones that are usual have 108 million."""
+    """Most pixels of an image, checked before it is decoded. The largest common photographs from
+    phones have 108 million."""
 
     max_side_ratio: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 500.0
-    """The longer side of an image over the shorter one at most. Processors may bring the shorter
-    one to a size of theirs first, which makes billions of a line of pixels; of 1 x 500 one with
-    448 makes 100 million. Qwen-VL's refuse more than 200 themselves."""
+    """Largest ratio of an image's longer side to its shorter one. A processor may first scale the
+    shorter side to a fixed size, which turns a line of pixels into billions; 1 x 500 scaled to 448
+    has 100 million. Qwen-VL's processors refuse ratios above 200."""
 
     @model_validator(mode="after")
     def _possible(self) -> Limits:

@@ -1,4 +1,4 @@
-"""A request's settings over the operator's."""
+"""Apply a request's settings on top of the operator's."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["override"]
 
 
 def override(config: PruneConfig, requested: object) -> PruneConfig:
-    """Return settings changed by a request's: what it leaves out stays as it is.
+    """Return settings changed by a request's; keys that it leaves out, or sets to null, stay.
 
-    A key with null is left out. A budget replaces one of another kind; options replace all options;
-    another method drops those of the first; grounding brings its positions.
+    A budget replaces a budget of any kind; options replace all options; another method drops the
+    first one's options; grounding resets `positions` unless the request sets them.
 
     Raises:
         ConfigError: the first fault.
@@ -27,5 +27,5 @@ def override(config: PruneConfig, requested: object) -> PruneConfig:
     if given.get("method", config.method) != config.method:
         merged.pop("options")
     if given.get("grounding", "off") != "off":
-        merged.pop("positions")  # those of the picture, unless the request names others
+        merged.pop("positions")  # the default, "original", unless the request sets others
     return PruneConfig.parse({**merged, **given})

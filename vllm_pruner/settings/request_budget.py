@@ -1,7 +1,7 @@
-"""One budget for all images of a request: more of it for pictures that show more.
+"""Divide one budget among all images of a request: more of it for pictures that show more.
 
-A visual token of print weighs four, one of nothing a quarter, any other one; so the share of an
-image depends on the others, and is its own number of tokens when its plan is made.
+A visual token of print weighs 4, one of a plain area 1/4, any other 1. An image's share depends on
+the other images; its plan gets the share as a number of tokens.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ __all__ = ["divided", "weight"]
 
 _PRINT, _PLAIN = 4.0, 0.25
 _FINE = 1 << 16
-"""Weights are whole numbers of so many parts, so that shares are exact."""
+"""Weights are integers in units of 1 / `_FINE`, so that shares are exact."""
 
 
 def weight(picture: Picture, tokens: int, times: float = 1.0) -> int:
-    """Return how much an image of `tokens` visual tokens counts.
+    """Return the weight of an image, an integer of at least 1.
 
     Args:
-        picture: what it shows.
-        tokens: unpruned.
-        times: how much closer it is to be looked at.
+        picture: what the image shows.
+        tokens: its visual tokens, unpruned.
+        times: factor for its detail level.
     """
     plain = min(picture.plain, 1 - picture.text)
     other = 1 - picture.text - plain
@@ -33,17 +33,17 @@ def weight(picture: Picture, tokens: int, times: float = 1.0) -> int:
 def divided(
     budget: int, weights: Sequence[int], tokens: Sequence[int], least: int = 1
 ) -> list[int]:
-    """Divide a budget over images in proportion to their weights, exactly.
+    """Divide a budget among images in proportion to their weights, in exact arithmetic.
 
     Args:
-        budget: tokens of all images.
-        weights: of each image, 1 or more.
-        tokens: of each image, unpruned: none gets more.
-        least: tokens that each gets at least, or all of a smaller one.
+        budget: tokens for all images together.
+        weights: the weight of each image, at least 1.
+        tokens: visual tokens of each image, unpruned: the most that it gets.
+        least: the fewest tokens that an image gets; a smaller image gets all of its tokens.
 
     Returns:
-        Shares that add up to the budget, or to what images have and need where it is beyond that.
-        What rounding leaves over goes where most was cut off, to the first of equals.
+        Shares that add up to the budget, clamped to what is possible under these bounds. The
+        remainder of rounding goes to the largest fractions, of equal ones to the first.
     """
     bounds = [(min(least, count), count) for count in tokens]
     left = min(max(budget, sum(low for low, _ in bounds)), sum(tokens))
@@ -56,7 +56,7 @@ def divided(
         if not lacking and not over:
             dues = {place: divmod(room * weights[place], total) for place in free}
             shares |= _rounded(dues, room)
-        elif lacking >= over:  # as browsers lay out flexible boxes: what has to give way, first
+        elif lacking >= over:  # as CSS resolves flexible lengths: freeze the larger violations
             shares |= {place: bounds[place][0] for place in free if low[place] > 0}
         if over >= lacking > 0 or over > lacking:
             shares |= {place: bounds[place][1] for place in free if high[place] > 0}
@@ -68,7 +68,7 @@ def _positive(number: int) -> bool:
 
 
 def _rounded(dues: Mapping[int, tuple[int, int]], room: int) -> dict[int, int]:
-    """Whole numbers that add up to `room`, of quotients and remainders by place."""
+    """Return shares that add up to `room`, given quotients and remainders by place."""
     shares = {place: whole for place, (whole, _) in dues.items()}
     by_remainder = sorted(dues, key=lambda place: (-dues[place][1], place))
     for place in by_remainder[: room - sum(shares.values())]:

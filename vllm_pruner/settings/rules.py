@@ -1,9 +1,9 @@
-"""What one request asks for, image by image.
+"""Resolve the settings of a request, image by image.
 
-A request says it in the form of `PruneConfig`, plus `detail`, a list with one of `auto`, `low`,
-`high` for each image. It comes from the body of a chat completion (`prompt.chat`) or, offline and
-from trusted clients, straight from `mm_processor_kwargs["vtprune"]`. What an image shows counts
-where a floor or a budget for all images of the request asks for it, and is looked at only then.
+A request's settings have the form of `PruneConfig`, plus `detail`, a list with one of `auto`,
+`low`, `high` for each image. They come from the body of a chat completion (`prompt.chat`) or,
+offline and from trusted clients, from `mm_processor_kwargs["vtprune"]`. What an image shows matters
+only for a floor or a budget for all images of the request, and is examined only then.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ DETAIL = "detail"
 
 
 class ModelInfo(Protocol):
-    """What has to be known of a model to resolve settings: `prompt.info.PrunedInfo`."""
+    """What resolving settings needs to know of a model; implemented by `prompt.info.PrunedInfo`."""
 
     prune_config: ServerConfig
     """The operator's settings."""
@@ -70,14 +70,14 @@ def resolve(
     """Return the settings of each image of a request to a model.
 
     Args:
-        model: that is asked.
+        model: the model.
         requested: the request's settings, None if it has none.
         tokens: visual tokens of each image, unpruned; None if that is not known.
-        look: says what each image shows; None if nothing is there to be looked at.
+        look: returns what each image shows; None if there are no pixels to examine.
 
     Raises:
         ConfigError: the first fault of the request.
-        MethodFault: the method, of another package, names counts that cannot be.
+        MethodFault: the method, of another package, returns invalid counts.
     """
     if requested is UNPRUNED:
         return [PruneConfig(rate=0.0)] * len(tokens)
@@ -97,10 +97,10 @@ def resolve_videos(model: ModelInfo, requested: object, is_dummy: bool = False) 
     """Return the settings of every video of a request to a model.
 
     Args:
-        model: that is asked.
+        model: the model.
         requested: the request's settings, None if it has none.
-        is_dummy: whether vLLM made the videos up, for which a model that cannot prune them has
-            settings that leave them whole.
+        is_dummy: whether the videos are vLLM's dummies; if the model cannot prune videos, these are
+            left unpruned.
 
     Raises:
         ConfigError: the first fault of the request.
@@ -124,17 +124,17 @@ def resolve_videos(model: ModelInfo, requested: object, is_dummy: bool = False) 
 
 
 def check_video(server: ServerConfig, requested: object, config: PruneConfig, tokens: int) -> None:
-    """Hold what is kept of a video against the operator's limits, as far as a request asks for it.
+    """Check what is kept of a video against the operator's limits, if the request has settings.
 
     Args:
         server: the operator's settings.
-        requested: the request's, None if it has none.
-        config: what follows for a video.
+        requested: the request's settings, None if it has none.
+        config: the resulting settings of the video.
         tokens: visual tokens of the video, unpruned.
 
     Raises:
-        ConfigError: too few are kept.
-        MethodFault: the method, of another package, names counts that cannot be.
+        ConfigError: too few, or too many, are kept.
+        MethodFault: the method, of another package, returns invalid counts.
     """
     config.check_counts(tokens)
     found = count_fault(server.limits, config, tokens, "a video")
@@ -143,11 +143,11 @@ def check_video(server: ServerConfig, requested: object, config: PruneConfig, to
 
 
 def check(server: ServerConfig, requested: object) -> PruneConfig:
-    """Return the settings that a request asks for, whatever its images are.
+    """Return the settings that a request asks for, for any images.
 
     Args:
         server: the operator's settings.
-        requested: the request's, None if it has none.
+        requested: the request's settings, None if it has none.
 
     Raises:
         ConfigError: the first fault.
@@ -155,7 +155,7 @@ def check(server: ServerConfig, requested: object) -> PruneConfig:
     if requested is None:
         return server.images
     name = requested.get("method") if isinstance(requested, Mapping) else None
-    # First, or an unknown name would be answered with all that is installed.
+    # Before `override`, whose error for an unknown name lists all installed methods.
     if isinstance(name, str) and (found := method_fault(server.limits, name)):
         raise found
     name = requested.get("video_method") if isinstance(requested, Mapping) else None
@@ -179,10 +179,10 @@ def image_configs(
 
     Args:
         server: the operator's settings.
-        requested: the request's, None if it has none.
+        requested: the request's settings, None if it has none.
         tokens: visual tokens of each image, unpruned.
         most: visual tokens of the largest image.
-        look: says what each image shows.
+        look: returns what each image shows; None if there are no pixels to examine.
 
     Raises:
         ConfigError: the first fault.
@@ -197,12 +197,12 @@ def image_configs(
                 raise found
     is_own = config.request_tokens is not None or bool(asked and names_budget(asked))
     if is_own and not (asked or {}).get("floor"):
-        config = config.model_copy(update={"floor": "off"})  # what is asked for is meant
+        config = config.model_copy(update={"floor": "off"})  # a request's own budget is exact
     return of_images(server, config, levels, tokens, look, is_own=is_own)
 
 
 def _split(requested: object, images: int) -> tuple[Any, list[str]]:
-    """The request's settings without `detail`, and a level for each image."""
+    """Return the request's settings without `detail`, and a level for each image."""
     if not isinstance(requested, Mapping) or DETAIL not in requested:
         return requested, [AUTO] * images
     levels = requested[DETAIL]

@@ -1,4 +1,4 @@
-"""The operator's settings: those of images without their own, and what no request changes."""
+"""The operator's settings: the defaults of requests, and what no request can change."""
 
 from __future__ import annotations
 
@@ -20,42 +20,42 @@ __all__ = ["ServerConfig"]
 
 
 class ServerConfig(PruneConfig):
-    """What the operator sets."""
+    """The operator's settings."""
 
     feature_cache_mb: Annotated[int, Field(ge=0)] = 256
-    """Device memory in MiB for what the vision tower made of known images: another question, rate
-    or method about one skips the tower. 0 turns it off."""
+    """Device memory in MiB for a cache of the vision tower's output: another question, rate or
+    method for a known image skips the tower. 0 turns it off."""
 
     tower_graphs: bool = True
-    """Run the vision tower as CUDA graphs, captured at start, on NVIDIA GPUs: of LLaVA's families,
-    and of Qwen2.5-VL under vLLM's `cudagraph_mm_encoder`. `--enforce-eager` turns them off too."""
+    """Run the vision tower as CUDA graphs, captured at start, on NVIDIA GPUs: for LLaVA's families,
+    and for Qwen2.5-VL with vLLM's `cudagraph_mm_encoder`. `--enforce-eager` turns them off too."""
 
     byte_pixels: bool = True
-    """Pictures go to the engine as bytes, which the device normalises, for models whose tower gets
-    the same bits that way (LLaVA, LLaVA-NeXT); false leaves all of it to the model's processor."""
+    """Send images to the engine as bytes and normalise them on the device, for models whose tower
+    gets the same bits that way (LLaVA, LLaVA-NeXT); false leaves this to the model's processor."""
 
     detail: DetailRates = Field(default_factory=DetailRates)
-    """Rates of OpenAI's `image_url.detail`; `auto` has the server's own."""
+    """Rates of OpenAI's `image_url.detail`; `auto` means the server's own settings."""
 
     limits: Limits = Field(default_factory=Limits)
     """What a request may ask for, such as `{"max_rate": 0.95, "methods": ["adafv"]}`. Default:
-    anything, with vtprune's own methods and the server's, of images up to 120 million pixels and
-    500 times as long as wide."""
+    anything, with vtprune's own methods and the server's, for images of up to 120 million pixels
+    with sides in a ratio of up to 500."""
 
     shadow: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
-    """Share of the pruned chat completions that the server answers twice more once their client has
-    its answer, pruned and unpruned, up to 64 tokens, when nothing waits; how far the two agree is
-    in `/metrics`. 0: none."""
+    """Share of pruned chat completions that the server answers twice more, pruned and unpruned, up
+    to 64 tokens each, once the client has its answer and while no request waits; `/metrics` shows
+    how far the two agree. 0: none."""
 
     shadow_log: str | None = None
-    """File that gets a line of JSON for each such comparison, with the question and both answers;
-    without it nothing of them is kept."""
+    """File to which each such comparison is appended as a line of JSON, with the question and both
+    answers; without it, none of them is stored."""
 
     @model_validator(mode="before")
     @classmethod
     def _own_methods_only(cls, data: Any) -> Any:
-        """Name the methods that a request may choose if the operator did not: what this package
-        brings, whose tests hold it to the contract, and the server's own."""
+        """Fill in the methods that a request may choose if the operator did not: the built-in ones,
+        which our tests hold to the contract, and the server's own."""
         if not isinstance(data, Mapping) or not isinstance(data.get("limits", {}), Mapping):
             return data
         limits = data.get("limits", {})
@@ -70,10 +70,10 @@ class ServerConfig(PruneConfig):
     @model_validator(mode="wrap")
     @classmethod
     def _within_limits(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """The default of every request has to be one that a request could name.
+        """Refuse defaults that a request could not ask for under the limits.
 
-        A budget that nobody named is the family's, which is not known here; the plugin writes it
-        into the settings when it is.
+        Without a budget the model family's applies, which is not known here; the plugin writes it
+        into the settings once it is.
         """
         config = handler(data)
         check = fault(config.limits, config) if names_budget(data) else None
@@ -84,7 +84,7 @@ class ServerConfig(PruneConfig):
 
     @model_validator(mode="after")
     def _sound_methods(self) -> ServerConfig:
-        """Refuse to start beside a package whose method is broken: a request could ask for it."""
+        """Refuse to start with a broken method installed: a request could ask for it."""
         methods.check_installed()
         return self
 
@@ -97,14 +97,14 @@ class ServerConfig(PruneConfig):
 
     @classmethod
     def of(cls, settings: Mapping[str, object]) -> Self:
-        """Return what `parse` does of the operator's settings, which are validated once.
+        """Return the result of `parse`, cached, for the operator's settings.
 
         Raises:
             ConfigError: the first fault.
         """
         try:
             text = json.dumps(settings, sort_keys=True)
-        except (TypeError, ValueError):  # offline anything may be given; `parse` says what is wrong
+        except (TypeError, ValueError):  # offline anything may be given; `parse` reports the fault
             return cls.parse(settings)
         return cls._of_text(text)
 

@@ -1,9 +1,9 @@
-"""What a key of the settings is called and how it is explained, wherever that is shown.
+"""The name and explanation of each key of the settings, for every place that shows them.
 
-All of it follows from the key's field: its name, its type, its default and the docstring below it,
-which the model takes as its description (`use_attribute_docstrings`). So a new key has its flag,
-its help and its row of the README's table (`environment/settings_table.py`) from its field alone.
-Where the default is not the field's own, the docstring ends in a sentence "Default: ...".
+They follow from the key's field: its name, type, default and the docstring below it, which pydantic
+takes as the field's description (`use_attribute_docstrings`). So the flag of a new key, its help
+and its row in the README's table (`environment/settings_table.py`) need nothing but the field. If
+the default is not the field's own, the docstring ends in a sentence "Default: ...".
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ class Setting:
     key: str
 
     type: str
-    """JSON's name of the type of its values, null aside."""
+    """JSON's name for the type of its values other than null."""
 
     about: str
     """What it does: one paragraph of sentences."""
 
     default: str
-    """What holds if nobody sets it."""
+    """The default, as text; empty if there is none."""
 
     explains_default: bool
-    """Whether `default` is from the docstring: words, nothing to be typed."""
+    """Whether `default` is prose from the docstring, not a value that can be typed."""
 
     allowed: tuple[str, ...]
-    """Its values, if they are words."""
+    """Its values, if it is an enumeration."""
 
     keys: Mapping[str, str]
-    """The keys inside a value and what each does, if it is an object of known keys."""
+    """The keys inside a value and what each does, if it is an object with known keys."""
 
     @property
     def metavar(self) -> str:
-        """What stands for the value behind the flag."""
+        """The placeholder of the flag's value in the help."""
         return _METAVARS.get(self.type, "JSON")
 
     @property
@@ -97,19 +97,19 @@ def _paragraph(schema: Mapping[str, Any]) -> str:
 
 
 def _inside(text: str) -> str:
-    """A sentence as part of another one."""
+    """Return a sentence in the form of a clause."""
     return (text[:1].lower() + text[1:]).removesuffix(".")
 
 
 def _value(schema: Mapping[str, Any], inner: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The schema of the values that are not null."""
+    """Return the schema of the values other than null."""
     either: list[dict[str, Any]] = schema.get("anyOf", [schema])
     (found,) = [each for each in either if each.get("type") != "null"]
     return inner[found["$ref"].rpartition("/")[2]] if "$ref" in found else found
 
 
 def _text(default: object) -> str:
-    """A field's default, as it would be typed."""
+    """Return a field's default as it would be typed."""
     if isinstance(default, BaseModel):
         default = default.model_dump(exclude_none=True)
     if default is None or isinstance(default, str):

@@ -1,4 +1,4 @@
-"""Data from outside against a model of settings: pydantic's faults in our words."""
+"""Validate data from outside, with pydantic's errors in our own words."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def validate(model: type[Model], data: object, prefix: str = "") -> Model:
     """Return the validated model.
 
     Args:
-        model: what the data has to be.
-        data: from outside.
-        prefix: of the keys in an error.
+        model: the class to validate against.
+        data: the data, from outside.
+        prefix: prefix of the keys in an error.
 
     Raises:
         ConfigError: the first fault.
@@ -56,15 +56,15 @@ def parse_options(method: Method, options: Mapping[str, object]) -> Options:
 
 
 def check_method_name(name: str, key: str = "method", videos: bool = False) -> None:
-    """Refuse a name that no installed method for images has.
+    """Refuse the name of a method that is not installed.
 
     Args:
-        name: of a method.
-        key: where it was said, for the error.
-        videos: whether one for videos may have it too.
+        name: the name.
+        key: the key that had it, for the error.
+        videos: whether methods for videos are allowed, in addition to those for images.
 
     Raises:
-        SettingError: with the names that there are.
+        SettingError: no such method is installed; the error lists those that are.
     """
     names = methods.names() + (methods.names(methods.VIDEO_GROUP) if videos else [])
     if name not in names:
@@ -75,7 +75,7 @@ def check_method_name(name: str, key: str = "method", videos: bool = False) -> N
 
 
 def _fault(found: ErrorDetails, model: type[BaseModel], prefix: str) -> ConfigError:
-    if found["type"] == "value_error":  # raised by a validator of ours, or by one of a method's
+    if found["type"] == "value_error":  # raised by one of our validators, or a method's
         error = found["ctx"]["error"]
         return error if isinstance(error, ConfigError) else ConfigError(str(error))
     key, value = prefix + ".".join(str(part) for part in found["loc"]), repr(found["input"])
@@ -92,7 +92,7 @@ def _fault(found: ErrorDetails, model: type[BaseModel], prefix: str) -> ConfigEr
 
 
 def _model_at(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:
-    """The model, possibly one inside `model`, that lacks the last key of `path`."""
+    """Return the model, possibly nested in `model`, that lacks the last key of `path`."""
     for key in path[:-1]:
         inner = model.model_fields[str(key)].annotation
         assert isinstance(inner, type) and issubclass(inner, BaseModel), path
