@@ -2,6 +2,7 @@
 # preparations take under a second.
 PYTHON ?= python3.11
 PORT ?= 8000
+DOCS_PORT ?= 8001
 ARGS ?=
 BIN := .venv/bin
 
@@ -12,7 +13,7 @@ ENV := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 VLLM_CPU_KVCACHE_SPACE=1
 SERVE_ENV := $(ENV) PYTHONWARNINGS='ignore:`torch.distributed.reduce_op`:FutureWarning'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models serve demo-qwen demo-reader test test-fast test-matrix lint evaluate loadtest soak hostile bench-serve gpu bench-questions bench-overhead screenshots bench-selection bench-set-quality bench-kernels wheel clean bench-host
+.PHONY: help setup models serve demo-qwen demo-reader test test-fast test-matrix lint evaluate loadtest soak hostile bench-serve gpu bench-questions bench-overhead screenshots bench-selection bench-set-quality bench-kernels wheel clean bench-host docs docs-serve
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -95,6 +96,13 @@ screenshots: setup  ## the README's pictures of the playground and the load repo
 
 bench-kernels: setup  ## measure the kernels on a GPU; a dry run without one
 	$(BIN)/python benchmarks/kernels.py $(ARGS)
+
+# mkdocs-material else prints its own end of life and its successor at every build.
+docs: setup  ## build the documentation as a site into build/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-serve: setup  ## serve that site and follow changes (DOCS_PORT=8001)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --dev-addr localhost:$(DOCS_PORT)
 
 wheel: setup  ## build the wheel into dist
 	$(BIN)/python -m build --wheel --no-isolation

@@ -38,29 +38,8 @@ def test_curl_is_answered_as_shown(answering: Server) -> None:
     assert answer == shown["choices"][0]["message"]["content"]
 
 
-def test_make_targets_exist() -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", ALL, flags=re.MULTILINE))
-    assert {"serve", "test", "bench-serve", "bench-selection"} <= named <= targets
-
-
 def test_the_readme_is_read_in_a_minute() -> None:
     assert len(README.splitlines()) < 150
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
-    """Files and folders, and headings of other pages."""
-    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", PAGES[page]):
-        name, _, heading = target.partition("#")
-        file = (page.parent / name).resolve() if name else page
-        assert file.exists(), target
-        if heading:
-            headings = re.findall(r"^#+ (.*)$", file.read_text(), flags=re.MULTILINE)
-            anchors = [
-                re.sub(r"[^a-z0-9 -]", "", each.lower()).replace(" ", "-") for each in headings
-            ]
-            assert heading in anchors, target
 
 
 def test_selection_snippet_runs() -> None:

@@ -1,0 +1,56 @@
+"""Which files of the repository are pages of the site: a hook of `mkdocs.yml`.
+
+A page has the path that it has in the repository, so its links need no change; what it links to or
+shows comes along. README is two pages, its table of settings one of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).resolve().parents[1]
+SETTINGS = "settings.md"
+_LINK = re.compile(r"\]\((?![a-z]+:|#)([^)\s#]+)")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Take the navigation's pages and all that they lead to, instead of the folder `docs/`."""
+    ours = {uri: File.generated(config, uri, content=text) for uri, text in _readme().items()}
+    waiting = [uri for uri in _named(config["nav"]) if uri not in ours]
+    waiting += [uri for text in _readme().values() for uri in _led_to("README.md", text)]
+    while waiting:
+        uri = waiting.pop()
+        if uri in ours:
+            continue
+        ours[uri] = File.generated(config, uri, abs_src_path=str(ROOT / uri))
+        if uri.endswith(".md"):
+            waiting += _led_to(uri, (ROOT / uri).read_text())
+    theme = [file for file in files if not file.abs_src_path.startswith(config["docs_dir"])]
+    return Files([*theme, *ours.values()])
+
+
+def _readme() -> dict[str, str]:
+    """README as the start page, and its settings."""
+    parts = re.split(r"(?m)^(?=## )", (ROOT / "README.md").read_text())
+    (settings,) = (part for part in parts if part.startswith("## Settings\n"))
+    return {"README.md": "".join(parts).replace(settings, ""), SETTINGS: settings[1:]}
+
+
+def _named(nav: object) -> list[str]:
+    """The files that the navigation names, whatever its depth."""
+    if isinstance(nav, str):
+        return [nav]
+    parts = nav.values() if isinstance(nav, dict) else nav if isinstance(nav, list) else ()
+    return [uri for part in parts for uri in _named(part)]
+
+
+def _led_to(uri: str, text: str) -> list[str]:
+    """The repository's files that a page links to or shows."""
+    targets = [(ROOT / uri).parent / unquote(target) for target in _LINK.findall(text)]
+    inside = [file.resolve() for file in targets if file.resolve().is_relative_to(ROOT)]
+    return [str(file.relative_to(ROOT)) for file in inside if file.is_file()]
