@@ -1,1 +1,1 @@
-"""The model families that can be pruned, one a file."""
+"""The model families that can be pruned, one per file."""

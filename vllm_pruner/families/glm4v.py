@@ -1,9 +1,9 @@
-"""GLM-4.1V: `Glm4vForConditionalGeneration`, and with experts, GLM-4.5V and 4.6V:
+"""GLM-4.1V, `Glm4vForConditionalGeneration`; and GLM-4.5V and 4.6V, mixtures of experts,
 `Glm4vMoeForConditionalGeneration`.
 
 Follows `vllm/model_executor/models/glm4_1v.py` of vLLM 0.32. An image of any resolution is one grid
-of tokens, each 2 x 2 patches as in Qwen-VL; see `packed_tower` and `mrope`. A video is a row of
-frames that consist of image tokens.
+of tokens, each 2 x 2 patches as in Qwen-VL; see `packed_tower` and `mrope`. A video is a sequence
+of frames that consist of image tokens.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class PrunedGlm4vInfo(PrunedInfo, Glm4vProcessingInfo):
     family = GLM4V
 
     def get_image_size_with_most_features(self) -> ImageSize:
-        """Return the size of the `largest` layout, which vLLM's dummy images have."""
+        """Return the size of vLLM's dummy images, which has the `largest` layout."""
         most, side = largest(self), edge(self.get_image_processor())
         return ImageSize(width=most.columns * side, height=most.rows * side)
 
@@ -47,7 +47,7 @@ class PrunedGlm4vProcessor(PrunedProcessor, Glm4vMultiModalProcessor):
     PrunedGlm4vProcessor, info=PrunedGlm4vInfo, dummy_inputs=Glm4vDummyInputsBuilder
 )
 class PrunedGlm4v(MRopeModel, Glm4vForConditionalGeneration):
-    """vLLM's GLM-4.1V, keeping the visual tokens that matter; see `MRopeModel`."""
+    """vLLM's GLM-4.1V with visual-token pruning; see `MRopeModel`."""
 
     family = GLM4V
 
@@ -56,6 +56,6 @@ class PrunedGlm4v(MRopeModel, Glm4vForConditionalGeneration):
     PrunedGlm4vProcessor, info=PrunedGlm4vInfo, dummy_inputs=Glm4vDummyInputsBuilder
 )
 class PrunedGlm4vMoe(MRopeModel, Glm4vMoeForConditionalGeneration):
-    """vLLM's GLM-4.5V and 4.6V, keeping the visual tokens that matter; see `MRopeModel`."""
+    """vLLM's GLM-4.5V and 4.6V with visual-token pruning; see `MRopeModel`."""
 
     family = GLM4V

@@ -1,6 +1,7 @@
-"""The grid of GLM-V's images: Qwen-VL's, of another size.
+"""The grid of GLM-V's images: as Qwen-VL's, but with another rule for its size.
 
-The processor bounds the pixels of two frames, since an image counts as a video of two alike.
+The processor bounds the pixels of two frames, since it treats an image as a video of two equal
+frames.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ from vllm_pruner.settings.errors import ConfigError
 __all__ = ["edge", "glm_family", "largest"]
 
 _BOUNDS = ("shortest_edge", "longest_edge")
-"""Least and most pixels, whatever the names say."""
+"""Fewest and most pixels, despite the names."""
 
 _LONGEST = 200
-"""Times as long as wide: more, and the processor refuses the image."""
+"""Largest ratio of sides that the processor accepts."""
 
 
 def largest(info: Any) -> GridLayout:
-    """Return the layout that vLLM profiles memory with; see `Family.largest`.
+    """Return the layout with which vLLM profiles memory; see `Family.largest`.
 
-    vLLM's own guess is a square, which may have fewer tokens than an oblong.
+    vLLM assumes a square, which may have fewer tokens than an oblong.
     """
     images = info.get_image_processor()
     if not isinstance(images, Glm4vImageProcessor | Glm46VImageProcessor):
@@ -59,7 +60,7 @@ def layout(info: Any, height: int, width: int, mm_kwargs: Mapping[str, object]) 
 
 
 def _pixels(info: Any, images: Any, mm_kwargs: Mapping[str, object]) -> tuple[int, int]:
-    """Return the least and the most pixels that the processor makes of an image, all frames."""
+    """Return the fewest and the most pixels of a processed image, over all frames."""
     merged = info.ctx.get_merged_mm_kwargs(mm_kwargs)
     size = (merged.get("images_kwargs") or {}).get("size") or merged.get("size")
     if size is None:
@@ -71,7 +72,7 @@ def _pixels(info: Any, images: Any, mm_kwargs: Mapping[str, object]) -> tuple[in
 
 
 def edge(images: Any) -> int:
-    """Return height and width of a token in pixels."""
+    """Return the side of a token in pixels."""
     return int(images.patch_size * images.merge_size)
 
 

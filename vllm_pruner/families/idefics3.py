@@ -1,12 +1,12 @@
 """Idefics3: `Idefics3ForConditionalGeneration`; SmolVLM is built on it.
 
-Follows `vllm/model_executor/models/idefics3.py` of vLLM 0.32. An image is a grid of tiles and the
-whole picture last, or only that. The prompt names every tile (`<row_1_col_2>`) in front of its
-tokens, and it is written before the tower has run. So each tile keeps its share of the budget;
+Follows `vllm/model_executor/models/idefics3.py` of vLLM 0.32. An image is a grid of tiles followed
+by the whole picture, or only the latter. The prompt, which is built before the tower runs, names
+every tile (`<row_1_col_2>`) before its tokens. So each tile has a fixed share of the budget;
 `crop_budget` "joint" acts as "per_crop" here.
 
-Every tile is complete, since the processor resizes the picture to whole ones: the tower gets no
-mask of pixels, and nothing looks for tiles of padding, which vLLM does by asking the device.
+Every tile is complete, since the processor resizes the picture to whole tiles. So the tower gets no
+pixel mask, and there is no search for padding tiles, which costs vLLM a device sync.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def tokens(info: Any, height: int, width: int, mm_kwargs: Mapping[str, object]) 
 
 
 def tower(model: Any) -> ShuffleTower:
-    """Return what runs the tower; see `Family.tower`."""
+    """Return the tower of a model; see `Family.tower`."""
     connector, scale = model.model.connector, model.config.scale_factor
     return ShuffleTower(
         model.model.vision_model,
@@ -72,7 +72,7 @@ class PrunedIdefics3Info(PrunedInfo, Idefics3ProcessingInfo):
     family = IDEFICS3
 
     def get_image_size_with_most_features(self) -> ImageSize:
-        """Return the size of vLLM's dummy images: of all forms, a square has the most tiles."""
+        """Return the size of vLLM's dummy images: of all shapes, a square has the most tiles."""
         edge = self.get_hf_processor().image_processor.max_image_size["longest_edge"]
         return ImageSize(width=edge, height=edge)
 
@@ -85,9 +85,9 @@ class PrunedIdefics3Processor(PrunedProcessor, Idefics3MultiModalProcessor):
     PrunedIdefics3Processor, info=PrunedIdefics3Info, dummy_inputs=Idefics3DummyInputsBuilder
 )
 class PrunedIdefics3(PrunedModel, Idefics3ForConditionalGeneration):
-    """vLLM's Idefics3, keeping the visual tokens that matter; see `PrunedModel`.
+    """vLLM's Idefics3 with visual-token pruning; see `PrunedModel`.
 
-    Changes of its own: LoRA gets the tower's own token count.
+    Own changes: LoRA gets the tower's token count, not the pruned one.
     """
 
     family = IDEFICS3

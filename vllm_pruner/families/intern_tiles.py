@@ -1,6 +1,6 @@
-"""What the two forms of InternVL have in common, and Idefics3: tiles, a thumbnail last.
+"""What both forms of InternVL and Idefics3 have in common: tiles followed by a thumbnail.
 
-All placeholders of InternVL's image are one run between two marks, so any tile may keep any number.
+All placeholders of an InternVL image are one run between two marks, so a tile may keep any number.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vllm_pruner.worker.shuffle_tower import ShuffleTower
 __all__ = ["check_method", "intern_family", "intern_tower", "of_tiles"]
 
 _RATE = 0.5
-"""A token is 2 x 2 patches already, as in Qwen-VL, and so are the tokens that a rate removes."""
+"""Lower than LLaVA's, because a token is already 2 x 2 patches, as in Qwen-VL."""
 
 
 def of_tiles(hf_config: Any, tiles: int) -> TileLayout:
@@ -30,7 +30,7 @@ def of_tiles(hf_config: Any, tiles: int) -> TileLayout:
 
 
 def _one(size: Any) -> int:
-    """Return a side of a square, which may be given as both."""
+    """Return the side of a square, which may be given as a pair."""
     return int(size if isinstance(size, int) else size[0])
 
 
@@ -45,11 +45,14 @@ def check_method(hf_config: Any, method: Method) -> None:
 def intern_tower(
     model: Any, module: Any, projector: Any, layers: str, attention: str
 ) -> ShuffleTower:
-    """Return what runs a vLLM model's tower.
+    """Return the tower of a vLLM model.
 
     Args:
-        model: has `pixel_shuffle`, `downsample_ratio` and `num_image_token`.
-        module: see `ShuffleTower`, also for what follows.
+        model: vLLM's model, with `pixel_shuffle`, `downsample_ratio` and `num_image_token`.
+        module: see `ShuffleTower`, also for the other arguments.
+        projector: as for `ShuffleTower`.
+        layers: as for `ShuffleTower`.
+        attention: as for `ShuffleTower`.
     """
     return ShuffleTower(
         module,
@@ -75,12 +78,12 @@ def intern_family(
     """Return the family of a model with InternVL's tiles.
 
     Args:
-        name: of the family.
-        pixels: what vLLM's image input calls the tiles of all images.
-        tokens: `tokens(info, height, width, mm_kwargs)`: an image's, as vLLM counts them.
+        name: the family's name.
+        pixels: the key of the tiles of all images in vLLM's image input.
+        tokens: `tokens(info, height, width, mm_kwargs)`: an image's tokens, as vLLM counts them.
         tower: see `Family`.
         seen: see `Family`; the thumbnail first.
-        of_tiles: `of_tiles(hf_config, tiles)`: the layout of that many.
+        of_tiles: `of_tiles(hf_config, tiles)`: the layout of an image of so many tiles.
         more: other fields of `Family`.
     """
 

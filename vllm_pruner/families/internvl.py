@@ -2,8 +2,8 @@
 
 Follows `vllm/model_executor/models/interns1.py` of vLLM 0.32. Videos are served unpruned.
 
-The processor cuts every picture into tiles, whatever the checkpoint's `crop_to_patches` says; vLLM
-goes by the latter where it looks for the largest picture, so that is found here.
+The processor cuts every picture into tiles, whatever the checkpoint's `crop_to_patches` is. vLLM
+follows that setting when it looks for the largest picture, so this module finds it itself.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["INTERNVL", "PrunedInternVL"]
 
 
 def tokens(info: Any, height: int, width: int, mm_kwargs: Mapping[str, object]) -> int:
-    """Return the tokens of an image, as the processor makes them."""
+    """Return the number of an image's tokens, as the processor produces them."""
     processor = info.get_hf_processor(**mm_kwargs)
     settings = _settings(info, mm_kwargs)
     tiles = processor.image_processor.get_number_of_image_patches(height, width, settings)
@@ -39,13 +39,13 @@ def tokens(info: Any, height: int, width: int, mm_kwargs: Mapping[str, object]) 
 
 
 def _settings(info: Any, mm_kwargs: Mapping[str, object]) -> dict[str, Any]:
-    """Return what the image processor is called with, nested or not."""
+    """Return the image processor's arguments, given nested or not."""
     merged = info.ctx.get_merged_mm_kwargs(mm_kwargs)
     return {"crop_to_patches": True, **merged, **merged.get("images_kwargs", {})}
 
 
 def tower(model: Any) -> ShuffleTower:
-    """Return what runs the tower; see `Family.tower`."""
+    """Return the tower of a model; see `Family.tower`."""
     parts = (model.vision_tower, model.multi_modal_projector)
     return intern_tower(model, *parts, "encoder.layer", "attention.attn")
 
@@ -62,8 +62,7 @@ INTERNVL = intern_family("internvl", "pixel_values", tokens, tower, seen)
 class PrunedInternVLInfo(PrunedInfo, InternS1ProcessingInfo):
     """`InternS1ProcessingInfo` with settings; see `PrunedInfo` for the changes.
 
-    Change of its own: the picture that memory is profiled with is the largest, a row of as many
-    tiles as there may be.
+    Own change: memory is profiled with the largest picture, a row of as many tiles as allowed.
     """
 
     family = INTERNVL
@@ -83,6 +82,6 @@ class PrunedInternVLProcessor(PrunedProcessor, InternS1MultiModalProcessor):
     PrunedInternVLProcessor, info=PrunedInternVLInfo, dummy_inputs=InternS1DummyInputsBuilder
 )
 class PrunedInternVL(PrunedModel, InternS1ForConditionalGeneration):
-    """vLLM's InternVL, keeping the visual tokens that matter; see `PrunedModel`."""
+    """vLLM's InternVL with visual-token pruning; see `PrunedModel`."""
 
     family = INTERNVL

@@ -2,8 +2,8 @@
 
 Follows `vllm/model_executor/models/internvl.py` of vLLM 0.32. Videos are served unpruned.
 
-Methods that read the text after an image are refused: in a prompt of this model the image is the
-letters "<image>", which a tokenizer may join with those around them, and no token of its own.
+Methods that read the text after an image are refused: in this model's prompts an image is the text
+"<image>", not a token of its own, and a tokenizer may merge it with the text around it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def tokens(info: Any, height: int, width: int, mm_kwargs: Mapping[str, object]) 
     """Return the tokens of an image, as vLLM counts them.
 
     Raises:
-        ConfigError: they are in columns, as no model has had them since InternVL 1.2.
+        ConfigError: the tokens are in column order, as in no model since InternVL 1.2.
     """
     version = info.get_hf_config().ps_version
     if version == "v1":
@@ -48,16 +48,16 @@ def tokens(info: Any, height: int, width: int, mm_kwargs: Mapping[str, object]) 
 
 
 def tower(model: Any) -> ShuffleTower:
-    """Return what runs the tower; see `Family.tower`."""
+    """Return the tower of a model; see `Family.tower`."""
     return intern_tiles.intern_tower(
         model, model.vision_model, model.mlp1, "encoder.layers", "attn.attn"
     )
 
 
 def seen(hf_config: Any, item: Mapping[str, Any]) -> torch.Tensor:
-    """Return the tiles of an image in bytes, the thumbnail first; see `Family.seen`.
+    """Return the tiles of an image as bytes, the thumbnail first; see `Family.seen`.
 
-    vLLM's image processor for this model does not say how it normalises.
+    As bytes, because vLLM's image processor for this model does not tell how it normalises.
     """
     tiles: torch.Tensor = item["pixel_values_flat"].roll(1, dims=0).float().cpu()
     mean, std = (torch.tensor(each).view(3, 1, 1) for each in (IMAGENET_MEAN, IMAGENET_STD))
@@ -65,7 +65,7 @@ def seen(hf_config: Any, item: Mapping[str, Any]) -> torch.Tensor:
 
 
 def check_method(hf_config: Any, method: Method) -> None:
-    """Refuse also what reads text; see `intern_tiles.check_method`."""
+    """Also refuse methods that read text; see `intern_tiles.check_method`."""
     intern_tiles.check_method(hf_config, method)
     if method.needs_text:
         raise ConfigError(
@@ -100,9 +100,9 @@ class PrunedInternVLChatProcessor(PrunedProcessor, InternVLMultiModalProcessor):
     dummy_inputs=InternVLDummyInputsBuilder,
 )
 class PrunedInternVLChat(PrunedModel, InternVLChatModel):
-    """vLLM's InternVL, keeping the visual tokens that matter; see `PrunedModel`.
+    """vLLM's InternVL with visual-token pruning; see `PrunedModel`.
 
-    Changes of its own: LoRA gets the tower's own token count, and the connector's.
+    Own changes: LoRA gets the tower's token count and the connector's.
     """
 
     family = INTERNVL_CHAT

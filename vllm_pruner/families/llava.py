@@ -96,9 +96,9 @@ class PrunedLlavaProcessor(PrunedProcessor, LlavaMultiModalProcessor):
     PrunedLlavaProcessor, info=PrunedLlavaInfo, dummy_inputs=LlavaDummyInputsBuilder
 )
 class PrunedLlava(CapturedModel, LlavaForConditionalGeneration):
-    """vLLM's LLaVA, keeping the visual tokens that matter; see `CapturedModel`.
+    """vLLM's LLaVA with visual-token pruning; see `CapturedModel`.
 
-    Changes of its own: LoRA on the tower gets the tower's own token count.
+    Own changes: LoRA on the tower gets the tower's token count, not the pruned one.
     """
 
     family = LLAVA

@@ -1,8 +1,8 @@
 """LLaVA-NeXT (LLaVA-1.6): `LlavaNextForConditionalGeneration` with a CLIP or SigLIP tower.
 
 Follows `vllm/model_executor/models/llava_next.py` of vLLM 0.32, which always merges crops as
-`spatial_unpad`: the base crop, then the raster of the others without padding, a newline token after
-each row. A rate or a number of tokens counts all of these; `newlines` says how they share it.
+`spatial_unpad`: the base crop, then the raster of the others without padding, with a newline token
+after each row. A budget covers all of these; `newlines` explains how it is divided.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _MERGE = "spatial_unpad"
 
 
 def largest(info: Any) -> CropLayout:
-    """Return the layout of a picture that fills the grid with most tokens; see `Family.largest`."""
+    """Return the layout of a picture that fills the largest grid; see `Family.largest`."""
     hf_config = info.get_hf_config()
     check_crops(hf_config)
     layouts = (layout_of(hf_config, *size) for size in hf_config.image_grid_pinpoints)
@@ -44,7 +44,7 @@ def largest(info: Any) -> CropLayout:
 
 
 def check_crops(hf_config: Any) -> None:
-    """Raise a `ConfigError` if crops are merged otherwise, or none of them is a square."""
+    """Raise a `ConfigError` if crops are merged in another way or are not square."""
     merge = getattr(hf_config, "mm_patch_merge_type", _MERGE)
     if merge != _MERGE:
         raise ConfigError(f"mm_patch_merge_type is {merge!r}; allowed: {_MERGE!r}, as vLLM merges")
@@ -61,19 +61,19 @@ def check_crops(hf_config: Any) -> None:
 
 
 def layout(info: Any, height: int, width: int, mm_kwargs: Mapping[str, object]) -> CropLayout:
-    """Return the layout of an image of that many pixels; see `Family.layout`."""
+    """Return the layout of an image of that size in pixels; see `Family.layout`."""
     return layout_of(info.get_hf_config(), height, width)
 
 
 def layout_of(hf_config: Any, height: int, width: int) -> CropLayout:
-    """Return the layout of an image of that many pixels."""
+    """Return the layout of an image of that size in pixels."""
     side = crop_side(hf_config)
     grid = get_anyres_image_grid_shape(
         (height, width), hf_config.image_grid_pinpoints, hf_config.vision_config.image_size
     )
     rows, columns = grid[0] * side, grid[1] * side
     top = left = 0
-    # vLLM's own arithmetic, rounding included: its processor counts placeholders with it.
+    # vLLM's arithmetic, rounding included, because its processor counts placeholders with it.
     if width / height > columns / rows:
         top = (rows - int(round(height * (columns / width), 7))) // 2
     else:
@@ -86,7 +86,7 @@ def images(
     image_input: Any,
     layout_of: Callable[[Any, int, int], CropLayout] = layout_of,
 ) -> list[EncoderImage]:
-    """Return the images of a batch, without the crops that pad them to the one with most."""
+    """Return the images of a batch, without crops that only pad them; see `Family.images`."""
     sizes = image_input["image_sizes"].tolist()  # on the CPU already
     layouts = [layout_of(hf_config, *size) for size in sizes]
     return [
@@ -134,9 +134,9 @@ class PrunedLlavaNextProcessor(PrunedProcessor, LlavaNextMultiModalProcessor[Pru
     PrunedLlavaNextProcessor, info=PrunedLlavaNextInfo, dummy_inputs=LlavaDummyInputsBuilder
 )
 class PrunedLlavaNext(CapturedModel, LlavaNextForConditionalGeneration):
-    """vLLM's LLaVA-NeXT, keeping the visual tokens that matter; see `CapturedModel`.
+    """vLLM's LLaVA-NeXT with visual-token pruning; see `CapturedModel`.
 
-    Changes of its own:
+    Own changes:
     - crops that only pad an image to the largest of its batch are not encoded;
     - LoRA on the connector gets the number of tokens that it projects.
     """

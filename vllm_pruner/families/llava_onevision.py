@@ -1,10 +1,9 @@
 """LLaVA-OneVision: `LlavaOnevisionForConditionalGeneration`.
 
-Follows `vllm/model_executor/models/llava_onevision.py` of vLLM 0.32. An image is laid out as
-LLaVA-NeXT's (`llava_next`), but a raster of many more patches than nine crops have is resampled to
-about as many as nine: bilinearly, after the projector. Then a token is a mixture of projected
-patches, so all of them are projected; what methods look at is mixed in the same proportions. Videos
-are served unpruned.
+Follows `vllm/model_executor/models/llava_onevision.py` of vLLM 0.32. An image is laid out as in
+LLaVA-NeXT (`llava_next`), but a raster with more than about nine crops' patches is resampled to
+that number: bilinearly, after the projector. A token is then a mixture of projected patches, so all
+patches are projected, and scores and keys are interpolated likewise. Videos are served unpruned.
 """
 
 from __future__ import annotations
@@ -37,14 +36,14 @@ from vllm_pruner.worker.crop_tower import CropTower
 __all__ = ["LLAVA_ONEVISION", "PrunedLlavaOnevision"]
 
 _CROPS, _EXCESS = 9, 1.1
-"""vLLM's, whatever `vision_aspect_ratio` says: what a raster may have, and how far its side may
-exceed that."""
+"""vLLM's constants, whatever `vision_aspect_ratio` is: the crops that a raster may have, and by
+which factor its side may exceed them."""
 
 
 def layout_of(hf_config: Any, height: int, width: int) -> CropLayout:
-    """Return the layout of an image of that many pixels.
+    """Return the layout of an image of that size in pixels.
 
-    As vLLM's `_get_num_unpadded_features` counts, and `_merge_image_patch_embeddings` resamples.
+    Follows vLLM's `_get_num_unpadded_features` and `_merge_image_patch_embeddings`.
     """
     whole = llava_next.layout_of(hf_config, height, width)
     rows, columns = whole.raster
@@ -55,19 +54,19 @@ def layout_of(hf_config: Any, height: int, width: int) -> CropLayout:
 
 
 def layout(info: Any, height: int, width: int, mm_kwargs: Mapping[str, object]) -> CropLayout:
-    """Return the layout of an image of that many pixels; see `Family.layout`."""
+    """Return the layout of an image of that size in pixels; see `Family.layout`."""
     return layout_of(info.get_hf_config(), height, width)
 
 
 def largest(info: Any) -> CropLayout:
-    """Return the layout of a picture with most tokens; see `Family.largest`."""
+    """Return the layout with the most tokens; see `Family.largest`."""
     hf_config = info.get_hf_config()
     llava_next.check_crops(hf_config)
     return layout_of(hf_config, *_extremes(hf_config)[0])
 
 
 def _extremes(hf_config: Any) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return height and width of a picture with most tokens, and of one with most crops."""
+    """Return height and width of a picture with the most tokens, and of one with the most crops."""
     tower = hf_config.vision_config
     pinpoints = tuple((high, wide) for high, wide in hf_config.image_grid_pinpoints)
     return _extremes_of(pinpoints, tower.image_size, tower.patch_size)
@@ -77,8 +76,9 @@ def _extremes(hf_config: Any) -> tuple[tuple[int, int], tuple[int, int]]:
 def _extremes_of(
     pinpoints: tuple[tuple[int, int], ...], image: int, patch: int
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Look for them among pictures that just fit into a grid: as wide as the grid and of every
-    number of rows, and the other way round. If no such picture takes a grid, none does."""
+    """Search pictures that just fit a grid: as wide as the grid with every number of rows, and as
+    high as the grid with every number of columns. A grid that none of them gets, no picture gets.
+    """
     side = image // patch
     tower = SimpleNamespace(image_size=image, patch_size=patch)
     config = SimpleNamespace(vision_config=tower, image_grid_pinpoints=[[*p] for p in pinpoints])
@@ -109,8 +109,8 @@ LLAVA_ONEVISION = Family(
 class PrunedLlavaOnevisionInfo(PrunedInfo, LlavaOnevisionProcessingInfo):
     """`LlavaOnevisionProcessingInfo` with settings; see `PrunedInfo` for the changes.
 
-    Change of its own: memory is profiled with a picture of most crops, which the tower needs most
-    for. Of all pictures it has not the most tokens, but the budget is of those that have.
+    Own change: memory is profiled with a picture of the most crops, for which the tower needs the
+    most. It does not have the most tokens; budgets are computed from a picture that does.
     """
 
     family = LLAVA_ONEVISION
@@ -130,9 +130,9 @@ class PrunedLlavaOnevisionProcessor(PrunedProcessor, LlavaOnevisionMultiModalPro
     dummy_inputs=LlavaOnevisionDummyInputsBuilder,
 )
 class PrunedLlavaOnevision(CapturedModel, LlavaOnevisionForConditionalGeneration):
-    """vLLM's LLaVA-OneVision, keeping the visual tokens that matter; see `CapturedModel`.
+    """vLLM's LLaVA-OneVision with visual-token pruning; see `CapturedModel`.
 
-    Changes of its own: crops that only pad an image to the largest of its batch are not encoded.
+    Own changes: crops that only pad an image to the largest of its batch are not encoded.
     """
 
     family = LLAVA_ONEVISION

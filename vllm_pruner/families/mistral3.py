@@ -1,15 +1,15 @@
 """Mistral3: `Mistral3ForConditionalGeneration`, Mistral Small 3.x in its transformers form.
 
 Follows `vllm/model_executor/models/mistral3.py` of vLLM 0.32. An image of any size is one grid of
-tokens, each 2 x 2 patches of Pixtral's tower. A row of them ends in [IMG_BREAK], the last one in
-[IMG_END]: positions are plain, so these are all that says where a row is.
+tokens, each 2 x 2 patches of Pixtral's tower. Each row ends in [IMG_BREAK], the last one in
+[IMG_END]: positions are one-dimensional, so only these tokens tell where a row ends.
 
-All breaks stay, and any token may be kept. The prompt is written before the tower has run, when
-nobody knows where between the kept tokens the breaks will stand. So they are written as
-placeholders too, and the model puts their embeddings among the rows of the image. Breaks as text
-would fix a share of the budget for each row; without them the decoder could not tell a column from
-a row. A row that keeps nothing leaves its break behind, so that the row below is still where it
-was. Breaks are text: they count in no budget.
+All breaks are kept, and any token may be. The prompt is built before the tower runs, when it is not
+yet known between which kept tokens the breaks will be. So breaks are placeholders too, and the
+model inserts their embeddings among the rows of the image. Breaks as text would fix a share of the
+budget for each row; without breaks the decoder could not tell columns from rows. A row that keeps
+no token keeps its break, so that the rows below stay in place. Breaks do not count towards the
+budget.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ __all__ = ["MISTRAL3", "PrunedMistral3"]
 
 
 def largest(info: Any) -> GridLayout:
-    """Return the layout that vLLM profiles memory with; see `Family.largest`."""
+    """Return the layout with which vLLM profiles memory; see `Family.largest`."""
     size = info.get_image_size_with_most_features()
     return layout(info, size.height, size.width, {})
 
@@ -57,7 +57,7 @@ def layout(info: Any, height: int, width: int, mm_kwargs: Mapping[str, object]) 
     """Return the layout of an image after the processor has resized it; see `Family.layout`."""
     encoder = info.get_vision_encoder_info(mm_kwargs)
     columns, rows = encoder.get_patch_grid_size(image_width=width, image_height=height)
-    return GridLayout(max(1, rows), max(1, columns))  # the processor refuses a side of no token
+    return GridLayout(max(1, rows), max(1, columns))  # the processor refuses a side of 0 tokens
 
 
 def images(hf_config: Any, image_input: Any) -> list[EncoderImage]:
@@ -70,13 +70,13 @@ def images(hf_config: Any, image_input: Any) -> list[EncoderImage]:
 
 
 def separators(layout: Layout) -> int:
-    """Return the breaks of an image; see `Family.separators`."""
+    """Return the number of an image's breaks; see `Family.separators`."""
     assert isinstance(layout, GridLayout)
     return layout.rows - 1
 
 
 def cut(full: Sequence[int], is_embed: Sequence[bool], kept: int) -> list[int]:
-    """Return placeholders for what is kept and for the breaks, then what ends an image; see
+    """Return placeholders for kept tokens and breaks, then the token that ends an image; see
     `Family.cut`."""
     pairs = list(zip(full, is_embed, strict=True))
     tokens = [token for token, embeds in pairs if embeds]
@@ -113,9 +113,9 @@ class PrunedMistral3Processor(PrunedProcessor, Mistral3MultiModalProcessor):
     PrunedMistral3Processor, info=PrunedMistral3Info, dummy_inputs=Mistral3DummyInputsBuilder
 )
 class PrunedMistral3(PrunedModel, Mistral3ForConditionalGeneration):
-    """vLLM's Mistral3, keeping the visual tokens that matter; see `PrunedModel`.
+    """vLLM's Mistral3 with visual-token pruning; see `PrunedModel`.
 
-    Changes of its own: the breaks of a pruned image are among its rows.
+    Own changes: the rows of a pruned image include its breaks.
     """
 
     family = MISTRAL3
@@ -127,7 +127,7 @@ class PrunedMistral3(PrunedModel, Mistral3ForConditionalGeneration):
         self._break: int = info.get_tokenizer().get_vocab()[token]
 
     def placed(self, rows: torch.Tensor, index: torch.Tensor, group: Group) -> torch.Tensor:
-        """Return the rows with a break behind those of each row of the picture but the last."""
+        """Return the rows with a break after each row of the picture but the last."""
         layout = group.layout
         assert isinstance(layout, GridLayout)
         embedding = self.decoder.embed_input_ids(index.new_full((1,), self._break))

@@ -47,7 +47,6 @@ class PrunedQwen2_5_VLProcessor(PrunedProcessor, Qwen2_5_VLMultiModalProcessor):
     PrunedQwen2_5_VLProcessor, info=PrunedQwen2_5_VLInfo, dummy_inputs=Qwen2_5_VLDummyInputsBuilder
 )
 class PrunedQwen2_5_VL(MRopeModel, CapturedModel, Qwen2_5_VLForConditionalGeneration):
-    """vLLM's Qwen2.5-VL, keeping the visual tokens that matter; see `MRopeModel` and
-    `CapturedModel`."""
+    """vLLM's Qwen2.5-VL with visual-token pruning; see `MRopeModel` and `CapturedModel`."""
 
     family = QWEN2_5_VL

@@ -38,6 +38,6 @@ class PrunedQwen2VLProcessor(PrunedProcessor, Qwen2VLMultiModalProcessor):
     PrunedQwen2VLProcessor, info=PrunedQwen2VLInfo, dummy_inputs=Qwen2VLDummyInputsBuilder
 )
 class PrunedQwen2VL(MRopeModel, Qwen2VLForConditionalGeneration):
-    """vLLM's Qwen2-VL, keeping the visual tokens that matter; see `MRopeModel`."""
+    """vLLM's Qwen2-VL with visual-token pruning; see `MRopeModel`."""
 
     family = QWEN2_VL

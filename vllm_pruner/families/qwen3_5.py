@@ -2,8 +2,8 @@
 `Qwen3_5MoeForConditionalGeneration`.
 
 Follows `vllm/model_executor/models/qwen3_5.py` of vLLM 0.32. The tower is Qwen3-VL's without
-DeepStack. Most layers of the decoder have linear attention, whose state is of the tokens that were
-fed, so of those that are kept; positions are for the other layers, see `mrope`.
+DeepStack. Most layers of the decoder have linear attention, whose state depends only on the tokens
+fed, that is, on kept tokens; positions matter to the other layers, see `mrope`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class PrunedQwen3_5Processor(PrunedProcessor, Qwen3VLMultiModalProcessor):
     PrunedQwen3_5Processor, info=PrunedQwen3_5Info, dummy_inputs=Qwen3VLDummyInputsBuilder
 )
 class PrunedQwen3_5(MRopeModel, Qwen3_5ForConditionalGeneration):
-    """vLLM's Qwen3.5, keeping the visual tokens that matter; see `MRopeModel`."""
+    """vLLM's Qwen3.5 with visual-token pruning; see `MRopeModel`."""
 
     family = QWEN3_5
 
@@ -59,6 +59,6 @@ class PrunedQwen3_5(MRopeModel, Qwen3_5ForConditionalGeneration):
     PrunedQwen3_5Processor, info=PrunedQwen3_5MoeInfo, dummy_inputs=Qwen3VLDummyInputsBuilder
 )
 class PrunedQwen3_5Moe(MRopeModel, Qwen3_5MoeForConditionalGeneration):
-    """vLLM's Qwen3.5 with experts, keeping the visual tokens that matter; see `MRopeModel`."""
+    """vLLM's Qwen3.5 MoE with visual-token pruning; see `MRopeModel`."""
 
     family = QWEN3_5

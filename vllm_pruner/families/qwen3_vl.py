@@ -2,7 +2,7 @@
 `Qwen3VLMoeForConditionalGeneration`.
 
 Follows `vllm/model_executor/models/qwen3_vl.py` and `qwen3_vl_moe.py` of vLLM 0.32. An image of any
-resolution is one grid of tokens, each 2 x 2 patches with the levels of DeepStack behind it; see
+resolution is one grid of tokens, each 2 x 2 patches with DeepStack's levels appended; see
 `packed_tower` and `mrope`.
 """
 
@@ -50,7 +50,7 @@ class PrunedQwen3VLProcessor(PrunedProcessor, Qwen3VLMultiModalProcessor):
     PrunedQwen3VLProcessor, info=PrunedQwen3VLInfo, dummy_inputs=Qwen3VLDummyInputsBuilder
 )
 class PrunedQwen3VL(MRopeModel, Qwen3VLForConditionalGeneration):
-    """vLLM's Qwen3-VL, keeping the visual tokens that matter; see `MRopeModel`."""
+    """vLLM's Qwen3-VL with visual-token pruning; see `MRopeModel`."""
 
     family = QWEN3_VL
 
@@ -59,6 +59,6 @@ class PrunedQwen3VL(MRopeModel, Qwen3VLForConditionalGeneration):
     PrunedQwen3VLProcessor, info=PrunedQwen3VLMoeInfo, dummy_inputs=Qwen3VLDummyInputsBuilder
 )
 class PrunedQwen3VLMoe(MRopeModel, Qwen3VLMoeForConditionalGeneration):
-    """vLLM's Qwen3-VL with experts, keeping the visual tokens that matter; see `MRopeModel`."""
+    """vLLM's Qwen3-VL MoE with visual-token pruning; see `MRopeModel`."""
 
     family = QWEN3_VL

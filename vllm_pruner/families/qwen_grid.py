@@ -1,5 +1,5 @@
-"""What the Qwen-VL models have in common: one grid of merged tokens per image, and for each frame
-of a video, given by `image_grid_thw` and `video_grid_thw` in patches."""
+"""What the Qwen-VL models have in common: one grid of merged tokens for each image and each frame
+of a video, given in patches by `image_grid_thw` and `video_grid_thw`."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from vllm_pruner.worker.packed_tower import PackedTower
 __all__ = ["QWEN3_VIDEOS", "QWEN_RATE", "QWEN_VIDEOS", "qwen_family"]
 
 QWEN_RATE = 0.5
-"""A token of these models is four patches already, so one ninth is too few: 97 % of Qwen3-VL's
-scores take about 40 % of the tokens (F3A, arXiv 2605.16359), and text suffers first (Qwen2.5-VL-7B
-at a quarter: TextVQA .702 of .862, "The Lossy Merger", a draft)."""
+"""A token of these models is already four patches, so one ninth is too few: retaining 97 % of
+Qwen3-VL's scores takes about 40 % of the tokens (F3A, arXiv 2605.16359), and text suffers first
+(Qwen2.5-VL-7B at a quarter: TextVQA .702 instead of .862, "The Lossy Merger", a draft)."""
 
 
 def largest(info: Any) -> GridLayout:
-    """Return the layout that vLLM profiles memory with; see `Family.largest`."""
+    """Return the layout with which vLLM profiles memory; see `Family.largest`."""
     size = info.get_image_size_with_most_features()
     return layout(info, size.height, size.width, {})
 
@@ -68,10 +68,10 @@ def images(hf_config: Any, image_input: Any) -> list[EncoderImage]:
 
 
 def seen(hf_config: Any, item: Mapping[str, Any]) -> torch.Tensor:
-    """Return the picture that patches were cut from; see `Family.seen`.
+    """Reassemble the picture from its patches; see `Family.seen`.
 
-    A patch is `[3, frames, P, P]`, the frames of an image all alike; the patches of a token are
-    neighbours.
+    A patch is `[3, frames, P, P]`, with equal frames for an image; the patches of a token are
+    consecutive.
     """
     vision = hf_config.vision_config
     size, merge = vision.patch_size, vision.spatial_merge_size
@@ -88,7 +88,13 @@ def seen(hf_config: Any, item: Mapping[str, Any]) -> torch.Tensor:
 def check_method(hf_config: Any, method: Method, smaller: str = "max_pixels") -> None:
     """Refuse methods that shrink the image; see `Family.check_method`.
 
-    `smaller` is the processor's argument that does.
+    Args:
+        hf_config: the configuration of the whole model.
+        method: the method.
+        smaller: the processor's argument that shrinks images instead, for the error.
+
+    Raises:
+        SettingError: the method shrinks the image.
     """
     if method.shrink is not None:
         why = (
@@ -120,14 +126,14 @@ def videos(hf_config: Any, video_input: Any, apart: bool = False) -> list[Encode
 def _of_frames(
     hf_config: Any, grid_thw: list[int], seconds: float | None, apart: bool
 ) -> GridLayout:
-    """Return the layout of a video whose frames last so many seconds, if that is known."""
+    """Return the layout of a video, given the seconds that a frame lasts, if known."""
     per_second = getattr(hf_config.vision_config, "tokens_per_second", 1.0)
     pace = 1.0 if apart else (1.0 if seconds is None else seconds) * per_second
     return replace(_merged(hf_config, grid_thw), frames=grid_thw[0], pace=pace, apart=apart)
 
 
 QWEN_VIDEOS = Videos(video_layout, videos)
-"""Of the models whose video is one run of tokens."""
+"""For models whose videos are one run of tokens."""
 
 QWEN3_VIDEOS = Videos(
     partial(video_layout, apart=True),
@@ -135,7 +141,7 @@ QWEN3_VIDEOS = Videos(
     cut_frames,
     frame_mark="vision_start_token_id",
 )
-"""Of those whose prompt has the time of each frame in front of it."""
+"""For models whose prompt has the time of each frame before its tokens."""
 
 
 def qwen_family(name: str, videos: Videos | None = None) -> Family:

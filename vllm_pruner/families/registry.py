@@ -20,8 +20,8 @@ from vllm_pruner.settings.errors import ConfigError, SettingError
 __all__ = ["GROUP", "check_videos", "classes", "family_of", "visual_tokens"]
 
 GROUP = "vtprune.families"
-"""Entry points `architecture = module:Class`. The class takes the place of vLLM's own and has a
-`Family` as its attribute `family`."""
+"""Entry points `architecture = module:Class`. The class replaces vLLM's own and has a `Family` as
+its attribute `family`."""
 
 _BUILT_IN = {
     "Glm4vForConditionalGeneration": "vllm_pruner.families.glm4v:PrunedGlm4v",
@@ -47,7 +47,7 @@ _BUILT_IN = {
 
 @cache
 def classes() -> dict[str, str]:
-    """Return `module:Class` by architecture, as vLLM's `model_class_overrides` takes them.
+    """Return `module:Class` by architecture, as for vLLM's `model_class_overrides`.
 
     Raises:
         ConfigError: an architecture has more than one class.
@@ -66,7 +66,7 @@ def family_of(hf_config: Any) -> Family:
     """Return the family of a model.
 
     Raises:
-        ConfigError: no family has the model's architecture, or its class cannot be used.
+        ConfigError: the model's architecture belongs to no family, or its class cannot be used.
     """
     architectures = hf_config.architectures or ["unknown"]
     for architecture in architectures:
@@ -92,11 +92,11 @@ def _load(architecture: str) -> Family:
 
 
 def visual_tokens(model_config: Any, config: PruneConfig) -> int:
-    """Return the most visual tokens that an image of this model has, unpruned.
+    """Return the most visual tokens that an image of this model can have, unpruned.
 
     Args:
-        model_config: vLLM's, with the pruning class in place of the stock one.
-        config: the settings of images without their own.
+        model_config: vLLM's configuration, with the pruning class in place of the stock one.
+        config: the operator's settings.
 
     Raises:
         ConfigError: the model cannot be pruned, or not with these settings.
@@ -111,10 +111,10 @@ def visual_tokens(model_config: Any, config: PruneConfig) -> int:
 
 
 def check_videos(model_config: Any, config: PruneConfig) -> None:
-    """Refuse what an operator says of videos that this model cannot do.
+    """Refuse an operator's settings for videos that this model does not support.
 
     Args:
-        model_config: vLLM's.
+        model_config: vLLM's configuration.
         config: the operator's settings.
 
     Raises:

@@ -1,6 +1,6 @@
 """SmolVLM and SmolVLM2: `SmolVLMForConditionalGeneration`, Idefics3 with another processor.
 
-Follows `vllm/model_executor/models/smolvlm.py` of vLLM 0.32, which takes no videos.
+Follows `vllm/model_executor/models/smolvlm.py` of vLLM 0.32, which does not support videos.
 """
 
 from __future__ import annotations
@@ -36,6 +36,6 @@ class PrunedSmolVLMInfo(PrunedIdefics3Info, SmolVLMProcessingInfo):
     PrunedIdefics3Processor, info=PrunedSmolVLMInfo, dummy_inputs=Idefics3DummyInputsBuilder
 )
 class PrunedSmolVLM(PrunedIdefics3, SmolVLMForConditionalGeneration):
-    """vLLM's SmolVLM, keeping the visual tokens that matter; see `PrunedIdefics3`."""
+    """vLLM's SmolVLM with visual-token pruning; see `PrunedIdefics3`."""
 
     family = SMOLVLM
