@@ -1,12 +1,12 @@
-"""How far two answers to one request agree, and where that is counted.
+"""Measure and count how far two answers to one request agree.
 
-Two measures, for they err apart. Answers of a word or a number are right or wrong as a whole, so
-*agreed* is the same tokens from the first to the last: nothing that differs is ever called equal.
-Sentences part sooner or later over a synonym and go on in other words, so of those the *common*
-tokens before the first difference say more than a count of equal answers near zero. Both are pairs
-of counters, whose quotient over any time is a share.
+Two measures, because each fails on other answers. An answer of a word or a number is right or wrong
+as a whole, so answers have *agreed* only if all tokens are equal. Longer answers diverge sooner or
+later over a synonym, so for them the number of *common* tokens before the first difference says
+more than a share of equal answers near zero. Each is a pair of counters, whose quotient over any
+period is a share.
 
-Ranges are of numbers of 0 or more: what a histogram sums up must not fall. Signs are in the log.
+Histograms get absolute values, because the sum of a histogram must not fall. Signs are in the log.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ class Answer(NamedTuple):
     text: str
 
     tokens: tuple[int, ...]
-    """With the one that ended it, if it ended."""
+    """Token ids, including the stop token if there is one."""
 
     first: Mapping[int, float]
-    """Log-probabilities of the tokens that could have been the first, the most probable ones."""
+    """Log-probabilities of the most probable candidates for the first token, by token id."""
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Of two answers."""
+    """Compares two answers."""
 
     pruned: Answer
     unpruned: Answer
@@ -48,21 +48,21 @@ class Agreement:
 
     @property
     def common(self) -> int:
-        """How many tokens are the same before the first that is not."""
+        """How many tokens are the same before the first difference."""
         pairs = list(zip(self.pruned.tokens, self.unpruned.tokens, strict=False))
         return next((place for place, (a, b) in enumerate(pairs) if a != b), len(pairs))
 
     @property
     def longer(self) -> int:
-        """Tokens of the longer one."""
+        """Tokens of the longer answer."""
         return max(len(self.pruned.tokens), len(self.unpruned.tokens))
 
     @property
     def gap(self) -> float | None:
         """How much log-probability the unpruned answer's first token loses by pruning.
 
-        At least so much, where it is not among the most probable ones of the pruned prompt; None
-        if nothing is known of one of the two.
+        A lower bound if the token is not among the pruned answer's candidates; None if either
+        answer has no log-probabilities.
         """
         if not (self.pruned.first and self.unpruned.first and self.unpruned.tokens):
             return None
@@ -72,8 +72,8 @@ class Agreement:
 
 
 def rate_label(original: int, kept: int) -> str:
-    """Return what became of all images of a request, as the nearest of 0.05, 0.10 to 0.95: clients
-    may ask for any rate, and every label is a series of its own."""
+    """Return the rate over all images of a request, rounded to 0.05, 0.10, ..., 0.95: clients may
+    ask for any rate, and every label makes a series."""
     step = round(_STEPS * (1 - kept / original))
     return f"{min(max(step, 1), _STEPS - 1) / _STEPS:.2f}"
 
@@ -82,8 +82,8 @@ def count(agreement: Agreement, method: str, rate: str) -> None:
     """Count a comparison for `/metrics`.
 
     Args:
-        agreement: of the two answers.
-        method: that pruned.
+        agreement: the comparison.
+        method: the pruning method.
         rate: a `rate_label`.
     """
     metrics.SHADOW_COMPARED.add(method=method, rate=rate)

@@ -1,8 +1,8 @@
-"""What more API servers would give, said at start where there is one and the machine has cores.
+"""Advise more API servers, at start, if there is one and the machine has free cores.
 
-It is said and not done: each API server has a processor cache of its own (`mm_processor_cache_gb`,
-4 GiB), with several of them a known picture goes to the engine again with every request, and a name
-that a client gives a picture is known to one of them only.
+This is only advice, because more API servers have drawbacks: each has a processor cache of its own
+(`mm_processor_cache_gb`, 4 GiB), a known image is sent to the engine again with every request, and
+a client's name for an image is known to only one of them.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ def cores() -> int:
 
 
 def advice(engines: int, workers: int, cores: int) -> str | None:
-    """Return the sentence for an operator with one API server; None if no core is left for another.
+    """Return the advice for an operator with one API server; None if no core is free for another.
 
     Args:
-        engines: engine processes on this machine, each busy on one core.
-        workers: of each of them, which drive a device from one core each.
-        cores: of this machine.
+        engines: engine processes on this machine, each of which occupies one core.
+        workers: worker processes of each engine, each of which occupies one core.
+        cores: cores of this machine.
     """
     spare = cores - 1 - engines * (1 + workers)
     if spare < 1:
         return None
     return (
-        f"one API server reads pictures and writes answers on one of {cores} cores, and {spare} "
-        f"more are free: --api-server-count {1 + min(spare, 3)} answers more where that core is "
-        "the limit (LLaVA-1.5-7B on an H200: four instead of one are 1.4 to 1.55 times the "
-        "requests at 8 to 32 clients)"
+        f"one API server processes images and answers on one of {cores} cores, and {spare} more "
+        f"are free: --api-server-count {1 + min(spare, 3)} serves more requests if that core is "
+        "the bottleneck (LLaVA-1.5-7B on an H200: four API servers instead of one serve 1.4 to "
+        "1.55 times the requests at 8 to 32 clients)"
     )

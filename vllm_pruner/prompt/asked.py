@@ -1,4 +1,4 @@
-"""The images of one prompt, or its videos: what is asked of them, and what came of it."""
+"""The images or the videos of one prompt: their settings, their plans, and what was kept."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["IMAGE", "VIDEO", "Asked", "report"]
 
 IMAGE, VIDEO = "image", "video"
-"""vLLM's names of the two modalities."""
+"""vLLM's names for the two modalities."""
 
 
 @dataclass(slots=True)
@@ -25,20 +25,23 @@ class Asked:
     """The settings of each."""
 
     plans: list[ImagePlan]
-    """The plan of each; none if nothing of them is pruned."""
+    """The plan of each; empty if none of them is pruned."""
 
     tokens: list[int | None] = field(default_factory=list)
-    """Visual tokens of each, unpruned; None if nothing says it. Of videos it is known once they
+    """Visual tokens of each, unpruned; None if not known. For videos, it is filled in once they
     have been processed."""
 
     kept: list[int] = field(default_factory=list)
-    """How many of these are in the prompt, once it is made."""
+    """Visual tokens kept of each, filled in once the prompt is made."""
 
 
 def report(asked: Sequence[Asked]) -> dict[str, Any] | None:
-    """Return the visual tokens of a prompt, unpruned and kept, those of its videos apart too if it
-    has any, whether a floor raised what an image keeps, and the methods; None if an image's number
-    is not known."""
+    """Return the counts of a prompt, or None if an image's number of tokens is not known.
+
+    Returns:
+        `original` and `kept` visual tokens; the same for its videos alone under `video`, if it has
+        any; `floor` if a floor raised what an image keeps; and the names of the `method`s.
+    """
     counts = {each.modality: _counts(each) for each in asked}
     if None in counts.values():
         return None

@@ -1,8 +1,8 @@
-"""The top of a request's body, where our settings are one key: told when it was meant and is not
-there.
+"""Our key at the top level of a request's body, and keys that were probably meant for it.
 
-vLLM accepts every unknown key of a body, so a misspelt one, or one where a body has no images,
-would be ignored in silence. No parameter of its own is as like ours.
+vLLM accepts every unknown key of a body, so a misspelt key, or our key in a body that cannot have
+images, would be silently ignored. None of vLLM's own parameters resembles our key closely enough to
+be mistaken for it.
 """
 
 from __future__ import annotations
@@ -18,22 +18,23 @@ from vllm_pruner.settings.keys import KEY
 __all__ = ["check_keys", "meant", "refuse_without_images"]
 
 _EXTRA = "extra_body"
-"""An argument of OpenAI's client, which puts what is inside at the top; others send it as it is."""
+"""An argument of OpenAI's client, which merges its content into the body; other clients send it as
+it is."""
 
 _ALLOWED = f"allowed: {KEY} at the top of the body"
 
 
 def meant(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a body has of our key, and of keys that were meant for it.
+    """Return our key and keys that were probably meant for it, with their values.
 
     Args:
-        body: of a request, or the keys in it that vLLM does not know.
+        body: a request's body, or the keys in it that vLLM does not know.
     """
     return {key: value for key, value in body.items() if key == KEY or _fault(key, value)}
 
 
 def check_keys(body: Mapping[str, Any]) -> None:
-    """Refuse a key that was meant for ours.
+    """Refuse a key that was probably meant for ours.
 
     Raises:
         VLLMValidationError: a 400 for the client.
@@ -58,7 +59,7 @@ def refuse_without_images(body: Mapping[str, Any]) -> None:
 
 
 def _fault(key: str, value: Any) -> str:
-    """What is wrong with a key that vLLM does not know, if it was meant for ours."""
+    """Return what is wrong with an unknown key if it was probably meant for ours, else ""."""
     if key == _EXTRA and isinstance(value, Mapping) and KEY in value:
         return f"{KEY}: {_EXTRA}.{KEY} is given, which only OpenAI's client unfolds; {_ALLOWED}"
     if key != KEY and (key.lower().startswith((KEY, "prune_")) or nearest(key, [KEY])):

@@ -1,10 +1,10 @@
-"""Pictures as bytes in place of floats, where that gives the tower the same bits.
+"""Send images to the engine as bytes instead of floats, if the tower then gets the same bits.
 
-A mixin for vLLM's multimodal processors. For a processor of HF's that resizes, crops and
-normalises, and no more, the first two are done here with HF's own functions and without what it
-does to find out its arguments; any other is called without its last step. The device does the last
-step (`vllm_pruner.byte_pixels`). What a request or the operator gives HF's processor as arguments,
-or gives in place of pictures, takes vLLM's own way.
+A mixin for vLLM's multimodal processors. If HF's processor only resizes, crops and normalises, the
+first two steps are done here with HF's own functions but without the overhead of its argument
+handling; any other processor is called without its last step. The device does the last step
+(`vllm_pruner.byte_pixels`). If a request or the operator passes arguments to HF's processor, or
+something other than images, vLLM's own path is taken.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ logger = logging.getLogger("vllm.vtprune")
 
 _PIXELS = "pixel_values"
 _SAMPLES = ((37, 501), (448, 336))
-"""Widths and heights of what both ways are compared on: enlarged and shrunk, high and wide."""
+"""Widths and heights of the test images: one is enlarged and tall, one is shrunk and wide."""
 
 _KNOWN = frozenset({"text", "truncation"})
-"""What vLLM hands to HF's processor beside images, and what of it is not about them."""
+"""Arguments of HF's processor that do not affect images."""
 
 
 class BytePixels(_Processor):
     """Mixin for a `BaseMultiModalProcessor` with a `PrunedInfo`.
 
-    Change: of a family with `byte_pixels`, images have a field of bytes in place of
-    `pixel_values`, if the operator did not say otherwise.
+    Change: in a family with `byte_pixels`, images have a field of bytes in place of
+    `pixel_values`, unless the operator turned that off.
     """
 
     info: Any
@@ -61,7 +61,7 @@ class BytePixels(_Processor):
         return {**config, BYTES: config[_PIXELS]} if self.info.family.byte_pixels else config
 
     def _plain(self, hf_data: Any, hf_kwargs: Any) -> list[Image.Image]:
-        """Return the images that can go as bytes; none if one of them cannot."""
+        """Return the images of a call if all can be sent as bytes, else an empty list."""
         if not self._gives_equal_bits or set(hf_data) - _KNOWN != {"images"}:
             return []
         if set(hf_kwargs) - _KNOWN or self.info.ctx.get_mm_config().mm_processor_kwargs:
@@ -69,7 +69,7 @@ class BytePixels(_Processor):
         images = hf_data["images"]
         if not all(isinstance(image, Image.Image) and image.mode == "RGB" for image in images):
             return []
-        # HF fills up those of fewer crops with zeros after the last step.
+        # HF pads images of fewer crops with zeros after its last step.
         return [] if len(images) > 1 and not self.info.family.one_layout else list(images)
 
     @cached_property
@@ -78,13 +78,18 @@ class BytePixels(_Processor):
 
     @cached_property
     def _gives_equal_bits(self) -> bool:
-        """Whether the tower gets the same bits either way; that is tried, and said if it fails."""
+        """Whether the tower gets the same bits either way. Tested on two images; a failure is
+        logged."""
         if not (self.info.family.byte_pixels and self.info.prune_config.byte_pixels):
             return False
         known = normalises(self._image_processor)
         if not (known and all(self._is_equal(*size) for size in _SAMPLES)):
             kind = type(self._image_processor).__name__
-            logger.warning("vtprune: %s makes pixels in a way of its own, and is left to", kind)
+            logger.warning(
+                "vtprune: images are sent as floats, because %s does not give the same bits from "
+                "bytes",
+                kind,
+            )
             return False
         return True
 
@@ -98,7 +103,7 @@ class BytePixels(_Processor):
         return torch.equal(normalize(as_bytes), floats)
 
     def _as_bytes(self, images: Sequence[Image.Image], hf_data: Any, hf_kwargs: Any) -> Any:
-        """Return what HF's processor does, with bytes in place of floats."""
+        """Return the output of HF's processor, with bytes in place of floats."""
         if is_plain(self._image_processor):
             return BatchFeature({BYTES: cropped(self._image_processor, images)})
         kwargs = {**hf_kwargs, "do_rescale": False, "do_normalize": False}
@@ -107,7 +112,7 @@ class BytePixels(_Processor):
 
 
 def is_plain(image_processor: Any) -> bool:
-    """Return whether HF's image processor resizes, crops and normalises, and no more."""
+    """Return whether HF's image processor only resizes, crops and normalises."""
     from transformers.image_processing_backends import TorchvisionBackend
 
     own = ("_preprocess", "resize", "center_crop", "process_image", "rescale_and_normalize")
@@ -117,7 +122,8 @@ def is_plain(image_processor: Any) -> bool:
 
 
 def cropped(image_processor: Any, images: Sequence[Image.Image]) -> torch.Tensor:
-    """Return `[images, height, width, 3]` bytes as a plain image processor makes them."""
+    """Return images resized and cropped as by a plain image processor: uint8 `[images, height,
+    width, 3]`."""
     rows = []
     for image in images:
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).unsqueeze(0)

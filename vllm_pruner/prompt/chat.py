@@ -1,7 +1,8 @@
-"""A chat request over HTTP: settings out of its body, visual tokens into its usage and its span.
+"""A chat request over HTTP: take settings from its body, put counts into its usage and its span.
 
-`"vtprune": {...}` in the body and OpenAI's `image_url.detail` reach the processor where a trusted
-request's `mm_processor_kwargs["vtprune"]` does, without opening that door to anything else.
+`"vtprune": {...}` in the body and OpenAI's `image_url.detail` reach the processor as
+`mm_processor_kwargs["vtprune"]`, as a trusted request could set it, but no other processor argument
+does.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ __all__ = [
 ]
 
 USAGE = "visual_tokens"
-"""The field of `usage`: `{"original": tokens of all images and videos, "kept": of these}`, with the
-same of videos in `"video"` if there are any, and `"floor": "text"` where images with print kept
-more than was asked for."""
+"""The field of `usage`: `{"original": N, "kept": K}`, the visual tokens of all images and videos
+before and after pruning, with the same for videos alone in `"video"` if there are any, and
+`"floor": "text"` if an image with print kept more than the rate."""
 
 _IMAGES = ("image_url", "input_image", "image_pil", "image_embeds")
 """Content parts that vLLM counts as images."""
@@ -49,7 +50,7 @@ _IMAGES = ("image_url", "input_image", "image_pil", "image_embeds")
 def requested(
     model_config: ModelConfig, request: Any, messages: list[Any]
 ) -> dict[str, Any] | Again:
-    """Return what a request says in our words; empty if nothing or if this server does not prune.
+    """Return a request's settings; empty if it has none or if this server does not prune.
 
     Raises:
         VLLMValidationError: a 400 for the client.
@@ -59,15 +60,15 @@ def requested(
     if settings is None:
         return {}
     unknown = getattr(request, "model_extra", None) or {}
-    unknown.pop(COUNTS, None)  # a client's own are no counts
+    unknown.pop(COUNTS, None)  # sent by the client itself
     check_keys(unknown)
     said = getattr(request, KEY, None)
-    if isinstance(said, Again):  # made of a request that was looked at
+    if isinstance(said, Again):  # a copy of a request that was checked before
         return said if said.settings is UNPRUNED else Again({**_own(said), **_detail(messages)})
     if said is not None:
         if settings_in(request) is not None:
             raise refusal(f"{KEY}: settings are given twice; allowed: in the body or in its kwargs")
-        try:  # also for a request without an image, which no processor will look at
+        try:  # here, because a request without an image reaches no processor
             check(ServerConfig.parse(settings), said)
         except ConfigError as error:
             raise settings_refusal(error) from None
@@ -77,7 +78,7 @@ def requested(
 
 
 def rename(model_config: ModelConfig, messages: list[Any]) -> list[Any]:
-    """Return messages in which the names of images are those of their client alone; see `names`."""
+    """Return messages in which the names of images are private to the client; see `names`."""
     if settings_in(model_config.multimodal_config) is None:
         return messages
     return of_holder(messages, compat.key_holder())
@@ -93,14 +94,14 @@ def _detail(messages: Iterable[Any]) -> dict[str, list[str]]:
 
 
 def _levels(messages: Iterable[Any]) -> list[str]:
-    """`image_url.detail` of every image, in the order in which vLLM takes them."""
+    """Return `image_url.detail` of every image, in the order in which vLLM takes them."""
     contents = [message.get("content") for message in messages if isinstance(message, dict)]
     parts = [part for content in contents if isinstance(content, list) for part in content]
     return [_level(part) for part in parts if _is_image(part)]
 
 
 def _is_image(part: Any) -> bool:
-    """Whether a content part is an image; vLLM lets a part go without `type`."""
+    """Whether a content part is an image; vLLM accepts parts without `type`."""
     if not isinstance(part, dict):
         return False
     kind = part.get("type")
@@ -117,22 +118,21 @@ def _level(part: dict[str, Any]) -> str:
 
 
 def counts(engine_input: Any) -> dict[str, Any] | None:
-    """Return what `USAGE` says of a prompt; None if there is nothing to say."""
+    """Return the `USAGE` counts of a prompt; None if there are none."""
     said = engine_input.get(REPORT) if isinstance(engine_input, dict) else None
     return said and {key: value for key, value in said.items() if key != "method"}
 
 
 def take_counts(request: Any, engine_input: Any) -> None:
-    """Note on the request how many visual tokens it has and how many are kept, and how."""
+    """Store a prompt's counts on its request, for `report`."""
     if (told := engine_input.get(REPORT)) is not None:
         setattr(request, COUNTS, told)
 
 
 def span_attributes(engine_input: Any) -> dict[str, Any]:
-    """Return what the OpenTelemetry span of a request says, by name; empty if nothing is pruned.
+    """Return attributes for the OpenTelemetry span of a request; empty if nothing is pruned.
 
-    The rate is what became of all images and videos of the request together, whatever was asked
-    for.
+    The rate is the fraction removed of all images and videos together, whatever was asked for.
     """
     told = engine_input.get(REPORT) if isinstance(engine_input, dict) else None
     if told is None or not told["method"]:
@@ -151,13 +151,13 @@ def span_attributes(engine_input: Any) -> dict[str, Any]:
 
 
 def report(request: Any, answer: Any, scope: MutableMapping[str, Any]) -> Any:
-    """Return the answer to a chat completion or a Responses request, with the counts in its usage,
-    and put them where its headers are made.
+    """Return the answer to a chat completion or a Responses request with the counts in its usage,
+    and store the counts for its headers.
 
     Args:
-        request: vLLM's, on which `take_counts` noted them.
-        answer: vLLM's, streamed or whole.
-        scope: of the HTTP request.
+        request: vLLM's request, on which `take_counts` stored the counts.
+        answer: vLLM's answer, streamed or whole.
+        scope: the scope of the HTTP request.
     """
     counts = (request.model_extra or {}).pop(COUNTS, None)
     if counts is None:
@@ -171,7 +171,7 @@ def report(request: Any, answer: Any, scope: MutableMapping[str, Any]) -> Any:
 
 
 def add_up(batch: Any, requests: Iterable[Any]) -> None:
-    """Note on a request of several conversations how many tokens the images of all have."""
+    """Store on a batch of conversations the sums of its requests' counts."""
     each = [(request.model_extra or {}).get(COUNTS) for request in requests]
     if counted := [counts for counts in each if counts is not None]:
         videos = [counts["video"] for counts in counted if "video" in counts]
@@ -201,8 +201,8 @@ def _report_in(answer: Any, counts: dict[str, Any]) -> None:
 async def _report_streamed(
     events: AsyncGenerator[Any, None], counts: dict[str, Any]
 ) -> AsyncGenerator[Any, None]:
-    """The same events; the last one of a chat, which has a usage and no choices, with the counts,
-    and so the last one of a response, which carries it whole."""
+    """Yield the events, with counts in the last one: in a chat, the one with a usage and no
+    choices; in a Responses stream, the one with the whole response."""
     async for event in events:
         if not isinstance(event, str):
             _report_in(getattr(event, "response", None), counts)

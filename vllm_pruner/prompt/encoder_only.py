@@ -1,4 +1,4 @@
-"""Encoder disaggregation: an engine that has the tower but not the language model."""
+"""Encoder disaggregation: an engine that has the tower but no language model."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["fault", "lacks_language_model"]
 
 
 def lacks_language_model(model_config: ModelConfig, engine_args: EngineArgs | None = None) -> bool:
-    """Return whether `--mm-encoder-only` is set, or will be by vLLM because the engine does nothing
-    but send encoder output (`--ec-transfer-config`)."""
+    """Return whether `--mm-encoder-only` is set, or vLLM will set it because the engine only sends
+    encoder output (`--ec-transfer-config`)."""
     ec_config = getattr(engine_args, "ec_transfer_config", None)
     if ec_config is not None and ec_config.is_encode_only:
         return True

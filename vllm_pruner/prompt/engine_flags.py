@@ -1,4 +1,4 @@
-"""vLLM's own flags that cannot go with pruning: refused when the server starts, or switched off."""
+"""vLLM's flags that do not work with pruning: refused when the server starts, or switched off."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger("vllm.vtprune")
 
 
 def check(family: Family, engine_args: EngineArgs, config: ServerConfig) -> None:
-    """Look at the flags that a server is started with, and switch off what would bypass pruning.
+    """Check the flags that a server is started with, and switch off what would bypass pruning.
 
     Raises:
         ConfigError: one sentence with the flag, its value and what is allowed.
@@ -43,7 +43,7 @@ def check(family: Family, engine_args: EngineArgs, config: ServerConfig) -> None
 
 
 def _check_shadow(engine_args: EngineArgs, config: ServerConfig) -> None:
-    """Refuse shadows that could not tell whether requests wait, or write where they cannot."""
+    """Refuse shadows if vLLM does not report waiting requests or the log cannot be written."""
     if not config.shadow:
         return
     if engine_args.disable_log_stats:
@@ -62,8 +62,7 @@ def _check_shadow(engine_args: EngineArgs, config: ServerConfig) -> None:
 
 
 def _set_tower_graphs(family: Family, engine_args: EngineArgs, config: ServerConfig) -> None:
-    """Turn vLLM's switch for CUDA graphs of the tower on where the model replays them itself, and
-    off elsewhere."""
+    """Turn vLLM's CUDA graphs of the tower on if the model replays them itself, else off."""
     compilation = engine_args.compilation_config
     if not (compilation.cudagraph_mm_encoder or family.captured_unasked):
         return
@@ -74,9 +73,9 @@ def _set_tower_graphs(family: Family, engine_args: EngineArgs, config: ServerCon
 
 
 def _against_graphs(family: Family, engine_args: EngineArgs, config: ServerConfig) -> str | None:
-    """Return why the tower runs without graphs; None if it runs as graphs."""
+    """Return why the tower runs without CUDA graphs; None if it runs with them."""
     if not family.captured or not compat.encoder_graphs_known():
-        return "graphs of this vision tower end before tokens are selected"
+        return "vtprune does not run this vision tower in CUDA graphs"
     if not config.tower_graphs:
         return "tower_graphs is false"
     if engine_args.enforce_eager:
@@ -84,7 +83,7 @@ def _against_graphs(family: Family, engine_args: EngineArgs, config: ServerConfi
     if not compat.on_cuda():
         return "there is no NVIDIA GPU"
     if engine_args.mm_encoder_tp_mode == "data":
-        return "graphs of encoders that share images out (mm_encoder_tp_mode) are not tested"
+        return "graphs are not tested with mm_encoder_tp_mode 'data'"
     if engine_args.language_model_only:
         return "language_model_only leaves the vision tower out"
     if engine_args.enable_tower_connector_lora:
@@ -93,7 +92,7 @@ def _against_graphs(family: Family, engine_args: EngineArgs, config: ServerConfi
 
 
 def _check_positions(engine_args: EngineArgs) -> None:
-    """Refuse what leaves tokens of several position dimensions in the wrong places."""
+    """Refuse flags under which kept tokens would get wrong M-RoPE positions."""
     if engine_args.pipeline_parallel_size > 1:
         raise ConfigError(
             f"pipeline_parallel_size is {engine_args.pipeline_parallel_size}; allowed: 1 with this "

@@ -1,7 +1,7 @@
-"""An answer about an image whose method is another package's: sent once no worker knows of a fault.
+"""Ask workers for faults of other packages' methods before an answer is sent.
 
-A worker cannot fail one request alone (`worker.guard`), so it is asked here, when the first token
-is there and nothing was sent: then the images of the request were encoded, now or before.
+A worker cannot fail one request alone (`worker.guard`). So the API server asks it when the first
+token has arrived and nothing has been sent: by then the request's images have been encoded.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 __all__ = ["checked"]
 
 _told: WeakSet[AsyncLLM] = WeakSet()
-"""Engines whose workers know that they are asked."""
+"""Engines whose workers have been told that they will be asked."""
 
 
 def checked(
     engine: AsyncLLM, prompt: Any, _name: str, outputs: AsyncGenerator[Any, None]
 ) -> AsyncGenerator[Any, None]:
-    """Return the outputs of a request, which end in a 500 if one of its images met a fault."""
+    """Return a request's outputs, which raise a 500 if a method failed on one of its images."""
     names = _foreign_images(prompt)
     return _checked(engine, names, outputs) if names else outputs
 
 
 def _foreign_images(prompt: Any) -> list[str]:
-    """Identities of the images of an engine's input whose method is another package's."""
+    """Return the identities of the images whose method another package provides."""
     hashes = prompt.get("mm_hashes", {}) if isinstance(prompt, dict) else {}
     names = [name for of_kind in hashes.values() for name in of_kind]
     return [name for name in dict.fromkeys(names) if name and name.startswith(FOREIGN)]

@@ -1,4 +1,4 @@
-"""By what vLLM's caches and ours know an item: its content, whatever a client calls it."""
+"""Identify items in vLLM's caches and ours by their content, whatever a client calls them."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ __all__ = ["identified", "sizes_of"]
 def identified(
     processor: Any, inputs: ProcessorInputs, names: Names, pictures: Pictures
 ) -> tuple[ProcessorInputs, dict[str, list[Known]]]:
-    """Return the inputs with identities of content in place of clients' names, and what the named
-    modalities hold.
+    """Return the inputs with content identities in place of clients' names, and the items of each
+    modality that has names.
 
     Args:
-        processor: vLLM's.
-        inputs: with the cache that `compat.item_cache` returned, or without one.
-        names: what was sent before; what is sent now is added.
-        pictures: what was seen of images; what is sent now is looked at, for when it is named.
+        processor: vLLM's multimodal processor.
+        inputs: the inputs, with the cache that `compat.item_cache` returned or without one.
+        names: the names sent so far; those sent now are added.
+        pictures: what images show; images sent now are examined, in case they are only named later.
 
     Raises:
-        VLLMValidationError: a 400 for the client: a name without content that stands for none.
+        VLLMValidationError: a 400 for the client: a name without content is not known.
     """
     uuids, known = dict(inputs.mm_uuid_items or {}), {}
     for modality, items in inputs.mm_data_items.items():
@@ -60,7 +60,7 @@ def identified(
 def _seen(
     pictures: Pictures, modality: str, contents: Sequence[str | None], items: Any
 ) -> list[Picture]:
-    """What each item shows, if it is an image of which there is content."""
+    """Return what each item shows, if it is an image with content."""
     if modality != "image" or not hasattr(items, "get_image_size"):
         return [UNSEEN] * len(contents)
     return [
@@ -70,7 +70,7 @@ def _seen(
 
 
 def sizes_of(items: Any) -> list[ImageSize | None]:
-    """Return the size of each image in pixels, None for what has none or is only named."""
+    """Return the size of each image in pixels; None for items without a size or only a name."""
     if not hasattr(items, "get_image_size"):
         return [None] * len(items)
     return [
@@ -82,7 +82,7 @@ def sizes_of(items: Any) -> list[ImageSize | None]:
 def _look_up(
     names: Names, modality: str, called: str | None, sent: Known | None, cache: Any
 ) -> Known | None:
-    """What is sent, under a name or not, or else what the name stands for."""
+    """Return the content that is sent, named or not, else the content that the name refers to."""
     name, salt = ("", "") if called is None else apart(called)
     if sent is not None and name:
         names.note(modality, name, sent)
@@ -100,7 +100,7 @@ def _look_up(
 
 def _unknown(modality: str, place: int) -> Known:
     raise refusal(
-        f"uuid of {modality} {place + 1} stands for nothing that this server still has, or for "
+        f"uuid of {modality} {place + 1} refers to nothing that this server still has, or to "
         "different contents; allowed: the content, with or without a uuid",
         parameter="uuid",
     )

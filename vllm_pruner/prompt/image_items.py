@@ -1,8 +1,8 @@
-"""What the engine gets of an image or video: the output of the HF processor, and the item's plan.
+"""What the engine gets for an image or video: the HF processor's output and the item's plan.
 
-A mixin for vLLM's multimodal processors. vLLM identifies an item in all its caches by one hash;
-here the HF processor's output is cached by the item alone, and what the engine gets by item and
-plan. So another question, rate or method does not preprocess a known item again.
+A mixin for vLLM's multimodal processors. vLLM identifies an item in all its caches by one hash.
+Here the HF processor's output is cached by item, and the engine's input by item and plan, so that
+another question, rate or method does not preprocess a known item again.
 """
 
 from __future__ import annotations
@@ -38,12 +38,11 @@ __all__ = ["PlannedItems", "Plans", "hand_on"]
 
 
 Plans = Mapping[str, list[ImagePlan]]
-"""By modality, a plan for each item."""
+"""A plan for each item, by modality."""
 
 
 def hand_on(plans: Plans, inputs: ProcessorInputs) -> ProcessorInputs:
-    """Return the inputs with plans for `PlannedItems` to take; a modality without any is left as it
-    is."""
+    """Return the inputs with plans for `PlannedItems`; modalities without plans are unchanged."""
     kwargs = {k: v for k, v in inputs.hf_processor_mm_kwargs.items() if k != PLANS}
     if plans:
         kwargs[PLANS] = plans
@@ -51,18 +50,18 @@ def hand_on(plans: Plans, inputs: ProcessorInputs) -> ProcessorInputs:
 
 
 def _take(inputs: ProcessorInputs) -> tuple[Plans, ProcessorInputs]:
-    """Return what `hand_on` was given."""
+    """Return the arguments of `hand_on`."""
     kwargs = dict(inputs.hf_processor_mm_kwargs)
     plans: Any = kwargs.pop(PLANS, {})
     return plans, replace(inputs, hf_processor_mm_kwargs=kwargs)
 
 
 class PlannedItems(_Processor):
-    """Mixin for a `BaseMultiModalProcessor` that knows what to do with the plans of `hand_on`.
+    """Mixin for a `BaseMultiModalProcessor` that carries out the plans of `hand_on`.
 
     Change: items with plans are processed and cached as if they had none; then their placeholders
-    are cut to the kept count, and the plans go to the model as fields. A plan that does not say yet
-    how many are kept is told.
+    are cut to the kept count, and the plans go to the model as fields. A plan without a kept count
+    gets one.
     """
 
     info: Any
@@ -104,14 +103,14 @@ class PlannedItems(_Processor):
 
 
 def _short(update: ResolvedPromptUpdate, plan: ImagePlan, cut: Cut) -> ResolvedPromptUpdate:
-    """Return an update with as many placeholders as the model will return embeddings."""
+    """Return an update with as many placeholders as the model will return rows."""
     content, is_embed = update.content, _is_embed(update)
     short = cut(content.full, is_embed, plan.config.keep_count(sum(is_embed)))
     return replace(update, content=replace(content, full=short))
 
 
 def _is_embed(update: ResolvedPromptUpdate) -> list[bool]:
-    """Return which tokens of an item rows of the encoder take the place of."""
+    """Return which tokens of an item are placeholders, replaced by the encoder's rows."""
     content = update.content
     if content.is_embed is None:
         return [True] * len(content.full)

@@ -1,4 +1,4 @@
-"""Sizes of images that this process takes."""
+"""Check the sizes of images against the operator's limits."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from vllm_pruner.settings.limits import Limits
 __all__ = ["check_file", "check_sizes", "limit_files"]
 
 _LIMITS: list[Limits] = []
-"""Of each engine of the process. A server has one; offline there may be several, and a file does
-not say for which it is read."""
+"""The limits of each engine in this process. A server has one engine; offline there may be several,
+and when a file is read it is not known for which."""
 
 
 def limit_files(limits: Limits) -> None:
-    """Let `check_file` allow what these limits do."""
+    """Let `check_file` allow what these limits allow."""
     if limits not in _LIMITS:
         _LIMITS.append(limits)
 
 
 def check_file(size: tuple[int, int] | None) -> None:
-    """Refuse a file that no engine of the process takes; see `size_fault`.
+    """Refuse a file that no engine in this process accepts; see `size_fault`.
 
     Raises:
         VLLMValidationError: a 400 for the client.
@@ -33,11 +33,11 @@ def check_file(size: tuple[int, int] | None) -> None:
 
 
 def check_sizes(limits: Limits, sizes: Iterable[tuple[int, int] | None]) -> None:
-    """Refuse images, files or not, that an engine does not take.
+    """Refuse images that an engine does not accept, whether they came as files or not.
 
     Args:
-        limits: of the engine.
-        sizes: width and height in pixels; None for an image of which none is known.
+        limits: the engine's limits.
+        sizes: width and height of each image in pixels; None if not known.
 
     Raises:
         VLLMValidationError: a 400 for the client.

@@ -1,4 +1,4 @@
-"""What the prompt's half knows about a model: its family, and the server's settings."""
+"""What the prompt's half knows of a model: its family, and the operator's settings."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
 class PrunedInfo(_Info):
-    """Mixin for a `BaseProcessingInfo`: holds the server's settings.
+    """Mixin for a `BaseProcessingInfo`: holds the operator's settings.
 
     Changes:
     - the context that the rest of vLLM sees no longer has our key in `mm_processor_kwargs`;
-    - the token counts of images are the family's, and unpruned: a request may ask for rate 0, and
-      vLLM profiles the tower's memory by the largest, with room for separators.
+    - images' token counts come from the family and are unpruned: a request may ask for rate 0, and
+      vLLM profiles the tower's memory with the largest, including separators.
     """
 
     family: Family
@@ -55,14 +55,14 @@ class PrunedInfo(_Info):
         return self.family.largest(self).tokens
 
     def get_max_image_tokens(self) -> int:
-        """Return the most visual tokens that an image has, unpruned."""
+        """Return the most visual tokens that an image can have, unpruned."""
         return self._most_tokens
 
     def image_tokens(self, size: ImageSize, mm_kwargs: Mapping[str, object] = _NOTHING) -> int:
-        """Return the visual tokens of an image, unpruned.
+        """Return the number of visual tokens of an image, unpruned.
 
         Args:
-            size: in pixels, before the processor resizes it.
+            size: its size in pixels, before the processor resizes it.
             mm_kwargs: the request's arguments for the processor.
         """
         if self.family.one_layout:
@@ -70,18 +70,18 @@ class PrunedInfo(_Info):
         return self.family.layout(self, size.height, size.width, mm_kwargs).tokens
 
     def video_layout(self, item: Mapping[str, Any]) -> Layout:
-        """Return the layout of a processed video that may be pruned, given its fields."""
+        """Return the layout of a processed video, given its fields; only if videos are pruned."""
         assert self.family.videos is not None, "its settings were refused"
         return self.family.videos.item_layout(self.get_hf_config(), item)
 
     def separators(self, size: ImageSize, mm_kwargs: Mapping[str, object]) -> int:
-        """Return the rows of the model's own in an image, pruned; see `Family.separators`."""
+        """Return the number of the model's own rows in a pruned image; see `Family.separators`."""
         if self.family.separators is None:
             return 0
         return self.family.rows(self.family.layout(self, size.height, size.width, mm_kwargs), 0)
 
     def seen(self, item: Mapping[str, Any]) -> torch.Tensor:
-        """Return the pixels of one processed image as the tower gets them; see `Family.seen`."""
+        """Return the pixels of one processed image for a person to see; see `Family.seen`."""
         if BYTES in item:
             item = {**item, "pixel_values": item[BYTES].movedim(-1, -3)}
         return self.family.seen(self.get_hf_config(), item)
@@ -98,13 +98,13 @@ class PrunedInfo(_Info):
 
     @property
     def video_token(self) -> int | None:
-        """The id of the token that stands for a video in a prompt; None if none is pruned."""
+        """The id of the token that stands for a video; None if videos are not pruned."""
         videos = self.family.videos
         return None if videos is None else int(getattr(self.get_hf_config(), videos.token))
 
     @property
     def item_tokens(self) -> frozenset[int]:
-        """The ids of both."""
+        """The ids of the image token and, if any, the video token."""
         tokens = (self.image_token, self.video_token)
         return frozenset(token for token in tokens if token is not None)
 
@@ -117,15 +117,15 @@ class PrunedInfo(_Info):
 
     @cached_property
     def video_marks(self) -> Mapping[int, str]:
-        """The tokens around a video whose frames consist of image tokens, by id; of other models
-        none."""
+        """The text of each token around a video whose frames consist of image tokens, by id; empty
+        for other models."""
         hf_config, tokenizer = self.get_hf_config(), self.get_tokenizer()
         ids = [int(getattr(hf_config, name)) for name in self.family.video_marks]
         return {token: tokenizer.decode([token]) for token in ids}
 
     @staticmethod
     def fresh_name(name: object) -> str:
-        """Return a `uuid` for an image that no cache knows; see `names.fresh`."""
+        """Return a `uuid` for an image under which no cache has it; see `names.fresh`."""
         return fresh(name)
 
     def fault(self, config: PruneConfig) -> ConfigError | None:
@@ -139,7 +139,7 @@ class PrunedInfo(_Info):
         return None
 
     def video_fault(self, config: PruneConfig) -> ConfigError | None:
-        """Return what is wrong with the settings of a video for this model, or None."""
+        """Return what is wrong with a video's settings for this model, or None."""
         if config.off:
             return None
         if self.family.videos is None:

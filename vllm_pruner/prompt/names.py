@@ -1,8 +1,9 @@
-"""What clients call their images: `uuid` in a content part.
+"""Clients' names for their images: `uuid` in a content part.
 
-vLLM takes a client's `uuid` for the identity of the content, in all of its caches: who names an
-image as another one's is identified puts the own one in its place. Here an identity is always the
-content's, and a `uuid` only stands for it where no content is sent, for the holder of the same key.
+vLLM takes a client's `uuid` as the identity of the content in all its caches, so a client could
+replace another client's image by using its identity as a name. Here an item's identity is always
+its content's. A `uuid` only refers to content that was sent before, by a holder of the same API
+key.
 """
 
 from __future__ import annotations
@@ -22,31 +23,31 @@ __all__ = ["Known", "Names", "apart", "fresh", "of_holder"]
 
 _FRESH = "vtprune-fresh:"
 _MOST = 1 << 16
-"""Names remembered; the ones not used for longest go first."""
+"""Names remembered; the least recently used ones are forgotten first."""
 
 
 class Known(NamedTuple):
-    """What a name stands for."""
+    """The content that a name refers to."""
 
     identity: str
-    """Of the content."""
+    """Identity of the content."""
 
     size: ImageSize | None
-    """In pixels; None for what has none."""
+    """Size in pixels; None for content without a size."""
 
     picture: Picture = UNSEEN
     """What it shows, if it is an image."""
 
 
 class Names:
-    """The names that were sent with content."""
+    """The names that have been sent with content."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[bytes, Known | None] = OrderedDict()
 
     def note(self, modality: str, name: str, known: Known) -> None:
-        """Remember a name. One that was sent with different contents stands for none of them: who
-        asks by it cannot be meant to get either."""
+        """Remember a name. A name that was sent with different contents refers to none of them,
+        because it is not clear which one is meant."""
         key = _key(modality, name)
         if self._known.get(key, known) != known:
             self._known[key] = None
@@ -57,7 +58,7 @@ class Names:
             self._known.popitem(last=False)
 
     def find(self, modality: str, name: str) -> Known | None:
-        """Return what a name stands for, or None."""
+        """Return the content that a name refers to, or None."""
         key = _key(modality, name)
         if key in self._known:
             self._known.move_to_end(key)
@@ -65,16 +66,16 @@ class Names:
 
 
 def _key(modality: str, name: str) -> bytes:
-    """A client may send a name of any length."""
+    """Return a key of fixed size, because a client's name may be of any length."""
     return hashlib.blake2b(f"{modality}\n{name}".encode(errors="surrogatepass")).digest()
 
 
 def of_holder(messages: Sequence[Any], holder: str) -> list[Any]:
-    """Return messages in which every `uuid` is one of its client's own.
+    """Return messages in which every `uuid` is prefixed with its client.
 
     Args:
-        messages: of a chat, as vLLM parses them.
-        holder: of the request's key; empty without keys.
+        messages: the messages of a chat, as vLLM parses them.
+        holder: `compat.key_holder()` of the request; if empty, nothing is changed.
     """
     return [_renamed(message, holder) for message in messages]
 
@@ -93,18 +94,18 @@ def _renamed(message: Any, holder: str) -> Any:
 
 
 def fresh(name: object) -> str:
-    """Return a name for the same image that no cache knows.
+    """Return a new name for the same image, under which no cache has it.
 
     Args:
-        name: the client's, None if it has none.
+        name: the client's name for it, or None.
     """
     return f"{_FRESH}{uuid.uuid4().hex}/{'' if name is None else name}"
 
 
 def apart(name: str) -> tuple[str, str]:
-    """Return the client's name and, if it is to be `fresh`, what makes it so.
+    """Split a name into the client's and, if it is `fresh`, the salt that makes it so, else "".
 
-    A client that writes such a name itself has its own image processed again.
+    A client that sends a `fresh` name itself only has its own image processed again.
     """
     holder, mark, rest = name.partition(_FRESH)
     if not mark:

@@ -1,4 +1,4 @@
-"""What the images of a request show: each is looked at once, and remembered by its identity."""
+"""What images show: each is examined once, and the result remembered by its identity."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 __all__ = ["Pictures"]
 
 _MOST = 1 << 16
-"""Images remembered; the ones not asked about for longest go first."""
+"""Images remembered; the least recently used ones are forgotten first."""
 
 
 class Pictures:
-    """What was seen of images."""
+    """A cache of what images show."""
 
     def __init__(self) -> None:
         self._seen: OrderedDict[str, Picture] = OrderedDict()
@@ -31,8 +31,8 @@ class Pictures:
         """Return what an image shows.
 
         Args:
-            identity: of its content.
-            image: as vLLM's processor has it, None if only its name was sent.
+            identity: identity of its content.
+            image: the image as vLLM's processor has it; None if only its name was sent.
         """
         found = self._seen.get(identity)
         if found is None:
@@ -51,8 +51,8 @@ class Pictures:
 
         Args:
             images: vLLM's items.
-            known: of images that have names, what these stand for.
-            identities: of the images, once they are asked for.
+            known: the content of each image, if any of them has a name.
+            identities: returns the images' identities; called only if needed.
         """
         if known is not None:
             return [each.picture for each in known]
@@ -62,8 +62,8 @@ class Pictures:
 
 
 def _as_image(image: Any) -> Image.Image:
-    """An image, or an array or tensor of one, channels first or last as vLLM takes them: bytes, or
-    fractions of one."""
+    """Convert an image, or an array or tensor of one, as vLLM accepts them: channels first or last,
+    integers up to 255 or floats up to 1."""
     if isinstance(image, Image.Image):
         return image
     pixels = np.asarray(image)

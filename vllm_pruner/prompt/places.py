@@ -1,4 +1,4 @@
-"""What is checked of a prompt whose images are pruned, once its placeholders are there."""
+"""Check a prompt with pruned images or videos, after vLLM has inserted its placeholders."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ __all__ = [
 
 
 def check_counts(asked: Asked, separators: Sequence[int]) -> None:
-    """Compare the prompt's placeholders with the counts that the model will select by.
+    """Compare the prompt's placeholders with the counts by which the model will select.
 
     Args:
-        asked: the images or videos, `kept` being their placeholders.
-        separators: placeholders of each beside the kept ones; see `Family.separators`.
+        asked: the images or videos, with their numbers of placeholders in `kept`.
+        separators: each item's placeholders for the model's own rows; see `Family.separators`.
 
     Raises:
-        RuntimeError: they differ, so this vLLM makes prompts in another way.
+        RuntimeError: they differ, so this vLLM builds prompts in another way.
     """
     for config, original, more, placed in zip(
         asked.configs, asked.tokens, separators, asked.kept, strict=True
@@ -49,11 +49,12 @@ def check_counts(asked: Asked, separators: Sequence[int]) -> None:
 
 
 def check_reach(layouts: Sequence[Layout], kept: Sequence[int]) -> None:
-    """Refuse videos so long that their rows could not say where they stand.
+    """Refuse videos whose positions or number of rows do not fit into two digits of
+    `layout.positions`.
 
     Args:
-        layouts: of each video.
-        kept: tokens of each.
+        layouts: the layout of each video.
+        kept: tokens kept of each.
 
     Raises:
         VLLMValidationError: a 400 for the client.
@@ -69,13 +70,13 @@ def check_reach(layouts: Sequence[Layout], kept: Sequence[int]) -> None:
 
 
 def check_length(output: MultiModalInput, kept: int, most: int) -> None:
-    """Refuse a prompt that the model has no room for, with the number of visual tokens that it has
-    room for beside the rest; vLLM refuses a prompt whose rest alone is too long.
+    """Refuse a prompt that is too long for the model, with the number of visual tokens that would
+    fit. A prompt whose text alone is too long is left to vLLM.
 
     Args:
-        output: the prompt.
-        kept: visual tokens of its images, of which alone it has some.
-        most: tokens of prompt and answer at most.
+        output: the prompt; its only items are images.
+        kept: visual tokens of its images.
+        most: most tokens of prompt and answer together.
 
     Raises:
         VLLMValidationError: a 400 for the client.
@@ -90,11 +91,11 @@ def check_length(output: MultiModalInput, kept: int, most: int) -> None:
 
 
 def check_neighbours(output: MultiModalInput, item_tokens: Container[int]) -> None:
-    """Refuse images and videos without text between and behind them, as no chat template makes
-    them; a token that stands for one is no text.
+    """Refuse adjacent images or videos and a prompt that ends in one, which no chat template
+    produces. A token that stands for an image or video does not count as text between them.
 
-    Where positions have several dimensions, those of a pruned image count from the text before it,
-    and those of the answer from the text behind it.
+    With M-RoPE, a pruned image's positions are counted from the text before it, and the answer's
+    from the text after it.
 
     Raises:
         VLLMValidationError: a 400 for the client.
@@ -117,12 +118,11 @@ def check_neighbours(output: MultiModalInput, item_tokens: Container[int]) -> No
 
 
 def check_video_marks(output: MultiModalInput, marks: Mapping[int, str]) -> None:
-    """Refuse tokens around a video where none is: the model's half tells frames from images by
-    them.
+    """Refuse a video's marks outside of a video: the model's half tells frames from images by them.
 
     Args:
         output: the prompt.
-        marks: the tokens and their ids.
+        marks: the text of each mark, by token id.
 
     Raises:
         VLLMValidationError: a 400 for the client.

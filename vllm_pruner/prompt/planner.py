@@ -1,4 +1,4 @@
-"""Makes the plans of a prompt's images and videos."""
+"""Make the plans of a prompt's images and videos."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ __all__ = ["Planner"]
 
 
 class Planner:
-    """Of one processor."""
+    """Makes the plans for one processor."""
 
     def __init__(self, processor: Any) -> None:
-        """Remember it; its tokenizer is read when a method first asks for text."""
+        """Store the processor; its tokenizer is read when a method first needs text."""
         self._processor = processor
 
     def plans(
@@ -38,17 +38,17 @@ class Planner:
         inputs: ProcessorInputs,
         identities: Callable[[], list[str]] | None,
     ) -> list[ImagePlan]:
-        """Return a plan for each item of a modality, in order; none if nothing is pruned.
+        """Return a plan for each item of a modality, in order; empty if nothing is pruned.
 
         Args:
-            modality: of all.
-            configs: the settings of each.
-            keeps: tokens kept of each; 0 if the processor has to say.
+            modality: the modality.
+            configs: the settings of each item.
+            keeps: tokens kept of each item; 0 if only the processor can tell.
             inputs: the prompt and its items.
-            identities: of the items; None if vLLM made them up.
+            identities: returns the items' identities; None for vLLM's dummy items.
 
         Raises:
-            VLLMValidationError: there are embeddings in place of items.
+            VLLMValidationError: a 400 for the client: embeddings are sent in place of items.
         """
         if all(config.off for config in configs):
             return []
@@ -63,13 +63,13 @@ class Planner:
     def _texts(
         self, modality: str, configs: list[PruneConfig], prompt: list[int]
     ) -> list[tuple[int, ...]]:
-        """Return the text that asks about each item, if its method reads it."""
+        """Return the text that follows each item, if its method reads it."""
         nothing: list[tuple[int, ...]] = [()] * len(configs)
         if not any(config.resolved[0].needs_text for config in configs):
             return nothing
         texts = self._message_texts[modality].of_images(prompt)
         if len(texts) != len(configs):
-            return nothing  # vLLM refuses a prompt with too few placeholders in its own words
+            return nothing  # vLLM itself refuses a prompt with too few placeholders
         return [
             text if config.resolved[0].needs_text else ()
             for config, text in zip(configs, texts, strict=True)
@@ -77,7 +77,7 @@ class Planner:
 
     @cached_property
     def _message_texts(self) -> dict[str, MessageText]:
-        """By modality."""
+        """Finds texts, by modality."""
         info: PrunedInfo = self._processor.info
         tokens = {IMAGE: info.image_token, VIDEO: info.video_token}
         return {

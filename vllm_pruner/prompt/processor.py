@@ -1,8 +1,8 @@
-"""The prompt's half of pruning: a plan for each image and video, and as many placeholders as it
-keeps.
+"""The prompt's half of pruning: a plan, and the right number of placeholders, for each image and
+video.
 
-A mixin for vLLM's multimodal processors. It decides nothing about content: the count comes from
-the same `PruneConfig` that the model selects with.
+A mixin for vLLM's multimodal processors. It chooses no tokens: the number comes from the same
+`PruneConfig` by which the model selects.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ if TYPE_CHECKING:
 __all__ = ["PrunedProcessor"]
 
 _OURS: Final = object()
-"""The mark, which no client can send."""
+"""The mark of dummy inputs, which no client can send."""
 
 
 class PrunedProcessor(PlannedItems, BytePixels):
     """Mixin for a `BaseMultiModalProcessor` with a `PrunedInfo`.
 
-    Changes beside those of `PlannedItems` and `BytePixels`: `apply` makes a plan for each image and
-    video, from the server's settings, the request's and the prompt; and the process that makes a
-    processor to render prompts gets what requests need there (`serving`).
+    Changes besides those of `PlannedItems` and `BytePixels`: `apply` makes a plan for each image
+    and video, from the operator's settings, the request's and the prompt; and a process that
+    creates the processor to render prompts is set up to serve requests (`serving`).
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -88,11 +88,11 @@ class PrunedProcessor(PlannedItems, BytePixels):
                 self._count_videos(each, requested, output)
             elif each.plans:
                 self._count_images(each, sizes, bare.hf_processor_mm_kwargs)
-        if plans and not is_dummy:  # vLLM's own prompt has no text beside its items
+        if plans and not is_dummy:  # vLLM's dummy prompt has no text between its items
             self._check_prompt(output)
             if [each.modality for each in asked] == [IMAGE]:
                 check_length(output, sum(asked[0].kept), self.info.ctx.model_config.max_model_len)
-        # A server that prunes nothing of its own answers as stock does.
+        # A server that prunes nothing by default answers as stock vLLM does.
         tells = asked and (plans or not self.info.prune_config.off)
         if tells and (told := report(asked)) is not None:
             output[REPORT] = told  # type: ignore[literal-required]  # for `prompt.chat`
@@ -111,11 +111,11 @@ class PrunedProcessor(PlannedItems, BytePixels):
         known: Sequence[Known] | None,
         is_dummy: bool,
     ) -> Asked:
-        """Return what is asked of the images.
+        """Return the images with their settings and plans.
 
         Raises:
-            VLLMValidationError: a 400 for the client, if it cannot be done.
-            GenerationError: a 500, if a method of another package cannot.
+            VLLMValidationError: a 400 for the client: a setting cannot be used.
+            GenerationError: a 500: a method of another package failed.
         """
         if not is_dummy:
             check_sizes(self.info.prune_config.limits, sizes)
@@ -134,16 +134,16 @@ class PrunedProcessor(PlannedItems, BytePixels):
         return Asked(IMAGE, configs, plans, tokens)
 
     def _asked_of_videos(self, inputs: ProcessorInputs, requested: object, is_dummy: bool) -> Asked:
-        """Return what is asked of the videos, all alike; raises as for images."""
+        """Return the videos with their settings, all the same, and plans; raises as for images."""
         with answered():
             config = resolve_videos(self.info, requested, is_dummy)
         configs = [config] * len(inputs.mm_data_items[VIDEO])
-        keeps = [0] * len(configs)  # for the processor to say
+        keeps = [0] * len(configs)  # not known before the videos are processed
         names = None if is_dummy else self._identities(VIDEO, inputs)
         return Asked(VIDEO, configs, self._planner.plans(VIDEO, configs, keeps, inputs, names))
 
     def _identities(self, modality: str, inputs: ProcessorInputs) -> Callable[[], list[str]]:
-        """Return what returns the identity of each item, and reads them once."""
+        """Return a cached function that returns the identity of each item."""
         return cache(lambda: compat.item_identities(self, inputs, modality))
 
     def _count_images(
@@ -152,14 +152,13 @@ class PrunedProcessor(PlannedItems, BytePixels):
         sizes: Sequence[ImageSize | None],
         mm_kwargs: Mapping[str, object],
     ) -> None:
-        """Hold the placeholders of pruned images against what the model will select, and take those
-        off that are not of tokens."""
+        """Check the placeholders of pruned images, and subtract those of separators from `kept`."""
         more = [0 if size is None else self.info.separators(size, mm_kwargs) for size in sizes]
         check_counts(asked, more)
         asked.kept = [count - others for count, others in zip(asked.kept, more, strict=True)]
 
     def _count_videos(self, asked: Asked, requested: object, output: MultiModalInput) -> None:
-        """Note how many tokens videos have, and hold what is kept against that and the limits."""
+        """Fill in the videos' numbers of tokens, and check what is kept against the limits."""
         if not asked.plans:
             asked.tokens = [*asked.kept]
             return
@@ -174,7 +173,7 @@ class PrunedProcessor(PlannedItems, BytePixels):
         check_reach(layouts, asked.kept)
 
     def _check_prompt(self, output: MultiModalInput) -> None:
-        """Refuse what would put kept tokens where they are not."""
+        """Refuse prompts in which kept tokens would get wrong positions."""
         if self.info.family.item_layout is not None:
             check_neighbours(output, self.info.item_tokens)
         check_video_marks(output, self.info.video_marks)
@@ -197,12 +196,12 @@ class PrunedProcessor(PlannedItems, BytePixels):
         sizes: Sequence[ImageSize | None],
         mm_kwargs: Mapping[str, object],
     ) -> list[int | None]:
-        """Return the visual tokens of each image, unpruned; None for embeddings whose number
-        nothing says yet.
+        """Return the visual tokens of each image, unpruned; None if they are not yet known, as for
+        embeddings.
 
         Args:
             images: vLLM's items.
-            sizes: in pixels, before the processor resizes them.
+            sizes: sizes in pixels, before the processor resizes them.
             mm_kwargs: the request's arguments for the processor.
         """
         if isinstance(images, DictEmbeddingItems):
@@ -221,8 +220,8 @@ class PrunedProcessor(PlannedItems, BytePixels):
 
 
 def _take_settings(inputs: ProcessorInputs) -> tuple[ProcessorInputs, object, bool]:
-    """Return the inputs without what is ours, the request's settings (None if it has none), and
-    whether the images are vLLM's dummies."""
+    """Return the inputs without our keys, the request's settings (None if it has none), and whether
+    the items are vLLM's dummies."""
     kwargs = dict(inputs.hf_processor_mm_kwargs)
     is_dummy = kwargs.pop(DUMMY, None) is _OURS
     requested = kwargs.pop(KEY, None)

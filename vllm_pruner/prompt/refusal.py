@@ -1,5 +1,5 @@
-"""The errors that a request gets: vLLM's own 400 for its pruning settings, and its 500 for a method
-of another package that does not do what it has to."""
+"""The errors of a request: vLLM's 400 for its pruning settings, and vLLM's 500 for a faulty method
+of another package."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def refusal(sentence: str, parameter: str = KEY) -> VLLMValidationError:
 def failure(method: str, sentence: str) -> Exception:
     """Count a fault of another package's method and return the exception to raise.
 
-    It is vLLM's 500: the client asked for what it may ask for, and what failed is on the server.
+    It becomes vLLM's 500, because the request was valid and the fault is the server's.
 
     Args:
-        method: its name.
-        sentence: of the `MethodFault`.
+        method: the method's name.
+        sentence: the message of the `MethodFault`.
     """
     metrics.METHOD_FAULTS.add(method=method)
     kind: type[Exception] = getattr(exceptions, "GenerationError", RuntimeError)
@@ -44,11 +44,11 @@ def failure(method: str, sentence: str) -> Exception:
 
 @contextmanager
 def answered() -> Iterator[None]:
-    """Turn what is wrong with settings in the block into what its request gets.
+    """Turn errors about settings in the block into the request's errors.
 
     Raises:
-        VLLMValidationError: a 400 for the client.
-        GenerationError: a 500, for a method of another package that cannot do what it has to.
+        VLLMValidationError: a 400, for a `ConfigError`.
+        GenerationError: a 500, for a `MethodFault`.
     """
     try:
         yield

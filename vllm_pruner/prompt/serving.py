@@ -1,9 +1,8 @@
-"""What a process that takes requests needs beside the processor: settings out of bodies, counts
-into answers, routes and metrics.
+"""Set a process up to serve requests: settings from bodies, counts in answers, routes and metrics.
 
-Whoever makes the configuration installs it, and whoever makes the processor, which renders prompts:
-a configuration may come out of a pickle in a process that made none, as Ray hands it to its
-replicas. There a body's settings would otherwise be ignored in silence.
+This happens where the configuration is created and also where a processor is created to render
+prompts: a process may get its configuration from a pickle, as Ray's replicas do, and would
+otherwise silently ignore the settings in bodies.
 """
 
 from __future__ import annotations
@@ -19,21 +18,21 @@ from vllm_pruner.telemetry import metrics
 __all__ = ["install", "install_where_rendered"]
 
 _ENGINE_PROCESSES = ("EngineCore", "VllmWorker")
-"""What vLLM calls the processes that it starts for the engine. They make a processor as well, to
-profile memory, and take no requests."""
+"""Prefixes of the names of vLLM's engine processes. These also create a processor, to profile
+memory, but serve no requests."""
 
 _INSTALLED: list[Limits] = []
-"""The limits of which this process was looked after."""
+"""The limits for which this process has been set up."""
 
 
 def install(limits: Limits) -> None:
-    """Install it in this process. Safe to call again.
+    """Set this process up. Safe to call again.
 
     Args:
-        limits: of what a request may ask for.
+        limits: what a request may ask for.
 
     Raises:
-        RuntimeError: this vLLM lacks a name that it relies on.
+        RuntimeError: this vLLM lacks a name that vtprune relies on.
     """
     compat.check(compat.Process.SERVER)
     compat.enable_endpoints(KEY)
@@ -53,8 +52,8 @@ def install(limits: Limits) -> None:
 
 
 def install_where_rendered(limits: Limits) -> None:
-    """The same, unless this process is one of the engine's, or has it already: vLLM makes a
-    processor for every request with an image, to read its parts."""
+    """Set this process up unless it is an engine process or has been: vLLM creates a processor for
+    every request with an image, to parse its parts."""
     if limits in _INSTALLED:
         return
     if not multiprocessing.current_process().name.startswith(_ENGINE_PROCESSES):

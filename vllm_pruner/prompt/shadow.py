@@ -1,10 +1,10 @@
-"""Shadows: some chat completions are answered again once their client has its answer, as pruned and
-unpruned, and how far the two agree is counted.
+"""Shadows: once a client has its answer, some chat completions are answered again, pruned and
+unpruned, to count how far the two answers agree.
 
-None of it is a client's business: its answer is out before a shadow begins, a request that was
-broken off has none, and a fault of one ends there. Cost is bounded: one at a time in a process,
-four waiting, `MOST_TOKENS` an answer, at the last priority where vLLM schedules by priority, and
-nothing while requests wait in a scheduler. What has no place is dropped and counted.
+No client is affected: its answer is complete before its shadow begins, an aborted request has no
+shadow, and an error in a shadow stays there. The cost is bounded: one shadow at a time per process,
+four waiting, `MOST_TOKENS` per answer, the lowest priority if vLLM schedules by priority, and no
+shadow while requests wait in a scheduler. Shadows beyond that are dropped and counted.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ __all__ = ["given", "is_drawn"]
 logger = logging.getLogger("vllm.vtprune")
 
 _PLACES = 5
-"""Of the one at work and those that wait; each holds the body of its request."""
+"""Most shadows running or waiting; each holds the body of its request."""
 
 _LOOK = 0.05
-"""Seconds between two looks at whether an answer is out."""
+"""Seconds between two checks whether an answer has been sent."""
 
 _SECONDS = 120.0
-"""What a shadow may take, from its client's answer on."""
+"""Most seconds that a shadow may take, waiting included."""
 
 
 def is_drawn(name: str, share: float) -> bool:
-    """Whether a request of that name is of the share: always the same for the same name."""
+    """Whether the request with this id belongs to the share; always the same for the same id."""
     digest = hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest) < share * 2**64
 
 
 def given(handler: Any, request: Any, raw_request: Any, answer: Any) -> Any:
-    """Return the answer to a client, the same; one that was drawn has a shadow once it is out.
+    """Return the answer to a client unchanged, and start a shadow after it if the request is drawn.
 
     Args:
-        handler: vLLM's, of chat completions.
-        request: as it was answered.
-        raw_request: the HTTP request, None if there is none, as of a shadow itself.
-        answer: vLLM's, whole or as a stream of events.
+        handler: vLLM's handler of chat completions.
+        request: the request that was answered.
+        raw_request: the HTTP request; None if there is none, as for a shadow itself.
+        answer: vLLM's answer, whole or as a stream of events.
     """
     counts = (request.model_extra or {}).get(COUNTS)
     if counts is None or raw_request is None or counts["kept"] >= counts["original"]:
@@ -75,7 +75,7 @@ def given(handler: Any, request: Any, raw_request: Any, answer: Any) -> Any:
 async def _followed(
     events: AsyncGenerator[Any, None], drawn: _Drawn, shadows: _Shadows
 ) -> AsyncGenerator[Any, None]:
-    """The same events; a client that hangs up never comes to the end."""
+    """Yield the events, then start the shadow; if the client hangs up, the end is never reached."""
     async for event in events:
         yield event
     shadows.follow(drawn)
@@ -91,12 +91,12 @@ class _Drawn:
     raw_request: Any
 
     counts: dict[str, Any]
-    """What `prompt.asked.report` says of it."""
+    """The result of `prompt.asked.report` for it."""
 
 
 @cache
 def _shadows(log: str | None) -> _Shadows:
-    """Those of this process, whichever of vLLM's handlers a request goes through."""
+    """Return the shadows of this process, shared by all of vLLM's handlers."""
     return _Shadows(None if log is None else Path(log))
 
 
@@ -110,8 +110,8 @@ class _Shadows:
         self._has_failed = False
 
     def follow(self, drawn: _Drawn) -> None:
-        """Begin a shadow, or drop it. It is in the context of its client, whose names of images it
-        uses."""
+        """Start a shadow, or drop it. It runs in its client's context (`contextvars`), so that it
+        can use the client's names for images."""
         if len(self._tasks) >= _PLACES:
             metrics.SHADOW_SKIPPED.add(reason="queue")
             return
@@ -120,7 +120,7 @@ class _Shadows:
         task.add_done_callback(self._tasks.discard)
 
     async def _bounded(self, drawn: _Drawn) -> None:
-        """One shadow: nothing that goes wrong leaves it."""
+        """Run one shadow; no error escapes it."""
         try:
             async with asyncio.timeout(_SECONDS):
                 await _until_out(drawn.raw_request)
@@ -131,7 +131,7 @@ class _Shadows:
         except Exception as error:
             metrics.SHADOW_SKIPPED.add(reason="failed")
             level = logging.DEBUG if self._has_failed else logging.WARNING
-            self._has_failed = True  # said once: its message could quote the request
+            self._has_failed = True  # warn once, by type: the message could quote the request
             logger.log(level, "vtprune: a shadow failed with %s", type(error).__name__)
 
     async def _compare(self, drawn: _Drawn) -> None:
@@ -149,8 +149,7 @@ class _Shadows:
 
 
 async def _until_out(raw_request: Any) -> None:
-    """Wait until a client has its answer: then a server hears nothing more of the request, as if it
-    had hung up."""
+    """Wait until a client has its answer: then the server sees the request as disconnected."""
     while not await raw_request.is_disconnected():
         await asyncio.sleep(_LOOK)
 
@@ -176,6 +175,6 @@ def _line(drawn: _Drawn, agreement: Agreement) -> str:
 
 
 def _append(file: Path, line: str) -> None:
-    """One write, so that the lines of several API servers stay apart."""
+    """Append with a single write, so that the lines of several API servers do not mix."""
     with file.open("ab", buffering=0) as log:
         log.write(line.encode(errors="surrogatepass"))

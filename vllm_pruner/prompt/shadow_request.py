@@ -1,9 +1,9 @@
-"""A chat request asked again, so that two answers to it can be compared.
+"""Ask a chat request again, to compare two answers to it.
 
-Both are greedy, whatever the client asked for: two samples differ by chance. So the client's own
-answer is never looked at, and nothing has to be asked of the engine with it. What the pruned one
-costs again is decoding: its prompt is still in the prefix cache. All else that shapes an answer is
-the client's: tools, penalties, stops, templates, a structure.
+Both answers are greedy, whatever the client asked for, because two samples differ by chance. So the
+client's own answer is not used, and its request needs nothing extra from the engine. The pruned
+answer costs only decoding again, since its prompt is still in the prefix cache. Everything else
+that shapes an answer is the client's: tools, penalties, stop words, templates, structured output.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from vllm_pruner.settings.keys import KEY, settings_in
 __all__ = ["MOST_TOKENS", "Refused", "ask", "own_settings", "question", "quiet"]
 
 MOST_TOKENS = 64
-"""Of an answer."""
+"""Most tokens of an answer."""
 
 _LIKELIEST = 20
-"""First tokens whose log-probabilities are asked for: what vLLM allows by default."""
+"""Candidates for the first token to get log-probabilities for: vLLM's default maximum."""
 
 _LAST = 2**31 - 1
-"""A priority after all others."""
+"""The lowest priority."""
 
 
 class Refused(Exception):
-    """vLLM does not answer this: unpruned, a prompt may be longer than the model takes."""
+    """vLLM refuses the request: unpruned, a prompt may be too long for the model."""
 
 
 def quiet(handler: Any) -> Any:
-    """Return vLLM's handler of chat completions as one that logs no prompt and no answer."""
+    """Return a copy of vLLM's handler of chat completions that does not log prompts."""
     handler = copy.copy(handler)
     handler.request_logger = None
     return handler
@@ -45,7 +45,7 @@ def own_settings(request: Any) -> object:
 
 
 def question(request: Any) -> str:
-    """Return what the user wrote last, without pictures."""
+    """Return the text of the last user message."""
     asked = [message for message in request.messages if message.get("role") == "user"]
     content = asked[-1].get("content") if asked else None
     if isinstance(content, list):
@@ -58,18 +58,18 @@ async def ask(handler: Any, request: Any, settings: object) -> Answer:
     """Answer a request greedily.
 
     Args:
-        handler: vLLM's, of chat completions.
-        request: of a client that has its answer; it is not changed.
-        settings: in place of the client's, as `Again` has them.
+        handler: vLLM's handler of chat completions.
+        request: a request that has been answered; it is not changed.
+        settings: replace the client's settings; see `Again.settings`.
 
     Raises:
-        Refused: vLLM does not take it.
+        Refused: vLLM refuses the request.
     """
     from vllm.exceptions import VLLMValidationError
 
     try:
         made = await handler.create_chat_completion(_again(handler, request, settings))
-    except (VLLMValidationError, ValueError) as error:  # what vLLM answers by a 400
+    except (VLLMValidationError, ValueError) as error:  # vLLM would answer with a 400
         raise Refused from error
     if not hasattr(made, "choices"):
         raise Refused
@@ -78,7 +78,7 @@ async def ask(handler: Any, request: Any, settings: object) -> Answer:
 
 
 def _again(handler: Any, request: Any, settings: object) -> Any:
-    """A copy of a request, for a greedy answer of few tokens."""
+    """Return a copy of a request that asks for a short greedy answer."""
     most = handler.model_config.max_logprobs
     last = handler.engine_client.vllm_config.scheduler_config.policy == "priority"
     asked = request.max_completion_tokens or request.max_tokens or MOST_TOKENS
@@ -106,7 +106,7 @@ def _again(handler: Any, request: Any, settings: object) -> Any:
 
 
 def _first(logprobs: Any) -> dict[int, float]:
-    """Log-probabilities of the tokens that could have been the first."""
+    """Return the log-probabilities of the candidates for the first token, by token id."""
     if logprobs is None or not logprobs.content:
         return {}
     first = logprobs.content[0]

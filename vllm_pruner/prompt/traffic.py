@@ -1,4 +1,4 @@
-"""Counts prompts with images, for `/metrics` and the log."""
+"""Count prompts with images, for `/metrics` and the log."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _ledger = Ledger()
 
 
 def count_items(asked: Sequence[Asked]) -> None:
-    """Count a prompt, its images and videos, and their tokens. An image whose number of tokens is
-    not known enters neither token count, so that their ratio is right."""
+    """Count a prompt, its images and videos, and their tokens. An image with an unknown number of
+    tokens is left out of both token counts, so that their ratio is right."""
     for method in {_method(config) for each in asked for config in each.configs}:
         metrics.REQUESTS.add(method=method)
     for each in asked:
