@@ -117,7 +117,13 @@ def test_the_wheel_holds_every_module_of_the_four_packages_and_nothing_else(whee
     expected = {
         str(path.relative_to(folder))
         for package, folder in PACKAGES.items()
-        for pattern in ("*.py", "py.typed", "playground/*.*", "playground/photos/*.*")
+        for pattern in (
+            "*.py",
+            "py.typed",
+            "playground/*.*",
+            "playground/photos/*.*",
+            "command/plan/*.json",
+        )
         for path in (folder / package).rglob(pattern)
     }
     assert packed == expected

@@ -14,6 +14,7 @@ from typing import Any
 
 from vtprune_server.command import estimate, explain, methods
 from vtprune_server.command.ask import Asked, CommandError
+from vtprune_server.command.plan import add_plan, plan
 from vtprune_server.command.settings_flags import add_settings, settings_of
 
 __all__ = ["EXAMPLES", "main"]
@@ -23,6 +24,7 @@ EXAMPLES = {
     "estimate": "vtprune estimate photo.jpg --rate 0.9",
     "explain": 'vtprune explain photo.jpg --question "What is on the left?" --method adafv',
     "evaluate": "vtprune evaluate --items 2 --methods vispruner --keep 1/9",
+    "plan": "vtprune plan --requests 200 --visual-tokens 576 --rate 8/9 --answer 64 --ttft 1",
     "tune": "vtprune tune --items 2 --method vispruner --bound 5",
 }
 """The last line of each command's help."""
@@ -41,7 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return accuracy([_ACCURACY[name], *rest], f"vtprune {name}", EXAMPLES[name])
     arguments = _parser().parse_args(given)
     try:
-        _print(_rows(arguments))
+        if arguments.command == "plan":
+            sys.stdout.write(plan(arguments))
+        else:
+            _print(_rows(arguments))
     except CommandError as error:
         sys.stderr.write(f"vtprune: {error}\n")
         return 1
@@ -83,6 +88,7 @@ def _parser() -> ArgumentParser:
     looking.add_argument(
         "--out", type=Path, default=Path("kept.png"), help="the picture (%(default)s)"
     )
+    add_plan(_add(commands, "plan", "machines that a traffic needs, with and without pruning"))
     for command in (counting, looking):
         add_settings(command)
         _add_server(command, "http://localhost:8000")
