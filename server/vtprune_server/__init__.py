@@ -1,3 +1,3 @@
-"""HTTP surface of vtprune, a vLLM endpoint plugin: what is set, what an image would keep and why,
-the same message at several rates, and a page to look at it all. It knows no engine internals: it
-reaches the model through `EngineClient.collective_rpc` and vLLM's own handlers."""
+"""HTTP routes of vtprune, a vLLM endpoint plugin: they show the settings, explain what an image
+keeps, compare answers under several settings, and serve a page for all of it. They use no engine
+internals: they reach the model through `EngineClient.collective_rpc` and vLLM's own handlers."""

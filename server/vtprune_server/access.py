@@ -1,4 +1,4 @@
-"""Who may ask, and how much: vLLM's `--api-key` guards `/v1` alone, so it is checked here again."""
+"""Check API keys, since vLLM's `--api-key` guards only `/v1`, and the sizes of bodies."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_BODY", "Access", "GuardedRoute"]
 
 MAX_BODY: Final = 32 << 20
-"""Bytes of a request's body at most: a photograph of 24 million bytes in base64."""
+"""Most bytes of a request's body: enough for a photograph of 24 million bytes in base64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Access:
 
     @classmethod
     def of(cls, args: Namespace) -> Access:
-        """The keys that `vllm serve` was given, if any."""
+        """Return the check for the keys that `vllm serve` was given, if any."""
         from vllm import envs
         from vllm.entrypoints.serve.middleware.authenticate import AuthenticationMiddleware
 
@@ -48,7 +48,7 @@ class Access:
 
 
 class GuardedRoute(APIRoute):
-    """A route that looks at a request before it reads its body."""
+    """A route that checks a request before its body is read."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -60,14 +60,14 @@ class GuardedRoute(APIRoute):
             except RequestValidationError as error:
                 raise _not_json(request, error) or error from None
             except StarletteHTTPException as error:
-                # Of a body that is no text; vLLM formats FastAPI's own only.
+                # For a body that is not text; vLLM formats only FastAPI's own exceptions.
                 raise HTTPException(error.status_code, error.detail) from error
 
         return guarded
 
 
 def _not_json(request: Request, error: RequestValidationError) -> HTTPException | None:
-    """What to say of a body that is no JSON, or is none; None if it is JSON."""
+    """Return the error for a body that is empty or not JSON; None if it is JSON."""
     kind = request.headers.get("content-type", "none")
     if "json" not in kind:
         sentence = f"Content-Type is {shown(kind)!r}; allowed: application/json"

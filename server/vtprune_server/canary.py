@@ -1,8 +1,8 @@
-"""One picture through the real processor and model, before a server answers anybody.
+"""Pass one picture through the real processor and model before a server becomes ready.
 
-Run on a vLLM that vtprune was not checked on: every name may be there and still mean something
-else. The picture must leave exactly `keep` placeholders, side by side in the prompt, and the model
-must return as many rows, of `keep` tokens in ascending order.
+Run on a vLLM that vtprune was not checked on, where every name may exist but mean something else.
+The prompt must have exactly `keep` placeholders, adjacent to each other, and the model must return
+as many rows, for `keep` tokens in ascending order.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _SIZE = 320, 240
 
 
 async def check_vllm(surface: Surface) -> None:
-    """Let a picture through, under the server's own settings or, if they prune nothing, at the
-    rate nearest to one half that a request could ask for.
+    """Pass a picture through, under the server's own settings or, if they prune nothing, at the
+    allowed rate nearest to 0.5.
 
     Raises:
-        RuntimeError: something is not as it has to be; one sentence.
+        RuntimeError: the result is wrong; the message is one sentence.
     """
     settings = {"rate": clamp(surface.config.limits, 0.5)} if surface.config.off else None
     body = ExplainRequest(messages=[_message()], vtprune=settings, overlay=False)
@@ -53,12 +53,12 @@ def fault(engine_input: Any, selected: dict[str, Any], beside: int = 0) -> str |
     """Return what is wrong with a prompt of one picture and the selection from it, or None.
 
     Args:
-        engine_input: of the prompt.
-        selected: what a worker says of the picture.
-        beside: places that the model's own rows take beside those of kept tokens.
+        engine_input: the engine's input for the prompt.
+        selected: a worker's selection; see `explain.selection`.
+        beside: number of placeholders for the model's own rows; see `Family.separators`.
     """
     if not selected["settings"]:
-        return None  # nothing may be pruned here
+        return None  # the limits allow no pruning
     keep = PruneConfig.parse(selected["settings"]).keep_count(selected["original"])
     places = keep + beside
     (place,) = engine_input["mm_placeholders"]["image"]
@@ -67,7 +67,7 @@ def fault(engine_input: Any, selected: dict[str, Any], beside: int = 0) -> str |
     prompt = engine_input["prompt_token_ids"]
     run = prompt[place.offset : place.offset + place.length]
     if place.length == places and (len(set(run)) != 1 or prompt.count(run[0]) != places):
-        return f"its {places} places are not side by side in the prompt"
+        return f"its {places} places are not adjacent in the prompt"
     if selected["rows"] != places:
         return f"the model returned {selected['rows']} rows for {places} places"
     kept = selected["kept"]
@@ -78,13 +78,13 @@ def fault(engine_input: Any, selected: dict[str, Any], beside: int = 0) -> str |
 
 def _refusal(reason: str) -> RuntimeError:
     return RuntimeError(
-        f"vtprune: a picture did not come through vLLM {version('vllm')} as it has to: {reason} "
+        f"vtprune: the test picture failed on vLLM {version('vllm')}: {reason} "
         "(set VLLM_VTPRUNE_DISABLE=1 to run this vLLM without pruning)"
     )
 
 
 def _message() -> dict[str, Any]:
-    """A drawn picture and a question."""
+    """Return a message with a drawn picture and a question."""
     height, width = np.mgrid[0 : _SIZE[1], 0 : _SIZE[0]]
     pixels = np.stack([height, width, (height * width) // _SIZE[1]], axis=2).astype(np.uint8)
     file = io.BytesIO()

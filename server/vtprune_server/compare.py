@@ -1,4 +1,4 @@
-"""The same message answered under several settings, one after the other."""
+"""Answer the same message under several settings, one after another."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ __all__ = ["compare"]
 async def compare(surface: Surface, body: CompareRequest) -> CompareResponse:
     """Answer a message under each of the settings.
 
-    One after the other, so that they do not wait for each other; and with images that no cache
-    knows, so that none profits from the one before.
+    One after another, so that they do not compete; and with fresh names for images, so that none
+    profits from what an earlier one cached.
 
     Raises:
-        HTTPException: what the chat completion itself answers.
+        HTTPException: the error of a chat completion.
     """
     answers = [await _answer(surface, body, settings) for settings in body.settings]
     return CompareResponse(answers=answers)
@@ -66,10 +66,10 @@ async def _answer(surface: Surface, body: CompareRequest, settings: dict[str, An
 
 
 async def _chunks(events: AsyncGenerator[str, None]) -> AsyncGenerator[dict[str, Any], None]:
-    """The chunks of a streamed chat completion.
+    """Yield the chunks of a streamed chat completion.
 
     Raises:
-        HTTPException: one of them is an error.
+        HTTPException: a chunk is an error.
     """
     async for event in events:
         data = event.removeprefix("data: ").strip()
@@ -82,7 +82,7 @@ async def _chunks(events: AsyncGenerator[str, None]) -> AsyncGenerator[dict[str,
 
 
 def _with_fresh_images(surface: Surface, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A copy in which no image is one that a cache knows."""
+    """Return a copy in which every image has a name that no cache knows."""
     messages = copy.deepcopy(messages)
     for message in messages:
         content = message.get("content")

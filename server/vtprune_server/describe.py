@@ -1,4 +1,4 @@
-"""What is set, and what could be."""
+"""Describe the server's settings and the methods that requests may choose."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["describe_config", "describe_methods"]
 
 _PACKAGES = ("vtprune", "vllm", "torch", "triton", "transformers")
 _SMALL = 10_000_000
-"""Parameters of a decoder, embeddings aside, below which a prompt costs next to nothing."""
+"""Parameters of a decoder, without embeddings, below which a prompt costs next to nothing."""
 
 
 async def describe_config(surface: Surface) -> ConfigResponse:
-    """The effective settings, and what they run on."""
+    """Return the effective settings, versions, and what the selection runs on."""
     model_config = surface.engine.model_config
     return ConfigResponse(
         model=str(model_config.served_model_name or model_config.model),
@@ -36,7 +36,7 @@ async def describe_config(surface: Surface) -> ConfigResponse:
 
 
 def _decoder_parameters(config: Any) -> int:
-    """About so many: twelve times the width's square in each layer."""
+    """Estimate a decoder's parameters as 12 * width**2 per layer."""
     return 12 * int(config.num_hidden_layers) * int(config.hidden_size) ** 2
 
 
@@ -48,7 +48,7 @@ def _version(package: str) -> str | None:
 
 
 def describe_methods(surface: Surface) -> MethodsResponse:
-    """Every registered method with the schema of its options."""
+    """Return every installed method with the schema of its options."""
     return MethodsResponse(methods=[_card(surface, name) for name in methods.names()])
 
 
@@ -66,7 +66,7 @@ def _card(surface: Surface, name: str) -> MethodCard:
 
 
 def _refused(surface: Surface, name: str) -> str | None:
-    """Why no request can choose a method, or None."""
+    """Return why no request can choose a method, or None."""
     if limit := method_fault(surface.config.limits, name):
         return limit.at_request()
     try:
@@ -79,7 +79,7 @@ def _refused(surface: Surface, name: str) -> str | None:
 
 
 def _schema(method: Method) -> dict[str, Any]:
-    """The JSON schema of a method's options; nothing if another package's have none."""
+    """Return the JSON schema of a method's options; {} if those of another package have none."""
     try:
         return method.options.model_json_schema()
     except Exception:
@@ -89,9 +89,9 @@ def _schema(method: Method) -> dict[str, Any]:
 
 
 def _summary(method: Method) -> str:
-    """The first line of the file that the method stands in."""
+    """Return the first paragraph of the docstring of the method's module, on one line."""
     import sys
 
     module = sys.modules.get(getattr(method.select, "__module__", ""))
     text = getattr(module, "__doc__", None) or ""
-    return text.strip().partition("\n")[0]
+    return " ".join(text.strip().partition("\n\n")[0].split())

@@ -1,7 +1,7 @@
-"""Settings in the OpenAPI: the keys and descriptions of the settings' own fields.
+"""Settings in the OpenAPI schema, with the keys and descriptions of their own fields.
 
-A body takes any object there. What is wrong with it is found where a chat completion's settings are
-checked, in the same words.
+A body accepts any object for them. They are validated where a chat completion's settings are, so
+the error sentences are the same.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ __all__ = ["Documented", "of_request"]
 
 @dataclass(frozen=True, slots=True)
 class Documented:
-    """In `Annotated[dict[str, Any], Documented(Model)]`: the schema of the model, none of its
-    validation."""
+    """In `Annotated[dict[str, Any], Documented(Model)]`: documents the model's schema without
+    validating against it."""
 
     model: type[BaseModel]
 
@@ -33,7 +33,7 @@ class Documented:
 
 @cache
 def of_request(model: type[BaseModel]) -> type[BaseModel]:
-    """Return what a request may say of a model of settings: any of its keys, or null for them."""
+    """Return the model of a request's settings: any keys of `model`, each possibly null."""
     hints = get_type_hints(model, include_extras=True)
     fields: dict[str, Any] = {
         setting.key: (hints[setting.key] | None, Field(None, description=setting.about))
@@ -42,6 +42,6 @@ def of_request(model: type[BaseModel]) -> type[BaseModel]:
     return create_model(
         "RequestSettings",
         __config__=ConfigDict(extra="forbid"),
-        __doc__="Settings of one request; what is left out or null is the server's.",
+        __doc__="Settings of one request; keys that are left out or null keep the server's value.",
         **fields,
     )

@@ -33,18 +33,18 @@ class Endpoints:
     required_tasks: tuple[SupportedTask, ...] | None = ("generate",)
 
     def attach_router(self, app: FastAPI) -> None:
-        """Add the routes; whether this server prunes shows in `init_state`, which comes later."""
+        """Add the routes; only `init_state`, called later, knows whether this server prunes."""
         app.add_middleware(ReportHeader)
         app.include_router(router)
 
     async def init_state(
         self, engine_client: EngineClient | None, state: State, args: Namespace
     ) -> None:
-        """Give the routes what they work with, if this server prunes.
+        """Set up the state of the routes, if this server prunes.
 
         Raises:
-            RuntimeError: on a vLLM that is not known, or by the server's own method where that is
-                another package's, a picture did not come through; see `canary`.
+            RuntimeError: the canary failed. It runs on an unknown vLLM, and if another package
+                provides the server's own method; see `canary`.
         """
         state.vtprune_access = Access.of(args)
         state.vtprune = None

@@ -1,5 +1,5 @@
-"""Token counts of images, for routers and bills: from their sizes, or from the images themselves
-where what they show counts. No tower runs."""
+"""Estimate token counts of images, for routers and billing: from their sizes or, if what they show
+matters, from the images themselves. The tower does not run."""
 
 from __future__ import annotations
 
@@ -27,9 +27,8 @@ async def estimate(surface: Surface, body: EstimateRequest) -> EstimateResponse:
     """Count the visual tokens of images before and after pruning.
 
     Raises:
-        VLLMValidationError: 400 for settings or images that a chat completion could not have
-            either.
-        HTTPException: 500 for a method of another package that names no such number.
+        VLLMValidationError: 400, for settings or images that a chat completion would refuse, too.
+        HTTPException: 500, for a method of another package that returns no valid count.
     """
     sizes, pictures = [], []
     for image in body.images:
@@ -40,14 +39,14 @@ async def estimate(surface: Surface, body: EstimateRequest) -> EstimateResponse:
 
 
 async def _seen(image: ImageSize) -> tuple[Size, Picture]:
-    """The size of an image, and what it shows."""
+    """Return the size of an image, and what it shows."""
     if image.url is None:
         return Size(image.width or 0, image.height or 0), UNSEEN
     return await asyncio.to_thread(_read, image.url)
 
 
 def _read(url: str) -> tuple[Size, Picture]:
-    """Read an image as vLLM does, and look at it."""
+    """Decode an image as vLLM does; return its size and what it shows."""
     kind, _, data = url.partition(";base64,")
     try:
         picture = ImageMediaIO().load_base64(kind, data).media

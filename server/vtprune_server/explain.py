@@ -1,4 +1,4 @@
-"""What the images of a message would keep, and why, without generating anything."""
+"""Explain what the images of a message would keep and why, without generating anything."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from vtprune_server.surface import Surface
 __all__ = ["explain", "items_of", "render", "selection"]
 
 _MOST_IMAGES = 16
-"""In one message: an explanation is for a person to look at, and costs a tower run an image."""
+"""Most images in one message: an explanation costs a run of the tower per image."""
 
 
 async def explain(surface: Surface, body: ExplainRequest) -> ExplainResponse:
-    """Select as a chat completion with this body would, and tell.
+    """Select as a chat completion with this body would, and explain the selection.
 
     Raises:
-        HTTPException: the message has no image or too many, or is none that could be answered.
+        HTTPException: the message has no image or too many, or a chat completion would refuse it.
     """
     _check_number(body.messages)
     images = []
     for item in items_of(await render(surface, body)):
-        # One at a time: between two calls of the worker the engine answers others.
+        # One at a time, so that the engine can serve other requests between two calls.
         found = await selection(surface, item)
         drawn = item if body.overlay else None
         images.append(await asyncio.to_thread(_explanation, surface, found, drawn))
@@ -36,14 +36,14 @@ async def explain(surface: Surface, body: ExplainRequest) -> ExplainResponse:
 
 
 def _check_number(messages: list[dict[str, Any]]) -> None:
-    """Refuse what would take long to read, before any image is read.
+    """Refuse too many images before any of them is read.
 
     Raises:
-        HTTPException: more images than are explained at once.
+        HTTPException: the message has more images than are explained at once.
     """
     contents = [message.get("content") for message in messages]
     parts = [part for content in contents if isinstance(content, list) for part in content]
-    # vLLM takes a part for what its keys say if it has no type.
+    # vLLM infers the type of a part without `type` from its keys.
     words = [f"{part.get('type')} {' '.join(part)}" for part in parts if isinstance(part, dict)]
     if (count := sum("image" in word for word in words)) > _MOST_IMAGES:
         raise HTTPException(
@@ -55,7 +55,7 @@ async def render(surface: Surface, body: ExplainRequest) -> Any:
     """Return the engine's input for a message, made without vLLM's caches.
 
     Raises:
-        HTTPException: it could not be answered either.
+        HTTPException: a chat completion would refuse the message, too.
     """
     settings = {} if body.vtprune is None else {KEY: body.vtprune}
     request = ChatCompletionRequest.model_validate({"messages": body.messages, **settings})
@@ -70,8 +70,12 @@ async def render(surface: Surface, body: ExplainRequest) -> Any:
 
 
 def items_of(engine_input: Any) -> list[dict[str, Any]]:
-    """The images as the model gets them, each as a batch of one: `pixel_values` and the fields of
-    their plans."""
+    """Return the images as the model gets them, each as a batch of one, with the fields of their
+    plans.
+
+    Raises:
+        HTTPException: the message has no image.
+    """
     items = engine_input.get("mm_kwargs", {}).get("image", [])
     if not items:
         raise HTTPException(400, "messages have no image; allowed: one or more")
@@ -81,10 +85,10 @@ def items_of(engine_input: Any) -> list[dict[str, Any]]:
 
 
 async def selection(surface: Surface, item: dict[str, Any]) -> dict[str, Any]:
-    """Return what a worker selects of an image; see `vllm_pruner.worker.explain`.
+    """Return a worker's selection for an image; see `vllm_pruner.worker.explain`.
 
     Raises:
-        HTTPException: 500 for a method of another package that does not select.
+        HTTPException: 500, for a method of another package that fails.
     """
     packed = {name: _pack(value) for name, value in item.items()}
     (answer,) = await surface.ask_worker("vtprune_explain", [packed])
@@ -95,7 +99,7 @@ async def selection(surface: Surface, item: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pack(tensor: Any) -> tuple[str, list[int], bytes]:
-    """A tensor as vLLM's calls to its workers can carry it."""
+    """Return a tensor in a form that vLLM's calls to workers can carry."""
     array = tensor.contiguous().float().numpy() if tensor.is_floating_point() else tensor.numpy()
     return str(array.dtype), list(array.shape), array.tobytes()
 
@@ -108,7 +112,7 @@ def _explanation(surface: Surface, found: dict[str, Any], item: Any) -> Explanat
         patches = (view["rows"][1] - view["rows"][0], view["columns"][1] - view["columns"][0])
         rows, columns = view["tokens"] or patches
         overlay = None
-        # A picture so narrow that all of its raster is padding has nothing to be drawn.
+        # If a picture is so narrow that all of its raster is padding, there is nothing to draw.
         if item is not None and rows and columns:
             overlay = draw(_seen(surface, item, view, whole), rows, columns, view["kept"])
         scores = {name: view[name] for name in ("importance", "relevance")}
@@ -119,7 +123,8 @@ def _explanation(surface: Surface, found: dict[str, Any], item: Any) -> Explanat
 
 
 def _seen(surface: Surface, item: Any, view: dict[str, Any], whole: tuple[int, int]) -> Any:
-    """Return a view of an image, whose crops have `whole` rows and columns of patches."""
+    """Return the picture of a view of an image whose crops have `whole` rows and columns of
+    patches."""
     info = surface.image_info
     pixels = info.seen(item)
     if not pixels.is_floating_point():

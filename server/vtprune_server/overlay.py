@@ -1,4 +1,4 @@
-"""An image as the tower saw it, with what is dropped in the dark."""
+"""Draw an image as the tower saw it, with dropped patches darkened."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from PIL import Image
 __all__ = ["draw", "picture"]
 
 _DARK = 0.22
-"""Brightness of a dropped patch: still to be recognised, never mistaken for a kept one."""
+"""Brightness of a dropped patch: still recognisable, but never mistaken for a kept one."""
 
 
 def picture(
     pixels: Any, mean: Any, std: Any, view: dict[str, Any], whole: tuple[int, int]
 ) -> np.ndarray:
-    """Put the crops of a view together, without its padding.
+    """Assemble the crops of a view, without padding.
 
     Args:
-        pixels: `[crops, 3, height, width]` array, normalised as the tower gets it, base crop first.
-        mean: of each channel, which the processor subtracted.
-        std: of each channel, which it divided by.
-        view: `crops` rows and columns of them, none for one crop, which is `crop`; first and last
+        pixels: `[crops, 3, height, width]`, normalised as the tower gets it, base crop first.
+        mean: mean of each channel, which the processor subtracted.
+        std: standard deviation of each channel, by which the processor divided.
+        view: its grid of `crops`, or (0, 0) and its single `crop`; the half-open ranges of its
             `rows` and `columns` of patches.
         whole: rows and columns of patches in a crop.
 
@@ -46,7 +46,13 @@ def picture(
 
 
 def draw(seen: np.ndarray, rows: int, columns: int, kept: list[int]) -> str:
-    """Draw `[height, width, 3]` with every patch in the dark that is not among the kept.
+    """Draw a picture with all patches darkened that are not kept.
+
+    Args:
+        seen: `[height, width, 3]`, 0 to 1.
+        rows: rows of patches.
+        columns: columns of patches.
+        kept: the kept patches, in raster order.
 
     Returns:
         A PNG as a data URL.

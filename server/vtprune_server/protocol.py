@@ -1,4 +1,4 @@
-"""Bodies of vtprune's routes, as they stand in the server's OpenAPI."""
+"""Bodies of vtprune's routes, as the server's OpenAPI schema documents them."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ Messages = Annotated[
 
 
 class _Described(BaseModel):
-    """The docstrings of the fields are their descriptions in the OpenAPI."""
+    """Docstrings of fields become their descriptions in the OpenAPI schema."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
 
 class _Body(_Described):
-    """No unknown keys: a misspelt one would be ignored in silence."""
+    """Forbids unknown keys: a misspelt one would be silently ignored."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -52,13 +52,13 @@ class ConfigResponse(_Described):
     model: str
     architecture: str
     visual_tokens: int
-    """Of the largest image, unpruned."""
+    """Visual tokens of the largest image, unpruned."""
 
     settings: Annotated[dict[str, Any], Documented(ServerConfig)]
-    """Those of a request that says nothing, and what no request changes."""
+    """The settings of a request without its own, and those that no request can change."""
 
     shows_speed: bool
-    """False for a decoder of so few parameters that answers take as long without pruning."""
+    """False if the decoder is so small that pruning does not make answers faster."""
 
     versions: dict[str, str]
     implementation: str
@@ -73,10 +73,10 @@ class MethodCard(_Described):
     """Whether a request to this server may choose it."""
 
     refused: str | None
-    """Why not: the server's limits, or a model that cannot be pruned by it."""
+    """Why not: the server's limits, or a model that does not support it."""
 
     reads_text: bool
-    """Whether another question about an image keeps other tokens."""
+    """Whether the kept tokens depend on the question about an image."""
 
     description: str
     options: dict[str, Any]
@@ -90,12 +90,12 @@ class MethodsResponse(_Described):
 
 
 class ImageSize(_Body):
-    """An image, or its size alone: then it counts as one without print, neither plain nor full."""
+    """An image, or only its size; then it counts as an image without print and plain areas."""
 
     width: Annotated[int, Field(ge=1, le=100_000)] | None = None
     height: Annotated[int, Field(ge=1, le=100_000)] | None = None
     url: Annotated[str, Field(pattern="^data:image/")] | None = None
-    """The image itself, in base64, instead of width and height."""
+    """The image itself, as a data URL in base64, instead of width and height."""
 
     detail: str = "auto"
 
@@ -120,7 +120,7 @@ class ImageEstimate(_Described):
     original: int
     kept: int
     floor: str | None
-    """`text` if it keeps more than was asked for, because it has print."""
+    """`text` if it keeps more than the rate because it has print."""
 
 
 class EstimateResponse(_Described):
@@ -137,16 +137,16 @@ class ExplainRequest(_Body):
     messages: Messages
     vtprune: Settings | None = None
     overlay: bool = True
-    """Whether to draw."""
+    """Whether to draw each view with its kept patches."""
 
 
 class View(_Described):
-    """A picture as the tower saw it: the base crop, or the raster of all other crops."""
+    """A picture as the tower saw it: the base crop, or the raster of the other crops."""
 
     rows: int
     columns: int
     kept: list[int]
-    """Patches, in raster order."""
+    """The kept patches, in raster order."""
 
     importance: list[float] | None
     """Attention to each patch."""
@@ -155,16 +155,16 @@ class View(_Described):
     """How well each patch matches the text; None for a method that does not read it."""
 
     overlay: str | None
-    """A PNG as a data URL: what is dropped is in the dark."""
+    """A PNG as a data URL, with dropped patches darkened."""
 
 
 class Explanation(_Described):
-    """Why an image keeps what it keeps."""
+    """What an image keeps, and why."""
 
     settings: Annotated[dict[str, Any], Documented(PruneConfig)]
     original: int
     kept: list[int]
-    """Positions among the image's visual tokens, ascending; newline tokens of a raster count."""
+    """Positions among the image's visual tokens, newline tokens included, ascending."""
 
     views: list[View]
 
@@ -176,7 +176,7 @@ class ExplainResponse(_Described):
 
 
 class CompareRequest(_Body):
-    """A message, and the settings to answer it with."""
+    """A message, and the settings under which to answer it."""
 
     messages: Messages
     settings: Annotated[list[Settings], Field(min_length=1, max_length=8)]

@@ -1,4 +1,4 @@
-"""The last line of a start: where the playground is, what is kept of an image, how to end that."""
+"""The last line of a start: where the playground is, what an image keeps, how to turn it off."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _POLL_SECONDS = 0.05
 
 
 async def tell_when_ready(state: State, said: str) -> None:
-    """Log a sentence once the server takes requests, after all that it says of its start.
+    """Log a sentence once the server accepts requests, after all other lines of its start.
 
     Args:
-        state: vLLM's, which has the server of uvicorn as soon as there is one.
+        state: vLLM's state, which has uvicorn's server as soon as there is one.
         said: the sentence.
     """
     while not getattr(getattr(state, "server", None), "started", False):
@@ -37,9 +37,9 @@ def sentence(config: ServerConfig, tokens: int, args: Namespace) -> str:
     """Return the line.
 
     Args:
-        config: the operator's.
-        tokens: of the largest image, unpruned.
-        args: what the server was started with.
+        config: the operator's settings.
+        tokens: visual tokens of the largest image, unpruned.
+        args: the arguments of `vllm serve`.
     """
     return f"vtprune: {_playground(args)}; {_kept(config, tokens)}; {_ended(config)}"
 

@@ -1,5 +1,5 @@
-"""What became of a request's images, in headers of its answer: there before a stream's first byte,
-and where a proxy passes bodies on unread."""
+"""Token counts in headers of an answer: before a stream's first byte, and for proxies that do not
+read bodies."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _NAMES = {
     "kept": b"x-vtprune-kept-tokens",
     "floor": b"x-vtprune-floor",
 }
-"""By key of `usage.visual_tokens`; what it says of videos apart is in the body alone."""
+"""By key of `usage.visual_tokens`; its counts of videos alone are only in the body."""
 
 
 class ReportHeader:
-    """ASGI middleware. An answer that nothing was counted for has no header of ours."""
+    """ASGI middleware. An answer without counts gets no header."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -31,14 +31,11 @@ class ReportHeader:
             await self._app(scope, receive, send)
             return
         told: dict[str, Any] = {}
-        scope[TOLD] = told  # one dict, whoever copies the scope
+        scope[TOLD] = told  # copies of the scope share this dict
 
         async def send_with_counts(message: Message) -> None:
             if told and message["type"] == "http.response.start":
-                ours = [
-                    (name, str(told[key]).encode()) for key, name in _NAMES.items() if key in told
-                ]
-                message["headers"] = [*message.get("headers", []), *ours]
+                message["headers"] = [*message.get("headers", []), *_headers(told)]
             await send(message)
 
         await self._app(scope, receive, send_with_counts)

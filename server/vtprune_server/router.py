@@ -1,4 +1,4 @@
-"""The routes: HTTP in, a call, HTTP out."""
+"""The routes: each reads a request, makes one call, and returns its result."""
 
 from __future__ import annotations
 
@@ -38,23 +38,26 @@ _SAFE = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
-"""The playground loads nothing from elsewhere, runs its own script only, and is in no frame."""
+"""The playground loads nothing from elsewhere, runs only its own scripts, and cannot be framed."""
 
 router = APIRouter(prefix="/vtprune", tags=["vtprune"])
 
 
 def _refusals(when: dict[int, str]) -> dict[int | str, dict[str, Any]]:
-    """Answers in OpenAI's error format by status, for the OpenAPI."""
+    """Return the descriptions of errors by status, in OpenAI's format, for the OpenAPI schema."""
     return {status: {"model": ErrorResponse, "description": text} for status, text in when.items()}
 
 
-_HEAD = {401: "No key, where the server has one", 404: "A server that does not prune"}
+_HEAD = {
+    401: "The server has an API key, and the request does not",
+    404: "The server does not prune",
+}
 _BODY = {
-    400: "A body, or settings, that a chat completion could not have either",
-    411: "A body whose length is not said",
+    400: "A body or settings that a chat completion would refuse, too",
+    411: "A body without Content-Length",
     413: f"A body of more than {MAX_BODY} bytes",
 }
-_BUSY = {429: "Too many such requests are at work or waiting"}
+_BUSY = {429: "Too many such requests are running or waiting"}
 _guarded = APIRouter(route_class=GuardedRoute, responses=_refusals(_HEAD))
 
 
@@ -79,7 +82,7 @@ async def get_methods(surface: At) -> MethodsResponse:
 
 @_guarded.post("/estimate", responses=_refusals(_BODY | _BUSY))
 async def post_estimate(request: Request, body: EstimateRequest, surface: At) -> EstimateResponse:
-    """Visual tokens of images, or of sizes of images, before and after pruning; no tower runs."""
+    """Visual tokens of images or image sizes, before and after pruning; the tower does not run."""
     work = estimate(surface, body)
     if all(image.url is None for image in body.images):
         return await work
@@ -103,7 +106,7 @@ router.include_router(_guarded)
 
 @router.get("/", include_in_schema=False)
 async def playground(request: Request) -> HTMLResponse:
-    """The playground; it asks for a key itself if the server wants one."""
+    """The playground; it asks for an API key itself if the server has one."""
     if request.app.state.vtprune is None:
         raise HTTPException(404, "this server does not prune; start it with --plugin vtprune")
     return HTMLResponse((_PLAYGROUND / "index.html").read_text(), headers=_SAFE)
@@ -111,7 +114,7 @@ async def playground(request: Request) -> HTMLResponse:
 
 @router.get("/{name}.js", include_in_schema=False)
 async def script(name: str) -> Response:
-    """One of the modules that the playground runs."""
+    """One of the playground's scripts."""
     return _file(_PLAYGROUND, f"{name}.js", "text/javascript")
 
 
@@ -123,10 +126,10 @@ async def photo(name: str) -> Response:
 
 
 def _file(folder: Traversable, name: str, media_type: str) -> Response:
-    """A file that lies in a folder, by its name.
+    """Return a file of a folder, by its name.
 
     Raises:
-        HTTPException: 404, there is none.
+        HTTPException: 404, if there is no such file.
     """
     found = {file.name: file for file in folder.iterdir()}.get(name)
     if found is None:

@@ -1,4 +1,4 @@
-"""What the routes work with: the running server, behind vLLM's own interfaces."""
+"""The running server as the routes see it, through vLLM's own interfaces."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ __all__ = ["ImageInfo", "Surface"]
 
 @runtime_checkable
 class ImageInfo(ModelInfo, Protocol):
-    """What the routes ask of the model's images: `vllm_pruner.prompt.info.PrunedInfo`."""
+    """What the routes need to know of the model's images; implemented by
+    `vllm_pruner.prompt.info.PrunedInfo`."""
 
     def image_tokens(self, size: ImageSize) -> int:
-        """Return the visual tokens of an image of that many pixels, unpruned."""
+        """Return the number of visual tokens of an image of that size, unpruned."""
         ...
 
     def separators(self, size: ImageSize, mm_kwargs: Mapping[str, object]) -> int:
-        """Return the rows of the model's own, such as row breaks, in a pruned image."""
+        """Return the number of the model's own rows, such as row breaks, in a pruned image."""
         ...
 
     def seen(self, item: Mapping[str, Any]) -> Any:
-        """Return the pixels `[crops, 3, height, width]` that the tower gets of a processed image,
-        as a tensor."""
+        """Return the pixels of a processed image as a tensor `[crops, 3, height, width]`, for a
+        person to see."""
         ...
 
     def fresh_name(self, name: object) -> str:
-        """Return a client's name for an image in a form that no cache knows."""
+        """Return a variant of a client's name for an image under which no cache has it."""
         ...
 
     def get_hf_processor(self) -> Any:
@@ -51,7 +52,7 @@ class Surface:
 
     engine: EngineClient
     state: State
-    """vLLM's: its handlers are attributes of it."""
+    """vLLM's state, with its handlers as attributes."""
 
     config: ServerConfig
 
@@ -66,7 +67,7 @@ class Surface:
 
     @property
     def renderer(self) -> Any:
-        """Makes the engine's input of a request."""
+        """vLLM's renderer, which makes the engine's input from a request."""
         return self.state.online_renderer
 
     @property
@@ -75,5 +76,5 @@ class Surface:
         return cast(ImageInfo, self.engine.renderer.get_mm_processor().info)
 
     async def ask_worker(self, method: str, *arguments: object) -> Any:
-        """Call a method that vtprune adds to every worker; the answer of the first rank."""
+        """Call a method that vtprune adds to workers; return the answer of the first rank."""
         return (await self.engine.collective_rpc(method, args=arguments))[0]

@@ -1,7 +1,7 @@
-"""Turns: so many requests at work at once, so many waiting, and none for a client that has gone.
+"""Limit how many requests of a kind run and wait, and cancel those whose client has disconnected.
 
-`explain` and `compare` let one small body cost what many chat completions do. They share what is
-left of the server with those, not the other way round.
+One small body to `explain` or `compare` may cost as much as many chat completions. These requests
+must not take the server away from chat completions.
 """
 
 from __future__ import annotations
@@ -17,23 +17,29 @@ __all__ = ["Turns"]
 Result = TypeVar("Result")
 
 _LOOK = 0.2
-"""Seconds between two looks at whether the client is still there."""
+"""Seconds between two checks whether the client is still connected."""
 
 
 class Turns:
     """A queue of one kind of work in this process."""
 
     def __init__(self, name: str, at_once: int, waiting: int) -> None:
-        """Args: what clients know the work by, and how much of it may run and wait."""
+        """Create an empty queue.
+
+        Args:
+            name: name of the work in errors to clients.
+            at_once: how many requests may run at once.
+            waiting: how many may wait.
+        """
         self._name, self._places = name, at_once + waiting
         self._running = asyncio.Semaphore(at_once)
         self._inside = 0
 
     async def take(self, request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-        """Do a request's work when its turn comes; stop when its client hangs up.
+        """Do a request's work when its turn comes; cancel it if its client disconnects.
 
         Raises:
-            HTTPException: 429, too many wait; 408, nobody waits for this any longer.
+            HTTPException: 429, if too many requests wait; 408, if the client has disconnected.
         """
         if self._inside >= self._places:
             work.close()
@@ -58,4 +64,4 @@ class Turns:
             async with self._running:
                 return await work
         finally:
-            work.close()  # nothing, unless its turn never came
+            work.close()  # has an effect only if its turn never came

@@ -43,7 +43,7 @@ def test_row_breaks_take_places_beside_the_kept_tokens() -> None:
     ("places", "run", "changed", "said"),
     [
         (KEEP + 1, [9] * (KEEP + 1), {}, "29 places for 28"),
-        (KEEP, [9] * (KEEP - 1) + [8], {}, "not side by side"),
+        (KEEP, [9] * (KEEP - 1) + [8], {}, "not adjacent"),
         (KEEP, [9] * KEEP, {"rows": KEEP - 1}, "27 rows for 28"),
         (KEEP, [9] * KEEP, {"kept": list(range(KEEP - 1))}, "28 different tokens"),
         (KEEP, [9] * KEEP, {"kept": [0, *range(KEEP - 1)]}, "28 different tokens"),

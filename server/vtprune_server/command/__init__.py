@@ -1,4 +1,4 @@
-"""The command `vtprune`: what a person asks of methods and of a running server."""
+"""The command `vtprune`: questions about methods and to a running server."""
 
 from vtprune_server.command.parser import main
 

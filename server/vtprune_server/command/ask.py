@@ -1,4 +1,4 @@
-"""A question to a running server, and what it said instead of an answer."""
+"""Ask a running server, and turn its errors into sentences."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ _SECONDS = 300
 
 
 class CommandError(Exception):
-    """What a command ends with: one sentence for the person who gave it."""
+    """Ends a command with one sentence for its user."""
 
 
 class Asked(NamedTuple):
-    """The server that is asked."""
+    """A server to ask."""
 
     url: str
     """Without a path: `http://localhost:8000`."""
 
     api_key: str
-    """Empty if it wants none."""
+    """Empty if the server has none."""
 
     def get(self, path: str) -> dict[str, Any]:
-        """Return what a route answers.
+        """Return the JSON that a route answers.
 
         Raises:
-            CommandError: there is no server, or it refuses.
+            CommandError: no server answers, or it refuses the request.
         """
         return self._answer(path, None)
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Return what a route answers to a body.
+        """Return the JSON that a route answers to a body.
 
         Raises:
-            CommandError: there is no server, or it refuses.
+            CommandError: no server answers, or it refuses the request.
         """
         return self._answer(path, json.dumps(body).encode())
 
@@ -63,7 +63,7 @@ class Asked(NamedTuple):
 
 
 def _sentence(error: HTTPError) -> str:
-    """What an error's body says, in OpenAI's form or FastAPI's."""
+    """Return the message in an error's body, in OpenAI's or FastAPI's format."""
     try:
         body = json.load(error)
         return str(body["error"]["message"] if "error" in body else body["detail"])
@@ -72,10 +72,10 @@ def _sentence(error: HTTPError) -> str:
 
 
 def data_url(file: Path) -> str:
-    """Return an image as a URL that holds it.
+    """Return an image file as a data URL.
 
     Raises:
-        CommandError: it cannot be read.
+        CommandError: the file cannot be read.
     """
     kind = mimetypes.guess_type(file.name)[0] or "image/jpeg"
     try:

@@ -14,7 +14,7 @@ __all__ = ["estimate"]
 def estimate(
     asked: Asked, files: Sequence[Path], settings: dict[str, Any], detail: str
 ) -> list[tuple[str, str]]:
-    """Return each file, and all of them if there are several, with its counts."""
+    """Return the counts of each file and, if there are several, of all together."""
     images = [{"url": data_url(file), "detail": detail} for file in files]
     counts = asked.post("/vtprune/estimate", {"images": images, "vtprune": settings})
     rows = [(str(file), _told(one)) for file, one in zip(files, counts["images"], strict=True)]

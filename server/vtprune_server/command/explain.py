@@ -18,10 +18,10 @@ def explain(
 
     Args:
         asked: the server.
-        file: of the image.
-        question: about it.
-        settings: of the request.
-        out: the first picture; of others, which crops of a large image have, the name is numbered.
+        file: the image's file.
+        question: a question about it.
+        settings: the request's settings.
+        out: file for the first picture; an image of several crops has more, with numbered names.
     """
     content = [{"type": "image_url", "image_url": {"url": data_url(file)}}]
     messages = [{"role": "user", "content": [*content, {"type": "text", "text": question}]}]

@@ -1,4 +1,4 @@
-"""`vtprune methods`: what there is to choose from, here or on a server."""
+"""`vtprune methods`: list the methods that are installed, or that a server allows."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ _GROUP = "vtprune.methods"
 
 
 def installed() -> list[tuple[str, str]]:
-    """Return the name of each installed method and the first paragraph of its file, which is not
-    loaded: that would take torch's seconds."""
+    """Return each installed method's name and the first paragraph of its file.
+
+    The file is parsed, not imported, because importing torch takes seconds.
+    """
     found = sorted(entry_points(group=_GROUP), key=lambda entry: entry.name)
     return [(entry.name, _beginning(entry)) for entry in found]
 
 
 def of_server(asked: Asked) -> list[tuple[str, str]]:
-    """Return the name of each method of a server and what it is, or why the server refuses it."""
+    """Return each method's name and what it does, or why the server refuses it."""
     cards = asked.get("/vtprune/methods")["methods"]
     return [
         (card["name"], card["description"] if card["allowed"] else f"refused: {card['refused']}")

@@ -1,6 +1,6 @@
-"""What can be asked, and what was: flags, help that ends in an example, and one line a row.
+"""The command line: flags, help that ends in an example, and output with one line per row.
 
-Nothing heavy is imported before it is needed, so that help is there at once.
+Nothing heavy is imported before it is needed, so that help appears at once.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ EXAMPLES = {
 """The last line of each command's help."""
 
 _ACCURACY = {"evaluate": "run", "tune": "tune"}
-"""Commands that `vtprune_evaluate` answers, and what it calls them."""
+"""Commands that `vtprune_evaluate` implements, with its names for them."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; 1 and one sentence on standard error if it cannot be done."""
+    """Run a command and return its exit status; 1 after one sentence on standard error."""
     given = list(sys.argv[1:] if argv is None else argv)
     if given and given[0] in _ACCURACY:
         from vtprune_evaluate.__main__ import main as accuracy
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _rows(arguments: Namespace) -> list[tuple[str, str]]:
-    """Do what was asked."""
+    """Run a command and return the rows of its output."""
     if arguments.command == "methods" and arguments.url is None:
         return methods.installed()
     asked = Asked(arguments.url, arguments.api_key)
@@ -109,7 +109,7 @@ def _add(commands: Any, name: str, about: str) -> ArgumentParser:
 
 
 def _add_server(parser: ArgumentParser, url: str | None) -> None:
-    """Add who is asked; without a URL of its own a command asks nobody."""
+    """Add the flags that name the server; without a default URL, the command need not have one."""
     default = url and os.environ.get("VTPRUNE_URL", url)
     parser.add_argument("--url", default=default, help="the server (VTPRUNE_URL; %(default)s)")
     key = os.environ.get("VLLM_API_KEY", "")

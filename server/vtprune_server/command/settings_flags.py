@@ -1,4 +1,4 @@
-"""Settings of one request as flags of a command; the server checks them, in its own words."""
+"""Settings of one request as flags of a command; the server validates them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["add_settings", "settings_of"]
 
 
 def add_settings(parser: ArgumentParser) -> None:
-    """Add the flags."""
+    """Add the flags for settings to a command."""
     parser.add_argument("--method", metavar="NAME", help="how tokens are chosen")
     parser.add_argument("--rate", metavar="R", help="share of the tokens that is removed")
     parser.add_argument("--tokens", metavar="N", help="visual tokens kept of each image")
@@ -18,7 +18,7 @@ def add_settings(parser: ArgumentParser) -> None:
 
 
 def settings_of(arguments: Namespace) -> dict[str, Any]:
-    """Return what was given, as a request's body has it."""
+    """Return the given settings in the form of a request's body."""
     settings: dict[str, Any] = {}
     if arguments.method is not None:
         settings["method"] = arguments.method
