@@ -22,6 +22,7 @@ from vtprune_kernels.spec import all_specs
 
 from vllm_pruner import methods
 from vllm_pruner.methods.base import TOWER, Need, VisualTokens
+from vllm_pruner.methods.ragged import Ragged
 from vllm_pruner.tower import FEATURES
 from vllm_pruner.worker.columns import columns_of
 from vllm_pruner.worker.warm_up import SMALLEST, sizes_up_to, warm_up
@@ -106,6 +107,17 @@ def _request(name: str, images: int, size: int, count: int, words: int = 7) -> N
         gather_rows([getattr(tokens, name) for name in names], kept.index)
 
 
+def _unequal_request(name: str, size: int, count: int) -> None:
+    """Images of one class of sizes, selected in one call (`worker.together`)."""
+    method = methods.get(name)
+    if not method.ragged:
+        return
+    lengths = (size, size - size // 3, size - 1)
+    ragged = Ragged(lengths, (count, 1, max(1, count // 2)))
+    tokens = replace(_asked(3, size, 7), grid=None, ragged=ragged)
+    assert method.choose(tokens, count, method.options()).index.shape == (3, count)
+
+
 def _warm(compiled: Keys, tokens: int, of_one_size: bool) -> Keys:
     images: Any = [SimpleNamespace()]
     warm_up(_Tower(), images, NAMES, tokens, of_one_size=of_one_size)  # type: ignore[arg-type]
@@ -128,6 +140,7 @@ def test_no_number_of_tokens_compiles(name: str, compiled: Keys) -> None:
     for size in (64, 65, 100, 144, 256, 345, 576, 729, 1024, 1025, 1728, 2047, 2880):
         for count in (1, 8, size // 9, size // 2, size - 1):
             _request(name, 3, size, count)
+            _unequal_request(name, size, count)
     assert compiled == warm
 
 

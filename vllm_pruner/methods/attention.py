@@ -20,7 +20,10 @@ __all__ = ["ATTENTION"]
 def select(tokens: VisualTokens, keep: int, options: Options) -> torch.Tensor:
     """Return `[images, keep]` indices; see `Method.select`."""
     assert tokens.importance is not None
-    return top_k_sorted(tokens.importance, keep)
+    if (ragged := tokens.ragged) is None:
+        return top_k_sorted(tokens.importance, keep)
+    scores = tokens.importance
+    return top_k_sorted(scores, keep, ragged.valid(scores), ragged.counts(scores.device))
 
 
-ATTENTION = Method("attention", select, needs=frozenset({Need.IMPORTANCE}))
+ATTENTION = Method("attention", select, needs=frozenset({Need.IMPORTANCE}), ragged=True)

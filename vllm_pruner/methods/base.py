@@ -18,6 +18,8 @@ from vllm_pruner.methods.budget import Budget, keep_count
 if TYPE_CHECKING:
     import torch
 
+    from vllm_pruner.methods.ragged import Ragged
+
 __all__ = ["TOWER", "Kept", "Method", "Need", "Options", "VisualTokens"]
 
 
@@ -83,6 +85,10 @@ class VisualTokens:
     frames: int = 1
     """Number of frames, which follow one another along N; 1 for an image."""
 
+    ragged: Ragged | None = None
+    """Lengths and budgets of images of unequal length, padded to N; None if all are of N. Only a
+    method that is `ragged` is given any."""
+
     def at(self, index: torch.Tensor) -> VisualTokens:
         """Return the same images with only the tokens of a `[tokens]` int64 index, and no grid."""
         chosen = {name: getattr(self, name) for name in _OF_EACH_TOKEN}
@@ -143,6 +149,11 @@ class Method:
 
     repeats: bool = False
     """Whether a token may be kept twice: only to reproduce a published defect."""
+
+    ragged: bool = False
+    """Whether `select` takes images of unequal length: `keep` is then the largest budget, and a row
+    of the result ends in -1 where its image keeps fewer. An image keeps the same tokens as alone,
+    so sums over its tokens have to be exact in any order."""
 
     def choose(self, tokens: VisualTokens, keep: int, options: Options) -> Kept:
         """Return what `select` keeps, always as a `Kept`."""

@@ -24,6 +24,8 @@ does not depend on the batch; without text all tokens are equally relevant; a re
 
 from __future__ import annotations
 
+import math
+
 import torch
 from vtprune_kernels import cosine_gram, greedy_select, row_max_cosine
 
@@ -38,22 +40,38 @@ _UNITS, _LEAST = 2.0**22, 1e-6
 def select(tokens: VisualTokens, keep: int, options: Options) -> torch.Tensor:
     """Return `[images, keep]` indices; see `Method.select`."""
     assert tokens.projected is not None
-    gram = cosine_gram(tokens.projected)
+    valid = counts = None
+    if tokens.ragged is not None:
+        valid = tokens.ragged.valid(tokens.projected)
+        counts = tokens.ragged.counts(tokens.projected.device)
+    gram = cosine_gram(tokens.projected, valid=valid)
     # Fixed point is off by 1e-7 here, which would decide between equally relevant tokens.
     gram.diagonal(dim1=1, dim2=2).round_()
-    return greedy_select(gram, keep, "dpp", _relevance(tokens))
+    return greedy_select(gram, keep, "dpp", _relevance(tokens, valid), valid, counts)
 
 
-def _relevance(tokens: VisualTokens) -> torch.Tensor:
-    """Return r as `[images, N]` float32; ones without a text."""
+def _relevance(tokens: VisualTokens, valid: torch.Tensor | None) -> torch.Tensor:
+    """Return r as `[images, N]` float32; ones without a text. Padding has 0."""
     assert tokens.projected is not None
     # The mean cosine to unit vectors is a multiple of the cosine to their sum; the scaling below
     # cancels the factor.
     direction = _direction(tokens).to(tokens.projected.dtype)
-    mean, _ = row_max_cosine(tokens.projected, direction.unsqueeze(1))
+    mean, _ = row_max_cosine(tokens.projected, direction.unsqueeze(1), valid=valid)
     if mean.shape[1] == 0:
         return mean
-    lowest, highest = mean.amin(dim=1, keepdim=True), mean.amax(dim=1, keepdim=True)
+    if valid is None:
+        return _scaled(mean, mean)
+    return _scaled(mean, mean.masked_fill(~valid, math.inf)).masked_fill(~valid, 0.0)
+
+
+def _scaled(mean: torch.Tensor, least: torch.Tensor) -> torch.Tensor:
+    """Return `[images, N]` means scaled to 0..1 within their row, plus 1e-6.
+
+    Args:
+        mean: of which each row's highest is the highest; minus infinity for padding.
+        least: the same, of which each row's lowest is the lowest.
+    """
+    lowest, highest = least.amin(dim=1, keepdim=True), mean.amax(dim=1, keepdim=True)
     return (mean - lowest + _LEAST) / (highest - lowest + _LEAST)
 
 
@@ -74,4 +92,4 @@ def _direction(tokens: VisualTokens) -> torch.Tensor:
     return total.index_add_(0, on_device(image, device), units).double() / _UNITS
 
 
-CDPRUNER = Method("cdpruner", select, needs=frozenset({Need.PROJECTED, Need.TEXT}))
+CDPRUNER = Method("cdpruner", select, needs=frozenset({Need.PROJECTED, Need.TEXT}), ragged=True)

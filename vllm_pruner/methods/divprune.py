@@ -28,7 +28,11 @@ __all__ = ["DIVPRUNE"]
 def select(tokens: VisualTokens, keep: int, options: Options) -> torch.Tensor:
     """Return `[images, keep]` indices; see `Method.select`."""
     assert tokens.projected is not None
-    return greedy_select(cosine_gram(tokens.projected), keep, "max-min")
+    if (ragged := tokens.ragged) is None:
+        return greedy_select(cosine_gram(tokens.projected), keep, "max-min")
+    valid, counts = ragged.valid(tokens.projected), ragged.counts(tokens.projected.device)
+    gram = cosine_gram(tokens.projected, valid=valid)
+    return greedy_select(gram, keep, "max-min", valid=valid, counts=counts)
 
 
-DIVPRUNE = Method("divprune", select, needs=frozenset({Need.PROJECTED}))
+DIVPRUNE = Method("divprune", select, needs=frozenset({Need.PROJECTED}), ragged=True)

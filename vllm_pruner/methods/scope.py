@@ -41,7 +41,11 @@ def select(tokens: VisualTokens, keep: int, options: ScopeOptions) -> torch.Tens
     if saliency.shape[1]:
         saliency = saliency / saliency.amax(dim=1, keepdim=True).clamp_min(2.0**-100)
     weight = saliency.pow(options.alpha).float()
-    return greedy_select(cosine_gram(tokens.features), keep, "coverage", weight)
+    if (ragged := tokens.ragged) is None:
+        return greedy_select(cosine_gram(tokens.features), keep, "coverage", weight)
+    valid, counts = ragged.valid(weight), ragged.counts(weight.device)
+    gram = cosine_gram(tokens.features, valid=valid)
+    return greedy_select(gram, keep, "coverage", weight, valid, counts)
 
 
-SCOPE = Method("scope", select, ScopeOptions, frozenset({Need.IMPORTANCE}))
+SCOPE = Method("scope", select, ScopeOptions, frozenset({Need.IMPORTANCE}), ragged=True)

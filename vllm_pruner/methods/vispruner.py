@@ -25,12 +25,16 @@ exact arithmetic and without ties:
 from __future__ import annotations
 
 import math
+from operator import sub
 
 import torch
 from pydantic import Field
 from vtprune_kernels import cosine_gram, dedup
+from vtprune_kernels.segments import ABSENT
 
 from vllm_pruner.methods.base import Method, Need, Options, VisualTokens
+from vllm_pruner.methods.on_device import on_device
+from vllm_pruner.methods.ragged import Ragged, first_of_each
 
 __all__ = ["VISPRUNER", "VisPrunerOptions"]
 
@@ -48,6 +52,8 @@ class VisPrunerOptions(Options):
 def select(tokens: VisualTokens, keep: int, options: VisPrunerOptions) -> torch.Tensor:
     """Return `[images, keep]` indices; see `Method.select`."""
     assert tokens.importance is not None
+    if tokens.ragged is not None:
+        return _select_ragged(tokens, tokens.ragged, keep, options)
     # 1. Rank by importance.
     order = tokens.importance.argsort(dim=1, descending=True, stable=True)
     important = math.floor(keep * options.important_ratio)
@@ -61,4 +67,34 @@ def select(tokens: VisualTokens, keep: int, options: VisPrunerOptions) -> torch.
     return kept.sort(dim=1).values
 
 
-VISPRUNER = Method("vispruner", select, VisPrunerOptions, frozenset({Need.IMPORTANCE}))
+def _select_ragged(
+    tokens: VisualTokens, ragged: Ragged, keep: int, options: VisPrunerOptions
+) -> torch.Tensor:
+    """The same steps for images of unequal length, whose pools begin in different places."""
+    assert tokens.importance is not None
+    device, end = tokens.importance.device, tokens.importance.shape[1]
+    important = tuple(math.floor(each * options.important_ratio) for each in ragged.keeps)
+    diverse = tuple(map(sub, ragged.keeps, important))
+    waiting = tuple(map(sub, ragged.lengths, important))
+    # 1. Padding ranks last: among equals the lower index is first.
+    scores = tokens.importance.masked_fill(~ragged.valid(tokens.importance), -math.inf)
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    kept = order[:, : max(important)]
+    kept = kept.where(first_of_each(important, max(important), device), end)
+    # 2. Each image's pool follows its own number of important tokens.
+    if any(diverse):
+        exists = first_of_each(waiting, max(waiting), device)
+        places = on_device(important, device).unsqueeze(1) + torch.arange(
+            max(waiting), device=device
+        )
+        pool = order.gather(1, places.clamp_max(end - 1)).where(exists, ABSENT)
+        gram = cosine_gram(tokens.features, pool, exists)
+        left = dedup(gram, max(diverse), options.step, exists, on_device(diverse, device))
+        left = pool.gather(1, left.clamp_min(0)).where(left >= 0, end)
+        kept = torch.cat([kept, left], dim=1)
+    # 3. What is absent sorts last.
+    kept = kept.sort(dim=1).values[:, :keep]
+    return kept.masked_fill(kept == end, ABSENT)
+
+
+VISPRUNER = Method("vispruner", select, VisPrunerOptions, frozenset({Need.IMPORTANCE}), ragged=True)

@@ -161,14 +161,15 @@ class PrunedModel(_Model):
         return embeddings
 
     def _embed_batch(self, batch: Batch) -> list[torch.Tensor]:
-        """Encode a batch together; select and project each of its groups."""
-        encoded = self._encode(batch)
+        """Encode a batch together; select of its groups, and project what each keeps."""
+        encoded, groups = self._encode(batch), batch.groups()
+        tokens = [self._tokens_of(group, encoded) for group in groups]
+        own = [self._own(some, group) for some, group in zip(tokens, groups, strict=True)]
+        selected = self._selector.select(own, groups)
         embeddings: dict[int, torch.Tensor] = {}
-        for group in batch.groups():
-            tokens = self._tokens_of(group, encoded)
-            kept = self._selector.select(self._own(tokens, group), group)
-            self._notify(tokens, kept, group)
-            rows = self._project(tokens, kept, group.layout)
+        for group, some, kept in zip(groups, tokens, selected, strict=True):
+            self._notify(some, kept, group)
+            rows = self._project(some, kept, group.layout)
             if group.foreign:
                 rows = self.guard.finite(rows, group.plans)
             rows = self.placed(rows, kept.index, group)

@@ -1,7 +1,8 @@
-"""Select tokens for a group of images: timed, counted, and identical on every rank."""
+"""Select tokens for groups of images: timed, counted, and identical on every rank."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +13,7 @@ from vllm_pruner.methods.base import Kept, VisualTokens
 from vllm_pruner.methods.faults import MethodFault
 from vllm_pruner.telemetry import metrics
 from vllm_pruner.telemetry.stopwatch import Stopwatch
+from vllm_pruner.worker.together import apart, padded, together
 
 if TYPE_CHECKING:
     from vllm_pruner.worker.batches import Group
@@ -41,28 +43,49 @@ class Selector:
         self._watch.enabled = enabled and self._encoder.counts
 
     @torch.no_grad()
-    def select(self, tokens: VisualTokens, group: Group) -> Kept:
-        """Return the kept positions of the decoder's sequence, or merged rows.
+    def select(self, tokens: Sequence[VisualTokens], groups: Sequence[Group]) -> list[Kept]:
+        """Return the kept positions of the decoder's sequence, or merged rows, of each group.
 
         Without pruning, all positions are kept.
 
         Args:
-            tokens: the tokens of the group's images.
-            group: the images that are selected together.
+            tokens: the tokens of each group's images.
+            groups: the groups of one batch.
 
         Raises:
             MethodFault: see `Guard.choose`.
         """
-        config, layout = group.config, group.layout
+        kept: dict[int, Kept] = {}
+        for places in together(groups):
+            some = [tokens[place] for place in places], [groups[place] for place in places]
+            kept |= zip(places, self._select_in_one_call(*some), strict=True)
+        return [kept[place] for place in range(len(groups))]
+
+    def _select_in_one_call(
+        self, tokens: Sequence[VisualTokens], groups: Sequence[Group]
+    ) -> list[Kept]:
+        first, config = groups[0], groups[0].config
         if config.off:
-            positions = torch.arange(layout.tokens, device=tokens.features.device)
-            return Kept(positions.expand(len(tokens.features), -1))
+            positions = torch.arange(first.layout.tokens, device=tokens[0].features.device)
+            return [Kept(positions.expand(len(tokens[0].features), -1))]
         with self._watch.measure(method=config.method):
-            kept = self._guarded(tokens, group) if group.foreign else choose(tokens, config, layout)
+            kept = self._chosen(tokens, groups)
         if self._watch.enabled:
-            dropped = len(tokens.features) * (layout.tokens - group.keep)
+            dropped = sum(len(group.plans) * (group.layout.tokens - group.keep) for group in groups)
             self._savings.add(config.method, dropped, self._encoder.seconds_per_patch)
-        return _from_first_rank(kept)
+        kept = _from_first_rank(kept)
+        return [kept] if len(groups) == 1 else apart(kept.index, groups)
+
+    def _chosen(self, tokens: Sequence[VisualTokens], groups: Sequence[Group]) -> Kept:
+        """Return what the groups' method keeps; of several groups, padded."""
+        first = groups[0]
+        if len(groups) > 1:
+            method, options = first.config.resolved
+            keep = max(group.keep for group in groups)
+            return method.choose(padded(tokens, groups), keep, options)
+        if first.foreign:
+            return self._guarded(tokens[0], first)
+        return choose(tokens[0], first.config, first.layout)
 
     def _guarded(self, tokens: VisualTokens, group: Group) -> Kept:
         """Call a method of another package, on the first rank only.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +19,7 @@ from vtprune_kernels import gather_rows
 
 from vllm_pruner import methods
 from vllm_pruner.methods.base import TOWER, Need, VisualTokens
+from vllm_pruner.methods.ragged import Ragged
 from vllm_pruner.plan import ImagePlan
 from vllm_pruner.tower import FEATURES
 
@@ -109,13 +111,16 @@ def warm_up(
         counts = {min(_KEPT, size // 2), *((size - 1,) if of_one_size else ())}
         for method in own:
             for count in sorted(counts):
-                _launch(method, made, count)
+                _launch(method, made, count, of_one_size=of_one_size)
 
 
-def _launch(method: Method, tokens: VisualTokens, count: int) -> None:
+def _launch(method: Method, tokens: VisualTokens, count: int, *, of_one_size: bool) -> None:
     if method.shrink is not None or count < 1:
         return
     kept = method.choose(tokens, count, method.options())
+    if method.ragged and not of_one_size:
+        ragged = Ragged((tokens.features.shape[1],), (count,))  # one image is as good as several
+        method.choose(replace(tokens, grid=None, ragged=ragged), count, method.options())
     seen = (FEATURES, *(method.needs & TOWER))  # in the order in which crops are arranged
     gather_rows([getattr(tokens, name) for name in seen], kept.index)
     gather_rows([tokens.features], kept.index)

@@ -1,0 +1,88 @@
+"""Images of unequal length that one call selects from: each keeps what it keeps alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from drawn_tokens import KINDS, WIDTH, draw
+
+from vllm_pruner import methods
+from vllm_pruner.layout.grid_layout import GridLayout
+from vllm_pruner.methods.base import VisualTokens
+from vllm_pruner.plan import ImagePlan
+from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.worker.batches import Group
+from vllm_pruner.worker.together import apart, padded, together
+
+RAGGED = [name for name in methods.built_in() if methods.get(name).ragged]
+GRIDS = [(5, 7), (1, 1), (8, 8), (4, 15), (2, 3)]
+
+
+def _group(grid: tuple[int, int], number: int = 1, **settings: Any) -> Group:
+    layout, config = GridLayout(*grid), PruneConfig.parse(settings)
+    plans = [ImagePlan(config, "", ()) for _ in range(number)]
+    keep = config.keep_count(layout.tokens)
+    return Group(layout, config, keep, layout.encoded, plans=plans)
+
+
+def _tokens(kind: str, group: Group, seed: int) -> VisualTokens:
+    drawn = draw(kind, len(group.plans), group.layout.tokens, words=seed % 3, seed=seed)
+    return VisualTokens(**{**drawn, "grid": None})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rate", [0.05, 0.5, 8 / 9])
+@pytest.mark.parametrize("name", RAGGED)
+def test_an_image_keeps_what_it_keeps_alone(name: str, rate: float, kind: str) -> None:
+    groups = [_group(grid, 1 + i % 2, method=name, rate=rate) for i, grid in enumerate(GRIDS)]
+    tokens = [_tokens(kind, group, seed) for seed, group in enumerate(groups)]
+    method, options = groups[0].config.resolved
+    joined = padded(tokens, groups)
+    assert len(joined.features) == sum(len(group.plans) for group in groups)
+    kept = method.choose(joined, max(group.keep for group in groups), options)
+    assert kept.rows is None
+    for group, alone, found in zip(groups, tokens, apart(kept.index, groups), strict=True):
+        wanted = method.choose(alone, group.keep, options).index
+        assert torch.equal(found.index, wanted), group.layout
+
+
+def test_nan_and_infinite_importance_is_no_padding() -> None:
+    groups = [_group(grid, method="vispruner", tokens=3) for grid in ((2, 4), (3, 4))]
+    tokens = [_tokens("random", group, seed) for seed, group in enumerate(groups)]
+    odd = torch.tensor([[-torch.inf, torch.nan, *[-torch.inf] * 6]])
+    tokens[0] = replace(tokens[0], importance=odd)
+    method, options = groups[0].config.resolved
+    found = apart(method.choose(padded(tokens, groups), 3, options).index, groups)
+    for alone, each in zip(tokens, found, strict=True):
+        assert torch.equal(each.index, method.choose(alone, 3, options).index)
+
+
+def test_what_is_selected_in_one_call() -> None:
+    groups = [
+        _group((10, 10), method="vispruner", rate=0.5),
+        _group((9, 9), method="vispruner", tokens=7),
+        _group((3, 3), method="vispruner", rate=0.5),
+        _group((10, 11), method="triad", rate=0.5),  # sums floats, in an order that padding changes
+        _group((10, 12), method="vispruner", rate=0.5, options={"step": 3}),
+        _group((11, 11), rate=0.0),
+        _group((8, 16), method="vispruner", rate=0.9),
+        _group((8, 8), method="vispruner", rate=0.9),
+    ]
+    groups.append(replace(groups[0], layout=GridLayout(5, 5, frames=4)))
+    groups.append(replace(groups[0], small_grid=(2, 2)))
+    assert together(groups) == [[0, 1, 6], [2, 7], [3], [4], [5], [8], [9]]
+
+
+def test_widths_and_texts_go_along() -> None:
+    groups = [_group((2, 2), 2, method="cdpruner"), _group((1, 3), method="cdpruner")]
+    tokens = [_tokens("random", group, seed + 1) for seed, group in enumerate(groups)]
+    joined = padded(tokens, groups)
+    assert joined.features.shape == (3, 4, WIDTH)
+    assert joined.text is not None
+    assert [len(text) for text in joined.text] == [1, 1, 2]
+    assert joined.ragged is not None
+    assert joined.ragged.lengths == (4, 4, 3)
+    assert joined.ragged.keeps == tuple(group.keep for group in groups for _ in group.plans)
