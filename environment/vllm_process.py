@@ -1,5 +1,5 @@
-"""A real `vllm serve` of a checkpoint in `.cache/models` on this machine's CPU, for tests and
-benchmarks: it starts on entering, and ends with all its processes on leaving."""
+"""A real `vllm serve` of a checkpoint in `.cache/models` on this machine, for tests and benchmarks:
+a context manager that starts it and ends it with all its processes."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _ENVIRONMENT = {
 
 
 def command(model: str, arguments: Sequence[str]) -> list[str]:
-    """The command line that serves the checkpoint as the model `demo`; one without weights gets
-    random ones."""
+    """Return the command line that serves a checkpoint as the model `demo`; a checkpoint without
+    weights gets random ones."""
     beside = Path(sys.executable).with_name("vllm")
     vllm = beside if beside.exists() else (shutil.which("vllm") or beside)
     folder = MODELS / model
@@ -41,7 +41,7 @@ def command(model: str, arguments: Sequence[str]) -> list[str]:
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """The environment that vLLM runs in here."""
+    """Return the environment variables for vLLM."""
     return {**os.environ, **_ENVIRONMENT, **extra}
 
 
@@ -58,10 +58,10 @@ class VllmProcess:
         self._environment = environment(**env)
 
     def start(self) -> None:
-        """Start and wait until requests are answered.
+        """Start the server and wait until it is ready.
 
         Raises:
-            RuntimeError: vLLM ended, or did not come up in nine minutes; with the end of its log.
+            RuntimeError: vLLM ended, or was not ready in nine minutes; with the end of its log.
         """
         with self._log.open("wb") as log:
             self._process = self._launch(log.fileno())

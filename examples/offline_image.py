@@ -1,4 +1,4 @@
-"""Ask a model about a picture without a server, from 64 of its visual tokens.
+"""Ask a model about a picture without a server, keeping 64 of its visual tokens.
 
     python examples/offline_image.py MODEL PICTURE "What is this?"
 

@@ -1,4 +1,4 @@
-"""Ask a running server about a picture with OpenAI's own client: pruning needs nothing from it.
+"""Ask a running server about a picture with OpenAI's own client, which needs no change for pruning.
 
 make serve
 .venv/bin/python examples/openai_client.py assets/photos/cat.jpg "What is in this picture?"

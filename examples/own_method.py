@@ -1,6 +1,6 @@
-"""A method of your own in one file: keep what is nearest to a point of the picture.
+"""A method of your own in one file: keep the tokens nearest to a point of the picture.
 
-A package makes it known by an entry point. Beside this file, a `pyproject.toml`:
+A package registers it with an entry point. Put a `pyproject.toml` beside this file:
 
     [build-system]
     requires = ["setuptools"]
@@ -17,11 +17,11 @@ A package makes it known by an entry point. Beside this file, a `pyproject.toml`
     [tool.setuptools]
     py-modules = ["own_method"]
 
-After `pip install .` the method is there wherever a built-in one is:
+After `pip install .` the method can be used like a built-in one:
 
     vllm serve MODEL --plugin vtprune --prune-method fovea --prune-options '{"x": 0.25}'
 
-A request may name it where the operator says so, beside every other method that it may name:
+A request may choose it if the operator lists it among all methods that requests may choose:
 
     vllm serve MODEL --plugin vtprune --prune-limits '{"methods": ["vispruner", "fovea"]}'
 
@@ -46,7 +46,7 @@ class FoveaOptions(Options):
 
 
 def select(tokens: VisualTokens, keep: int, options: FoveaOptions) -> torch.Tensor:
-    """Return `[images, keep]` indices: exactly `keep`, ascending, without asking the host."""
+    """Return `[images, keep]` indices: exactly `keep`, ascending, without a host sync."""
     assert tokens.grid is not None  # it is in `needs`
     rows, columns = tokens.grid
     device = tokens.features.device

@@ -1,1 +1,1 @@
-"""Evaluation over HTTP: which answers survive pruning, by method, rate and data set."""
+"""Evaluation over HTTP: which answers stay right under pruning, by method, rate and data set."""

@@ -1,9 +1,9 @@
 """python -m vtprune_evaluate run|tune|table: accuracy over HTTP, by method and rate.
 
-run   asks a data set's questions unpruned and by every method at every kept share; writes a line a
-      question to --out, and beside it a table and a plot. Running again continues.
+run   asks a data set's questions unpruned and with every method at every kept share; writes one
+      line per question to --out, and a table and a plot beside it. Running again continues.
 tune  finds the highest rate of one method whose accuracy stays within a bound of unpruned.
-table writes table and plot of what a file holds, without asking anything.
+table writes the table and the plot of a results file, without asking anything.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ def _parser(prog: str | None, example: str) -> argparse.ArgumentParser:
     run = _add(commands, "run", "accuracy of methods at kept shares", prog, example)
     run.add_argument("--methods", nargs="+", default=["vispruner"], metavar="NAME[{JSON}]")
     run.add_argument("--keep", nargs="+", type=Fraction, default=SHARES, metavar="SHARE")
-    run.add_argument("--floor", action="store_true", help="each also with the server's floor")
+    run.add_argument("--floor", action="store_true", help="also each with the floor for print")
     finder = _add(commands, "tune", "the highest rate within a bound of unpruned", prog, example)
     finder.add_argument("--method", default="vispruner", metavar="NAME[{JSON}]")
     finder.add_argument("--bound", type=float, default=1.0, help="points below unpruned")
-    finder.add_argument("--sure", action="store_true", help="also with 95 %% confidence")
+    finder.add_argument("--sure", action="store_true", help="within it with 95 %% confidence")
     table = _add(commands, "table", "table and plot of a results file", prog, example)
     for command in (run, finder):
         command.add_argument("--url", default=URL, help="without /v1 (VTPRUNE_URL)")
@@ -51,7 +51,7 @@ def _parser(prog: str | None, example: str) -> argparse.ArgumentParser:
         command.add_argument("--api-key", default="")
         command.add_argument("--concurrency", type=int, default=8)
         command.add_argument("--data", type=Path, help="folder of the data set's files")
-        command.add_argument("--items", type=int, help="ask the first so many questions")
+        command.add_argument("--items", type=int, help="how many questions to ask")
     for command in (run, finder, table):
         command.add_argument("--dataset", choices=DATASETS, default="synthetic")
         command.add_argument("--out", type=Path, default=Path("evaluation.jsonl"))
@@ -61,7 +61,7 @@ def _parser(prog: str | None, example: str) -> argparse.ArgumentParser:
 def _add(
     commands: Any, name: str, about: str, prog: str | None, example: str
 ) -> argparse.ArgumentParser:
-    """Add a command, which another program may call by a name of its own."""
+    """Add a command; `prog` is its name in the help of another program."""
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         prog=prog or f"{PROG} {name}",
@@ -74,7 +74,7 @@ def _add(
 
 
 def _progress(label: str) -> Callable[[int, int], None]:
-    """A line on standard error, rewritten as answers come."""
+    """Return a function that shows progress on one line of standard error."""
 
     def show(done: int, total: int) -> None:
         sys.stderr.write(f"\r{label}: {done}/{total}" + ("\n" if done == total else ""))
@@ -93,7 +93,7 @@ def _plot(records: Sequence[Record], file: Path) -> None:
 
         draw_plot(records, file)
     except ImportError:
-        _say("no plot: matplotlib is missing; `pip install vtprune[evaluate]` brings it")
+        _say("no plot: matplotlib is missing; `pip install vtprune[evaluate]` installs it")
 
 
 def _run(arguments: argparse.Namespace, server: Server, data: Dataset, items: list[Item]) -> None:
@@ -126,12 +126,12 @@ def _tune(arguments: argparse.Namespace, server: Server, data: Dataset, items: l
 
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None, example: str = "") -> int:
-    """Run a command; 1 and one sentence on standard error if it cannot be done.
+    """Run a command and return its exit status; 1 after one sentence on standard error.
 
     Args:
-        argv: its name and flags.
-        prog: what its help calls it, if that is not this module.
-        example: what its help ends in.
+        argv: the command's name and flags.
+        prog: the program's name in the help, if not this module's.
+        example: the example at the end of the help.
     """
     arguments = _parser(prog, example).parse_args(argv)
     data = DATASETS[arguments.dataset]

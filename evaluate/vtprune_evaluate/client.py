@@ -1,4 +1,4 @@
-"""Asks an OpenAI-compatible server many questions at once, greedily."""
+"""Ask an OpenAI-compatible server many questions concurrently, with greedy decoding."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ServerError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where to ask, and how many questions at a time."""
+    """The server to ask, and how."""
 
     url: str
     """Without `/v1`."""
@@ -33,17 +33,18 @@ class Server:
     key: str = ""
     """Sent as a bearer token if not empty."""
     timeout: float = 300.0
-    """Seconds a request."""
+    """Seconds per request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back for an item."""
+    """The answer to an item."""
 
     text: str
     original: int | None
-    """Visual tokens before pruning, if the server says."""
+    """Visual tokens before pruning, if the server reports them."""
     kept: int | None
+    """Visual tokens after pruning, if the server reports them."""
 
 
 def _kind(file: bytes) -> str:
@@ -97,7 +98,7 @@ async def ask_all(
     max_tokens: int,
     done: Callable[[Item, Contender, Answer], None],
 ) -> None:
-    """Ask everything, `concurrency` at a time, in order; `done` hears of each answer at once.
+    """Ask all questions in order, `concurrency` at a time; call `done` as each answer arrives.
 
     Raises:
         ServerError: a request was refused, or failed three times.

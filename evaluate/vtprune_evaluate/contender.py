@@ -1,4 +1,4 @@
-"""What is compared: a method at a kept share, the unpruned model, or a server as it is."""
+"""The contenders of a comparison: a method at a kept share, the unpruned model, or any server."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ __all__ = ["UNPRUNED", "Contender", "contenders"]
 
 UNPRUNED = "unpruned"
 AS_IS = "as-is"
-"""Asks without a word about pruning, for a server that does not run vtprune."""
+"""Sends no settings at all, for a server that does not run vtprune."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """One line's point: how a request is to be pruned."""
+    """How requests are pruned: one point of a line in the plot."""
 
     method: str
     keep: Fraction = Fraction(1)
     """Share of the visual tokens that is kept."""
     options: dict[str, Any] = field(default_factory=dict, compare=False)
     floor: bool = False
-    """Whether what images show may lower what is removed; otherwise the share is kept to."""
+    """Whether images with print keep more than the share."""
 
     @property
     def label(self) -> str:
-        """A text that is the same for the same settings and no others."""
+        """A text that identifies the settings."""
         options = json.dumps(self.options, sort_keys=True) if self.options else ""
         return f"{self.method}{options}{' floor' if self.floor else ''}@{self.keep}"
 
     @property
     def line(self) -> str:
-        """Which line of the plot it belongs to."""
+        """The line of the plot to which it belongs."""
         return self.label.rpartition("@")[0]
 
     def body(self) -> dict[str, Any]:
-        """What a chat completion carries to be pruned so."""
+        """Return the keys to add to a chat completion request."""
         if self.method == AS_IS:
             return {}
         if self.method == UNPRUNED:
@@ -51,8 +51,8 @@ class Contender:
 def contenders(
     methods: Sequence[str], keep: Sequence[Fraction], floor: bool = False
 ) -> list[Contender]:
-    """Unpruned first, then every method at every share, and again with the floor if that is wanted;
-    `NAME{"option": value}` sets options."""
+    """Return the contenders: unpruned first, then every method at every share, without the floor
+    and, if `floor`, also with it. `NAME{"option": value}` sets options of a method."""
     found = [Contender(UNPRUNED)]
     for text in methods:
         name, brace, rest = text.partition("{")

@@ -1,4 +1,4 @@
-"""What a data set is made of: items to ask, and how an answer is scored."""
+"""Data sets: the items to ask, and how an answer is scored."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Dataset", "DatasetError", "Item", "mean_score", "need"]
 
 
 class DatasetError(ValueError):
-    """A data set that cannot be read; the message is one sentence that says what was looked for."""
+    """A data set that cannot be read; the message is one sentence that names what is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Item:
     id: str
     """Unique within its data set."""
     image: str
-    """Which image; items of one image are resampled together."""
+    """Identifies the image; items of one image are resampled together."""
     load: Callable[[], bytes]
     """Reads or draws the image file."""
     prompt: str
@@ -37,24 +37,24 @@ class Dataset:
 
     name: str
     items: Callable[[Path | None, int | None], Iterator[Item]]
-    """From the folder that holds its files and a limit on the number of items."""
+    """`items(folder, limit)`: yields at most `limit` items from the folder with its files."""
     score: Callable[[str, Any], float]
-    """An answer and the item's reference to a score in [0, 1]."""
+    """`score(answer, reference)`: a score in [0, 1]."""
     summarize: Callable[[Sequence[Mapping[str, Any]]], dict[str, float]]
-    """The published figures from the records of one contender."""
+    """`summarize(records)`: the figures that papers publish, from one contender's records."""
     max_tokens: int = 16
 
 
 def mean_score(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The mean score in per cent."""
+    """Return the mean score in per cent."""
     return {"accuracy": 100 * sum(record["score"] for record in records) / len(records)}
 
 
 def need(path: Path) -> Path:
-    """The path itself, if something is there.
+    """Return the path itself if it exists.
 
     Raises:
-        DatasetError: nothing is.
+        DatasetError: it does not.
     """
     if not path.exists():
         raise DatasetError(f"the data set needs {path}, which does not exist")

@@ -1,8 +1,8 @@
-"""Pages of small print whose questions each hang on one visual token of a patch.
+"""Pages of small print, where the answer to each question is within one visual token.
 
-Lines of running words, and among them codes of a letter and a digit, each in a square of its own of
-14 pixels: what a digit stands behind is asked. A page has no picture and no faint background, as a
-screen or a scan has none. The same seed gives the same pixels.
+A page has lines of words and, among them, codes of a letter and a digit, each in a square of 14
+pixels of its own. A question asks for the digit after a letter. As on a screen or a scan, there is
+no picture and no texture in the background. The same seed gives the same pixels.
 """
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ __all__ = ["DIGITS", "LABELS", "Page", "draw_page", "question_of"]
 
 SIZE, SQUARE = 224, 14
 SIDE = SIZE // SQUARE
-"""Squares of a line, and lines."""
+"""Squares per line, and number of lines."""
 LABELS = "BCDEFGHJKLNPQRSTUVXYZ"
-"""Letters that a square has room for beside a digit."""
+"""Letters narrow enough to share a square with a digit."""
 DIGITS = "0123456789"
 _WORDS = "the of and to in is that for with as on be at by this from or an are not it was which"
 _WORDS += " total date page item price order number name street amount due paid net sum tax rate"
 WORDS = _WORDS.split()
 FONT, EMPTY = 10, 0.12
-"""Its size in pixels, and the share of the lines that are empty."""
+"""Size of the font in pixels, and share of lines that are empty."""
 INK, PAPER = (0, 70), (235, 255)
-"""Least and greatest brightness."""
+"""Lowest and highest brightness."""
 CODES = 0.17
-"""Share of the pieces of a line that are codes."""
+"""Share of the words of a line that are codes."""
 
 
 @dataclass(slots=True)
 class Page:
-    """A picture of small print, and what stands in its codes."""
+    """A picture of small print, and its codes."""
 
     pixels: NDArray[np.uint8]
     """`[height, width, 3]`"""
     codes: dict[str, str] = field(default_factory=dict)
-    """Digit by letter."""
+    """The digit after each letter."""
     squares: dict[str, int] = field(default_factory=dict)
-    """Square by letter, in raster order."""
+    """The square of each letter, in raster order."""
 
 
 @lru_cache(maxsize=1024)
 def _print(text: str) -> NDArray[np.float32]:
-    """Coverage of a word in Pillow's own font, `[SQUARE, width]`."""
+    """Return the coverage of a word in Pillow's own font, `[SQUARE, width]`, 0 to 1."""
     font = ImageFont.load_default(FONT)
     image = Image.new("L", (int(np.ceil(font.getlength(text))) + 1, SQUARE))
     ImageDraw.Draw(image).text((0, 0), text, fill=255, font=font)
@@ -55,7 +55,7 @@ def _print(text: str) -> NDArray[np.float32]:
 
 
 def draw_page(*seed: int) -> Page:
-    """Draw the page of a seed: a margin of a square around 14 lines, some of them empty."""
+    """Draw the page of a seed: 14 lines, some of them empty, within a margin of one square."""
     random = np.random.default_rng(seed)
     paper, ink = random.integers(*PAPER), random.integers(*INK)
     page, cover = Page(np.empty(0, np.uint8)), np.zeros((SIZE, SIZE), np.float32)
@@ -78,7 +78,8 @@ def _write_line(
     line: int,
     end: int,
 ) -> None:
-    """Fill a line from the margin to the square `end` with words and codes; codes take labels."""
+    """Fill a line from the margin to the square `end` with words and codes; a code uses up one of
+    `labels`."""
     column, top = 1, line * SQUARE
     while column < end:
         text, shift = str(random.choice(WORDS)), 0
@@ -96,5 +97,5 @@ def _write_line(
 
 
 def question_of(letter: str) -> str:
-    """What is asked about a code."""
+    """Return the question about a letter's code."""
     return f"what does {letter.lower()} say?"

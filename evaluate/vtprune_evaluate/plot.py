@@ -1,4 +1,4 @@
-"""Accuracy against kept share, one line a method, with 95 % bootstrap intervals."""
+"""Plot accuracy against kept share, one line per method, with 95 % bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def _panel(axes: Any, title: str, records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def draw_plot(records: Sequence[Mapping[str, Any]], file: Path) -> None:
-    """One panel for all questions and one a kind.
+    """Draw one panel for all questions and one for each kind.
 
     Raises:
-        ImportError: matplotlib is not there; `pip install vtprune[evaluate]` brings it.
+        ImportError: matplotlib is missing; `pip install vtprune[evaluate]` installs it.
     """
     from matplotlib.figure import Figure
 

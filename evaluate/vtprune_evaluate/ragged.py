@@ -1,7 +1,7 @@
-"""Scenes of many shapes, half as large again, for a tower that takes any resolution.
+"""Scenes of many sizes, enlarged by half, for a tower that takes any resolution.
 
 A picture's sides are multiples of 28 pixels, the side of one visual token of Qwen2.5-VL, so its
-processor resizes nothing and a grid of 112 to 168 tokens is exactly what is drawn.
+processor resizes nothing and the grid has exactly the 112 to 144 tokens that were drawn.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from vtprune_evaluate.scenes import Scene, draw_scene
 __all__ = ["GRIDS", "TOKEN", "ZOOM", "draw_ragged", "enlarged", "grid_of"]
 
 TOKEN = 28
-"""Pixels."""
+"""Side of a token in pixels."""
 ZOOM = 1.5
-"""By which a scene is enlarged: what is 14 pixels wide in it, three quarters of a token."""
+"""Factor by which a scene is enlarged: 14 of its pixels become three quarters of a token."""
 GRIDS = (
     *((8, 14), (9, 13), (10, 12), (11, 11), (12, 12)),
     *((12, 10), (13, 9), (14, 8), (10, 14), (14, 10)),
@@ -26,18 +26,19 @@ GRIDS = (
 
 
 def grid_of(*seed: int) -> tuple[int, int]:
-    """Rows and columns of a seed's picture."""
+    """Return rows and columns of tokens of a seed's picture."""
     return GRIDS[int(np.random.default_rng((*seed, 1)).integers(len(GRIDS)))]
 
 
 def draw_ragged(*seed: int, grid: tuple[int, int]) -> Scene:
-    """Draw the scene of a seed at the size that `enlarged` makes a grid of."""
+    """Draw the scene of a seed at the size from which `enlarged` makes the grid."""
     rows, columns = grid
     return draw_scene(*seed, size=(round(columns * TOKEN / ZOOM), round(rows * TOKEN / ZOOM)))
 
 
 def enlarged(scene: Scene, grid: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.int8]]:
-    """Return a scene's pixels and owners at the size of a grid: `[28 * rows, 28 * columns, ..]`."""
+    """Return a scene's pixels `[28 * rows, 28 * columns, 3]` and owners `[28 * rows, 28 * columns]`
+    at the size of a grid."""
     rows, columns = grid
     size = (columns * TOKEN, rows * TOKEN)
     pixels = Image.fromarray(scene.pixels).resize(size, Image.Resampling.BICUBIC)

@@ -1,4 +1,4 @@
-"""Records into figures: accuracy with its bootstrap interval, by contender and kind of question."""
+"""Turn records into figures: accuracy with bootstrap intervals, by contender and kind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Records = Sequence[Mapping[str, Any]]
 
 
 def _per_image(records: Records) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Sum of scores and number of questions of every image, images in order."""
+    """Return the sum of scores and the number of questions of every image, sorted by image."""
     sums: dict[str, list[float]] = {}
     for record in records:
         sums.setdefault(record["image"], []).append(record["score"])
@@ -36,7 +36,8 @@ def _limits(values: np.ndarray[Any, Any]) -> tuple[float, float]:
 
 
 def interval(records: Records) -> tuple[float, float, float]:
-    """Mean score in per cent and its 95 % interval; whole images are drawn with replacement."""
+    """Return the mean score in per cent and the ends of its 95 % interval, by a bootstrap over
+    images."""
     sums, counts = _per_image(records)
     lots = _draws(len(sums))
     low, high = _limits(100 * sums[lots].sum(1) / counts[lots].sum(1))
@@ -44,8 +45,8 @@ def interval(records: Records) -> tuple[float, float, float]:
 
 
 def paired_difference(records: Records, baseline: Records) -> tuple[float, float, float]:
-    """By how many points `records` lie above `baseline` on the same questions, with its 95 %
-    interval. Both see the same drawn images, so the interval is that of the difference."""
+    """Return by how many points `records` are above `baseline` on the same questions, and the ends
+    of the difference's 95 % interval, by a bootstrap over images paired between the two."""
     sums, counts = _per_image(records)
     other, _ = _per_image(baseline)
     lots = _draws(len(sums))
@@ -54,7 +55,7 @@ def paired_difference(records: Records, baseline: Records) -> tuple[float, float
 
 
 def by_contender(records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, Fraction], Records]:
-    """The records of each method and kept share, in the order of their first line."""
+    """Group records by method and kept share, in order of first appearance."""
     found: dict[tuple[str, Fraction], list[Mapping[str, Any]]] = {}
     for record in records:
         found.setdefault((record["method"], Fraction(record["keep"])), []).append(record)
@@ -73,7 +74,7 @@ def _row(dataset: Dataset, records: Records, groups: list[str]) -> list[str]:
 
 
 def markdown(dataset: Dataset, records: Records) -> str:
-    """A table: one row a contender, all questions, each kind, and the published figures."""
+    """Return a table with one row per contender: all questions, each kind, published figures."""
     groups = sorted({record["group"] for record in records} - {""})
     contenders = by_contender(records)
     published = [name for name in dataset.summarize(records) if name != "accuracy"]

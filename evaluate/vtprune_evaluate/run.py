@@ -1,7 +1,7 @@
-"""One evaluation: asks what has not been answered yet and appends each answer to a file.
+"""One evaluation: ask what has not been answered yet, and append each answer to a file.
 
-The file has one JSON object a line. Running again with the same file continues; a last line that
-was cut off in the middle is dropped and asked again.
+The file has one JSON object per line. Running again with the same file continues; an incomplete
+last line is dropped and its question asked again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ Record = dict[str, Any]
 
 
 def read_records(file: Path) -> list[Record]:
-    """Every whole line of a results file; none if there is no file."""
+    """Return the records of a results file, after cutting an incomplete last line off the file;
+    none if there is no file."""
     if not file.exists():
         return []
     text = file.read_text()
@@ -67,12 +68,12 @@ def evaluate(
     file: Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Record]:
-    """Ask every item of every contender and return the records of these, old ones included.
+    """Ask every item of every contender and return their records, earlier ones included.
 
-    Contenders come one after another, so that a file that is not finished has whole contenders.
+    Contenders are asked one after another, so that an unfinished file has complete contenders.
 
     Raises:
-        ServerError: the server refused a request or cannot be reached; what was answered is kept.
+        ServerError: the server refused a request or cannot be reached; earlier answers are kept.
     """
     asked = {_key(record): record for record in read_records(file)}
 

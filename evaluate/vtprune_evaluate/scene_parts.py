@@ -1,7 +1,7 @@
-"""What a synthetic scene is made of: colours, shapes, letters, and their pixels.
+"""The parts of a synthetic scene: colours, shapes, letters, and their pixels.
 
-Shapes are filled polygons or discs, drawn four times too large and averaged down; letters come from
-the font that Pillow carries, so nothing is read from the machine.
+Shapes are filled polygons, drawn at four times their size and averaged down; letters are in
+Pillow's own font, so no font of the machine is needed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ COLORS = {
     "pink": (248, 130, 190),
 }
 LETTERS = "ACEHKLPTXZ234579"
-"""Ten letters and six digits that stay apart at 16 pixels."""
+"""Ten letters and six digits that can be told apart at 16 pixels."""
 
 _OVERSAMPLE = 4
 
@@ -73,7 +73,7 @@ SHAPES: dict[str, list[tuple[float, float]]] = {
 
 @lru_cache(maxsize=1024)
 def shape_mask(shape: str, side: int) -> NDArray[np.float32]:
-    """Coverage in [0, 1] of each pixel, `[side, side]`."""
+    """Return the coverage of each pixel, `[side, side]` in [0, 1]."""
     large = side * _OVERSAMPLE
     image = Image.new("L", (large, large))
     outline = [(x * (large - 1), y * (large - 1)) for x, y in SHAPES[shape]]
@@ -85,7 +85,7 @@ def shape_mask(shape: str, side: int) -> NDArray[np.float32]:
 
 @lru_cache(maxsize=1024)
 def letter_mask(letter: str, height: int) -> NDArray[np.float32]:
-    """Coverage of a letter cut to its own width, `[height, width]`."""
+    """Return the coverage of a letter, cropped to its own width: `[height, width]` in [0, 1]."""
     font = ImageFont.load_default(4 * height)
     left, top, right, bottom = font.getbbox(letter, stroke_width=height // 6)
     image = Image.new("L", (int(right - left), int(bottom - top)))
@@ -103,8 +103,8 @@ def _grain() -> NDArray[np.float32]:
 
 
 def background(random: np.random.Generator, size: int) -> NDArray[np.float32]:
-    """A soft texture of low saturation, with regions of other tints and faint stripes, under a fine
-    grain: `[size, size, 3]` in 0 to 255."""
+    """Return a soft texture of low saturation with fine grain, tinted regions and faint stripes:
+    `[size, size, 3]`, about 0 to 255."""
     grey = random.normal(0, 26, (9, 9, 1))
     tint = random.normal(0, 12, (9, 9, 3))
     coarse = np.clip(random.uniform(85, 165) + grey + tint, 0, 255).astype(np.uint8)
@@ -122,6 +122,7 @@ def background(random: np.random.Generator, size: int) -> NDArray[np.float32]:
 
 
 def _region(random: np.random.Generator, size: int) -> tuple[int, int, int, int]:
-    """Top, left, bottom, right of a rectangle of half the image's sides or more."""
+    """Return top, left, bottom and right of a rectangle with at least half the image's sides,
+    clipped to the image."""
     (top, left), (height, width) = random.integers(0, size // 2, (2, 2)).tolist()
     return top, left, min(size, top + height + size // 2), min(size, left + width + size // 2)

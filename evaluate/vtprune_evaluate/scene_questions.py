@@ -1,4 +1,4 @@
-"""Questions about a synthetic scene, each with its one right answer.
+"""Questions about a synthetic scene, each with one right answer.
 
 `PLAN` is the same for every scene, so the questions of a kind have the same number of words and a
 training batch needs no padding.
@@ -19,7 +19,7 @@ NUMBERS = ["zero", "one", "two", "three", "four"]
 PLAN = ["color"] * 4 + ["shape"] * 4 + ["letter"] * 2 + ["size", "where", "beside", "above"]
 PLAN += ["count", "sign", "tiles"]
 _CLEAR = 12
-"""Pixels that decide a position: closer calls are marked unclear."""
+"""Pixels by which a position must be decided; closer calls are marked unclear."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +32,10 @@ class Question:
     salience: str = ""
     """`salient` or `faint`, for a question about one thing."""
     about: tuple[int, ...] = ()
-    """Whose places in `Scene.owner` hold the answer, in the order in which they are named; 0 for
-    what is not there."""
+    """The values in `Scene.owner` of the things that the question names, in order; 0 for what is
+    not in the scene."""
     clear: bool = True
-    """False where two answers could be defended; such a question is not scored."""
+    """False if two answers could be defended; such a question is not scored."""
 
 
 def _attribute(kind: str, thing: Thing) -> tuple[str, str]:
@@ -76,7 +76,7 @@ def _relation(kind: str, scene: Scene, random: np.random.Generator) -> Question:
 
 
 def _count(scene: Scene, random: np.random.Generator) -> Question:
-    """Mostly of the copies; else of a shape that is absent or there once."""
+    """Ask to count the copies or, three times in ten, a random shape."""
     shape = scene.copies[0].shape
     if random.random() < 0.3:
         shape = str(random.choice(list(SHAPES)))
@@ -95,7 +95,7 @@ def _sign(scene: Scene) -> Question:
 
 
 def ask(scene: Scene, *seed: int) -> list[Question]:
-    """One question for every entry of `PLAN`; no two of a kind about the same thing."""
+    """Return one question for every entry of `PLAN`; no two of a kind are about the same thing."""
     random = np.random.default_rng(seed)
     left: dict[str, list[int]] = {}
     questions = []

@@ -1,10 +1,10 @@
-"""Synthetic scenes whose questions hang on which visual tokens are kept.
+"""Synthetic scenes with questions whose answers depend on which visual tokens are kept.
 
-Every scene has, at jittered places without overlap: three salient and two faint things that differ
-in colour and shape, of which the large carry a letter or digit; one to four copies of a further
-shape, to be counted; a dozen bright tiles that all look alike, as clutter that draws the eye; and,
-in every other scene, a sign with three letters. The rest, about three quarters, is texture. The
-same seed gives the same pixels.
+Every scene has, at random places without overlap: three salient and two faint things of different
+colours and shapes, the large ones with a letter or digit; one to four copies of another shape, to
+be counted; about a dozen bright tiles that all look alike, as salient clutter; and, in every other
+scene, a sign with three letters. The rest, about three quarters, is texture. The same seed gives
+the same pixels.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["SIZE", "Scene", "Thing", "draw_scene"]
 
 SIZE = 224
 SIDES = {"small": (28, 36), "large": (44, 52)}
-"""Least and greatest side of things in pixels; copies are small."""
+"""Smallest and largest side of things in pixels; copies are small."""
 SIGNS = 0.5
 """Share of the scenes that have a sign."""
 TILE, SIGN_HEIGHT = 16, 30
@@ -47,7 +47,7 @@ class Thing:
     size: str
     """`small` or `large`."""
     letter: str
-    """On its middle; small things have none."""
+    """The letter on its middle; empty for small things."""
     faint: bool
     box: Box
 
@@ -59,7 +59,7 @@ class Thing:
 
 @dataclass(slots=True)
 class Scene:
-    """A picture, and all that is in it."""
+    """A picture and its contents."""
 
     pixels: NDArray[np.uint8]
     """`[height, width, 3]`"""
@@ -69,12 +69,12 @@ class Scene:
     copies: list[Thing] = field(default_factory=list)
     tile_color: str = ""
     sign: str = ""
-    """Empty where there is none."""
+    """The sign's letters; empty if there is no sign."""
     sign_box: Box = (0, 0, 0, 0)
 
 
 class _Canvas:
-    """Pixels, whose they are, and where there is room."""
+    """The pixels of a scene in progress, their owners, and the free space."""
 
     def __init__(self, random: np.random.Generator, width: int, height: int) -> None:
         self.random = random
@@ -84,7 +84,7 @@ class _Canvas:
         self._taken: list[Box] = []
 
     def place(self, width: int, height: int) -> Box | None:
-        """A random free box with a margin of 2 pixels, or none after 60 tries."""
+        """Reserve a random free box with a margin of 2 pixels; None after 60 tries."""
         room = self.width - width + 1, self.height - height + 1
         tries = self.random.integers(0, room, (60, 2)).tolist()
         for x, y in tries:
@@ -110,7 +110,7 @@ class _Canvas:
         return np.asarray(COLORS[name], np.float32) + self.random.normal(0, 9, 3).astype(np.float32)
 
     def paint(self, thing: Thing, owner: int) -> None:
-        """Draw a thing with its letter in its middle."""
+        """Draw a thing with its letter on its middle."""
         x, y, side, _ = thing.box
         mask, color = shape_mask(thing.shape, side), self.color(thing.color)
         strength = float(self.random.uniform(*FAINT)) if thing.faint else 1.0
@@ -172,7 +172,7 @@ def _add_sign(canvas: _Canvas, scene: Scene) -> bool:
 
 
 def _add_tiles(canvas: _Canvas, scene: Scene, color: str) -> None:
-    """Checked tiles; all of one scene look alike."""
+    """Draw checkered tiles, which all look alike."""
     scene.tile_color = color
     checks = np.kron([[1, 0] * 2, [0, 1] * 2] * 2, np.ones((TILE // 4, TILE // 4)))[..., None]
     tile = checks * canvas.color(color) + (1 - checks) * 250
@@ -185,11 +185,11 @@ def _add_tiles(canvas: _Canvas, scene: Scene, color: str) -> None:
 
 
 def draw_scene(*seed: int, size: tuple[int, int] = (SIZE, SIZE)) -> Scene:
-    """Draw the scene of a seed; a layout that finds no room is drawn again.
+    """Draw the scene of a seed; if there is no room for a thing, start over.
 
     Args:
-        seed: of all that is drawn.
-        size: width and height in pixels, of an area of 35,000 or more: in less there is no room.
+        seed: determines everything that is drawn.
+        size: width and height in pixels, with an area of at least 35,000 to have enough room.
     """
     random = np.random.default_rng(seed)
     while True:

@@ -1,8 +1,8 @@
-"""The smallest kept share whose accuracy stays within a bound of unpruned, on a given set.
+"""Find the smallest kept share whose accuracy stays within a bound of unpruned, on a data set.
 
-The shares of a ladder are tried by bisection. A share passes when its accuracy is at most `bound`
-points below unpruned's; `sure` asks the same of the lower end of the difference's 95 % interval.
-Accuracy is taken to fall as less is kept, so a share is not tried where a larger one failed.
+The shares of a ladder are tried by bisection. A share passes if its accuracy is at most `bound`
+points below unpruned; with `sure`, the lower end of the difference's 95 % interval must be, too.
+Accuracy is assumed to fall as less is kept, so shares below one that failed are not tried.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Records = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One share that was measured: points against unpruned, with the 95 % interval."""
+    """One measured share: the difference to unpruned in points, with its 95 % interval."""
 
     keep: Fraction
     difference: float
@@ -34,7 +34,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What was found: `keep` is 1 if no share of the ladder passed."""
+    """The result; `keep` is 1 if no share of the ladder passed."""
 
     keep: Fraction
     trials: list[Trial]

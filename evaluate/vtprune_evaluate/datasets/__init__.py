@@ -1,4 +1,4 @@
-"""The data sets by name: the built-in synthetic ones, and published ones from local files."""
+"""The data sets by name: built-in synthetic ones, and published ones read from local files."""
 
 from vtprune_evaluate.datasets.gqa import GQA
 from vtprune_evaluate.datasets.mme import MME

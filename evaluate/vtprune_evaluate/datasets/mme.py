@@ -1,8 +1,8 @@
-"""MME (Fu et al., 2023): a folder a category with `NAME.txt` (lines of question, tab, Yes or No)
-beside `NAME.jpg` or `.png`, or these in `questions_answers_YN` and `images`.
+"""MME (Fu et al., 2023): a folder per category with `NAME.txt` (lines of question, tab, Yes or No)
+beside `NAME.jpg` or `.png`, or with these in `questions_answers_YN` and `images`.
 
-A category scores 100 x (accuracy + accuracy+): of questions, and of images with all of theirs
-right.
+A category scores 100 x (accuracy + accuracy+): the share of questions answered right, and the share
+of images with all questions answered right.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _items(folder: Path | None, limit: int | None) -> Iterator[Item]:
 
 
 def _score(answer: str, reference: str) -> float:
-    """By the answer itself or by what its first four letters hold; anything else is wrong."""
+    """Score by the answer itself or a yes or no in its first four letters; else it is wrong."""
     said = answer.strip().lower()
     if said not in ("yes", "no"):
         said = next((word for word in ("yes", "no") if word in said[:4]), "other")

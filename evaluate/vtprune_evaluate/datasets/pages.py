@@ -1,7 +1,7 @@
-"""Pages of small print: which digit stands behind a letter. No files are needed.
+"""Pages of small print: which digit follows a letter. No files are needed.
 
-Four questions a page; each hangs on one place of some 130 that are printed, so what is lost is what
-pruning drops. Drawn from seeds that training never uses.
+Each of a page's four questions depends on one of about 130 printed places, so it is lost if pruning
+drops that place. Pages are drawn from seeds that training never uses.
 """
 
 from __future__ import annotations

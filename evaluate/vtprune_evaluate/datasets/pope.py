@@ -36,7 +36,7 @@ def _items(folder: Path | None, limit: int | None) -> Iterator[Item]:
 
 
 def _says_yes(answer: str) -> bool:
-    """The first sentence has no `no` or `not`: the rule of the official script."""
+    """Whether the first sentence has no `no` or `not`: the rule of the official script."""
     words = re.split(r"[\s,]+", answer.split(".")[0])
     return not {"No", "no", "not"} & set(words)
 

@@ -40,7 +40,7 @@ def _items(folder: Path | None, limit: int | None) -> Iterator[Item]:
 
 
 def _score(answer: str, reference: str) -> float:
-    """The answer is a letter, begins with one and a period, or says `The answer is X`."""
+    """Accept a letter alone, a letter and a period at the beginning, or `The answer is X`."""
     text = answer.strip()
     begins = re.match(rf"([{_LETTERS}])(\.|$)", text)
     says = re.search(rf"[Tt]he answer is ([{_LETTERS}])\b", text)

@@ -1,8 +1,9 @@
-"""The built-in set: five questions a scene about what is salient, faint, counted, written, placed.
+"""The built-in set: five questions per scene, about salient and faint things, counts, letters and
+positions.
 
 No files are needed. `synthetic` is drawn from seeds that training never uses; `synthetic-2` from
-others again, for decisions that must not be made on the first; `synthetic-ragged` are pictures of
-ten shapes (`ragged.py`), for a model that takes any resolution.
+yet other seeds, for decisions that must not be made on the former; `synthetic-ragged` has pictures
+of ten sizes (`ragged.py`), for a model that takes any resolution.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ def _png(ragged: bool, *seed: int) -> bytes:
 
 
 def _items(which: int, folder: Path | None, limit: int | None, *, ragged: bool) -> Iterator[Item]:
-    """One question of each group a scene, drawn by lot among its clear ones, until each group has
-    its part. Only every other scene has something to read, so reading takes more scenes."""
+    """Yield one question of each group per scene, drawn from its clear ones, until each group has
+    its share. Only every other scene has a sign to read, so reading needs more scenes."""
     total, scene_number = DEFAULT_ITEMS if limit is None else limit, 0
     left = {group: (total + i) // len(GROUPS) for i, group in enumerate(reversed(GROUPS))}
     while any(left.values()):

@@ -1,8 +1,8 @@
-"""How VQA answers are made comparable and scored against ten people's.
+"""Normalise VQA answers and score them against those of ten people.
 
-The normalisation of the official VQA evaluation (Antol et al., ICCV 2015): punctuation out, number
-words to digits, articles out, contractions with their apostrophe. An answer counts in full when
-three of the other nine people gave it: the mean over people of min(1, matches among the rest / 3).
+The normalisation of the official VQA evaluation (Antol et al., ICCV 2015): punctuation and articles
+removed, number words to digits, apostrophes restored in contractions. The score is the mean over
+people of min(1, matches among the other nine / 3).
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ def _without_punctuation(text: str) -> str:
 
 
 def normalize(text: str) -> str:
-    """An answer as it is compared."""
+    """Return an answer in the form in which it is compared."""
     text = _without_punctuation(text.replace("\n", " ").replace("\t", " ").strip())
     words = [_NUMBERS.get(word, word) for word in text.lower().split()]
     return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
 
 
 def vqa_accuracy(answer: str, people: Sequence[str]) -> float:
-    """The official accuracy in [0, 1]."""
+    """Return the official accuracy, in [0, 1]."""
     said, given = normalize(answer), [normalize(person) for person in people]
     scores = []
     for i in range(len(given)):
