@@ -1,4 +1,4 @@
-"""Streaming chat requests as a client would send them, with their times."""
+"""Send streaming chat requests as a client would, and time them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from PIL import Image
 PHOTOS = Path(__file__).parents[1] / "assets" / "photos"
 QUESTION = "What is in this picture, and what stands behind it?"
 SPINNING_S = 1.5
-"""A vLLM worker spins for a second after its last step (`SpinCondition.busy_loop_s`). On a CPU, all
-servers' workers are bound to the same cores: who is asked in that second runs at half its speed."""
+"""A vLLM worker spins for a second after its last step (`SpinCondition.busy_loop_s`). On a CPU, the
+workers of all servers are bound to the same cores, so another server runs at half its speed in that
+second."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Timing:
 
 
 def photographs(width: int = 448, height: int = 336, seed: int = 0) -> Iterator[str]:
-    """Endless distinct photographs as data URLs: random views of the bundled ones."""
+    """Yield endless distinct photographs as data URLs: random views of the bundled ones."""
     sources = [Image.open(path).convert("RGB") for path in sorted(PHOTOS.glob("*.jpg"))]
     choose = random.Random(seed)
     for source in itertools.cycle(sources):
@@ -51,13 +52,13 @@ def photographs(width: int = 448, height: int = 336, seed: int = 0) -> Iterator[
 
 
 def image_body(url: str, output_tokens: int, question: str = QUESTION) -> dict[str, Any]:
-    """A question about one photograph."""
+    """Return a request with a question about one photograph."""
     image = {"type": "image_url", "image_url": {"url": url}}
     return _body([image, {"type": "text", "text": question}], output_tokens)
 
 
 def text_body(words: int, output_tokens: int, choose: random.Random) -> dict[str, Any]:
-    """A prompt without image, of `words` random digits: distinct, so nothing of it is cached."""
+    """Return a request without image, of `words` random digits, so that nothing of it is cached."""
     return _body(" ".join(str(choose.randrange(10)) for _ in range(words)), output_tokens)
 
 
@@ -109,11 +110,12 @@ async def _closed_load(
 def closed_load(
     url: str, bodies: Sequence[dict[str, Any]], concurrency: int
 ) -> tuple[list[Timing], float]:
-    """Send all bodies with `concurrency` clients, each waiting for its answer, once another server
-    that was asked just before has come to rest.
+    """Send all bodies with `concurrency` clients, each of which waits for its answers.
+
+    It first waits until a server that was asked just before has stopped spinning.
 
     Returns:
-        The timings, and the seconds that the whole took.
+        The timings, and the total seconds.
     """
     time.sleep(SPINNING_S)
     return asyncio.run(_closed_load(url, bodies, concurrency))

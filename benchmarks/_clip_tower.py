@@ -10,7 +10,7 @@ __all__ = ["HEADS", "PATCHES", "WIDTH", "ClipTower"]
 WIDTH, HEADS, PATCHES = 1024, 16, 576
 
 _LAYERS = 23
-"""Of 24: the features are the output of the last but one."""
+"""Of 24 layers: the features are the output of the last but one."""
 
 
 class _Layer(nn.Module):
@@ -40,7 +40,8 @@ class ClipTower(nn.Module):
         self.layers = nn.ModuleList(_Layer() for _ in range(_LAYERS))
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return features, and query and key of the layer that made them, class token first."""
+        """Return features, and query and key of the layer that made them, `[images, 1 + PATCHES,
+        WIDTH]` each, class token first, for pixels `[images, 3, 336, 336]`."""
         x = self.patches(pixels).flatten(2).mT
         cls = self.cls.expand(len(pixels), 1, WIDTH)
         x = self.norm(torch.cat([cls, x], dim=1) + self.positions)

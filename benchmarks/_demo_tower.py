@@ -1,4 +1,4 @@
-"""The demo model's vision tower as transformers runs it, with all that a method may ask for."""
+"""The demo model's vision tower run by transformers, with all inputs that a method may need."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["DemoTower"]
 
 DEMO = Path(__file__).resolve().parents[1] / "demo" / "llava"
 _MIDWAY = 3 / 8
-"""Of the depth, as in `vllm_pruner.worker.probe`."""
+"""Share of the depth, as in `vllm_pruner.worker.probe`."""
 
 
 class DemoTower:
@@ -62,7 +62,7 @@ class DemoTower:
 
     @staticmethod
     def _reader(name: str, read: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> Any:
-        """A hook that keeps query and key `[images, 1 + N, width]` of a layer."""
+        """Return a hook that stores query and key `[images, 1 + N, width]` of a layer."""
 
         def look(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             hidden = args[0] if args else kwargs["hidden_states"]

@@ -1,4 +1,4 @@
-"""What choosing takes by every installed method, on one tower's tensors."""
+"""Time the selection of every installed method, on one tower's tensors."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def time_methods(
 
     Args:
         features: `[images, 1 + N, width]` with the class token.
-        query: `[images, 1 + N, width]` of the layer that produced them; `key` alike. The layer in
-            the middle, which `hiprune` asks, is stood in for by the same one.
-        key: see `query`.
+        query: `[images, 1 + N, width]` of the layer that produced the features, which also serves
+            as the middle layer that `hiprune` reads.
+        key: the same layer's key, of the same shape.
         keep: tokens kept of N.
-        heads: of the tower.
+        heads: the tower's number of heads.
         rounds: timed calls of each method, after one to warm up.
     """
     tokens = _tokens(features, query, key, heads)
     chosen = {name: methods.get(name) for name in methods.names()}
-    # `resize` chooses nothing: it takes the tower's time away instead.
+    # `resize` selects nothing: it shortens the tower's time instead.
     timed = {name: method for name, method in chosen.items() if method.shrink is None}
     times: dict[str, list[float]] = {name: [] for name in timed}
     for turn in range(rounds + 1):
@@ -54,7 +54,7 @@ def time_methods(
 def _tokens(
     features: torch.Tensor, query: torch.Tensor, key: torch.Tensor, heads: int
 ) -> VisualTokens:
-    """All that a method may ask for."""
+    """Return tokens with all inputs that a method may need."""
     images, patches = features.shape[0], features.shape[1] - 1
     scale = (features.shape[2] // heads) ** -0.5
     received = column_importance(query, key, heads, scale)[:, 1:]

@@ -1,4 +1,4 @@
-"""Servers that start side by side and stay within a GPU's memory, with what each costs the host."""
+"""Servers that start in parallel within a GPU's memory, and what each costs the host."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Wanted:
     model: str
     flags: tuple[str, ...] = ()
     weights_gb: float = 0.0
-    """With activations and CUDA graphs."""
+    """Weights, activations and CUDA graphs."""
     kv_gb: float = 0.0
-    """Given to vLLM, which then need not profile memory: servers that start side by side would
-    disturb each other's profile."""
+    """The KV cache. Given to vLLM so that it does not profile memory, which servers that start in
+    parallel would disturb."""
 
     def command(self, on_gpu: bool) -> list[str]:
-        """The flags, with what the device wants."""
+        """Return the flags, including those for the device."""
         shared = [*self.flags, "--worker-extension-cls", "worker_timer.WorkerTimer"]
         if not on_gpu:
             return [*shared, "--enforce-eager"]
@@ -47,12 +47,12 @@ class Fleet:
     wanted: Sequence[Wanted]
     on_gpu: bool
     servers: dict[str, VllmProcess] = field(default_factory=dict)
-    """Those that are up, by name."""
+    """The servers that are ready, by name."""
     _started: dict[str, VllmProcess] = field(default_factory=dict)
     _threads: list[threading.Thread] = field(default_factory=list)
 
     def begin(self) -> None:
-        """Start all on a GPU's many cores at once, else one after the other."""
+        """Start all servers: with a GPU in parallel, else one after another."""
         each = [(one,) for one in self.wanted] if self.on_gpu else [tuple(self.wanted)]
         for some in each:
             thread = threading.Thread(target=self._start, args=some, daemon=True)
@@ -76,12 +76,12 @@ class Fleet:
             self.record.row("start", server=one.name, seconds=seconds, **evidence(server.log))
 
     def wait(self, until: float) -> None:
-        """Wait for all of them, or until `time.monotonic` says so."""
+        """Wait until all have started, at most until `time.monotonic()` is `until`."""
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
 
     def stop(self) -> None:
-        """End all, and write down what their logs say of the whole time."""
+        """Stop all servers, and record what their logs say."""
         threads = [threading.Thread(target=self._stop, args=(name,)) for name in self._started]
         for thread in threads:
             thread.start()
@@ -96,7 +96,7 @@ class Fleet:
 
 
 def waves(wanted: Sequence[Sequence[Wanted]], gb: float) -> Iterator[list[int]]:
-    """Yield which groups of servers run at once in so many GB, in order."""
+    """Yield the indices of the groups of servers that together fit into `gb`, in order."""
     wave: list[int] = []
     used = 0.0
     for number, group in enumerate(wanted):
@@ -111,7 +111,7 @@ def waves(wanted: Sequence[Sequence[Wanted]], gb: float) -> Iterator[list[int]]:
 
 
 def host_seconds(server: VllmProcess) -> Counter[str]:
-    """Return the processor seconds of a server's processes so far, by what they are."""
+    """Return the CPU seconds of a server's processes so far, by their role."""
     found: Counter[str] = Counter()
     first = psutil.Process(server.pid)
     for process in [first, *first.children(recursive=True)]:

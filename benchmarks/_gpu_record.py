@@ -1,4 +1,4 @@
-"""What a run on a GPU leaves: each row in a file the moment it is known."""
+"""The record of a run on a GPU: each row is written to a file at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SAYS = re.compile(
 
 
 class Record:
-    """The rows of a run, and the clock that its stages go by."""
+    """The rows of a run, and the time left for its stages."""
 
     def __init__(self, folder: Path, seconds: float) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -33,11 +33,11 @@ class Record:
 
     @property
     def left(self) -> float:
-        """Seconds until the run has to be over."""
+        """Seconds until the run must end."""
         return self._end - time.monotonic()
 
     def row(self, stage: str, **values: Any) -> None:
-        """Write a row, at once."""
+        """Write a row at once."""
         at = round(time.monotonic() - self._start)
         row = {"stage": stage, "at_s": at, **values}
         line = json.dumps(row)
@@ -47,13 +47,13 @@ class Record:
         print(line, flush=True)
 
     def stage(self, name: str, limit: float, work: Callable[[float], None]) -> None:
-        """Do one stage within its limit and what is left; whatever happens, the next one follows.
+        """Run one stage within its limit and the time left; a failure does not stop the run.
 
         Args:
-            name: of the stage, in its rows.
-            limit: seconds.
-            work: called with the value of `time.monotonic` by which it has to end. If it does not,
-                it is left behind.
+            name: the stage's name in its rows.
+            limit: most seconds that it may take.
+            work: called with the value of `time.monotonic()` by which it must end. If it does not,
+                it is abandoned in its thread.
         """
         seconds = min(limit, self.left)
         began, outcome = time.monotonic(), {"stage": name, "ended": "no time was left"}
@@ -78,7 +78,8 @@ class Record:
 
 
 def evidence(log: str) -> dict[str, Any]:
-    """Return what a server's log says: tokens of its KV cache, kernels compiled in requests."""
+    """Return facts from a server's log: tokens of its KV cache, kernels compiled during requests,
+    number of errors, and notable lines."""
     lines = [line.partition("] ")[2] or line for line in log.splitlines()]
     sizes = [int(found.replace(",", "")) for found in _KV.findall(log)]
     return {

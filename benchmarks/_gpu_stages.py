@@ -1,5 +1,5 @@
-"""The stages that ask servers: a pair side by side with the limit that pruning can reach, and the
-demo's answers beside those of a CPU."""
+"""The stages that ask servers: stock and pruned servers beside the limit that pruning can reach,
+and the demo's answers compared with a CPU's."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from vtprune_evaluate.run import evaluate
 __all__ = ["ANSWERS", "Load", "compare_answers", "serve_pair"]
 
 ANSWERS = Path(__file__).parent / "results" / "demo-answers-cpu.jsonl"
-"""The trained demo's on a CPU: method, kept share, question and answer a line."""
+"""The trained demo's answers on a CPU: each line has method, kept share, question and answer."""
 
 METHODS = ("vispruner", "adafv", "triad", "cdpruner", "scope", "divprune")
 
 
 @dataclass(frozen=True)
 class Load:
-    """How much is asked."""
+    """How much to ask."""
 
     clients: Sequence[int]
     requests: int
-    """Of each client, contender and round."""
+    """Requests per client, contender and round."""
     rounds: int
     timed: int
-    """Images timed inside the server."""
+    """Images to time inside the server."""
     output_tokens: int = 16
     size: tuple[int, int] = (448, 336)
 
@@ -47,8 +47,8 @@ class Load:
 def serve_pair(
     stage: str, fleet: Fleet, names: Sequence[str], load: Load, record: Record, until: float
 ) -> None:
-    """Compare stock (the first name) with pruned servers at each number of clients, then measure
-    text-only prompts as long as the shortest pruned one, and what an image costs inside."""
+    """Compare stock (the first name) with pruned servers at each number of clients, and measure
+    text-only prompts as long as the shortest pruned one; finally, the time per image inside."""
     missing = [name for name in names if name not in fleet.servers]
     if missing:
         raise RuntimeError(f"not up: {', '.join(missing)}")
@@ -86,7 +86,7 @@ def _texts(words: int, choose: random.Random, load: Load, count: int) -> list[di
 def _measure(
     stage: str, some: Sequence[Contender], clients: int, load: Load, record: Record
 ) -> int:
-    """Write a row a contender, and return the tokens of the shortest prompt."""
+    """Write one row per contender, and return the tokens of the shortest prompt."""
     before = {each.name: host_seconds(each.server) for each in some}
     prompts: list[int] = []
     for row in compare(some, clients, load.requests, load.rounds):
@@ -104,14 +104,14 @@ def _measure(
 def compare_answers(
     fleet: Fleet, record: Record, items: int, methods: Sequence[str], *, write: bool
 ) -> None:
-    """Ask the trained demo, and count which of its answers are those of a CPU.
+    """Ask the trained demo, and count how many of its answers equal a CPU's.
 
     Args:
-        fleet: has the server `demo`.
-        record: takes the rows.
-        items: so many questions.
-        methods: of pruning, each at one ninth; unpruned comes first.
-        write: write the answers down as the CPU's instead.
+        fleet: the servers, with one named `demo`.
+        record: where to write the rows.
+        items: number of questions.
+        methods: pruning methods, each at one ninth; unpruned comes first.
+        write: store the answers as the CPU's first.
 
     Raises:
         RuntimeError: the server is not up.

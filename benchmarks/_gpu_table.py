@@ -1,4 +1,4 @@
-"""A run on a GPU as Markdown: what each stage came to, and the servers beside stock."""
+"""Render a run on a GPU as Markdown: the outcome of each stage, and servers compared with stock."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Row = dict[str, Any]
 
 
 def table(outcomes: Sequence[Row], rows: Sequence[Row]) -> str:
-    """Return the page that goes beside the rows."""
+    """Return the page to be stored beside the rows."""
     checks = [row for row in rows if row["stage"] == "operators" and "agrees" in row]
     agree = sum(row["agrees"] for row in checks)
     parts = [
@@ -41,7 +41,7 @@ def _stages(outcomes: Sequence[Row]) -> Iterator[str]:
 
 
 def _served(rows: Sequence[Row]) -> Iterator[str]:
-    """A row a contender; the host's milliseconds are of all its processes, a request."""
+    """Yield a row per contender; host milliseconds are per request, by process."""
     yield "| | clients | prompt | KV tokens | req/s | × stock | TTFT p50 | × stock | host ms |"
     yield "|---|---|---|---|---|---|---|---|---|"
     stocks = {

@@ -1,4 +1,4 @@
-"""Every operator at the shapes that towers have, with the least that each could cost."""
+"""Every operator at the shapes of real towers, with a lower bound of its cost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLUSTERED = "clustered"  # the kind of input: real features have near-duplicates
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One operator at one shape, and the least it could cost."""
+    """One operator at one shape, with the bytes and operations that it needs at least."""
 
     op: str
     shape: str
@@ -27,7 +27,7 @@ class Case:
     bytes: float
     operations: float = 0.0
     compiled: bool = True
-    """Whether `torch.compile` gets a turn: it would unroll hundreds of rounds for minutes."""
+    """Whether to time `torch.compile`; not where it would unroll hundreds of rounds for minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,8 @@ class _Batch:
 
 
 def cases(device: torch.device, large: bool) -> Iterator[Case]:
-    """Yield the shapes of LLaVA-1.5 in batches, of LLaVA-NeXT's five crops, of Qwen2.5-VL; small
-    ones otherwise."""
+    """Yield the shapes of LLaVA-1.5 in batches, LLaVA-NeXT's five crops and Qwen2.5-VL; unless
+    `large`, small ones."""
     tower = (PATCHES, WIDTH, HEADS) if large else (40, 64, 2)
     for images in (1, 5, 8, 64) if large else (2,):
         batch = _Batch(images, *tower, device)
@@ -82,13 +82,13 @@ def _attention(batch: _Batch) -> Iterator[Case]:
     inputs = {"query": query, "key": key, "num_heads": batch.heads, "scale": scale}
     read = 2.0 * batch.tokens * batch.width
     yield Case("cls_importance", batch.label, inputs, read + 4 * batch.tokens)
-    # Twice the map's products, half of them each for the log-sum-exp and for the columns.
+    # The attention map is computed twice: for the log-sum-exp and for the columns.
     products = 4.0 * batch.tokens * batch.patches * batch.width
     yield Case("column_importance", batch.label, inputs, 2 * read, products)
 
 
 def _similarity(batch: _Batch, rows: torch.Tensor, pool: torch.Tensor) -> Iterator[Case]:
-    """The operators over cosines: of `rows [images, patches, width]`, those listed in `pool`."""
+    """Yield the operators on cosines of `rows` `[images, patches, width]` selected by `pool`."""
     length, keep = pool.shape[1], batch.patches // 9
     read = 2.0 * batch.images * length * batch.width + 4.0 * batch.images * length**2
     products = 1.0 * batch.images * length**2 * batch.width  # symmetric: half of 2 R^2 D
@@ -106,7 +106,7 @@ def _similarity(batch: _Batch, rows: torch.Tensor, pool: torch.Tensor) -> Iterat
         )
     for objective in ("max-min", "coverage", "dpp", "demand"):
         greedy = {"gram": gram, "keep": keep, "objective": objective}
-        # Each taken row's column at least; the diagonal of the first step is less.
+        # At least the Gram column of each selected row; the first step's diagonal is negligible.
         least = 4.0 * batch.images * keep * length
         yield Case("greedy_select", f"{batch.label} {objective}", greedy, least, compiled=False)
 
@@ -119,7 +119,7 @@ def _gather(batch: _Batch, rows: torch.Tensor, pool: torch.Tensor) -> Case:
 
 
 def _relevance(batch: _Batch, texts: int, width: int) -> Case:
-    """Questions of `texts` tokens, in a decoder of `width` channels."""
+    """Return the case of questions of `texts` tokens, in a decoder of `width` channels."""
     visual = features(CLUSTERED, (batch.tokens, width), torch.bfloat16, batch.device)
     text = features("random", (batch.images * texts, width), torch.bfloat16, batch.device)
     image = torch.arange(batch.images + 1, device=batch.device)
@@ -133,12 +133,12 @@ def _relevance(batch: _Batch, texts: int, width: int) -> Case:
     }
     read = 2.0 * (visual.numel() + text.numel())
     products = 2.0 * batch.tokens * texts * width
-    # The reference takes one image after the other, which no compiler sees through.
+    # The reference loops over images, which `torch.compile` cannot handle well.
     return Case("text_relevance", batch.label, inputs, read, products, compiled=False)
 
 
 def _merged(device: torch.device) -> Case:
-    """A page in Qwen2.5-VL: 11,520 patches, four of which become a token, in window order."""
+    """Return the case of a page in Qwen2.5-VL: 11,520 patches, four per token, in window order."""
     patches, heads, size = 11520, 16, 80
     query, key = torch.randn(2, patches, heads * size, device=device, dtype=torch.bfloat16)
     inputs = {

@@ -1,4 +1,4 @@
-"""The whole selection in its place: between the tower's last layer and the projector."""
+"""Time the whole selection, from the tower's last layer to the projector."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ SPECS = {spec.name: spec for spec in all_specs()}
 def measure_selection(
     device: torch.device, images: int, rounds: int
 ) -> dict[str, tuple[float, float, float]]:
-    """Verify 576 to 64, then time it: alone, as a CUDA graph, in eager torch, as the literal
-    published routine; and the tower before it. Without a GPU there is no graph.
+    """Verify the selection of 64 of 576 tokens, then time it: with kernels, as a CUDA graph, in
+    eager torch, and as the literal published routine; and the tower. Without a GPU there is no
+    graph.
 
     Returns:
         Median, 20 % and 80 % quantile in microseconds, by contender.
 
     Raises:
-        SystemExit: importance is off by more than its tolerance; or, of the same importance, the
-            kernels and the references select other tokens. (Of its own importance a reference may:
-            two tokens 5e-10 apart stand in another order then.)
+        SystemExit: importance is off by more than its tolerance; or kernels and references select
+            other tokens from the same importance. (From its own importance a reference may select
+            others: it may order two tokens 5e-10 apart differently.)
     """
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32  # CPUs without AVX-512
     tower = ClipTower().to(device, dtype)
@@ -58,13 +59,13 @@ def measure_selection(
 def _select(
     rows: torch.Tensor, query: torch.Tensor, key: torch.Tensor, reference: bool = False
 ) -> torch.Tensor:
-    """Do as the plugin does: the kept rows `[images, KEEP, WIDTH]`, gathered for the projector."""
+    """Select as the plugin does; return the kept rows `[images, KEEP, WIDTH]` for the projector."""
     score = SPECS["cls_importance"].reference if reference else cls_importance
     return _choose(rows, score(query, key, HEADS, SCALE), reference)
 
 
 def _choose(rows: torch.Tensor, importance: torch.Tensor, reference: bool = False) -> torch.Tensor:
-    """What is exact, once importance is given."""
+    """Select given the importance; from here on, results are exact."""
     gram, remove = cosine_gram, dedup
     if reference:
         gram, remove = (SPECS[name].reference for name in ("cosine_gram", "dedup"))
@@ -83,7 +84,7 @@ def _check_importance(importance: torch.Tensor, query: torch.Tensor, key: torch.
 
 
 def _literal(rows: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-    """The published routine over the same distance."""
+    """Run the published routine for the same steps."""
     kept = literal_vispruner.select(
         rows, literal_vispruner.importance(query, key, HEADS, SCALE), KEEP
     )
@@ -93,7 +94,7 @@ def _literal(rows: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torc
 def _show_that_nothing_waits(
     rows: torch.Tensor, query: torch.Tensor, key: torch.Tensor, wanted: torch.Tensor
 ) -> None:
-    """Run selection and projector where a wait of the host raises, and capture them in a graph."""
+    """Run selection and projector while host syncs raise, and capture them in a CUDA graph."""
     projector = torch.nn.Linear(WIDTH, 4096, device=rows.device, dtype=rows.dtype)
 
     def to_projector() -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What a figure was measured on: without it a figure says nothing."""
+"""Describe the machine of a measurement, without which a figure means nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def describe() -> dict[str, str | int]:
 
 
 def commit() -> str:
-    """The commit that is measured; of a copy without a repository, what COMMIT says."""
+    """Return the measured commit: from COMMIT, for a copy without a repository, else from git."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -1,4 +1,4 @@
-"""What reading the question costs: `adafv` beside the tower that it follows."""
+"""What reading the question costs: time `adafv` beside the tower."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def compare_question(images: int, dtype: str, rounds: int) -> list[dict[str, Any
 
 
 def summary(rows: list[dict[str, Any]]) -> str:
-    """Say whether the target is met."""
+    """Return a sentence that compares the result with the target."""
     most = max(row["selection_of_tower"] for row in rows)
     return f"selection is at most {most:.2%} of the tower (target {MOST_OF_TOWER:.0%})"
 
 
 def _measure(images: int, dtype: torch.dtype, rounds: int) -> dict[str, float]:
-    """Return median milliseconds of each part, which take turns in every round."""
+    """Return median milliseconds of each part; the parts take turns in every round."""
     tower, pixels = ClipTower().to(dtype), torch.randn(images, 3, 336, 336).to(dtype)
     projector = nn.Sequential(nn.Linear(WIDTH, DECODER), nn.GELU(), nn.Linear(DECODER, DECODER))
     projector.to(dtype)

@@ -1,4 +1,4 @@
-"""Time on a GPU, the floors to compare with, and the row that a figure becomes."""
+"""Time code on a GPU, measure its bandwidth and FLOP rate, and append rows to a CSV file."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from _machine import commit
 __all__ = ["append", "bandwidth", "describe_gpu", "flops", "graph_of", "time_interleaved"]
 
 _CALLS = 10
-"""Calls between two events: one call of some 10 us is too close to the events' resolution."""
+"""Calls between two events, because one call of about 10 us is too close to their resolution."""
 
 
 def describe_gpu() -> dict[str, str]:
-    """Return what a row needs to be worth something: GPU, driver, versions, commit, date."""
+    """Return GPU, driver, versions, commit and date."""
     driver = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
     return {
         "date": datetime.date.today().isoformat(),
@@ -36,7 +36,7 @@ def describe_gpu() -> dict[str, str]:
 
 
 def _output(*command: str) -> str:
-    """The first line that a command prints."""
+    """Return the first line that a command prints, or "unknown"."""
     try:
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
@@ -50,7 +50,7 @@ def time_interleaved(
     device: torch.device,
     warm_up: int = 2,
 ) -> dict[str, tuple[float, float, float]]:
-    """Return median, 20 % and 80 % quantile in microseconds a call, the contenders taking turns."""
+    """Return median, 20 % and 80 % quantile in microseconds per call; the contenders take turns."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(rounds + warm_up):
         for name, call in contenders.items():
@@ -80,7 +80,7 @@ def _time(call: Callable[[], Any], device: torch.device) -> float:
 
 
 def graph_of(call: Callable[[], Any]) -> Callable[[], Any]:
-    """Return `call` as a CUDA graph: what it costs without the host."""
+    """Return `call` captured as a CUDA graph, to time it without the host."""
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):
         for _ in range(3):
@@ -98,7 +98,7 @@ def graph_of(call: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def bandwidth(device: torch.device) -> float:
-    """Bytes per second that a copy of 1 GiB moves, read and written."""
+    """Return the bytes per second, read plus written, of a copy of 1 GiB."""
     source = torch.empty(1 << 30, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     micro = time_interleaved({"copy": lambda: target.copy_(source)}, 7, device)["copy"][0]
@@ -106,14 +106,14 @@ def bandwidth(device: torch.device) -> float:
 
 
 def flops(device: torch.device) -> float:
-    """Floating-point operations per second of a bfloat16 GEMM of 8192."""
+    """Return the floating-point operations per second of a bfloat16 GEMM of size 8192."""
     a = torch.randn(8192, 8192, device=device, dtype=torch.bfloat16)
     micro = time_interleaved({"gemm": lambda: a @ a}, 7, device)["gemm"][0]
     return 2 * 8192**3 / (1e-6 * micro)
 
 
 def append(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Add rows to a CSV file; the header comes with the first ones."""
+    """Append rows to a CSV file, with a header if it is new."""
     path.parent.mkdir(exist_ok=True)
     new = not path.exists()
     with path.open("a", newline="") as file:

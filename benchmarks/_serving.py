@@ -1,5 +1,5 @@
-"""Contenders of a serving benchmark: they answer equally many requests in turn, within every round,
-so that whatever disturbs the machine disturbs all of them alike."""
+"""Contenders of a serving benchmark: they take turns at equally many requests within every round,
+so that disturbances of the machine affect all of them alike."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Contender:
     name: str
     server: VllmProcess
     bodies: Callable[[int], list[dict[str, Any]]]
-    """Makes so many distinct requests."""
+    """`bodies(count)`: returns that many distinct requests."""
 
 
 def search_path() -> str:
-    """PYTHONPATH of a server that is to find `worker_timer`, and what this process finds."""
+    """Return this process's PYTHONPATH extended so that a server finds `worker_timer`."""
     inherited = [path for path in [os.environ.get("PYTHONPATH")] if path]
     return os.pathsep.join([str(Path(__file__).parent), *inherited])
 
@@ -39,7 +39,7 @@ def search_path() -> str:
 def compare(
     contenders: Sequence[Contender], concurrency: int, requests: int, rounds: int
 ) -> Iterator[dict[str, Any]]:
-    """Yield one row a contender: `requests` from each of `concurrency` clients in each round."""
+    """Yield one row per contender: `requests` from each of `concurrency` clients in each round."""
     timings: dict[str, list[Timing]] = {each.name: [] for each in contenders}
     rates: dict[str, list[float]] = {each.name: [] for each in contenders}
     for round_ in range(rounds + 1):
@@ -71,7 +71,7 @@ def _row(name: str, concurrency: int, timings: list[Timing], rates: list[float])
 def milliseconds_inside(
     server: VllmProcess, bodies: Sequence[dict[str, Any]], concurrency: int
 ) -> dict[str, float]:
-    """Milliseconds per image in the parts of a server that was started with `worker_timer`."""
+    """Return milliseconds per image in each part of a server started with `worker_timer`."""
     _rpc(server, "start_timer")
     closed_load(server.url, bodies, concurrency)
     timed = _rpc(server, "read_timer")[0]
@@ -90,7 +90,7 @@ def _rpc(server: VllmProcess, method: str) -> list[dict[str, float]]:
 
 
 def words_for(url: str, prompt: int, output_tokens: int, choose: random.Random) -> int:
-    """How many random digits make a text prompt as long as the pruned one."""
+    """Return how many random digits make a text prompt of `prompt` tokens."""
     lengths = [
         closed_load(url, [text_body(words, output_tokens, choose)], 1)[0][0].prompt_tokens
         for words in (10, 20)
@@ -100,7 +100,7 @@ def words_for(url: str, prompt: int, output_tokens: int, choose: random.Random) 
 
 
 def print_table(rows: Sequence[dict[str, Any]]) -> None:
-    """Print what was compared beside stock, as a table that a README can take."""
+    """Print the rows relative to stock, as a Markdown table."""
     print("\n| clients | contender | prompt | req/s | x stock | TTFT p50 | x stock | TTFT p95 |")
     print("|---|---|---|---|---|---|---|---|")
     by = {(row["concurrency"], row["contender"]): row for row in rows}

@@ -1,9 +1,9 @@
-"""Stock vLLM and vtprune, both up at once, that answer the same requests in short blocks, in turn.
+"""Stock vLLM and vtprune run at once and take turns at the same requests, in short blocks.
 
-The order is drawn anew for each pair of blocks; the server that is not asked is idle, and has had
-the time to stop spinning. Two neighbouring blocks see the same machine, so their ratio is not
-disturbed by what comes and goes. Beside requests per second each block has the processor time of
-the server's API process: that hardly depends on what else the machine does.
+The order is drawn for each pair of blocks; the other server is idle and has stopped spinning. Two
+neighbouring blocks see the same machine, so slow disturbances cancel in their ratio. Each block
+measures requests per second and the CPU time of the server's API process, which hardly depends on
+the machine's other load.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def start(
     """Start both servers, `first` before the other, and end them with the stack.
 
     Args:
-        stack: of contexts.
-        logs: the folder that they print to.
+        stack: the stack that stops them.
+        logs: the folder for their logs.
         model: a folder of `.cache/models`.
-        first: one of `CONTENDERS`.
-        flags: of vLLM, for both.
-        ours: for vtprune alone.
+        first: the one of `CONTENDERS` to start first.
+        flags: vLLM's flags for both.
+        ours: more flags for vtprune.
     """
     servers = {}
     for name in sorted(CONTENDERS, key=lambda each: each != first):
@@ -48,8 +48,8 @@ def start(
 
 
 def block(server: VllmProcess, bodies: Sequence[dict[str, Any]], clients: int) -> dict[str, float]:
-    """Answer a block of requests; return requests per second, and milliseconds of processor time
-    of the API process for each."""
+    """Ask a block of requests; return requests per second, and CPU milliseconds of the API process
+    per request."""
     before = _processor_seconds(server.pid)
     _, seconds = closed_load(server.url, bodies, clients)
     used = _processor_seconds(server.pid) - before
@@ -60,7 +60,8 @@ def block(server: VllmProcess, bodies: Sequence[dict[str, Any]], clients: int) -
 
 
 def _processor_seconds(pid: int) -> float:
-    """Of a process and all its threads, without its children: the engine is one of these."""
+    """Return the CPU seconds of a process and its threads, without its children, such as the
+    engine."""
     times = psutil.Process(pid).cpu_times()
     return float(times.user + times.system)
 
@@ -68,8 +69,8 @@ def _processor_seconds(pid: int) -> float:
 def ratio_row(
     measure: str, pairs: Sequence[dict[str, dict[str, float]]], seed: int
 ) -> dict[str, Any]:
-    """Return medians of both, and the ratio: of requests per second the median over pairs; of
-    processor time, which the kernel counts in hundredths of a second, that of the sums."""
+    """Return both servers' figures and their ratio: for requests per second, medians over pairs;
+    for CPU time, which the kernel counts in hundredths of a second, means and the ratio of sums."""
     values = np.array([[pair[name][measure] for name in CONTENDERS] for pair in pairs])
 
     def ratio(sample: np.ndarray) -> float:

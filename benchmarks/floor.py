@@ -1,7 +1,7 @@
-"""What it takes to look at a picture, and what is found: python benchmarks/floor.py
+"""What examining a picture for print costs, and what it finds: python benchmarks/floor.py
 
-Photographs, screenshots and a chart of this repository, and pages drawn here, at several widths; on
-one thread, as an API server does it. Milliseconds are the median of many looks at a decoded image.
+Photographs, screenshots and a chart of this repository, and a drawn page, at several widths; in one
+thread, as in an API server. Times are medians of many examinations of a decoded image.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FILES = [
 
 
 def pictures(width: int) -> dict[str, Image.Image]:
-    """By name, enlarged or shrunk to a width."""
+    """Return the pictures by name, resized to a width."""
     found = {file.name: Image.open(file).convert("RGB") for file in FILES}
     found["a page"] = Image.fromarray(draw_page(7, 0).pixels)
     return {
@@ -35,7 +35,7 @@ def pictures(width: int) -> dict[str, Image.Image]:
 
 
 def milliseconds(image: Image.Image, looks: int) -> float:
-    """The median time of a look."""
+    """Return the median time of an examination in milliseconds."""
     times = []
     for _ in range(looks):
         start = time.perf_counter()

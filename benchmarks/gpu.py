@@ -1,10 +1,10 @@
-"""All that a quarter of an hour with a GPU should tell, in nine minutes and one command.
+"""Measure everything that needs a GPU, in nine minutes and with one command.
 
     make gpu                              or, from a plain copy without git, network or make:
     COMMIT=abc1234 PYTHONPATH=environment:$PYTHONPATH python benchmarks/gpu.py
     python benchmarks/gpu.py --dry-run    every stage on a CPU with tiny models; records nothing
 
-Stages, each under its own limit, each row written the moment it is known:
+Stages, each with its own time limit; each row is written at once:
 
     environment   GPU, driver, versions, commit
     operators     every operator against its reference on the CPU, while servers start
@@ -13,14 +13,14 @@ Stages, each under its own limit, each row written the moment it is known:
     apis, qwen    LLaVA-1.5-7B with four API servers, and Qwen2.5-VL-7B
     demo          the trained demo's answers beside a CPU's (`results/demo-answers-cpu.jsonl`)
 
-Weights of the 7B shapes are random: time does not depend on them. Beside each figure of a server
-stand the tokens of its KV cache and the host's milliseconds a request by process; `text-only` is
-the limit that pruning can reach, prompts without image as long as the pruned ones, at stock vLLM.
-The rows `logs` count the kernels that were compiled inside requests. A stage that fails, hangs or
-finds no time says so and the next one follows; the exit code is 1 then.
+Weights of the 7B shapes are random, since times do not depend on them. Each figure of a server
+comes with the tokens of its KV cache and the host's milliseconds per request by process.
+`text-only` is the limit that pruning can reach: stock vLLM with prompts without image, as long as
+the pruned ones. The rows `logs` list kernels that were compiled during requests. If a stage fails,
+hangs or has no time left, it is recorded, the next one follows, and the exit code is 1.
 
-Rows are in rows.jsonl of benchmarks/results/gpu-DATE, or of $OUT, or of --out, beside the servers'
-logs and kernels.csv; README.md there is the table.
+Rows go to rows.jsonl in benchmarks/results/gpu-DATE, in $OUT, or in --out, beside the servers' logs
+and kernels.csv; README.md there is the table.
 """
 
 from __future__ import annotations
@@ -53,17 +53,17 @@ DEMO = str(HERE.parent / "demo" / "llava")
 KERNELS = ("selection", "greedy_select", "dedup", "cosine_gram", "cls_importance", "text_relevance")
 PRUNE = ("--plugin", "vtprune")
 RESERVE_S = 15.0
-"""Kept for stopping servers and for the table."""
+"""Seconds reserved for stopping servers and writing the table."""
 
 
 def main() -> None:
     """Run all stages, write the table."""
     arguments = _arguments()
     on_gpu = torch.cuda.is_available() and not arguments.dry_run
-    # On a GPU servers that have just been asked take nothing from each other.
+    # With a GPU, spinning workers of one server do not slow another one down.
     _chat.SPINNING_S = 0.2 if on_gpu else 0.0
     if not on_gpu and not arguments.dry_run:
-        raise SystemExit("no GPU: --dry-run walks through all stages on the CPU")
+        raise SystemExit("no GPU: --dry-run runs all stages on the CPU")
     with tempfile.TemporaryDirectory() as scratch:
         out = arguments.out or (Path(scratch) if arguments.dry_run else _results())
         record = Record(out, 60 * arguments.minutes - RESERVE_S)
@@ -79,13 +79,13 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dry-run", action="store_true", help="tiny models on a CPU")
-    parser.add_argument("--minutes", type=float, default=9.0, help="for all of it")
-    parser.add_argument("--out", type=Path, help="folder of the rows")
-    parser.add_argument("--memory", type=float, help="GB that servers may take; 0.93 of the GPU's")
+    parser.add_argument("--minutes", type=float, default=9.0, help="for the whole run")
+    parser.add_argument("--out", type=Path, help="folder for the rows")
+    parser.add_argument("--memory", type=float, help="GB for servers; by default 93 %% of the GPU")
     parser.add_argument(
         "--write-answers",
         action="store_true",
-        help="in a dry run: the demo's answers are the CPU's",
+        help="store the demo's answers as the CPU's; in a dry run",
     )
     return parser.parse_args()
 
@@ -122,15 +122,15 @@ def _run(arguments: argparse.Namespace, record: Record, on_gpu: bool) -> None:
 
 
 def _groups(on_gpu: bool) -> dict[str, list[Wanted]]:
-    """The servers by the stage that asks them. Stock comes first."""
+    """Return the servers by the stage that asks them, stock first."""
     seats = ("--max-num-seqs", "64") if on_gpu else ("--dtype", "float32")
     tokens = (*PRUNE, "--prune-tokens", "64")
     four = ("--api-server-count", "4") if on_gpu else ()
     demo: tuple[str, ...] = (*PRUNE, "--dtype", "float32")
-    if on_gpu:  # whose heads of 32 in float32 FlashAttention does not have
+    if on_gpu:  # FlashAttention has no float32 heads of size 32
         demo += ("--attention-backend", "TRITON_ATTN", "--mm-encoder-attn-backend", "TORCH_SDPA")
         demo += ("--enforce-eager",)
-    # FlashAttention may lack the 80 channels of the heads of Qwen's tower.
+    # FlashAttention may lack the heads of size 80 of Qwen's tower.
     sdpa = ("--mm-encoder-attn-backend", "TORCH_SDPA") if on_gpu else ()
 
     def pair(
@@ -184,7 +184,7 @@ def _environment(record: Record, on_gpu: bool) -> None:
 
 
 def _models(until: float) -> None:
-    """Write the 7B shapes' configurations and tokenizers, which takes seconds: no weights."""
+    """Write the configurations and tokenizers of the 7B shapes, without weights, in seconds."""
     build = HERE.parent / "demo" / "build_demo.py"
     names = ("llava-7b", "llava-next-7b", "qwen2.5-vl-7b")
     command = [sys.executable, str(build), "--out", str(MODELS), *names]
@@ -192,7 +192,7 @@ def _models(until: float) -> None:
 
 
 def _memory_gb() -> float:
-    """Of the first GPU. nvidia-smi, since asking torch would take memory of it."""
+    """Return the memory of the first GPU, from nvidia-smi, since torch would use some of it."""
     command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return float(text.splitlines()[0]) * 2**20 / 1e9
@@ -205,7 +205,7 @@ def _kernel_flags(record: Record, on_gpu: bool) -> list[str]:
 
 
 def _script(record: Record, name: str, limit: float, command: Sequence[str]) -> None:
-    """Run a script as a stage in a process of its own: an error of the GPU ends only that."""
+    """Run a script as a stage in its own process, so that a GPU error ends only that."""
 
     def work(until: float) -> None:
         seconds = until - time.monotonic()

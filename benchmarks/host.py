@@ -1,19 +1,19 @@
-"""What a request about a picture costs the API server: stock vLLM and vtprune, processor time.
+"""What a request about a picture costs the API server: CPU time of stock vLLM and vtprune.
 
     make bench-host
     make bench-host ARGS="--first vtprune"
     make bench-host ARGS="--vtprune-flags '--prune-floor off'"
 
-On a GPU one API process is the first thing that many requests wait for. Both servers run at once
-and answer the same requests in short blocks, in turn (`_turns.py`); the figure is the ratio of the
-processor times of their API processes, not of wall time, with a 95 % bootstrap interval, and its
-spread over quarters of the run. Answers stream, 16 tokens each. There are two kinds of traffic:
+With a GPU, a single API process is the first bottleneck of many requests. Both servers run at once
+and take turns at the same requests in short blocks (`_turns.py`); the figure is the ratio of the
+CPU times of their API processes, with a 95 % bootstrap interval and its spread over quarters of the
+run. Answers stream, 16 tokens each. There are two kinds of traffic:
 
 - `fresh`: every picture is new;
 - `known`: eight pictures that were asked about before, with a new question each time.
 
-The engine runs without compilation: nothing of it is measured. The server that starts second takes
-some 3 % less, whichever it is, so both orders count. Rows are appended to
+The engine runs eagerly, because it is not measured. The server that starts second takes about 3 %
+less, whichever it is, so measure both orders. Rows are appended to
 benchmarks/results/host-cpu.jsonl. `--dry-run` asks for one block and records nothing.
 """
 
@@ -66,20 +66,20 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="demo", help="a folder of .cache/models")
-    parser.add_argument("--blocks", type=int, default=16, help="of each server and traffic")
-    parser.add_argument("--requests", type=int, default=24, help="in a block")
+    parser.add_argument("--blocks", type=int, default=16, help="per server and kind of traffic")
+    parser.add_argument("--requests", type=int, default=24, help="per block")
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--output-tokens", type=int, default=16)
     parser.add_argument(
         "--size", type=int, nargs=2, default=[448, 336], metavar=("WIDTH", "HEIGHT")
     )
-    parser.add_argument("--dtype", default="float32", help="bfloat16 wants AVX-512")
-    parser.add_argument("--flags", default="", help="more of vLLM's, for both servers")
+    parser.add_argument("--dtype", default="float32", help="bfloat16 needs AVX-512")
+    parser.add_argument("--flags", default="", help="more flags of vLLM, for both servers")
     parser.add_argument(
-        "--vtprune-flags", default="", help="vtprune's, such as '--prune-floor off'"
+        "--vtprune-flags", default="", help="flags of vtprune, such as '--prune-floor off'"
     )
     parser.add_argument(
-        "--first", default="stock", choices=CONTENDERS, help="starts before the other"
+        "--first", default="stock", choices=CONTENDERS, help="the server to start first"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dry-run", action="store_true", help="no measurement, nothing recorded")
@@ -105,7 +105,7 @@ def _known(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def _pairs(
     servers: dict[str, VllmProcess], bodies: Iterator[dict[str, Any]], arguments: argparse.Namespace
 ) -> Pairs:
-    """Measure block after block. The first pair warms up, and makes known pictures known."""
+    """Measure block after block. The first pair warms up, and fills the caches for `known`."""
     choose = random.Random(arguments.seed)
     pairs = []
     for _ in range(arguments.blocks + 1):
@@ -117,7 +117,7 @@ def _pairs(
 
 
 def _row(kind: str, pairs: Pairs, seed: int) -> dict[str, Any]:
-    """The ratio over all pairs, and the lowest and the highest of the quarters of the run."""
+    """Return the ratio over all pairs, and its minimum and maximum over quarters of the run."""
     size = max(1, len(pairs) // 4)
     quarters = [pairs[first : first + size] for first in range(0, len(pairs), size)]
     ratios = [ratio_row("api_cpu_ms", quarter, seed)["ratio"] for quarter in quarters]

@@ -1,4 +1,4 @@
-"""What the kernels cost on a GPU, beside their floors and the alternatives.
+"""What the kernels cost on a GPU, compared with lower bounds and alternatives.
 
     python benchmarks/kernels.py                  everything; needs a GPU, ten minutes
     python benchmarks/kernels.py --only dedup     some operators, or `selection`
@@ -10,7 +10,7 @@ for the whole selection, the literal published routine. The floor is the larger 
 measured bandwidth and operations over the measured bfloat16 rate. Each row is appended at once to
 benchmarks/results/kernels-gpu.csv, or to --out.
 
-Without a GPU it is a dry run: small shapes, no row, no figure worth anything.
+Without a GPU it is a dry run: small shapes, no rows, meaningless figures.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Times = dict[str, tuple[float, float, float]]
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where this runs; the rates are a GPU's, and 1 without one."""
+    """The device and its measured rates, which are 1 without a GPU."""
 
     device: torch.device
     description: dict[str, str]
@@ -50,13 +50,13 @@ class Machine:
         return self.device.type == "cuda"
 
     def floor(self, case: Case) -> float:
-        """The least microseconds that a case could take."""
+        """Return a lower bound of the microseconds that a case takes."""
         return 1e6 * max(case.bytes / self.bytes_per_s, case.operations / self.operations_per_s)
 
 
 @torch.inference_mode()
 def main() -> None:
-    """Verify, measure, record."""
+    """Verify, measure and record all cases."""
     arguments = _arguments()
     torch.manual_seed(0)
     machine = _machine()
@@ -74,7 +74,7 @@ def main() -> None:
 def _rows(
     only: list[str] | None, specs: dict[str, Spec], machine: Machine, rounds: int
 ) -> Iterator[Row]:
-    """The operators, those asked for in that order, and the whole selection."""
+    """Yield the rows of the operators, or those named in `only`, and of the whole selection."""
     found = list(cases(machine.device, large=machine.is_gpu))
     for name in only or [*dict.fromkeys(case.op for case in found), "selection"]:
         if name == "selection":
@@ -88,8 +88,8 @@ def _arguments() -> argparse.Namespace:
     names = list(dict.fromkeys(spec.name for spec in all_specs()))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     choices = [*names, "selection"]
-    parser.add_argument("--only", nargs="+", choices=choices, help="leave the others out")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="the rows; default %(default)s")
+    parser.add_argument("--only", nargs="+", choices=choices, help="only these, in this order")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="CSV file (%(default)s)")
     parser.add_argument("--rounds", type=int, default=15)
     return parser.parse_args()
 
@@ -151,7 +151,7 @@ def _selections(machine: Machine, rounds: int) -> Iterator[Row]:
 
 
 def _row(op: str, shape: str, found: Times, floor: float | None) -> Row:
-    """Medians of all contenders in microseconds, empty where one had no turn."""
+    """Return medians of all contenders in microseconds; empty for those that were not timed."""
     return {
         "op": op,
         "shape": shape,
@@ -163,7 +163,7 @@ def _row(op: str, shape: str, found: Times, floor: float | None) -> Row:
 
 
 def _shown(row: Row) -> str:
-    """A GPU's figures; a dry run has none worth showing."""
+    """Return a GPU's figures as text; empty in a dry run."""
     if row["graph_us"] == "":
         return ""
     times = "".join(f" {name} {row[f'{name}_us']}" for name in CONTENDERS if row[f"{name}_us"])
@@ -172,7 +172,7 @@ def _shown(row: Row) -> str:
 
 
 def _print_targets(rows: list[Row]) -> None:
-    """Check the targets, which are for an H200; those that this run did not time are left out."""
+    """Check the targets, which are for an H200; those that this run did not time are skipped."""
     found = {(row["op"], row["shape"]): row for row in rows}
     checks: list[tuple[str, float, str, float]] = []
     for images, limit in ((1, 150.0), (8, None), (64, 400.0)):

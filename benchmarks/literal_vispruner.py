@@ -1,11 +1,11 @@
-"""The published VisPruner routine, transcribed: what `vispruner` is timed against.
+"""The published VisPruner routine, transcribed, as a baseline for timing `vispruner`.
 
-Written from the description of the paper (arXiv 2412.01818), in the order of the authors' routine
-and with the costs that this order has: a full attention map for its one class row, a gather and a
-GEMM of encoder width in every round of removal. Images of a batch advance in lock-step. One
-deviation: lists of odd length are allowed, as in `vtprune_kernels.dedup`.
+Written from the description in the paper (arXiv 2412.01818), with the steps of the authors' routine
+and their costs: a full attention map of which one row is used, and a gather and a GEMM of encoder
+width in every round of removal. Images of a batch advance in lock-step. One deviation: lists of odd
+length are allowed, as in `vtprune_kernels.dedup`.
 
-Only one layer's map is computed. The authors' code asks the tower for the maps of all layers.
+Only one layer's map is computed; the authors' code asks the tower for the maps of all layers.
 """
 
 from __future__ import annotations

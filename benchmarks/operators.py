@@ -1,10 +1,10 @@
-"""Every operator on the GPU against its reference on the CPU, a JSON line a check.
+"""Check every operator on the GPU against its reference on the CPU, with a JSON line per check.
 
     python benchmarks/operators.py [--seconds 90] [--most 577]
 
-It goes on after a check that fails, and ends when the time is up or the GPU's context is lost. The
-exit code is 1 if one failed. Without a GPU the public operators run as they do there: kernels under
-`TRITON_INTERPRET=1`, else the references themselves.
+It continues after a failed check, and ends when the time is up or the CUDA context is lost. The
+exit code is 1 if a check failed. Without a GPU, the operators run as kernels under
+`TRITON_INTERPRET=1`, else as the references themselves.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def main() -> None:
 def _check(
     spec: Spec, size: int, kind: str, dtype: torch.dtype, device: torch.device
 ) -> dict[str, Any]:
-    """Compare one case; the seconds are those of the first call, compilation included."""
+    """Compare one case; `first_s` is the time of the first call, including compilation."""
     row = {"op": spec.id, "size": size, "kind": kind, "dtype": str(dtype)[6:]}
     try:
         inputs = spec.make_inputs(kind, size, dtype, "cpu")
@@ -61,7 +61,7 @@ def _check(
         wanted = spec.reference(**inputs)
         atol = spec.tolerance[dtype]
         torch.testing.assert_close(found, wanted, rtol=0, atol=atol, equal_nan=True)
-    except Exception as error:  # whatever it is, the others are checked
+    except Exception as error:  # any error fails only this check
         return {**row, "agrees": False, "why": f"{type(error).__name__}: {error}"[:300]}
     return {**row, "agrees": True}
 

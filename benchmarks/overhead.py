@@ -1,16 +1,17 @@
-"""What the plugin's surface costs those who send no image: stock vLLM and vtprune on text alone.
+"""What the plugin costs requests without images: stock vLLM and vtprune on text alone.
 
     make bench-overhead
     make bench-overhead ARGS="--first vtprune"
-    make bench-overhead ARGS="--together"          measures nothing: joins the latest of both
+    make bench-overhead ARGS="--together"          combines the latest two runs, measures nothing
 
-take 26 minutes each on two cores. Both are needed: the server that starts second takes some 3 %
-less processor time a request, whichever it is; the cost is the geometric mean of the two ratios.
+The first two take 26 minutes each on two cores. Both are needed, because the server that starts
+second takes about 3 % less CPU time per request, whichever it is; the cost is the geometric mean of
+the two ratios.
 
-Both servers run at once and answer the same prompts in short blocks, in turn (`_turns.py`); the
-figure is the median of the ratios of neighbouring blocks with a 95 % bootstrap interval, and that
-of the processor time of each server's API process, where all of the surface is. Rows are appended
-to benchmarks/results/overhead-cpu.jsonl.
+Both servers run at once and take turns at the same prompts in short blocks (`_turns.py`); the
+figures are the median of the ratios of neighbouring blocks, with a 95 % bootstrap interval, and the
+ratio of the CPU times of the API processes, in which all of the plugin's work for text happens.
+Rows are appended to benchmarks/results/overhead-cpu.jsonl.
 """
 
 from __future__ import annotations
@@ -54,16 +55,16 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="demo", help="a folder of .cache/models")
-    parser.add_argument("--blocks", type=int, default=200, help="of each server")
-    parser.add_argument("--requests", type=int, default=64, help="in a block")
+    parser.add_argument("--blocks", type=int, default=200, help="per server")
+    parser.add_argument("--requests", type=int, default=64, help="per block")
     parser.add_argument("--clients", type=int, default=4)
-    parser.add_argument("--words", type=int, default=64, help="in a prompt")
+    parser.add_argument("--words", type=int, default=64, help="per prompt")
     parser.add_argument("--output-tokens", type=int, default=8)
-    parser.add_argument("--dtype", default="float32", help="bfloat16 wants AVX-512")
+    parser.add_argument("--dtype", default="float32", help="bfloat16 needs AVX-512")
     parser.add_argument(
-        "--first", default="stock", choices=CONTENDERS, help="starts before the other"
+        "--first", default="stock", choices=CONTENDERS, help="the server to start first"
     )
-    parser.add_argument("--together", action="store_true", help="join the latest of both orders")
+    parser.add_argument("--together", action="store_true", help="combine the latest two orders")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
@@ -105,7 +106,7 @@ def _print(rows: list[dict[str, Any]], pairs: int) -> None:
 
 
 def _print_together() -> None:
-    """Geometric means over both orders of starting; half-widths of the intervals add in squares."""
+    """Print geometric means over both orders; half-widths of intervals are added in quadrature."""
     runs = [json.loads(line) for line in RESULTS.read_text().splitlines()]
     latest = {run.get("first", "stock"): run["rows"] for run in runs}
     for rows in zip(*(latest[name] for name in CONTENDERS), strict=True):

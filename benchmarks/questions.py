@@ -4,21 +4,21 @@ r"""Which method for which traffic: new images, and many questions about known o
     make bench-questions ARGS="--eager --model bench-clip-l --workloads fits --images 4 \
         --concurrency 4"
 
-take 20 minutes each on two cores.
+Each takes 20 minutes on two cores.
 
-Four contenders answer the same requests in turn, within every round, so that a noisy machine
-disturbs all of them alike: `stock` vLLM, `vispruner`, and `adafv` with and without the feature
-cache, each keeping 64 of 576 visual tokens. Three workloads:
+Four contenders take turns at the same requests within every round, so that a noisy machine disturbs
+all of them alike: `stock` vLLM, `vispruner`, and `adafv` with and without the feature cache, each
+keeping 64 of 576 visual tokens. Three workloads:
 
 - `new`: every image is new;
 - `fits`: eight questions about each image, in turn over all images; the KV cache holds them all;
-- `overflows`: the same, with a KV cache that has forgotten stock's image when its next question
-  comes: blocks for half of stock's prompts, and never fewer than the running requests need.
+- `overflows`: the same, with a KV cache that has evicted stock's image before its next question:
+  blocks for half of stock's prompts, but at least as many as the running requests need.
 
-What was reused is read from each server's own counters, so a row shows why it is fast. How heavy
-the tower is beside the decoder decides what the feature cache is worth, so its share is measured in
-the same run: `bench-small` has a light one, `bench-clip-l` has CLIP-L's. Rows are appended to
-benchmarks/results/questions-cpu.jsonl.
+Cache hits are read from each server's own counters, so a row shows why it is fast. The value of the
+feature cache depends on the cost of the tower relative to the decoder, so the tower's share is
+measured in the same run: `bench-small` has a light tower, `bench-clip-l` has CLIP-L's. Rows are
+appended to benchmarks/results/questions-cpu.jsonl.
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ from vllm_process import VllmProcess
 RESULTS = Path(__file__).parent / "results" / "questions-cpu.jsonl"
 WORKLOADS = ("new", "fits", "overflows")
 BLOCK, STOCK_PROMPT = 32, 640
-"""Tokens of a KV block, and of stock's prompt in whole blocks. A GPU's default is 16; the CPU
-backend takes multiples of 32, and no pruned prompt would fill a block of its default, 128."""
+"""Tokens per KV block, and in stock's prompt, rounded up to whole blocks. The default on a GPU is
+16; the CPU backend requires multiples of 32, and no pruned prompt would fill a block of its
+default, 128."""
 
 COUNTERS = (
     "vllm:prefix_cache_queries_total",
@@ -76,16 +77,16 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="bench-small", help="a folder of .cache/models")
-    parser.add_argument("--dtype", default="float32", help="bfloat16 wants AVX-512")
+    parser.add_argument("--dtype", default="float32", help="bfloat16 needs AVX-512")
     parser.add_argument("--workloads", nargs="+", default=list(WORKLOADS), choices=WORKLOADS)
     parser.add_argument("--concurrency", type=int, default=8)
-    parser.add_argument("--images", type=int, default=20, help="that questions are asked about")
-    parser.add_argument("--questions", type=int, default=8, help="about each image")
-    parser.add_argument("--new-images", type=int, default=32, help="requests of the workload new")
+    parser.add_argument("--images", type=int, default=20, help="in workloads with many questions")
+    parser.add_argument("--questions", type=int, default=8, help="per image")
+    parser.add_argument("--new-images", type=int, default=32, help="in the workload new")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--keep", type=int, default=64)
     parser.add_argument("--output-tokens", type=int, default=8)
-    parser.add_argument("--eager", action="store_true", help="no contender compiles its decoder")
+    parser.add_argument("--eager", action="store_true", help="start all servers --enforce-eager")
     return parser.parse_args()
 
 
@@ -101,7 +102,7 @@ def _contenders(arguments: argparse.Namespace) -> dict[str, list[str]]:
 
 
 def _groups(arguments: argparse.Namespace) -> list[tuple[list[str], int]]:
-    """Workloads that share servers, and how many KV blocks these have."""
+    """Return groups of workloads that share servers, with the servers' numbers of KV blocks."""
     per_prompt = STOCK_PROMPT // BLOCK
     everything = (arguments.images + arguments.concurrency) * per_prompt
     half = max(arguments.images * per_prompt // 2, arguments.concurrency * per_prompt)
@@ -127,7 +128,7 @@ def _server(
 def _workload(
     workload: str, servers: dict[str, VllmProcess], arguments: argparse.Namespace
 ) -> Iterator[dict[str, Any]]:
-    """One row a contender."""
+    """Yield one row per contender."""
     timings: dict[str, list[Timing]] = {name: [] for name in servers}
     seconds: dict[str, list[float]] = {name: [] for name in servers}
     counted = {name: dict.fromkeys(COUNTERS, 0.0) for name in servers}
@@ -149,7 +150,7 @@ def _workload(
 
 
 def _bodies(workload: str, round_: int, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """The requests of one round; no round repeats an image of another."""
+    """Yield the requests of one round; no two rounds share an image."""
     views = photographs(
         seed=1 + 2 * round_ + (workload == "overflows") + 1000 * (workload == "new")
     )

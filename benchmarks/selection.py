@@ -1,20 +1,20 @@
-"""What selection costs on a CPU, beside the tower that it follows and the published routine.
+"""What selection costs on a CPU, compared with the tower and the published routine.
 
     make bench-selection                                     1 and 8 images, float32 and bfloat16
     make bench-selection ARGS="--images 1 --dtypes float32 --rounds 9"
-    make bench-selection ARGS="--every-method"               each method's choice, beside the tower
+    make bench-selection ARGS="--every-method"               every method's selection, and the tower
     make bench-selection ARGS="--question"                   adafv, which reads the question
 
-CLIP-L/14-336 with random weights: no contender's time depends on values. Tower, selection and the
-literal routine take turns in every round, on the tower's own query, key and features; the figures
-are medians. A result that differs from the literal routine's is refused before anything is timed.
-Rows are appended to benchmarks/results/selection-cpu.csv, of every method to
-selection-methods-cpu.csv. What those take beside choosing, such as the projection of all tokens, is
-not in it.
+CLIP-L/14-336 with random weights, since no contender's time depends on values. Tower, selection and
+the literal routine take turns in every round, on the tower's own query, key and features; the
+figures are medians. If a result differs from the literal routine's, nothing is timed. Rows are
+appended to benchmarks/results/selection-cpu.csv, those of every method to
+selection-methods-cpu.csv. The latter do not include a method's costs outside its selection, such as
+the projection of all tokens.
 
 A question has 40 tokens, the projector 4,096 channels, as in LLaVA-1.5-7B. Matching a question
-takes all 576 tokens projected where other methods project the 64 kept ones, so what that adds is
-timed beside it. Rows are appended to selection-adafv-cpu.csv.
+requires projecting all 576 tokens instead of the 64 kept ones, so that difference is timed, too.
+Rows are appended to selection-adafv-cpu.csv.
 """
 
 from __future__ import annotations
@@ -73,21 +73,21 @@ class Clock:
 
 
 def selection(features: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-    """As the model class runs it, from query and key to the rows that the projector gets."""
+    """Select as the model class does; return the rows `[images, KEEP, WIDTH]` for the projector."""
     method, patches = methods.get("vispruner"), features[:, 1:]
     tokens = VisualTokens(patches, cls_importance(query, key, HEADS, SCALE))
     return gather_rows([patches], method.select(tokens, KEEP, method.options()))[0]
 
 
 def literal(features: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-    """The published routine, over the same distance."""
+    """Run the published routine for the same steps."""
     scores = literal_vispruner.importance(query, key, HEADS, SCALE)
     kept = literal_vispruner.select(features[:, 1:], scores, KEEP)
     return features[:, 1:][torch.arange(len(kept)).unsqueeze(1), kept]
 
 
 def profile(clock: Clock, features: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> None:
-    """The steps of `selection`, one by one."""
+    """Time the steps of `selection` separately."""
     patches = features[:, 1:]
     with clock.step("importance"):
         scores = cls_importance(query, key, HEADS, SCALE)
@@ -102,7 +102,11 @@ def profile(clock: Clock, features: torch.Tensor, query: torch.Tensor, key: torc
 
 
 def verify() -> None:
-    """Refuse to time a wrong result: cosines of signs are exact and leave nothing to rounding."""
+    """Compare with the literal routine on vectors of signs, whose cosines are exact.
+
+    Raises:
+        SystemExit: the results differ.
+    """
     signs = torch.randint(2, (2, 1 + PATCHES, WIDTH)).mul(2).sub(1).float()
     query, key = torch.randn(2, 2, 1 + PATCHES, WIDTH)
     if not torch.equal(selection(signs, query, key), literal(signs, query, key)):
@@ -128,7 +132,7 @@ def measure(images: int, dtype: torch.dtype, rounds: int) -> Clock:
 
 @torch.inference_mode()
 def compare_methods(images: int, dtype: str, rounds: int) -> list[dict[str, Any]]:
-    """Time every method's choice on the tensors of one tower, and the tower before and after."""
+    """Time every method's selection on one tower's tensors, and the tower before and after."""
     kind = getattr(torch, dtype)
     tower, pixels = ClipTower().to(kind), torch.randn(images, 3, 336, 336).to(kind)
     clock, outputs = Clock(), tower(pixels)

@@ -3,17 +3,17 @@
     make bench-serve
     make bench-serve ARGS="--model bench-qwen --keep 1/2 1/4"
 
-The contenders answer equally many requests in turn, within every round, so that a noisy machine
+The contenders take turns at equally many requests within every round, so that a noisy machine
 disturbs all of them alike:
 
-- `stock`: vLLM without the plugin, one distinct photograph a request;
-- `vtprune`: the same photographs, 64 of 576 visual tokens kept; with several `--keep`, a contender
-  each, `vtprune 1/2` and so on;
-- `text-only`: stock vLLM, prompts without image that are as long as the shortest pruned ones.
+- `stock`: vLLM without the plugin, one distinct photograph per request;
+- `vtprune`: the same photographs, 64 of 576 visual tokens kept; with several `--keep`, one
+  contender each, `vtprune 1/2` and so on;
+- `text-only`: stock vLLM, prompts without image, as long as the shortest pruned ones.
 
-The limit has no image to decode, resize, send and encode, so a pruned server cannot reach it. What
-lies between is measured inside the servers of the same run: seconds per image in the tower and in
-selection (`worker_timer.py`), and in the processor.
+`text-only` has no image to decode, resize, send and encode, so a pruned server cannot reach it. The
+difference is measured inside the servers of the same run: milliseconds per image in the tower and
+in selection (`worker_timer.py`), and in the processor.
 
 `--dry-run` asks every contender once, about a small photograph, and records nothing.
 """
@@ -39,7 +39,7 @@ from vllm_process import MODELS, VllmProcess
 RESULTS = Path(__file__).parent / "results" / "serve-cpu.jsonl"
 
 SIZES = {"bench-qwen": (896, 672)}
-"""Width and height of the photographs; a Qwen-VL makes 768 tokens of these."""
+"""Width and height of the photographs; in a Qwen-VL these have 768 tokens."""
 
 
 def main() -> None:
@@ -68,7 +68,7 @@ def main() -> None:
 def _record(
     arguments: argparse.Namespace, rows: list[dict[str, Any]], costs: dict[str, dict[str, float]]
 ) -> None:
-    """Append the run. With one budget `keep` and `costs` are its own, not a list and a table."""
+    """Append the run. With a single budget, `keep` and `costs` are not nested."""
     settings = {name: value for name, value in vars(arguments).items() if name != "dry_run"}
     found: dict[str, Any] = {"rows": rows, "costs": costs}
     if len(arguments.keep) == 1:
@@ -87,7 +87,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--keep", type=_keep, nargs="+", default=[64], help="visual tokens, or shares such as 1/4"
     )
-    parser.add_argument("--dtype", default="float32", help="bfloat16 wants AVX-512")
+    parser.add_argument("--dtype", default="float32", help="bfloat16 needs AVX-512")
     parser.add_argument("--output-tokens", type=int, default=16)
     parser.add_argument("--timed", type=int, default=32, help="images timed inside a pruned server")
     parser.add_argument(
@@ -106,7 +106,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _keep(text: str) -> int | str:
-    """Read a number of visual tokens, or a share of them as it is written."""
+    """Parse a number of visual tokens; a share of them is returned as written."""
     if text.isdecimal() and int(text):
         return int(text)
     try:
@@ -119,7 +119,7 @@ def _keep(text: str) -> int | str:
 
 
 def _names(budgets: list[int | str]) -> dict[str, int | str]:
-    """Return the pruned contenders by name; an only one needs no more than `vtprune`."""
+    """Return the budgets by contender; if there is only one, it is called `vtprune`."""
     if len(budgets) == 1:
         return {"vtprune": budgets[0]}
     return {f"vtprune {keep}": keep for keep in budgets}
@@ -133,7 +133,7 @@ def _server(
     if arguments.step_tokens:
         flags += ["--max-num-batched-tokens", str(arguments.step_tokens)]
     if arguments.dry_run:
-        flags += ["--enforce-eager"]  # compiling takes longer than all that is asked
+        flags += ["--enforce-eager"]  # compiling would take longer than all requests
     if keep is not None:
         flags += ["--plugin", "vtprune", *_budget(keep)]
         flags += ["--worker-extension-cls", "worker_timer.WorkerTimer"]
@@ -150,7 +150,7 @@ def _budget(keep: int | str) -> list[str]:
 def _level(
     concurrency: int, servers: dict[str, VllmProcess], arguments: argparse.Namespace
 ) -> Iterator[dict[str, Any]]:
-    """One row a contender, at one number of clients."""
+    """Yield one row per contender, at one number of clients."""
     stock, choose = servers["stock"], random.Random(concurrency)
     views = photographs(*arguments.size, seed=concurrency)
     probe = [image_body(next(views), arguments.output_tokens)]
@@ -172,7 +172,7 @@ def _level(
 
 
 def _costs(server: VllmProcess, arguments: argparse.Namespace) -> dict[str, float]:
-    """Milliseconds per image inside a pruned server, at eight clients."""
+    """Return milliseconds per image inside a pruned server, at eight clients."""
     from transformers import AutoProcessor  # slow to import, and only needed here
 
     views = photographs(*arguments.size, seed=1000)

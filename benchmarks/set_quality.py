@@ -1,17 +1,16 @@
-"""How well each method's kept tokens stand for a photograph: no language model, no question.
+"""How well each method's kept tokens represent a photograph, without language model or question.
 
     make bench-set-quality
     make bench-set-quality ARGS="--photos DIR --keep 1/4 1/9"
 
-The tower of demo/llava on every photograph and on its four quarters, as crops are cut:
+The tower of demo/llava encodes every photograph and its four quarters, as crops. In its features:
 
-    coverage    mean over all tokens of the best cosine with a kept row: what is dropped has a
-                stand-in
-    redundancy  mean over kept rows of the best cosine with another kept one: what is kept twice
+    coverage    mean over all tokens of the highest cosine with a kept row
+    redundancy  mean over kept rows of the highest cosine with another kept row
 
-in the encoder's features. Of methods that merge, the kept rows are the merged ones; `resize`
-chooses nothing and is left out. Methods that read a text get QUESTION, which asks for nothing in
-particular. Needs no server; the table is benchmarks/results/set-quality.md.
+For methods that merge, the kept rows are the merged ones; `resize` selects nothing and is left out.
+Methods that read a text get QUESTION, which asks for nothing in particular. Needs no server; the
+table is benchmarks/results/set-quality.md.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ Figures = tuple[float, float]
 
 
 def pictures(folders: list[Path]) -> Iterator[Image.Image]:
-    """Every photograph's largest middle square, and that square's quarters."""
+    """Yield every photograph's largest central square, and the square's quarters."""
     for file in sorted(file for folder in folders for file in folder.glob("*.[jp][pn]g")):
         image = Image.open(file).convert("RGB")
         side = min(image.size) // 2 * 2
@@ -50,7 +49,7 @@ def pictures(folders: list[Path]) -> Iterator[Image.Image]:
 
 
 def quality(features: torch.Tensor, rows: torch.Tensor) -> Figures:
-    """Coverage and redundancy of `rows` [images, K, D] among `features` [images, N, D]."""
+    """Return coverage and redundancy of rows `[images, K, D]` for features `[images, N, D]`."""
     tokens, kept = (torch.nn.functional.normalize(t.double(), dim=-1) for t in (features, rows))
     covered = (tokens @ kept.mT).amax(dim=2).mean()
     among = kept @ kept.mT
@@ -60,7 +59,7 @@ def quality(features: torch.Tensor, rows: torch.Tensor) -> Figures:
 
 @torch.inference_mode()
 def measure(folders: list[Path], shares: list[Fraction]) -> dict[str, list[Figures]]:
-    """Figures by method, one a share."""
+    """Return, by method, the figures of each share."""
     tower = DemoTower()
     inputs = tower.see(list(pictures(folders)), QUESTION)
     total, found = inputs["features"].shape[1], {}
@@ -77,7 +76,7 @@ def measure(folders: list[Path], shares: list[Fraction]) -> dict[str, list[Figur
 
 
 def table(found: dict[str, list[Figures]], shares: list[Fraction]) -> str:
-    """Markdown, best coverage at the first share first."""
+    """Return a Markdown table, sorted by coverage at the first share, best first."""
     heads = [f"{what} {share}" for share in shares for what in ("coverage", "redundancy")]
     lines = ["| method | " + " | ".join(heads) + " |", "|---" * (1 + len(heads)) + "|"]
     for name, figures in sorted(found.items(), key=lambda entry: -entry[1][0][0]):

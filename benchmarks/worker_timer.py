@@ -1,7 +1,7 @@
-"""A vLLM worker extension for benchmarks: seconds spent in the tower, selection and projector.
+"""A vLLM worker extension for benchmarks: times the tower, selection and projector.
 
-Loaded by `--worker-extension-cls`; the product knows nothing of it. On a GPU it records events
-around each part and reads them afterwards, so nothing waits: it counts the time of the stream.
+Loaded by `--worker-extension-cls`; vtprune itself does not use it. On a GPU it records events
+around each part and reads them afterwards, without host syncs: it measures time on the stream.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import torch
 
 
 class WorkerTimer:
-    """Methods that vLLM adds to its worker; called by `/collective_rpc`."""
+    """Methods that vLLM adds to its worker, called through `/collective_rpc`."""
 
     def start_timer(self) -> dict[str, float]:
-        """Begin counting from zero."""
+        """Start timing from zero."""
         model: Any = self.get_model()  # type: ignore[attr-defined]
         if not hasattr(model, "_timer_spans"):
             _install(model)
@@ -45,7 +45,7 @@ def _seconds(start: Any, end: Any) -> float:
 
 
 def _tower(model: Any) -> torch.nn.Module:
-    """Of a pruned model, or of vLLM's own: LLaVA's, Qwen-VL's."""
+    """Return the tower of a pruned model, or of vLLM's own LLaVA or Qwen-VL."""
     if hasattr(model, "tower"):
         found = model.tower.module
     else:

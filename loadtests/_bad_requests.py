@@ -1,4 +1,4 @@
-"""Requests that no server should be asked, as the bytes of their bodies, from a seed."""
+"""Bodies of bad requests, as bytes, reproducible from a seed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _jpeg(choose: random.Random, width: int = 64, height: int = 48) -> bytes:
 
 @cache
 def _bomb() -> bytes:
-    """A PNG of a few kilobytes that would be 1.2 GB as pixels."""
+    """Return a PNG of a few kilobytes that would be 1.2 GB of pixels."""
     file = io.BytesIO()
     Image.new("1", (20_000, 20_000)).save(file, "PNG")
     return file.getvalue()
@@ -55,7 +55,7 @@ def _settings(choose: random.Random) -> bytes:
 
 
 def _unsound_chat(choose: random.Random) -> bytes:
-    """vLLM's own fields, out of range or of another type."""
+    """Return a request with one of vLLM's own fields out of range or of the wrong type."""
     fields: list[dict[str, Any]] = [
         {"max_tokens": -1},
         {"max_tokens": 10**9},
@@ -100,7 +100,7 @@ BAD: dict[str, Body] = {
     "long prompt": lambda choose: _chat("word " * 400_000),
     "large body": lambda choose: _picture(_url(choose.randbytes(24_000_000))),
 }
-"""By name; what is random in them is decided by the generator."""
+"""By name; a given random generator determines the body."""
 
 
 def _damaged(choose: random.Random) -> bytes:
@@ -111,5 +111,5 @@ def _damaged(choose: random.Random) -> bytes:
 
 
 def hang_up_body(choose: random.Random) -> bytes:
-    """A sound streaming request with a long answer, for a client that will not read it."""
+    """Return a valid streaming request with a long answer, for a client that will not read it."""
     return _picture(_url(_jpeg(choose)), stream=True, max_tokens=500, ignore_eos=True)

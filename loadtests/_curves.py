@@ -1,4 +1,4 @@
-"""The report's curves as SVG text that stands inside an HTML page and loads nothing."""
+"""The report's curves, as SVG for embedding in an HTML page, without external resources."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STYLE = {
 
 
 def throughput_against_latency(rows: Rows) -> str:
-    """Closed load: requests per second against the median time of an answer, a point a level."""
+    """Closed load: requests per second against the median time of an answer, a point per level."""
     figure, axes = _axes("requests per second", "median time of an answer, s")
     for name, mine in _by_contender(rows):
         x, y = _column(mine, "requests_per_s"), _column(mine, "total_p50_s")
@@ -77,7 +77,7 @@ def gain(rows: Rows) -> str:
 
 
 def goodput(rows: Rows) -> str:
-    """Open load: good answers per second against the requests that did arrive in a second."""
+    """Open load: good answers per second against requests that arrived per second."""
     figure, axes = _axes("arrivals per second", "good answers per second")
     for name, mine in _by_contender(rows):
         x, y = _column(mine, "arrivals_per_s"), _column(mine, "goodput_per_s")
@@ -99,8 +99,8 @@ def _axes(x: str, y: str) -> tuple[Figure, Axes]:
 
 
 def _by_contender(rows: Rows) -> list[tuple[str, Rows]]:
-    """The rows of two answers or more, by contender, with ascending levels: one answer has no
-    median and no rate."""
+    """Return rows by contender, with ascending levels, without rows of fewer than two answers,
+    which have no rate."""
     answered = [row for row in rows if row["requests"] - row["failed"] > 1]
     ordered = sorted(answered, key=lambda row: float(row["level"]))
     return [(name, [row for row in ordered if row["contender"] == name]) for name in COLOURS]
@@ -119,7 +119,7 @@ def _logarithmic(axes: Axes, which: str) -> None:
 
 
 def _levels(axes: Axes, rows: Rows) -> None:
-    """Ticks at the levels that were measured, evenly spaced by doubling."""
+    """Put ticks at the measured levels, on a logarithmic axis."""
     axes.set_xscale("log", base=2)
     levels = sorted({row["level"] for row in rows})
     axes.set_xticks(levels, [f"{level:g}" for level in levels])
@@ -127,7 +127,8 @@ def _levels(axes: Axes, rows: Rows) -> None:
 
 
 def _svg(figure: Figure, description: str) -> str:
-    """The figure without XML head and metadata, so that it names no address but namespaces."""
+    """Return the figure as SVG without XML header and metadata, so that its only URLs are
+    namespaces."""
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     file = io.StringIO()
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": description}):

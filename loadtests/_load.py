@@ -1,4 +1,4 @@
-"""One scenario against one server for some seconds: locust in a process of its own."""
+"""Run one scenario against one server for some seconds, with locust in its own process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SCENARIOS = Path(__file__).parent / "scenarios"
 
 @dataclass(frozen=True)
 class Load:
-    """What is sent; equal loads send equal requests, as far as the server keeps up."""
+    """A load; equal loads send equal requests, as far as the server keeps up."""
 
     scenario: str
     users: int = 1
@@ -26,7 +26,7 @@ class Load:
     """Visits per second that each user starts; 0 is closed load."""
 
     seconds: float = 10.0
-    """When users stop asking; what is in flight then is awaited."""
+    """Seconds after which users stop asking; requests then in flight are awaited."""
 
     seed: int = 0
     output_tokens: int = 16
@@ -45,7 +45,7 @@ class Load:
 
     @property
     def run_time(self) -> int:
-        """Whole seconds, as locust has them."""
+        """The seconds as an integer, as locust takes them."""
         return max(1, round(self.seconds))
 
     def flags(self) -> list[str]:
@@ -68,11 +68,11 @@ class Load:
 def answers(load: Load, url: str) -> list[dict[str, Any]]:
     """Put a load on a server and return a record per request, as `--answers` writes them.
 
-    On a busy machine the seconds may be over before locust's users have begun: nothing is asked.
-    Then there are more seconds; a request that fails is a record too.
+    On a busy machine the time may be over before locust's users have asked anything; then it is
+    extended. A request that fails has a record, too.
 
     Raises:
-        RuntimeError: Nothing was asked in many times the seconds; with what locust printed.
+        RuntimeError: nothing was asked even in 16 times the seconds; with locust's output.
     """
     for factor in (1, 4):
         if found := _asked(replace(load, seconds=factor * load.seconds), url)[0]:
@@ -90,7 +90,7 @@ def _asked(load: Load, url: str) -> tuple[list[dict[str, Any]], str]:
         scenario = SCENARIOS / f"{load.scenario}.py"
         locust = [sys.executable, "-m", "locust", "-f", str(scenario), "--headless"]
         command = [*locust, "--only-summary", "--host", url, "--answers", str(file), *load.flags()]
-        # Every request looks its host up; gevent's way through its pool of threads can lose one.
+        # Every request resolves its host; gevent's threaded resolver can lose a request.
         environment = {**os.environ, "GEVENT_RESOLVER": "block"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         lines = file.read_text().splitlines() if file.exists() else []

@@ -1,4 +1,4 @@
-"""Memory that a server and all its processes hold for themselves, over time."""
+"""The unshared memory of a server and all its processes, over time."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Sample = tuple[float, float]
 """Seconds since the start, and MB."""
 
 _CALLED = {"VLLM::EngineCore": "engine", "VLLM::Worker": "worker"}
-"""What vLLM calls its processes; the one that was started is the API server."""
+"""vLLM's names of its processes; the process that was started is the API server."""
 
 
 class MemoryWatch:
-    """Samples in a thread while it is entered. Counted is what no other process shares (USS), so
-    that one page is not counted twice."""
+    """A context manager that samples memory in a thread. It counts memory that is not shared with
+    other processes (USS), so that no page is counted twice."""
 
     def __init__(self, pid: int, every: float = 2.0) -> None:
         self.samples: list[Sample] = []
@@ -56,7 +56,7 @@ class MemoryWatch:
         return held
 
     def growth_by_process(self) -> dict[str, float]:
-        """MB of the last quarter's median over the first's, for each kind of process."""
+        """Return how many MB the last quarter's median is above the first's, by kind of process."""
         size = len(self._by_process) // 4
         names = {name for held in self._by_process for name in held}
         first, last = self._by_process[:size], self._by_process[-size:]
@@ -67,12 +67,12 @@ class MemoryWatch:
         }
 
     def quarter(self, which: int) -> float:
-        """Median MB of one quarter of the time, counted from 0."""
+        """Return the median MB in one quarter of the time; `which` counts from 0."""
         size = len(self.samples) // 4
         return statistics.median(mb for _, mb in self.samples[which * size :][:size])
 
     def growth_per_minute(self) -> float:
-        """MB per minute over the second half, by least squares."""
+        """Return the growth in MB per minute over the second half, by least squares."""
         return 60 * _slope(self.samples[len(self.samples) // 2 :])
 
 

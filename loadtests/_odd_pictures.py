@@ -1,4 +1,4 @@
-"""Picture files as strangers send them: odd but sound, unaffordable, and broken."""
+"""Picture files as strangers send them: unusual but valid, unaffordably large, and broken."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _file(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 def _rotated() -> bytes:
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned by a quarter
+    exif[0x0112] = 6  # orientation: rotated by 90 degrees
     return _file(_noise(90, 60), "JPEG", exif=exif)
 
 
@@ -62,7 +62,7 @@ ODD: Files = {
     "2 x 2": _file(_noise(2, 2), "PNG"),
     "1 x 100": _file(_noise(1, 100), "PNG"),
 }
-"""A server answers about them, or says in a 400 why not."""
+"""A server answers questions about them, or explains in a 400 why not."""
 
 DEAR: Files = {
     "1 x 4,000": _blank(1, 4_000),
@@ -71,7 +71,7 @@ DEAR: Files = {
     "13,000 x 13,000": _blank(13_000, 13_000),
     "20,000 x 20,000": _blank(20_000, 20_000),
 }
-"""Small files that are large, or thin, as pictures: a 400, and no memory."""
+"""Small files of very large or thin pictures: a server must answer 400 and not use the memory."""
 
 
 def _cut(name: str, file: bytes) -> Files:
@@ -84,4 +84,4 @@ BROKEN: Files = {
     **_cut("webp", _file(_noise(90, 60), "WEBP")),
     **_cut("gif", _file(_noise(90, 60).quantize(16), "GIF")),
 }
-"""Never a 5xx; a decoder may make something of the last tenths."""
+"""A server must never answer 5xx; a decoder may accept a file with only its end missing."""

@@ -1,4 +1,4 @@
-"""Two results of `compare.py`, load by load."""
+"""Compare two results of `compare.py`, load by load."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ FIGURES = {
     "TTFT p95": "ttft_p95_s",
     "total p50": "total_p50_s",
 }
-"""Headings, and what of a row stands under them."""
+"""The columns: heading, and key in a row."""
 
 
 def pairs(first: Rows, second: Rows) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Rows of the same load on the same server, in the first result's order.
+    """Return pairs of rows of the same load on the same server, in the first result's order.
 
-    Open loads are parts of what each machine did at most, so the nth is compared with the nth.
+    The rate of an open load depends on its machine's throughput, so the nth is paired with the nth.
     """
     others = dict(_keyed(second))
     return [(row, others[key]) for key, row in _keyed(first) if key in others]
@@ -37,7 +37,7 @@ def _keyed(rows: Rows) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
 
 
 def differences(first: dict[str, Any], second: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    """What of the machine and the settings is not the same."""
+    """Return the properties of machine and settings that differ, with both values."""
     one, other = ({**result["machine"], **result["settings"]} for result in (first, second))
     names = dict.fromkeys([*one, *other])
     return [(k, one.get(k), other.get(k)) for k in names if one.get(k) != other.get(k)]

@@ -1,4 +1,4 @@
-"""One server as a stranger sees it, and pictures that nobody else has."""
+"""A client of one server, and unique pictures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHAT = "/v1/chat/completions"
 
 
 class Client:
-    """One server as a client sees it."""
+    """A client of one server."""
 
     def __init__(self, server: VllmProcess) -> None:
         self.server = server
@@ -36,14 +36,14 @@ class Client:
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
     def memory(self) -> float:
-        """MB that the server's processes hold for themselves."""
+        """Return the unshared memory (USS) of the server's processes in MB."""
         root = psutil.Process(self.server.pid)
         processes = [root, *root.children(recursive=True)]
         return sum(process.memory_full_info().uss for process in processes) / 2**20
 
 
 def body(*pictures: bytes, **more: Any) -> dict[str, Any]:
-    """A chat completion about pictures."""
+    """Return the body of a chat completion request about pictures."""
     urls = ["data:image/png;base64," + base64.b64encode(file).decode() for file in pictures]
     parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
     content = [*parts, {"type": "text", "text": "What is in it?"}]
@@ -52,7 +52,7 @@ def body(*pictures: bytes, **more: Any) -> dict[str, Any]:
 
 
 def picture(seed: object, width: int = 64, height: int = 48) -> bytes:
-    """A picture that no other seed has."""
+    """Return a PNG that is unique to its seed."""
     file = io.BytesIO()
     pixels = random.Random(str(seed)).randbytes(width * height * 3)
     Image.frombytes("RGB", (width, height), pixels).save(file, "PNG")

@@ -1,4 +1,4 @@
-"""From single answers to the figures of one load."""
+"""Summarise answers into the figures of one load."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["percentile", "summary"]
 
 
 def percentile(values: Sequence[float], percent: float) -> float | None:
-    """The value below which `percent` % lie, interpolated; None without values."""
+    """Return a percentile with linear interpolation; None without values."""
     ordered = sorted(values)
     if not ordered:
         return None
@@ -25,14 +25,14 @@ def summary(
 ) -> dict[str, Any]:
     """Return the figures of one load on one server.
 
-    Rates are over the time from the first request to the last answer, and no less than `window`: of
-    ten seconds in which one request came, the nine that nobody asked in count too. At a saturated
-    server the drain counts at its full speed. So no more answers a second are good than arrive.
+    Rates are over the time from the first request to the last answer, or `window` if that is
+    longer, so that idle time counts and goodput never exceeds the arrival rate. For a saturated
+    server, the time until the last requests are answered counts, too.
 
     Args:
-        answers: Records of `--answers`, one at least.
-        slo_ttft: Seconds within which a good answer has begun.
-        window: Seconds in which requests of an open load could arrive; 0 for a closed one.
+        answers: records of `--answers`, at least one.
+        slo_ttft: seconds within which a good answer begins.
+        window: seconds in which requests of an open load could arrive; 0 for a closed one.
     """
     whole = [answer for answer in answers if "error" not in answer]
     begun = min(answer["sent"] for answer in answers)

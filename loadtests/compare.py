@@ -3,9 +3,9 @@
     make loadtest                      about a quarter of an hour on two cores
     make loadtest ARGS=--quick         about three minutes
 
-Both servers are started here, with the same model and the same flags but the plugin's, and take
+Both servers are started here, with the same model and the same flags except the plugin's, and take
 turns at every load with the same seeds, so that a noisy machine disturbs both alike. `--stock-url`
-and `--vtprune-url` measure servers that are running already, for instance on a GPU each.
+and `--vtprune-url` measure servers that already run, for instance on a GPU each.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ CONTENDERS = ("stock", "vtprune")
 RESULTS = Path(__file__).parent / "results"
 OTHERS = ("several_images", "multi_turn", "many_questions", "mixed_traffic")
 OPEN_ARRIVALS = 10
-"""Visits that an open load expects at least: a slow server's rate may bring none in its seconds."""
+"""Fewest visits to expect in an open load; a slow server's takes longer to have so many."""
 
 SLO_FACTOR = 2.0
 """A good answer begins within this many times the unloaded stock server's median."""
 
 
 def main() -> None:
-    """Run, and write the report."""
+    """Measure both servers and write the report."""
     arguments = _arguments()
     with ExitStack() as stack:
         urls = _servers(stack, arguments)
@@ -51,17 +51,17 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few loads, for CI")
     parser.add_argument("--users", type=int, nargs="+", help="levels of the sweep")
-    parser.add_argument("--others", nargs="*", choices=OTHERS, help="scenarios beside the sweep")
-    parser.add_argument("--others-users", type=int, help="their users, beside a single one")
+    parser.add_argument("--others", nargs="*", choices=OTHERS, help="scenarios besides the sweep")
+    parser.add_argument("--others-users", type=int, help="their users, besides one alone")
     parser.add_argument(
-        "--rates", type=float, nargs="*", help="open loads, in parts of stock's highest requests/s"
+        "--rates", type=float, nargs="*", help="open loads, relative to stock's highest requests/s"
     )
-    parser.add_argument("--seconds", type=float, help="per load, without awaiting the last answers")
+    parser.add_argument("--seconds", type=float, help="per load, until the last request is sent")
     parser.add_argument("--keep", type=int, default=64)
     parser.add_argument("--output-tokens", type=int, default=16)
     parser.add_argument("--pictures", choices=["photos", "synthetic"], default="photos")
     parser.add_argument("--checkpoint", default="bench-small", help="a folder of .cache/models")
-    parser.add_argument("--dtype", default="float32", help="bfloat16 wants AVX-512")
+    parser.add_argument("--dtype", default="float32", help="bfloat16 needs AVX-512")
     parser.add_argument("--model", default="demo", help="model name in the requests")
     parser.add_argument("--stock-url", help="measure this server instead of starting one")
     parser.add_argument("--vtprune-url", help="the same for vtprune")
@@ -90,7 +90,7 @@ QUICK = {
 
 
 def _servers(stack: ExitStack, arguments: argparse.Namespace) -> dict[str, str]:
-    """The servers' addresses; those that are not given are started."""
+    """Return the servers' addresses; a server without a given one is started."""
     urls, logs = {}, Path(stack.enter_context(tempfile.TemporaryDirectory()))
     for name in CONTENDERS:
         if given := getattr(arguments, f"{name}_url"):
@@ -117,7 +117,7 @@ class Comparison:
         self._seed = 0
 
     def run(self) -> dict[str, Any]:
-        """Return the whole result, as it is written to JSON."""
+        """Return the complete result, as written to JSON."""
         begun = time.monotonic()
         for name in CONTENDERS:  # the first requests compile and allocate
             answers(self._load("single_image", users=2, seconds=2), self._urls[name])
@@ -133,7 +133,7 @@ class Comparison:
         }
 
     def _loads(self) -> Iterator[Load]:
-        """The single user of each scenario comes first: its stock server sets the objective."""
+        """Yield the loads; a scenario begins with one user, whose stock run sets the objective."""
         for users in sorted({1, *self._arguments.users}):
             yield self._load("single_image", users=users)
         highest = max(row["requests_per_s"] for row in self._rows if row["contender"] == "stock")
@@ -146,7 +146,7 @@ class Comparison:
                 yield self._load(scenario, users=users)
 
     def _load(self, scenario: str, **more: Any) -> Load:
-        """Every load has a seed of its own, or it would find the last one's pictures in caches."""
+        """Return a load with its own seed, so that it does not find earlier pictures cached."""
         self._seed += 1
         fields = {name: getattr(self._arguments, name) for name in ("seconds", "output_tokens")}
         fields |= {name: getattr(self._arguments, name) for name in ("pictures", "model")}

@@ -1,10 +1,10 @@
-"""Does our client measure what `vllm bench serve` measures? Both ask one server in turn.
+"""Check that our client measures what `vllm bench serve` measures, on the same server in turn.
 
     PYTHONPATH=environment .venv/bin/python loadtests/cross_check.py
 
 Both send questions about one new picture each, made by `scenarios/_media.py`, from equally many
-users. locust asks for some seconds; the requests of its first round are the number that `vllm bench
-serve` sends in each of its own. Every second round begins with the other client.
+users. locust asks for some seconds; `vllm bench serve` sends as many requests in each of its rounds
+as locust in its first. Every second round begins with the other client.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FIGURES = {
     "total_p50_s": ("answer p50, s", "median_e2el_ms"),
     "total_p95_s": ("answer p95, s", "p95_e2el_ms"),
 }
-"""Our figure: its title, and its name in the JSON of `vllm bench serve`."""
+"""For each of our figures: its title, and its name in the JSON of `vllm bench serve`."""
 
 Figures = dict[str, float]
 
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--output-tokens", type=int, default=16)
     parser.add_argument("--checkpoint", default="bench-small", help="a folder of .cache/models")
-    parser.add_argument("--dtype", default="float32", help="bfloat16 wants AVX-512")
+    parser.add_argument("--dtype", default="float32", help="bfloat16 needs AVX-512")
     parser.add_argument("--url", help="ask this server instead of starting one")
     arguments = parser.parse_args()
     with ExitStack() as stack:
@@ -65,7 +65,7 @@ def _server(folder: Path, arguments: argparse.Namespace) -> VllmProcess:
 
 
 def _rounds(url: str, folder: Path, arguments: argparse.Namespace) -> Iterator[list[Figures]]:
-    """Our figures and theirs, round by round."""
+    """Yield our figures and theirs, round by round."""
     requests = 0
 
     def ours(number: int) -> Figures:
@@ -92,7 +92,7 @@ def _rounds(url: str, folder: Path, arguments: argparse.Namespace) -> Iterator[l
 def _bench(
     url: str, folder: Path, seed: int, requests: int, arguments: argparse.Namespace
 ) -> Figures:
-    """Run `vllm bench serve` on as many new pictures; its figures under our names."""
+    """Run `vllm bench serve` on new pictures; return its figures under our names."""
     pictures, result = folder / f"{seed}.jsonl", folder / f"{seed}.json"
     media = Media(f"bench/{seed}")
     with pictures.open("w") as file:
@@ -131,7 +131,7 @@ def _bench(
 
 
 def _print(rounds: list[list[Figures]]) -> None:
-    """Medians over the rounds; the spread of each client against itself is the noise."""
+    """Print medians over the rounds; the spread of a client's own rounds is the noise."""
     print("\n| figure | loadtests | its rounds | vllm bench serve | its rounds | ratio |")
     print("|---|---|---|---|---|---|")
     for name, (title, _) in FIGURES.items():

@@ -1,17 +1,17 @@
-"""All that a stranger can send to a pruned server: nothing breaks and nobody else notices.
+"""Attack a pruned server with everything a stranger can send: nothing breaks, nobody else notices.
 
-    make hostile                       every stage, some twenty minutes on two cores
+    make hostile                       every stage, about twenty minutes on two cores
     make hostile ARGS="--quick"        the same with few requests
 
-pictures    odd, unaffordable and broken files: answered or a 400, and no memory for what is refused
-crowd       1,000 pictures in one request, and 400 to explain: refused; the next chat is as quick
-hang-ups    streams that end at random moments beside good ones: none of these is lost
-costs       explanations beside a chat: it waits for at most `FACTOR` times as long as alone
-memory      different pictures without end: memory ends where the stated caches end
-preemption  a KV cache of a few blocks, steps of 64 and 16 tokens: same answers as in a roomy one
+pictures    unusual, unaffordable and broken files: a 200 or 400, and no memory for refused ones
+crowd       1,000 pictures in one request, and 400 to explain: refused; the next chat is as fast
+hang-ups    clients that disconnect at random moments: no good request beside them is lost
+costs       explanations beside a chat: the chat takes at most `FACTOR` times as long as alone
+memory      many different pictures: memory grows no further than the caches' stated sizes
+preemption  a KV cache of a few blocks, steps of 64 and 16 tokens: same answers as with a large one
 
-Ends with 1 and the reasons if something does not hold. Figures go to `results/hostile.json`.
-`soak.py` has the ten minutes at saturation.
+Exits with 1 and the reasons if something does not hold. Figures go to `results/hostile.json`.
+`soak.py` runs ten minutes at saturation.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ FEATURE_MB, PROCESSOR_MB = 32, 64
 ROOMY = ["--prune-feature-cache-mb", str(FEATURE_MB), "--num-gpu-blocks-override", "256"]
 ROOMY += ["--mm-processor-cache-gb", str(PROCESSOR_MB / 1024)]
 CACHES_MB = {"API server": PROCESSOR_MB, "engine": PROCESSOR_MB, "worker": FEATURE_MB}
-"""vLLM keeps preprocessed pictures in the API server, and again in the engine."""
+"""vLLM caches preprocessed pictures in the API server and again in the engine."""
 BOUNDS_MB = sum(CACHES_MB.values())
 SLACK_MB = 192
-"""What allocators keep, of bodies and pictures in flight among them."""
+"""What allocators may keep, including bodies and pictures in flight."""
 FACTOR = 8
-"""A chat's latency beside twenty explanations over that alone, at most."""
+"""Largest ratio of a chat's latency beside twenty explanations to its latency alone."""
 
 
 class Hostile:
@@ -228,7 +228,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("stages", nargs="*", choices=[*STAGES, []], metavar="STAGE")
-    parser.add_argument("--quick", action="store_true", help="few requests; no figures are kept")
+    parser.add_argument("--quick", action="store_true", help="few requests; no figures are written")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         hostile = Hostile(Path(folder), arguments.quick)

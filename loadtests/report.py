@@ -1,4 +1,4 @@
-"""The result of `compare.py`, or two, as one HTML page that loads nothing from anywhere.
+"""Render one or two results of `compare.py` as one HTML page without external resources.
 
 python loadtests/report.py report.json > report.html
 python loadtests/report.py before.json after.json > both.html
@@ -23,7 +23,7 @@ SWEPT = "single_image"
 
 
 def render(result: dict[str, Any]) -> str:
-    """Return the page for a result as `compare.py` writes it."""
+    """Return the page for a result of `compare.py`."""
     rows = [_reckoned(row, result["settings"]["seconds"]) for row in result["rows"]]
     closed = [r for r in rows if r["scenario"] == SWEPT and r["load"] == "closed"]
     opened = [r for r in rows if r["scenario"] == SWEPT and r["load"] == "open"]
@@ -41,7 +41,7 @@ def render(result: dict[str, Any]) -> str:
 
 
 def render_both(names: tuple[str, str], first: dict[str, Any], second: dict[str, Any]) -> str:
-    """Return the page that compares two results, which are known by `names`."""
+    """Return the page that compares two results, under the given names."""
     one, other = (
         [_reckoned(row, result["settings"]["seconds"]) for row in result["rows"]]
         for result in (first, second)
@@ -62,8 +62,8 @@ def _template(name: str) -> jinja2.Template:
 
 
 def _reckoned(row: dict[str, Any], window: float) -> dict[str, Any]:
-    """The row, with the rates of an open load over all the seconds in which requests could
-    arrive; results from before 2026-11-29 have them from the first request to the last answer."""
+    """Return a row whose rates, for an open load, are over all the seconds in which requests could
+    arrive. In results before 2026-11-29 they are from the first request to the last answer."""
     if row["load"] != "open" or "arrivals_per_s" in row:
         return row
     seconds = max(row["seconds"], window)
@@ -73,7 +73,7 @@ def _reckoned(row: dict[str, Any], window: float) -> dict[str, Any]:
 
 
 def _pairs(rows: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Stock's and vtprune's row of each load."""
+    """Return stock's and vtprune's row of each load."""
     by: dict[Any, dict[str, Any]] = {}
     for row in rows:
         by.setdefault((row["scenario"], row["load"], row["level"]), {})[row["contender"]] = row

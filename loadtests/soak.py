@@ -2,14 +2,15 @@
 
     make soak ARGS="--minutes 10"
 
-Good users (pictures, texts, conversations) keep the server saturated by locust; beside them come
-malformed pictures, absurd settings, oversized bodies and clients that hang up. It holds that
+Good users (pictures, texts, conversations) keep the server saturated by locust; at the same time
+come malformed pictures, absurd settings, oversized bodies and clients that hang up. It must hold
+that
 
 - every good request is answered, and the same question has the same answer before and after;
 - a bad request gets no 5xx, unless stock vLLM answers the same bytes with the same status;
 - memory grows by no more than the caches may hold, plus `SLACK_MB`.
 
-Ends with 1 and the reason if one of them does not hold. The figures go to `results/soak.json`.
+Exits with 1 and the reason if one of these does not hold. The figures go to `results/soak.json`.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ PHOTO = Path(__file__).parents[1] / "assets" / "photos" / "cat.jpg"
 RESULTS = Path(__file__).parent / "results" / "soak.json"
 FEATURE_MB, PROCESSOR_MB, KV_BLOCKS = 64, 128, 256
 KV_MB = KV_BLOCKS * 128 * 4 // 1024
-"""Blocks of 128 tokens; the demo model keeps 4 KB a token. Pages count when they are first used."""
+"""Blocks of 128 tokens of 4 KB each in the demo model. Pages count once they are used."""
 
 BOUNDS_MB = FEATURE_MB + 2 * PROCESSOR_MB + KV_MB
-"""vLLM keeps preprocessed images in the API server, and again in the engine."""
+"""vLLM caches preprocessed images in the API server and again in the engine."""
 
 SLACK_MB = 256
-"""What allocators keep of bodies of 32 MB and prompts of 400,000 words."""
+"""What allocators may keep of bodies of 32 MB and prompts of 400,000 words."""
 
 FLAGS = ["--dtype", "float32", "--max-num-seqs", "64"]
 PRUNED = ["--plugin", "vtprune", "--prune-feature-cache-mb", str(FEATURE_MB)]
@@ -54,11 +55,11 @@ PRUNED += ["--num-gpu-blocks-override", str(KV_BLOCKS)]
 HEADERS = {"Content-Type": "application/json"}
 PATH = "/v1/chat/completions"
 BROKEN = 0
-"""Stands for a status where the connection broke instead."""
+"""Status of a request whose connection broke."""
 
 
 def main() -> None:
-    """Soak, judge, and say what was found."""
+    """Run the soak and report what was found."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--users", type=int, default=16)
@@ -119,7 +120,7 @@ class Soak:
         return Load(scenario, users=users, seconds=seconds, seed=seed, pictures="synthetic")
 
     def _soak(self, url: str) -> list[dict[str, Any]]:
-        """All traffic at once; the records of the good requests."""
+        """Send all traffic at once; return the records of the good requests."""
         users = self._arguments.users
         loads = [("mixed_traffic", users - users // 4), ("multi_turn", users // 4)]
         with ThreadPoolExecutor(len(loads) + self._arguments.bad_users) as pool:
@@ -138,7 +139,7 @@ class Soak:
                     future.result()
 
     def _misbehave(self, url: str, number: int) -> None:
-        """Send bad requests one after the other until the good ones are done."""
+        """Send bad requests one after another until the good ones are done."""
         choose = random.Random(f"{self._arguments.seed}/{number}")
         while not self._over.wait(choose.uniform(0, 0.3)):
             if choose.random() < 0.3:
@@ -152,7 +153,7 @@ class Soak:
                 self._suspects.append((kind, status, body))
 
     def _hang_up(self, url: str, choose: random.Random) -> None:
-        """Leave at once, or after some of the answer."""
+        """Disconnect at once, or after a part of the answer."""
         pieces = choose.randrange(6)
         request = {"content": hang_up_body(choose), "headers": HEADERS, "timeout": 300}
         with contextlib.suppress(httpx.TransportError):
@@ -162,7 +163,8 @@ class Soak:
             self._statuses[f"hung up: {response.status_code}"] += 1
 
     def _not_stocks(self) -> list[str]:
-        """The 5xx that stock vLLM, started if there are any, does not give for the same bytes."""
+        """Return the 5xx that stock vLLM, started if there are any, does not give for the same
+        bytes."""
         if not self._suspects:
             return []
         stock = VllmProcess(self._folder / "stock.log", "demo", *FLAGS, VLLM_PLUGINS="none")
@@ -175,7 +177,7 @@ class Soak:
 
 
 def _status(url: str, body: bytes) -> int:
-    """What a request is answered with, on a connection of its own."""
+    """Return the status of a request, sent on its own connection."""
     try:
         return httpx.post(url + PATH, content=body, headers=HEADERS, timeout=300).status_code
     except httpx.TransportError:
@@ -183,7 +185,7 @@ def _status(url: str, body: bytes) -> int:
 
 
 def _answer(url: str) -> str:
-    """A fixed question about a fixed photograph."""
+    """Return the answer to a fixed question about a fixed photograph."""
     photo = base64.b64encode(PHOTO.read_bytes()).decode()
     image = {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{photo}"}}
     content = [image, {"type": "text", "text": "What is in this picture?"}]

@@ -1,7 +1,8 @@
-"""`--answers FILE`: every request as one JSON line, exact where locust rounds its statistics.
+"""`--answers FILE`: write every request as one JSON line, without the rounding of locust's
+statistics.
 
-A worker of a distributed run appends its number to the name. Times are seconds, `sent` is the Unix
-time; a failed request has `error` instead of its measures.
+A worker of a distributed run appends its number to the file's name. Times are in seconds, `sent` is
+Unix time; a failed request has `error` instead of its measurements.
 """
 
 from __future__ import annotations

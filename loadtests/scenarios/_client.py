@@ -1,16 +1,16 @@
-"""A user that asks over HTTP, reads the stream, and reports what it saw as locust events.
+"""A user that asks over HTTP, reads the stream, and reports its measurements as locust events.
 
 Every answer becomes `request` events of several types under the scenario's name:
 
 - `CHAT`: milliseconds to the end of the answer; the only type with failures;
 - `TTFT`: milliseconds to the first text;
-- `ITL`: milliseconds between two pieces of text, one event a gap;
+- `ITL`: milliseconds between two pieces of text, one event per gap;
 - `TOKENS/S`: output tokens per second of this answer (a rate, not a time);
 - `GOOD`: as `CHAT`, for answers within the objectives; its requests per second are the goodput.
 
-locust's own client is left aside because its streams come in blocks of 1024 bytes, which hides the
+locust's own client is not used because it reads streams in blocks of 1024 bytes, which hides the
 first token; geventhttpclient, on which it is built, reads line by line. Every request opens its own
-connection: a kept one that the server has just closed would count as a failed request.
+connection, because a kept-alive one that the server has just closed would count as a failure.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ __all__ = ["ChatUser", "Message"]
 
 Message = dict[str, Any]
 TIMEOUT = 600.0
-"""Seconds of silence after which a request has failed."""
+"""Seconds without data after which a request has failed."""
 
 _numbers = itertools.count()
 
 
 class ChatUser(User):  # type: ignore[misc]  # locust has no annotations
-    """Visits the server again and again; a scenario says what a visit is."""
+    """Visits the server repeatedly; a scenario defines what a visit is."""
 
     abstract = True
 
@@ -64,7 +64,7 @@ class ChatUser(User):  # type: ignore[misc]  # locust has no annotations
         self._in_flight = Pool()
 
     def visit(self, media: Media) -> None:
-        """Ask once or more; pictures and texts come from `media`, another one for every visit."""
+        """Ask at least once; pictures and texts come from `media`, which is new for every visit."""
         raise NotImplementedError
 
     def ask(self, messages: Sequence[Message], name: str | None = None) -> str:
@@ -72,10 +72,10 @@ class ChatUser(User):  # type: ignore[misc]  # locust has no annotations
 
         Args:
             messages: OpenAI's messages.
-            name: What to report it as; the scenario's name if None.
+            name: the name to report it under; None for the scenario's name.
 
         Raises:
-            AnswerError: The request failed; it is reported already, and the visit ends.
+            AnswerError: the request failed; this has been reported, and the visit ends.
         """
         body, name = self._body(messages), name or self.name
         sent, start = time.time(), time.perf_counter()
@@ -112,7 +112,7 @@ class ChatUser(User):  # type: ignore[misc]  # locust has no annotations
         self._in_flight.join()
 
     def wait_time(self) -> float:
-        """Nothing under closed load; under open load the gaps of a Poisson process."""
+        """Return 0 under closed load, under open load the gaps of a Poisson process."""
         rate = self.options.arrivals
         return self._arrival.expovariate(rate) if rate else 0.0
 

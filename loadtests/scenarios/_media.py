@@ -1,4 +1,4 @@
-"""Pictures and texts for requests: seeded, so that two servers are asked the same."""
+"""Pictures and texts for requests, seeded, so that two servers get the same requests."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Media:
         return self
 
     def image(self) -> str:
-        """The next picture as a data URL, `SIZE` pixels; it depends on nothing drawn before."""
+        """Return the next picture as a data URL, `SIZE` pixels; independent of earlier ones."""
         if self._given == len(self._drawn):
             self._drawn.append(self._draw(self._given))
         self._given += 1
@@ -54,16 +54,16 @@ class Media:
         return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
     def question(self) -> str:
-        """One of the fixed questions."""
+        """Return one of the fixed questions."""
         return self.choose.choice(QUESTIONS)
 
     def digits(self, count: int) -> str:
-        """A text of random digits: distinct, so nothing of it is in a cache."""
+        """Return a text of random digits, distinct so that no cache has any of it."""
         return " ".join(str(self.choose.randrange(10)) for _ in range(count))
 
 
 def _photo(choose: random.Random) -> Image.Image:
-    """A random view of a bundled photograph."""
+    """Return a random view of a bundled photograph."""
     source = choose.choice(_photographs())
     scale = choose.uniform(0.6, 1.0)
     width, height = int(source.width * scale), int(source.height * scale)
@@ -73,7 +73,7 @@ def _photo(choose: random.Random) -> Image.Image:
 
 
 def _synthetic(choose: random.Random) -> Image.Image:
-    """Coloured shapes on a coloured ground, cheap to draw."""
+    """Return coloured shapes on a coloured ground, which is cheap to draw."""
 
     def colour() -> tuple[int, int, int]:
         return choose.randrange(256), choose.randrange(256), choose.randrange(256)
@@ -94,10 +94,10 @@ def _photographs() -> list[Image.Image]:
 
 
 def image_part(url: str) -> dict[str, Any]:
-    """A picture as a part of a message."""
+    """Return a picture as a part of a message."""
     return {"type": "image_url", "image_url": {"url": url}}
 
 
 def text_part(text: str) -> dict[str, Any]:
-    """A text as a part of a message."""
+    """Return a text as a part of a message."""
     return {"type": "text", "text": text}

@@ -1,8 +1,8 @@
-"""One native thread beside gevent's loop, for work that would hold up every user's stream.
+"""One native thread beside gevent's loop, for work that would block every user's stream.
 
-gevent's own pool is left aside: once more users asked than it has threads, one of 32 waited for an
-answer for ever (gevent 26.9.0, seen once). Here the queue is C's, which gevent does not replace,
-and answers come back by the loop's own way for other threads.
+gevent's own pool is not used: when more users asked than it has threads, one of 32 waited for ever
+(gevent 26.9.0, seen once). Here the queue is the C implementation, which gevent does not patch, and
+results come back through the loop's interface for other threads.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["in_thread"]
 
 
 def in_thread(function: Callable[[], Any]) -> AsyncResult:
-    """Call a function in the thread, after those given before; `get` waits for the result."""
+    """Call a function in the thread, after earlier ones; `get` of the result waits for it."""
     result = AsyncResult()
     _tasks(os.getpid()).put((function, result, get_hub().loop))
     return result
@@ -28,7 +28,7 @@ def in_thread(function: Callable[[], Any]) -> AsyncResult:
 
 @cache
 def _tasks(process: int) -> Any:
-    """The queue of this process's thread; a process forked off has none yet."""
+    """Return the queue of this process's thread; a forked process gets a new one."""
     tasks = get_original("queue", "SimpleQueue")()
     get_original("_thread", "start_new_thread")(_work, (tasks,))
     return tasks

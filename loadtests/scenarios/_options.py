@@ -1,4 +1,4 @@
-"""Flags of the scenarios, beside locust's own; the web UI shows them too."""
+"""Flags of the scenarios, in addition to locust's own; the web UI shows them, too."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def _add(parser: argparse.ArgumentParser) -> None:
         default="photos",
         help="views of the bundled photographs, or drawn shapes",
     )
-    add("--output-tokens", type=int, default=16, help="tokens of every answer, exactly")
+    add("--output-tokens", type=int, default=16, help="exact number of tokens of every answer")
     add(
         "--arrivals",
         type=float,
         default=0,
-        help="open load: visits per second that each user starts, answered or not; "
+        help="open load: visits per second that each user starts without waiting for answers; "
         "0 is closed load, where a user waits for its answer",
     )
     add("--slo-ttft", type=float, default=1000, help="objective for the first token, in ms")

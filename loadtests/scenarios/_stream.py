@@ -1,6 +1,6 @@
-"""A streamed chat completion as its reader sees it: what was said, when, and whether it was whole.
+"""Parse a streamed chat completion: its text, the times of its pieces, and whether it is complete.
 
-Knows nothing of locust or of sockets: it is fed the lines of a response body one by one.
+Independent of locust and sockets: it is fed the lines of a response body one by one.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ __all__ = ["Answer", "AnswerError", "StreamReader", "refusal"]
 
 
 class AnswerError(Exception):
-    """An answer that no client could use; the message says why and repeats in locust's failures."""
+    """An unusable answer; the message says why, and locust groups failures by it."""
 
 
 @dataclass(slots=True)
 class Answer:
-    """One whole answer. Times are seconds since the request was sent."""
+    """One complete answer. Times are seconds since the request was sent."""
 
     text: str = ""
     arrivals: list[float] = field(default_factory=list)
@@ -37,12 +37,12 @@ class Answer:
 
     @property
     def gaps(self) -> list[float]:
-        """Seconds between neighbouring pieces (ITL); empty if all came at once."""
+        """Seconds between consecutive pieces (ITL); empty if there is only one."""
         return [b - a for a, b in zip(self.arrivals, self.arrivals[1:], strict=False)]
 
     @property
     def tokens_per_second(self) -> float:
-        """Output tokens over the whole time, waiting for the first one included."""
+        """Output tokens over the total time, including the time to the first token."""
         return self.completion_tokens / self.total
 
 
@@ -55,19 +55,19 @@ class StreamReader:
         self._done = False
 
     def feed(self, line: bytes, now: float) -> None:
-        """Take one line of the body, that came `now` seconds after the request was sent.
+        """Take one line of the body, which came `now` seconds after the request was sent.
 
         Raises:
-            AnswerError: The line is no server-sent event, its data is no chunk of a chat
-                completion, or it is the server's own error message.
+            AnswerError: the line is not a server-sent event, its data is not a chunk of a chat
+                completion, or it is an error message from the server.
         """
         line = line.strip()
-        if not line or line.startswith(b":"):  # end of an event; a comment that keeps alive
+        if not line or line.startswith(b":"):  # the end of an event, or a keep-alive comment
             return
         if self._done:
             raise AnswerError("the stream goes on after [DONE]")
         if not line.startswith(b"data:"):
-            raise AnswerError("a line of the stream is no data")
+            raise AnswerError("a line of the stream is not data")
         data = line.removeprefix(b"data:").strip()
         if data == b"[DONE]":
             self._done = True
@@ -87,17 +87,17 @@ class StreamReader:
                 self.answer.prompt_tokens = int(usage["prompt_tokens"])
                 self.answer.completion_tokens = int(usage["completion_tokens"])
         except (KeyError, TypeError, AttributeError) as error:
-            raise AnswerError("an event is no chunk of a chat completion") from error
+            raise AnswerError("an event is not a chunk of a chat completion") from error
 
     def finish(self, now: float, tokens: int | None = None) -> Answer:
         """Return the answer once the body has ended.
 
         Args:
-            now: Seconds since the request was sent.
-            tokens: How many tokens the answer must have, if the request fixed that.
+            now: seconds since the request was sent.
+            tokens: how many tokens the answer must have, if the request fixed that.
 
         Raises:
-            AnswerError: The stream broke off, is empty, or has another length.
+            AnswerError: the stream is incomplete, is empty, or has another length.
         """
         answer = self.answer
         if not self._done:
@@ -115,7 +115,7 @@ class StreamReader:
 
 
 def refusal(status: int, body: bytes) -> AnswerError:
-    """What a response other than 200 becomes."""
+    """Return the error for a response with a status other than 200."""
     try:
         return AnswerError(f"HTTP {status}: {_message(json.loads(body))}")
     except (ValueError, TypeError, KeyError):
@@ -126,12 +126,12 @@ def _parse(data: bytes) -> dict[str, Any]:
     try:
         chunk = json.loads(data)
     except ValueError as error:
-        raise AnswerError("an event is no JSON") from error
+        raise AnswerError("an event is not JSON") from error
     if not isinstance(chunk, dict):
-        raise AnswerError("an event is no chunk of a chat completion")
+        raise AnswerError("an event is not a chunk of a chat completion")
     return chunk
 
 
 def _message(body: dict[str, Any]) -> str:
-    """The sentence of an error in OpenAI's format, short enough for a table."""
+    """Return the message of an error in OpenAI's format, short enough for a table."""
     return str(body["error"]["message"]).splitlines()[0][:200]

@@ -1,4 +1,4 @@
-"""What is saved when a few pictures are asked about often, by many users, in other words?"""
+"""How much is saved when many users ask different questions about a few pictures?"""
 
 from functools import cache
 

@@ -1,4 +1,4 @@
-"""Do pictures delay those who only write? One half of the requests has no picture."""
+"""Do pictures delay requests without any? Half of the requests have no picture."""
 
 from _client import ChatUser
 from _media import Media, image_part, text_part
@@ -7,7 +7,7 @@ WORDS = 60
 
 
 class MixedTraffic(ChatUser):
-    """A new picture or a text without one, each in half of the requests and reported apart."""
+    """A new picture or only a text, each in half of the requests and reported separately."""
 
     def visit(self, media: Media) -> None:
         if media.choose.random() < 0.5:

@@ -9,7 +9,7 @@ TURNS = 4
 class MultiTurn(ChatUser):
     """Four questions about one new picture, each after the answer to the last.
 
-    The first turn is reported apart: only there the picture is new.
+    The first turn, in which the picture is new, is reported separately.
     """
 
     def visit(self, media: Media) -> None:

@@ -2,7 +2,7 @@
 
     locust -f loadtests/scenarios/ramp.py --headless --host http://localhost:8000
 
-Closed load. The log ends with the number of users beyond which a tenth more users brings nothing.
+Closed load. The log ends with the number of users beyond which doubling them gains less than 10 %.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from single_image import SingleImage
 __all__ = ["Ramp", "SingleImage"]
 
 LEAST_GAIN = 1.1
-"""Doubling the users has to bring this factor, else the server is saturated."""
+"""If doubling the users gains less than this factor, the server is saturated."""
 
 MOST_USERS = 1024
 
@@ -26,8 +26,8 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 
 class Ramp(LoadTestShape):  # type: ignore[misc]
-    """1, 2, 4, ... users, each for `--step` seconds, until saturation. The first quarter of a step
-    is not counted: the queue is filling."""
+    """1, 2, 4, ... users, each for `--step` seconds, until saturation. The first quarter of a step,
+    in which the queue fills, is not counted."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,8 @@ class Ramp(LoadTestShape):  # type: ignore[misc]
         self._began, self._counted, self._from = 0.0, -1, 0.0
 
     def tick(self) -> tuple[int, float] | None:
-        """Called every second by locust: how many users, how fast they come; None ends the run."""
+        """Return the number of users and their spawn rate; None ends the run. locust calls it every
+        second."""
         now, step = self.get_run_time(), self.runner.environment.parsed_options.step
         answered = self.runner.stats.get(SingleImage.__name__, "CHAT").num_requests
         if self._counted < 0 and now - self._began >= step / 4:

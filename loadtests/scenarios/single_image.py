@@ -1,4 +1,4 @@
-"""What does one question about one new picture cost? The plainest traffic, nothing of it cached."""
+"""What does one question about one new picture cost? The simplest traffic, with nothing cached."""
 
 from _client import ChatUser
 from _media import Media, image_part, text_part

@@ -53,9 +53,9 @@ BROKEN = {
         USAGE.replace(b": 3", b": 2"),
         DONE,
     ],
-    "an event is no JSON": [b"data: {oops", DONE],
-    "an event is no chunk of a chat completion": [b'data: {"choices": [{"text": "a"}]}', DONE],
-    "a line of the stream is no data": [b"<html>", DONE],
+    "an event is not JSON": [b"data: {oops", DONE],
+    "an event is not a chunk of a chat completion": [b'data: {"choices": [{"text": "a"}]}', DONE],
+    "a line of the stream is not data": [b"<html>", DONE],
     "the stream goes on after [DONE]": [*WHOLE, chunk("d")],
     "an error in the stream: out of memory": [
         chunk("a"),
