@@ -142,7 +142,7 @@ def _create_pruned(
         envs.method_seconds()
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    serving.install(config.limits)
+    serving.install(config)
     if engine_args.otlp_traces_endpoint is not None:
         compat.patch_tracing(chat.span_attributes)
     _announce(config, model_config, tokens)

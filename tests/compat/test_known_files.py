@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import io
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,9 @@ from vllm.multimodal.hasher import MultiModalHasher
 from vllm.multimodal.media import image
 from vllm.multimodal.media.image import ImageMediaIO
 
+from vllm_pruner.compat.image_header import _opened
 from vllm_pruner.compat.known_files import _unless_known
+from vllm_pruner.prompt import jpegs
 
 pytestmark = pytest.mark.skipif(
     not hasattr(image, "open_image"), reason="vLLM 0.31 decodes every time"
@@ -21,8 +25,13 @@ pytestmark = pytest.mark.skipif(
 ORIENTATION = 0x0112
 
 
-def picture(kind: str = "JPEG", mode: str = "RGB", orientation: int | None = None) -> bytes:
-    values = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+def picture(
+    kind: str = "JPEG",
+    mode: str = "RGB",
+    orientation: int | None = None,
+    size: tuple[int, int] = (60, 40),
+) -> bytes:
+    values = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8)
     exif = Image.Exif()
     if orientation is not None:
         exif[ORIENTATION] = orientation
@@ -33,8 +42,19 @@ def picture(kind: str = "JPEG", mode: str = "RGB", orientation: int | None = Non
 
 @pytest.fixture
 def load(monkeypatch: pytest.MonkeyPatch) -> type[ImageMediaIO]:
-    original = ImageMediaIO.load_bytes
-    monkeypatch.setattr(ImageMediaIO, "load_bytes", _unless_known(original))
+    return loader(monkeypatch)
+
+
+def loader(monkeypatch: pytest.MonkeyPatch, side: int | None = None) -> type[ImageMediaIO]:
+    """vLLM's reader as a process with one engine has it."""
+    monkeypatch.setattr(jpegs, "_SIDES", [side])
+    for name, where in (("open_image", image), ("load_bytes", ImageMediaIO)):
+        stock = inspect.unwrap(getattr(where, name))
+        wrap = {
+            "open_image": partial(_opened, lambda size: None, jpegs.reduce),
+            "load_bytes": partial(_unless_known, jpegs.reduce, jpegs.decoded_at),
+        }[name]
+        monkeypatch.setattr(where, name, wrap(stock))
     return ImageMediaIO
 
 
@@ -80,3 +100,48 @@ def test_a_broken_file_is_refused_every_time(load: type[ImageMediaIO]) -> None:
     for _ in range(2):
         with pytest.raises(ValueError, match="Failed to load image"):
             load().load_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "decoded"),
+    [
+        ((800, 600), 300, (400, 300)),
+        ((801, 600), 150, (201, 150)),
+        ((800, 600), 75, (100, 75)),
+        ((8000, 100), 75, (8000, 100)),  # the shorter side decides
+        ((800, 600), 301, (800, 600)),
+    ],
+    ids=str,
+)
+def test_a_large_jpeg_is_decoded_at_a_part_of_its_size_and_is_another_picture(
+    size: tuple[int, int], side: int, decoded: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = picture(size=size)
+    whole = loader(monkeypatch).load_bytes(ImageMediaIO(), data)
+    load = loader(monkeypatch, side)
+    first, second = load().load_bytes(data), load().load_bytes(data)
+    assert first.size == second.size == decoded
+    assert np.array_equal(np.asarray(first.media), np.asarray(second.media))
+    assert identity(first) == identity(second)
+    assert (identity(first) == identity(whole)) == (decoded == size)
+
+
+def test_what_is_turned_or_converted_is_reduced_too_and_other_formats_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    load = loader(monkeypatch, 64)
+    turned = load().load_bytes(picture(orientation=6, size=(256, 128)))
+    assert (turned.size, turned.io_config) == ((64, 128), {"decoded_at": (128, 64)})
+    grey = load(image_mode="L").load_bytes(picture(size=(256, 128)))
+    assert (grey.size, grey.mode, grey.io_config["decoded_at"]) == ((128, 64), "L", (128, 64))
+    assert load().load_bytes(picture("PNG", size=(256, 128))).size == (256, 128)
+
+
+def test_nothing_is_reduced_where_one_engine_wants_all_pixels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    load = loader(monkeypatch, 64)
+    jpegs.reduce_to(32)
+    assert load().load_bytes(picture(size=(256, 128))).size == (128, 64), "the larger one"
+    jpegs.reduce_to(None)
+    assert load().load_bytes(picture(size=(256, 128))).size == (256, 128)

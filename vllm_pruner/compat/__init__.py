@@ -17,7 +17,7 @@ from vllm_pruner.compat.engine_args import patch_engine_args
 from vllm_pruner.compat.generate import ask_workers, patch_generate
 from vllm_pruner.compat.image_header import patch_image_header
 from vllm_pruner.compat.key_holder import key_holder, patch_key_holder
-from vllm_pruner.compat.known_files import patch_known_files
+from vllm_pruner.compat.known_files import patch_known_files, reduces_files
 from vllm_pruner.compat.log_lines import quiet_overrides
 from vllm_pruner.compat.messages import patch_messages
 from vllm_pruner.compat.mrope import enable_position_hook, enable_position_hook_on_cpu
@@ -74,6 +74,7 @@ __all__ = [
     "position_embedding",
     "profiled_images",
     "quiet_overrides",
+    "reduces_files",
     "set_graph_budgets",
     "tell_of_encoder_graphs",
     "tower_attention",

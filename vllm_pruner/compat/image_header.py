@@ -25,12 +25,13 @@ __all__ = ["patch_image_header"]
 _Check = Callable[[tuple[int, int] | None], None]
 
 
-def patch_image_header(check: _Check) -> None:
+def patch_image_header(check: _Check, reduce: Callable[[Any], None]) -> None:
     """Check the header of every image file. Safe to call again.
 
     Args:
         check: called with width and height, or None if Pillow itself refuses the size; raises the
             error that the client gets.
+        reduce: called with the image after that; may have it decoded at another size. Not in 0.31.
 
     Raises:
         RuntimeError: this vLLM lacks the method.
@@ -38,12 +39,14 @@ def patch_image_header(check: _Check) -> None:
     from vllm.multimodal.media import image as media
 
     if hasattr(media, "open_image"):
-        apply(Patch(media, "open_image", partial(_opened, check)))
+        apply(Patch(media, "open_image", partial(_opened, check, reduce)))
     else:
         apply(Patch(media.ImageMediaIO, "load_bytes", partial(_loaded, check)))
 
 
-def _opened(check: _Check, open_image: Callable[..., Any]) -> Callable[..., Any]:
+def _opened(
+    check: _Check, reduce: Callable[[Any], None], open_image: Callable[..., Any]
+) -> Callable[..., Any]:
     """Return an `open_image` that checks the image it opened."""
 
     def open_checked(file: Any) -> Any:
@@ -55,6 +58,7 @@ def _opened(check: _Check, open_image: Callable[..., Any]) -> Callable[..., Any]
             check(None)
             raise
         check(image.size)
+        reduce(image)
         return image
 
     return open_checked

@@ -2,7 +2,8 @@
 
 Replaces: `ImageMediaIO.load_bytes`.
 Why: a chat sends all its images again with every turn, and vLLM decodes each before it looks into
-its caches, although these are keyed by the file's bytes.
+its caches, although these are keyed by the file's bytes, and by `io_config` if the image is not
+what the file holds: converted, or decoded at another size.
 Relies on: `load_bytes` returning the image itself unless it must be converted or rotated; Pillow
 decoding lazily, and decoding the same bytes to the same image.
 vLLM versions: 0.32 and 0.33; earlier ones decode every time.
@@ -15,12 +16,13 @@ import hashlib
 import io
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from threading import Lock
 from typing import Any
 
 from vllm_pruner.compat.patching import Patch, apply
 
-__all__ = ["patch_known_files"]
+__all__ = ["DecodedAt", "Reduce", "patch_known_files", "reduces_files"]
 
 _MOST = 1 << 16
 """Files remembered, by a digest of 16 bytes; the least recently used ones are forgotten first."""
@@ -32,16 +34,36 @@ _UPRIGHT = 1
 """EXIF's orientation of an image that needs no rotation."""
 
 
-def patch_known_files() -> None:
+Reduce = Callable[[Any], None]
+"""Called with an image of which only the header has been read."""
+
+DecodedAt = Callable[[Any], tuple[int, int] | None]
+"""Returns the size at which an image is decoded, if that is not its own."""
+
+
+def patch_known_files(reduce: Reduce, decoded_at: DecodedAt) -> None:
     """Decode known JPEGs lazily. Safe to call again.
+
+    Args:
+        reduce: may have a known image decoded at another size, as `patch_image_header` does with
+            a new one.
+        decoded_at: returns that size.
 
     Raises:
         RuntimeError: this vLLM lacks the method.
     """
     from vllm.multimodal.media import image as media
 
-    if hasattr(media, "open_image"):
-        apply(Patch(media.ImageMediaIO, "load_bytes", _unless_known))
+    if reduces_files():
+        wrap = partial(_unless_known, reduce, decoded_at)
+        apply(Patch(media.ImageMediaIO, "load_bytes", wrap))
+
+
+def reduces_files() -> bool:
+    """Return whether this vLLM opens files where `reduce` can be called: from 0.32 on."""
+    from vllm.multimodal.media import image as media
+
+    return hasattr(media, "open_image")
 
 
 class _Files:
@@ -62,24 +84,28 @@ class _Files:
         return name in self._names
 
 
-def _unless_known(load: Callable[..., Any]) -> Callable[..., Any]:
+def _unless_known(
+    reduce: Reduce, decoded_at: DecodedAt, load: Callable[..., Any]
+) -> Callable[..., Any]:
     """Return a `load_bytes` that does not decode a known file."""
     known = _Files()
 
     def load_bytes(self: Any, data: bytes) -> Any:
         name = hashlib.blake2b(data, digest_size=16).digest(), self.image_mode
-        if name in known and (picture := _opened(self, data)) is not None:
+        if name in known and (picture := _opened(self, data, reduce)) is not None:
             known.add(name)
-            return picture
-        loaded = load(self, data)
-        if loaded.io_config is None and data.startswith(_JPEG):
-            known.add(name)
-        return loaded
+        else:
+            picture = load(self, data)
+            if picture.io_config is None and data.startswith(_JPEG):
+                known.add(name)
+        if (size := decoded_at(picture.media)) is not None:
+            picture.io_config = {**(picture.io_config or {}), "decoded_at": size}
+        return picture
 
     return load_bytes
 
 
-def _opened(media_io: Any, data: bytes) -> Any:
+def _opened(media_io: Any, data: bytes, reduce: Reduce) -> Any:
     """Return an image of which only the header has been read; None if it needs rotation."""
     from PIL.ExifTags import Base
     from vllm.multimodal.image import open_image
@@ -91,6 +117,7 @@ def _opened(media_io: Any, data: bytes) -> Any:
             return None
     except Exception:
         return None  # leave unreadable metadata to vLLM
+    reduce(image)
     if (budget := getattr(media_io, "decoded_budget", None)) is not None:  # from 0.33 on
         budget.charge(image.width * image.height * 4)
     return MediaWithBytes(image, data)

@@ -32,6 +32,8 @@ def check(family: Family, engine_args: EngineArgs, config: ServerConfig) -> None
             "inside the vision tower, which compiled layers do not show"
         )
     _check_shadow(engine_args, config)
+    if config.jpeg_side is not None and not compat.reduces_files():
+        raise SettingError("jpeg_side", str(config.jpeg_side), "none with vLLM 0.31")
     _set_tower_graphs(family, engine_args, config)
     if family.item_layout is not None:
         _check_positions(engine_args)

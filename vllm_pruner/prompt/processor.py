@@ -60,7 +60,7 @@ class PrunedProcessor(PlannedItems, BytePixels):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        install_where_rendered(self.info.prune_config.limits)
+        install_where_rendered(self.info.prune_config)
 
     def apply(self, inputs: ProcessorInputs, timing_ctx: TimingContext) -> MultiModalInput:
         bare, requested, is_dummy = _take_settings(inputs)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import multiprocessing
 
 from vllm_pruner import compat, methods
-from vllm_pruner.prompt import body, chat, faults, image_size, shadow
+from vllm_pruner.prompt import body, chat, faults, image_size, jpegs, shadow
 from vllm_pruner.settings.keys import KEY
-from vllm_pruner.settings.limits import Limits
+from vllm_pruner.settings.server import ServerConfig
 from vllm_pruner.telemetry import metrics
 
 __all__ = ["install", "install_where_rendered"]
@@ -21,15 +21,15 @@ _ENGINE_PROCESSES = ("EngineCore", "VllmWorker")
 """Prefixes of the names of vLLM's engine processes. These also create a processor, to profile
 memory, but serve no requests."""
 
-_INSTALLED: list[Limits] = []
-"""The limits for which this process has been set up."""
+_INSTALLED: list[ServerConfig] = []
+"""The settings for which this process has been set up."""
 
 
-def install(limits: Limits) -> None:
+def install(config: ServerConfig) -> None:
     """Set this process up. Safe to call again.
 
     Args:
-        limits: what a request may ask for.
+        config: the operator's settings.
 
     Raises:
         RuntimeError: this vLLM lacks a name that vtprune relies on.
@@ -37,7 +37,7 @@ def install(limits: Limits) -> None:
     compat.check(compat.Process.SERVER)
     compat.enable_endpoints(KEY)
     metrics.publish()
-    if any(map(methods.package_of, limits.methods or ())):
+    if any(map(methods.package_of, config.limits.methods or ())):
         compat.patch_generate(KEY, faults.checked)
     compat.patch_chat(KEY, chat.requested, chat.take_counts, chat.rename, chat.report, shadow.given)
     compat.patch_chat_batch(chat.add_up, chat.report)
@@ -45,17 +45,18 @@ def install(limits: Limits) -> None:
     compat.patch_messages(body.meant, chat.told, chat.USAGE)
     compat.patch_offline(chat.USAGE, chat.counts)
     compat.patch_delivery()
-    image_size.limit_files(limits)
-    compat.patch_image_header(image_size.check_file)
-    compat.patch_known_files()
+    image_size.limit_files(config.limits)
+    jpegs.reduce_to(config.jpeg_side)
+    compat.patch_image_header(image_size.check_file, jpegs.reduce)
+    compat.patch_known_files(jpegs.reduce, jpegs.decoded_at)
     compat.patch_key_holder()
 
 
-def install_where_rendered(limits: Limits) -> None:
+def install_where_rendered(config: ServerConfig) -> None:
     """Set this process up unless it is an engine process or has been: vLLM creates a processor for
     every request with an image, to parse its parts."""
-    if limits in _INSTALLED:
+    if any(config is known for known in _INSTALLED):
         return
     if not multiprocessing.current_process().name.startswith(_ENGINE_PROCESSES):
-        install(limits)
-    _INSTALLED.append(limits)
+        install(config)
+    _INSTALLED.append(config)

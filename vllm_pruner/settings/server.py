@@ -28,11 +28,18 @@ class ServerConfig(PruneConfig):
 
     tower_graphs: bool = True
     """Run the vision tower as CUDA graphs, captured at start, on NVIDIA GPUs: for LLaVA's families,
-    and for Qwen2.5-VL with vLLM's `cudagraph_mm_encoder`. `--enforce-eager` turns them off too."""
+    and with vLLM's `cudagraph_mm_encoder` for all others but Mistral 3. `--enforce-eager` turns
+    them off too."""
 
     byte_pixels: bool = True
     """Send images to the engine as bytes and normalise them on the device, for models whose tower
     gets the same bits that way (LLaVA, LLaVA-NeXT); false leaves this to the model's processor."""
+
+    jpeg_side: Annotated[int, Field(ge=64)] | None = None
+    """Decode a JPEG at a half, a quarter or an eighth of its size if both sides then still have at
+    least so many pixels, such as 336 for LLaVA-1.5. This saves most of the time that large photos
+    take, and changes their pixels slightly; a model whose tokens depend on the image's size gets
+    the smaller image. Default: all pixels."""
 
     detail: DetailRates = Field(default_factory=DetailRates)
     """Rates of OpenAI's `image_url.detail`; `auto` means the server's own settings."""
