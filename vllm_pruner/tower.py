@@ -98,8 +98,15 @@ class CapturedTower(Tower, Protocol):
         only the first may exceed `at_most`."""
         ...
 
-    def inputs(self, images: Sequence[EncoderImage]) -> dict[str, torch.Tensor]:
-        """Return what `run` takes for a batch."""
+    def inputs(
+        self, images: Sequence[EncoderImage], room: int | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Return what `run` takes for a batch.
+
+        Args:
+            images: images that `captures` accepts.
+            room: the number of images for which the graph's buffers have room; None outside one.
+        """
         ...
 
     def blank(

@@ -148,7 +148,7 @@ def test_graphs_that_end_before_the_selection_are_switched_off(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plugin.logger.parent, "propagate", True)
-    arguments = _arguments("demo-qwen3", {}, compilation_config={"cudagraph_mm_encoder": True})
+    arguments = _arguments("demo-mistral3", {}, compilation_config={"cudagraph_mm_encoder": True})
     arguments.create_model_config()
     assert not arguments.compilation_config.cudagraph_mm_encoder
     assert "cudagraph_mm_encoder is switched off" in caplog.text
@@ -189,14 +189,20 @@ def test_the_tower_of_llava_runs_as_graphs_on_a_gpu(
         assert ("is switched off" in caplog.text) == (asked and not captured)
 
 
+ASKED_FOR = """qwen2 qwen2.5 qwen3 qwen3-moe qwen3.5 qwen3.5-moe glm4v glm4v-moe
+    internvl internvl-chat idefics3 smolvlm"""
+
+
 @older
-@pytest.mark.parametrize("asked", [False, True])
-def test_the_tower_of_qwen_runs_as_graphs_where_that_is_asked_for(
-    asked: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "asked"), [("qwen2.5", False), *((name, True) for name in ASKED_FOR.split())]
+)
+def test_other_towers_run_as_graphs_where_that_is_asked_for(
+    name: str, asked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compat, "on_cuda", lambda: True)
     asked_for = {"cudagraph_mm_encoder": asked}
-    arguments = _arguments("demo-qwen2.5", {}, compilation_config=asked_for)
+    arguments = _arguments(f"demo-{name}", {}, compilation_config=asked_for)
     arguments.create_model_config()
     assert arguments.compilation_config.cudagraph_mm_encoder == asked
 

@@ -1,4 +1,5 @@
-"""Qwen2.5-VL's tower as vLLM's manager of CUDA graphs runs it; see `test_tower_graphs`."""
+"""The towers of Qwen-VL and GLM-V as vLLM's manager of CUDA graphs runs them; see
+`test_tower_graphs`."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from pruned_model import pruned_model
-from test_tower_graphs import captured
+from test_tower_graphs import CPU, Host, captured
 from vllm.model_executor.layers.attention import mm_encoder_attention
 from vllm.model_executor.models.interfaces import supports_encoder_cudagraph
 
@@ -17,6 +18,7 @@ from vllm_pruner.methods.base import Need
 from vllm_pruner.plan import ImagePlan
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.tower import FEATURES, EncoderImage
+from vllm_pruner.worker import packing
 from vllm_pruner.worker.captured_packed_tower import pad_ends
 
 BUDGETS = [16, 32, 64, 128, 192]
@@ -44,11 +46,18 @@ def attention() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def made() -> Iterator[Any]:
+CHECKPOINTS = ["demo-qwen2.5", "demo-qwen2", "demo-qwen3", "demo-glm4v"]
+"""Every tower; those with experts, and Qwen3.5, have one of these."""
+
+FEW = 3
+"""Batches that are enough of all but the first, which sorts patches by window."""
+
+
+@pytest.fixture(scope="module", params=CHECKPOINTS)
+def made(request: pytest.FixtureRequest) -> Iterator[Any]:
     """The model and vLLM's manager of it; methods that look at importance and keys."""
     flags = {"compilation_config": {"encoder_cudagraph_token_budgets": BUDGETS}}
-    with pruned_model("demo-qwen2.5", {"method": "visionzip"}, dtype="float32", **flags) as pair:
+    with pruned_model(request.param, {"method": "visionzip"}, dtype="float32", **flags) as pair:
         config, model = pair
         yield model, captured(config, model)
 
@@ -62,17 +71,25 @@ def _image(model: Any, rows: int, columns: int, seed: int = 0) -> EncoderImage:
     return EncoderImage(patches, GridLayout(rows, columns))
 
 
+BATCHES = [
+    [(7, 3), (5, 5), (9, 2), (3, 11)],
+    [(16, 16), (2, 3)],  # one is larger than every graph
+    [(7, 3)],  # padding behind one image
+    [(8, 8)],  # a graph and nothing else
+    [(8, 4), (4, 8)],
+    [(12, 16)],
+    [(10, 6), (2, 2), (1, 1)],
+]
+
+
 @pytest.mark.parametrize(
-    "shapes",
+    ("made", "shapes"),
     [
-        [(8, 8)],  # a graph and nothing else
-        [(8, 4), (4, 8)],
-        [(12, 16)],
-        [(7, 3)],  # padding behind one image
-        [(10, 6), (2, 2), (1, 1)],
-        [(7, 3), (5, 5), (9, 2), (3, 11)],
-        [(16, 16), (2, 3)],  # larger than every graph
+        (checkpoint, shapes)
+        for checkpoint in CHECKPOINTS
+        for shapes in BATCHES[: None if checkpoint == CHECKPOINTS[0] else FEW]
     ],
+    indirect=["made"],
     ids=str,
 )
 def test_each_image_gets_its_own_rows(made: Any, shapes: list[tuple[int, int]]) -> None:
@@ -116,6 +133,31 @@ def test_kept_rows_and_where_they_were_are_the_same_with_and_without_graphs(made
         )
     model.graphs_captured(manager, 0.0, 0)
     assert torch.equal(*found)
+
+
+def test_what_is_captured_beside_attention_never_meets_the_host(
+    made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attention for CPUs and the reference of its scores do; a GPU runs kernels in their place."""
+    model, manager = made
+
+    def scores(query: torch.Tensor, *_: Any, patches_per_token: int, **__: Any) -> torch.Tensor:
+        return query.new_zeros(len(query) // patches_per_token)
+
+    monkeypatch.setattr(mm_encoder_attention, "vit_torch_sdpa_wrapper", lambda q, *_, **__: q * 1)
+    monkeypatch.setattr(packing, "column_importance", scores)
+    sizes = (BUDGETS[-1], manager.max_batch_size, manager.max_frames_per_batch)
+    made_for = model.prepare_encoder_cudagraph_capture_inputs
+    values = made_for(*sizes, CPU, torch.float32).values
+    with Host(), torch.inference_mode():
+        model.encoder_cudagraph_forward(values)
+
+
+def test_a_graph_has_room_for_its_rows_whatever_their_number(made: Any) -> None:
+    """Where the operator names sizes that its images do not share evenly."""
+    model, _ = made
+    values = model.tower.blank(30, 16, CPU, torch.float32)
+    assert len(values["pixel_values"]) >= 30 * model.tower.patches_per_row
 
 
 def test_a_video_runs_eagerly(made: Any) -> None:

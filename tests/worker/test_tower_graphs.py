@@ -69,6 +69,7 @@ def _made(checkpoint: str, settings: dict[str, Any]) -> Any:
 
 
 CHECKPOINTS = ["demo-next", "demo-onevision"]  # small crops; of CLIP and of SigLIP
+TILES = ["demo-internvl", "demo-idefics3"]  # with a class token and without
 LARGE = pytest.param("demo-siglip", marks=pytest.mark.slow)
 
 
@@ -83,8 +84,9 @@ def made(request: pytest.FixtureRequest) -> Iterator[Any]:
 def drawn(model: Any, crops: list[int], seed: int = 0) -> list[EncoderImage]:
     """Images of so many crops, all different."""
     draw = torch.Generator().manual_seed(seed)
-    side = model.config.vision_config.image_size
-    shape = lambda number: (number, 3, side, side)  # noqa: E731
+    size = model.config.vision_config.image_size
+    sides = (size, size) if isinstance(size, int) else size
+    shape = lambda number: (number, 3, *sides)  # noqa: E731
     return [
         EncoderImage(
             torch.randn(shape(number), generator=draw),
@@ -105,6 +107,12 @@ def assert_rows(found: Rows, expected: list[Rows]) -> None:
         rows = torch.cat([each[name] for each in expected])
         assert found[name].dtype == rows.dtype
         torch.testing.assert_close(found[name], rows, rtol=2e-5, atol=2e-5)
+
+
+def assert_equal_rows(found: Rows, expected: Rows) -> None:
+    assert {*found} == {*expected}
+    for name, rows in found.items():
+        assert torch.equal(rows, expected[name]), name
 
 
 def test_runners_make_graphs_of_it_and_replay_none_themselves(made: Any) -> None:
@@ -166,11 +174,10 @@ def test_of_one_size_the_graphs_change_no_bit(made: Any) -> None:
     for budget in made.manager.token_budgets:
         images = drawn(made.model, [1] * (budget // made.model.tower.page))
         eager = made.model.tower.encode(images, made.model._graphs.needs)
-        for name, rows in made.model._graphs.encode(images).items():
-            assert torch.equal(rows, eager[name]), name
+        assert_equal_rows(made.model._graphs.encode(images), eager)
 
 
-class _Host(TorchDispatchMode):
+class Host(TorchDispatchMode):
     """Fails where a forward asks the host, or is given something by it: neither can be captured."""
 
     REFUSED = ("_local_scalar_dense", "nonzero", "masked_select", "lift_fresh", "item", "unique")
@@ -181,19 +188,50 @@ class _Host(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_a_captured_forward_never_meets_the_host(made: Any) -> None:
+def assert_meets_no_host(made: Any) -> None:
     values = made.model.prepare_encoder_cudagraph_capture_inputs(
         made.manager.token_budgets[-1], made.manager.max_batch_size, 0, CPU, torch.float32
     ).values
-    with _Host(), torch.inference_mode():
+    with Host(), torch.inference_mode():
         made.model.encoder_cudagraph_forward(values)
 
 
+def test_a_captured_forward_never_meets_the_host(made: Any) -> None:
+    assert_meets_no_host(made)
+
+
 def test_the_host_is_seen_where_it_is_met() -> None:
-    with _Host(), pytest.raises(AssertionError, match="_local_scalar_dense"):
+    with Host(), pytest.raises(AssertionError, match="_local_scalar_dense"):
         torch.ones(1).item()
-    with _Host(), pytest.raises(AssertionError, match="lift_fresh"):
+    with Host(), pytest.raises(AssertionError, match="lift_fresh"):
         torch.tensor([1])
+
+
+@pytest.fixture(scope="module", params=TILES)
+def tiled(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The same of a model whose patches become tokens by pixel shuffle, its graphs few."""
+    budgets = [
+        number * {"demo-internvl": 36, "demo-idefics3": 16}[request.param] for number in (1, 3, 5)
+    ]
+    flags = {"compilation_config": {"encoder_cudagraph_token_budgets": budgets}}
+    with pruned_model(request.param, {}, dtype="float32", **flags) as (config, model):
+        yield SimpleNamespace(config=config, model=model, manager=captured(config, model))
+
+
+def test_tiles_get_their_own_rows_from_the_graphs_and_the_rest_eagerly(tiled: Any) -> None:
+    graphs, needs = tiled.model._graphs, tiled.model._graphs.needs
+    graphs.encode(drawn(tiled.model, [5], seed=1))
+    images = drawn(tiled.model, [2, 1, 3, 1, 6, 4])
+    rows = graphs.encode(images)
+    assert (tiled.manager.graph_hits, tiled.manager.graph_misses) == (6, 1)
+    assert_rows(rows, [alone(tiled.model, image, needs) for image in images])
+    (three,) = drawn(tiled.model, [3], seed=2)
+    assert_equal_rows(graphs.encode([three]), alone(tiled.model, three, needs))
+
+
+def test_tiles_that_are_captured_never_meet_the_host(tiled: Any) -> None:
+    assert not tiled.manager.supports_modality("image")
+    assert_meets_no_host(tiled)
 
 
 # ---------------------------------------------------------------- through the model

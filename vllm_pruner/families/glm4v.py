@@ -21,6 +21,7 @@ from vllm.multimodal.parse import ImageSize
 from vllm_pruner.families.glm_grid import edge, glm_family, largest
 from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
+from vllm_pruner.worker.captured_model import CapturedModel
 from vllm_pruner.worker.mrope import MRopeModel
 
 __all__ = ["GLM4V", "PrunedGlm4v", "PrunedGlm4vMoe"]
@@ -46,8 +47,8 @@ class PrunedGlm4vProcessor(PrunedProcessor, Glm4vMultiModalProcessor):
 @MULTIMODAL_REGISTRY.register_processor(  # type: ignore[misc]  # the mixin knows LLaVA's info
     PrunedGlm4vProcessor, info=PrunedGlm4vInfo, dummy_inputs=Glm4vDummyInputsBuilder
 )
-class PrunedGlm4v(MRopeModel, Glm4vForConditionalGeneration):
-    """vLLM's GLM-4.1V with visual-token pruning; see `MRopeModel`."""
+class PrunedGlm4v(MRopeModel, CapturedModel, Glm4vForConditionalGeneration):
+    """vLLM's GLM-4.1V with visual-token pruning; see `MRopeModel` and `CapturedModel`."""
 
     family = GLM4V
 
@@ -55,7 +56,7 @@ class PrunedGlm4v(MRopeModel, Glm4vForConditionalGeneration):
 @MULTIMODAL_REGISTRY.register_processor(  # type: ignore[misc]  # the mixin knows LLaVA's info
     PrunedGlm4vProcessor, info=PrunedGlm4vInfo, dummy_inputs=Glm4vDummyInputsBuilder
 )
-class PrunedGlm4vMoe(MRopeModel, Glm4vMoeForConditionalGeneration):
-    """vLLM's GLM-4.5V and 4.6V with visual-token pruning; see `MRopeModel`."""
+class PrunedGlm4vMoe(MRopeModel, CapturedModel, Glm4vMoeForConditionalGeneration):
+    """vLLM's GLM-4.5V and 4.6V with visual-token pruning; see `MRopeModel` and `CapturedModel`."""
 
     family = GLM4V

@@ -104,5 +104,5 @@ def intern_family(
         ]
 
     fields: dict[str, Any] = {"largest": largest, "check_method": check_method}
-    fields |= {"default_rate": _RATE, **more}
+    fields |= {"default_rate": _RATE, "captured": True, "captured_unasked": False, **more}
     return Family(name, layout=layout, images=images, tower=tower, seen=seen, **fields)

@@ -24,7 +24,7 @@ from vllm.multimodal.parse import ImageSize
 from vllm_pruner.families.intern_tiles import intern_family, intern_tower
 from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
-from vllm_pruner.worker.model import PrunedModel
+from vllm_pruner.worker.captured_model import CapturedModel
 from vllm_pruner.worker.shuffle_tower import ShuffleTower
 
 __all__ = ["INTERNVL", "PrunedInternVL"]
@@ -81,7 +81,7 @@ class PrunedInternVLProcessor(PrunedProcessor, InternS1MultiModalProcessor):
 @MULTIMODAL_REGISTRY.register_processor(  # type: ignore[misc]  # the mixin knows LLaVA's info
     PrunedInternVLProcessor, info=PrunedInternVLInfo, dummy_inputs=InternS1DummyInputsBuilder
 )
-class PrunedInternVL(PrunedModel, InternS1ForConditionalGeneration):
-    """vLLM's InternVL with visual-token pruning; see `PrunedModel`."""
+class PrunedInternVL(CapturedModel, InternS1ForConditionalGeneration):
+    """vLLM's InternVL with visual-token pruning; see `CapturedModel`."""
 
     family = INTERNVL

@@ -26,7 +26,7 @@ from vllm_pruner.methods.base import Method
 from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
 from vllm_pruner.settings.errors import ConfigError
-from vllm_pruner.worker.model import PrunedModel
+from vllm_pruner.worker.captured_model import CapturedModel
 from vllm_pruner.worker.shuffle_tower import ShuffleTower
 
 __all__ = ["INTERNVL_CHAT", "PrunedInternVLChat"]
@@ -99,8 +99,8 @@ class PrunedInternVLChatProcessor(PrunedProcessor, InternVLMultiModalProcessor):
     info=PrunedInternVLChatInfo,
     dummy_inputs=InternVLDummyInputsBuilder,
 )
-class PrunedInternVLChat(PrunedModel, InternVLChatModel):
-    """vLLM's InternVL with visual-token pruning; see `PrunedModel`.
+class PrunedInternVLChat(CapturedModel, InternVLChatModel):
+    """vLLM's InternVL with visual-token pruning; see `CapturedModel`.
 
     Own changes: LoRA gets the tower's token count and the connector's.
     """

@@ -6,8 +6,6 @@ grid of tokens, each 2 x 2 patches; see `packed_tower` and `mrope`.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from vllm.model_executor.models.qwen2_5_vl import (
     Qwen2_5_VLDummyInputsBuilder,
     Qwen2_5_VLForConditionalGeneration,
@@ -20,17 +18,11 @@ from vllm_pruner.families.qwen_grid import QWEN_VIDEOS, qwen_family
 from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
 from vllm_pruner.worker.captured_model import CapturedModel
-from vllm_pruner.worker.captured_packed_tower import CapturedPackedTower
 from vllm_pruner.worker.mrope import MRopeModel
 
 __all__ = ["QWEN2_5_VL", "PrunedQwen2_5_VL"]
 
-QWEN2_5_VL = replace(
-    qwen_family("qwen2_5_vl", QWEN_VIDEOS),
-    tower=CapturedPackedTower,
-    captured=True,
-    captured_unasked=False,
-)
+QWEN2_5_VL = qwen_family("qwen2_5_vl", QWEN_VIDEOS)
 
 
 class PrunedQwen2_5_VLInfo(PrunedInfo, Qwen2_5_VLProcessingInfo):  # the model's name

@@ -17,6 +17,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm_pruner.families.qwen_grid import QWEN_VIDEOS, qwen_family
 from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
+from vllm_pruner.worker.captured_model import CapturedModel
 from vllm_pruner.worker.mrope import MRopeModel
 
 __all__ = ["QWEN2_VL", "PrunedQwen2VL"]
@@ -37,7 +38,7 @@ class PrunedQwen2VLProcessor(PrunedProcessor, Qwen2VLMultiModalProcessor):
 @MULTIMODAL_REGISTRY.register_processor(  # type: ignore[misc]  # the mixin knows LLaVA's info
     PrunedQwen2VLProcessor, info=PrunedQwen2VLInfo, dummy_inputs=Qwen2VLDummyInputsBuilder
 )
-class PrunedQwen2VL(MRopeModel, Qwen2VLForConditionalGeneration):
-    """vLLM's Qwen2-VL with visual-token pruning; see `MRopeModel`."""
+class PrunedQwen2VL(MRopeModel, CapturedModel, Qwen2VLForConditionalGeneration):
+    """vLLM's Qwen2-VL with visual-token pruning; see `MRopeModel` and `CapturedModel`."""
 
     family = QWEN2_VL

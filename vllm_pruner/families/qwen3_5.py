@@ -23,6 +23,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm_pruner.families.qwen_grid import QWEN3_VIDEOS, qwen_family
 from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
+from vllm_pruner.worker.captured_model import CapturedModel
 from vllm_pruner.worker.mrope import MRopeModel
 
 __all__ = ["QWEN3_5", "PrunedQwen3_5", "PrunedQwen3_5Moe"]
@@ -49,8 +50,8 @@ class PrunedQwen3_5Processor(PrunedProcessor, Qwen3VLMultiModalProcessor):
 @MULTIMODAL_REGISTRY.register_processor(  # type: ignore[misc]  # the mixin knows LLaVA's info
     PrunedQwen3_5Processor, info=PrunedQwen3_5Info, dummy_inputs=Qwen3VLDummyInputsBuilder
 )
-class PrunedQwen3_5(MRopeModel, Qwen3_5ForConditionalGeneration):
-    """vLLM's Qwen3.5 with visual-token pruning; see `MRopeModel`."""
+class PrunedQwen3_5(MRopeModel, CapturedModel, Qwen3_5ForConditionalGeneration):
+    """vLLM's Qwen3.5 with visual-token pruning; see `MRopeModel` and `CapturedModel`."""
 
     family = QWEN3_5
 
@@ -58,7 +59,7 @@ class PrunedQwen3_5(MRopeModel, Qwen3_5ForConditionalGeneration):
 @MULTIMODAL_REGISTRY.register_processor(  # type: ignore[misc]  # the mixin knows LLaVA's info
     PrunedQwen3_5Processor, info=PrunedQwen3_5MoeInfo, dummy_inputs=Qwen3VLDummyInputsBuilder
 )
-class PrunedQwen3_5Moe(MRopeModel, Qwen3_5MoeForConditionalGeneration):
-    """vLLM's Qwen3.5 MoE with visual-token pruning; see `MRopeModel`."""
+class PrunedQwen3_5Moe(MRopeModel, CapturedModel, Qwen3_5MoeForConditionalGeneration):
+    """vLLM's Qwen3.5 MoE with visual-token pruning; see `MRopeModel` and `CapturedModel`."""
 
     family = QWEN3_5

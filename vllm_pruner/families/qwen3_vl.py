@@ -23,6 +23,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm_pruner.families.qwen_grid import QWEN3_VIDEOS, qwen_family
 from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
+from vllm_pruner.worker.captured_model import CapturedModel
 from vllm_pruner.worker.mrope import MRopeModel
 
 __all__ = ["QWEN3_VL", "PrunedQwen3VL", "PrunedQwen3VLMoe"]
@@ -49,8 +50,8 @@ class PrunedQwen3VLProcessor(PrunedProcessor, Qwen3VLMultiModalProcessor):
 @MULTIMODAL_REGISTRY.register_processor(  # type: ignore[misc]  # the mixin knows LLaVA's info
     PrunedQwen3VLProcessor, info=PrunedQwen3VLInfo, dummy_inputs=Qwen3VLDummyInputsBuilder
 )
-class PrunedQwen3VL(MRopeModel, Qwen3VLForConditionalGeneration):
-    """vLLM's Qwen3-VL with visual-token pruning; see `MRopeModel`."""
+class PrunedQwen3VL(MRopeModel, CapturedModel, Qwen3VLForConditionalGeneration):
+    """vLLM's Qwen3-VL with visual-token pruning; see `MRopeModel` and `CapturedModel`."""
 
     family = QWEN3_VL
 
@@ -58,7 +59,7 @@ class PrunedQwen3VL(MRopeModel, Qwen3VLForConditionalGeneration):
 @MULTIMODAL_REGISTRY.register_processor(  # type: ignore[misc]  # the mixin knows LLaVA's info
     PrunedQwen3VLProcessor, info=PrunedQwen3VLMoeInfo, dummy_inputs=Qwen3VLDummyInputsBuilder
 )
-class PrunedQwen3VLMoe(MRopeModel, Qwen3VLMoeForConditionalGeneration):
-    """vLLM's Qwen3-VL MoE with visual-token pruning; see `MRopeModel`."""
+class PrunedQwen3VLMoe(MRopeModel, CapturedModel, Qwen3VLMoeForConditionalGeneration):
+    """vLLM's Qwen3-VL MoE with visual-token pruning; see `MRopeModel` and `CapturedModel`."""
 
     family = QWEN3_VL

@@ -16,7 +16,7 @@ from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.methods.base import Method
 from vllm_pruner.settings.errors import SettingError
 from vllm_pruner.tower import EncoderImage
-from vllm_pruner.worker.packed_tower import PackedTower
+from vllm_pruner.worker.captured_packed_tower import CapturedPackedTower
 
 __all__ = ["QWEN3_VIDEOS", "QWEN_RATE", "QWEN_VIDEOS", "qwen_family"]
 
@@ -151,10 +151,12 @@ def qwen_family(name: str, videos: Videos | None = None) -> Family:
         largest,
         layout,
         images,
-        PackedTower,
+        CapturedPackedTower,
         seen,
         check_method,
         default_rate=QWEN_RATE,
+        captured=True,
+        captured_unasked=False,
         item_layout=item_layout,
         marks=("vision_start_token_id", "vision_end_token_id"),
         videos=videos,

@@ -35,7 +35,7 @@ class PrunedSmolVLMInfo(PrunedIdefics3Info, SmolVLMProcessingInfo):
 @MULTIMODAL_REGISTRY.register_processor(  # type: ignore[misc]  # as in idefics3
     PrunedIdefics3Processor, info=PrunedSmolVLMInfo, dummy_inputs=Idefics3DummyInputsBuilder
 )
-class PrunedSmolVLM(PrunedIdefics3, SmolVLMForConditionalGeneration):
+class PrunedSmolVLM(PrunedIdefics3, SmolVLMForConditionalGeneration):  # type: ignore[misc]
     """vLLM's SmolVLM with visual-token pruning; see `PrunedIdefics3`."""
 
     family = SMOLVLM

@@ -124,7 +124,9 @@ class CapturedModel(PrunedModel):
     ) -> EncoderCudaGraphReplayBuffers:
         from vllm.v1.worker.encoder_cudagraph_defs import EncoderCudaGraphReplayBuffers
 
-        return EncoderCudaGraphReplayBuffers({**self.tower.inputs(mm_kwargs[IMAGES])})
+        return EncoderCudaGraphReplayBuffers(
+            {**self.tower.inputs(mm_kwargs[IMAGES], max_batch_size)}
+        )
 
     def encoder_cudagraph_forward(
         self, inputs: dict[str, torch.Tensor], path: str = "default"

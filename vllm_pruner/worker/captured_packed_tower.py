@@ -1,8 +1,9 @@
-"""A `PackedTower` in CUDA graphs, for models that vLLM captures too (Qwen2.5-VL).
+"""A `PackedTower` in CUDA graphs, for models that vLLM captures too: Qwen-VL and GLM-V.
 
-vLLM's own model creates the tower's buffers and runs it; reading the attention needs two more
-buffers. A graph is larger than its batch: the padding is one more image after the others, so that
-no image attends to it, and its patches belong to tokens after all others.
+vLLM's own model creates the tower's buffers and runs it. Reading the attention needs one more
+buffer, the ends of the images, and a second one if the tower sorts patches by window. A graph is
+larger than its batch: the padding is one more image after the others, so that no image attends to
+it, and its patches belong to tokens after all others.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 
 from vllm_pruner.tower import FEATURES, Columns, Pad
 from vllm_pruner.worker.model import PrunedModel
-from vllm_pruner.worker.packed_tower import PackedTower
+from vllm_pruner.worker.packed_tower import ORDER, PackedTower
 from vllm_pruner.worker.packing import Packing
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ _GRAPHS = (64, 128, 192, 256, 384, 512, 640, 768, 1024, 1280, 1536, 1792, 2048, 
 device busy for longer than the host needs to launch their kernels. Not yet measured."""
 
 _ENDS, _TOKENS = "vtprune_ends", "vtprune_token_of_patch"
+_PIXELS = "pixel_values"
 
 
 def pad_ends(buffer: torch.Tensor, ends: torch.Tensor) -> None:
@@ -68,35 +70,37 @@ class CapturedPackedTower(PackedTower):
     def graph_rows(self, at_most: int) -> list[int]:
         return [_GRAPHS[0], *(rows for rows in _GRAPHS[1:] if rows <= at_most)]
 
-    def inputs(self, images: Sequence[EncoderImage]) -> dict[str, torch.Tensor]:
+    def inputs(
+        self, images: Sequence[EncoderImage], room: int | None = None
+    ) -> dict[str, torch.Tensor]:
         grids = [self._grid(image) for image in images]
         pixels = torch.cat([image.pixels for image in images])
-        batch = {"pixel_values": pixels, "image_grid_thw": grids}
-        values = self._stock.prepare_encoder_cudagraph_replay_buffers(
-            batch, len(grids), len(grids)
-        ).values
+        batch = {_PIXELS: pixels, "image_grid_thw": grids}
+        room = room or len(grids)
+        values = self._stock.prepare_encoder_cudagraph_replay_buffers(batch, room, room).values
         packing = self._pack(grids, values)
-        tokens = packing.token_of_patch
-        if tokens is None:
-            tokens = self._in_order(len(pixels), pixels.device)
-        return {**values, _ENDS: packing.cu_seqlens, _TOKENS: tokens}
+        order = {} if packing.token_of_patch is None else {_TOKENS: packing.token_of_patch}
+        return {**values, _ENDS: packing.cu_seqlens, **order}
 
     def blank(
         self, rows: int, images: int, device: torch.device, dtype: torch.dtype
     ) -> dict[str, torch.Tensor]:
+        # vLLM's models divide the rows among the images; GLM-V's rounds down.
+        whole = -(-rows // images) * images
         values: dict[str, torch.Tensor] = self._stock.prepare_encoder_cudagraph_capture_inputs(
-            rows, images, images, device, dtype
+            whole, images, images, device, dtype
         ).values
-        patches = len(values["pixel_values"])
+        patches = len(values[_PIXELS])
         ends = torch.full((images + 2,), patches, dtype=torch.int32, device=device)
         ends[0] = 0
-        return {**values, _ENDS: ends, _TOKENS: self._in_order(patches, device)}
+        order = {_TOKENS: self._in_order(patches, device)} if ORDER in values else {}
+        return {**values, _ENDS: ends, **order}
 
     @torch.no_grad()
     def run(self, inputs: dict[str, torch.Tensor], needs: frozenset[Need]) -> Columns:
         values = dict(inputs)
-        ends, tokens = values.pop(_ENDS), values.pop(_TOKENS)
-        self._packing = Packing(ends, len(tokens), self.patches_per_row, tokens)
+        ends, tokens = values.pop(_ENDS), values.pop(_TOKENS, None)
+        self._packing = Packing(ends, len(values[_PIXELS]), self.patches_per_row, tokens)
         with self._probe.capture(needs) as captured:
             features = self._stock.encoder_cudagraph_forward(values)
         columns = {str(need): self._probe.reduce(read) for need, read in captured.items()}

@@ -6,7 +6,7 @@ width]`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,7 +20,8 @@ from vtprune_kernels import cls_importance, column_importance
 from vllm_pruner import compat
 from vllm_pruner.methods.base import Need
 from vllm_pruner.settings.errors import ConfigError
-from vllm_pruner.tower import FEATURES, Columns, Pad
+from vllm_pruner.tower import FEATURES, Columns
+from vllm_pruner.worker.captured_crops import PIXELS, CapturedCrops
 from vllm_pruner.worker.columns import columns_of
 from vllm_pruner.worker.probe import AttentionProbe, layers_by_need
 from vllm_pruner.worker.shrink import shrink_pixels, small_positions
@@ -29,13 +30,6 @@ if TYPE_CHECKING:
     from vllm_pruner.tower import EncoderImage
 
 __all__ = ["CropTower", "crop_side", "crop_tokens"]
-
-_GRAPHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
-"""Crops of the CUDA graphs. From sixteen crops on, an H200 is busy for as long as the host needs to
-launch the kernels (2026-11-27); larger batches replay several graphs. At most a quarter of a graph
-is padding."""
-
-_PIXELS = "pixel_values"
 
 _LAYERS, _ATTENTION = "vision_model.encoder.layers", "self_attn.attn"
 
@@ -73,12 +67,11 @@ def crop_side(hf_config: Any) -> int:
     return int(tower.image_size // tower.patch_size)
 
 
-class CropTower:
+class CropTower(CapturedCrops):
     """The tower of a LLaVA-like model; see `CapturedTower`."""
 
     own_width: int | None = None
     patches_per_row = 1
-    padding: Mapping[str, Pad | None] = {_PIXELS: None}
 
     def __init__(self, model: Any) -> None:
         """Find the layers.
@@ -118,31 +111,15 @@ class CropTower:
     ) -> Columns:
         if small_grid is None:
             return self.run(self.inputs(images), needs)
-        pixels = self.inputs(images)[_PIXELS]
+        pixels = self.inputs(images)[PIXELS]
         small = shrink_pixels(pixels, small_grid, self._config.patch_size)
         with small_positions(self.module, small_grid):
-            return self.run({_PIXELS: small}, needs)
-
-    def inputs(self, images: Sequence[EncoderImage]) -> dict[str, torch.Tensor]:
-        return {_PIXELS: torch.cat([image.pixels for image in images])}
-
-    def captures(self, image: EncoderImage) -> bool:
-        return True
-
-    def graph_rows(self, at_most: int) -> list[int]:
-        crops = max(1, at_most // self.page)
-        return [number * self.page for number in _GRAPHS if number <= crops]
-
-    def blank(
-        self, rows: int, images: int, device: torch.device, dtype: torch.dtype
-    ) -> dict[str, torch.Tensor]:
-        shape = max(1, rows // self.page), 3, self._config.image_size, self._config.image_size
-        return {_PIXELS: torch.zeros(shape, device=device, dtype=dtype)}
+            return self.run({PIXELS: small}, needs)
 
     @torch.no_grad()
     def run(self, inputs: dict[str, torch.Tensor], needs: frozenset[Need]) -> Columns:
         with self._probe.capture(needs) as captured:
-            features = self._features(self.module, inputs[_PIXELS])
+            features = self._features(self.module, inputs[PIXELS])
         # Patches come last. A class token has no feature; a SigLIP tower with the strategy
         # "default" drops its first patch as if it were one.
         count = features.shape[1]

@@ -30,7 +30,10 @@ from vllm_pruner.worker.probe import MIDWAY, AttentionProbe
 if TYPE_CHECKING:
     from vllm_pruner.tower import EncoderImage
 
-__all__ = ["PAGE", "PackedTower"]
+__all__ = ["ORDER", "PAGE", "PackedTower"]
+
+ORDER = "window_index"
+"""vLLM's name for the order of tokens that a tower sorts by window (Qwen2.5-VL)."""
 
 PAGE = 64
 """Tokens per slot of the feature cache. An image wastes half a slot on average: 1 % of 4,096."""
@@ -102,7 +105,7 @@ class PackedTower:
     def _pack(self, grids: list[list[int]], metadata: dict[str, Any]) -> Packing:
         # Patches of a video attend within their frame.
         sizes = [rows * columns for frames, rows, columns in grids for _ in range(frames)]
-        order = metadata.get("window_index")
+        order = metadata.get(ORDER)
         if order is not None:  # Qwen2.5-VL sorts tokens by window, and undoes it after the merger
             order = order.to(torch.int64).repeat_interleave(self.patches_per_row)
         device = next(self.module.parameters()).device

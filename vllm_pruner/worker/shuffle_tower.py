@@ -21,6 +21,7 @@ from vtprune_kernels import cls_importance, column_importance
 from vllm_pruner import compat
 from vllm_pruner.methods.base import Need
 from vllm_pruner.tower import FEATURES, Columns
+from vllm_pruner.worker.captured_crops import PIXELS, CapturedCrops
 from vllm_pruner.worker.columns import columns_of
 from vllm_pruner.worker.probe import AttentionProbe, layers_by_need
 
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["ShuffleTower"]
 
 
-class ShuffleTower:
-    """The tower of a model with pixel shuffle; see `Tower`."""
+class ShuffleTower(CapturedCrops):
+    """The tower of a model with pixel shuffle; see `CapturedTower`."""
 
     own_width: int | None = None
 
@@ -84,7 +85,6 @@ class ShuffleTower:
         head_size = width // self._config.num_attention_heads
         return columns_of(self.module, width * self.patches_per_row, head_size, needs)
 
-    @torch.no_grad()
     def encode(
         self,
         images: Sequence[EncoderImage],
@@ -92,9 +92,12 @@ class ShuffleTower:
         small_grid: tuple[int, int] | None = None,
     ) -> Columns:
         assert small_grid is None, "check_method refuses methods that shrink"
-        pixels = torch.cat([image.pixels for image in images])
+        return self.run(self.inputs(images), needs)
+
+    @torch.no_grad()
+    def run(self, inputs: dict[str, torch.Tensor], needs: frozenset[Need]) -> Columns:
         with self._probe.capture(needs) as captured:
-            features = self._shuffled(self.module(pixel_values=pixels)).flatten(2)
+            features = self._shuffled(self.module(pixel_values=inputs[PIXELS])).flatten(2)
         columns = {str(need): self._fold(need, values) for need, values in captured.items()}
         return {name: rows.flatten(0, 1) for name, rows in {FEATURES: features, **columns}.items()}
 
