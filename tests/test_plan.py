@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from vllm_pruner.plan import FIELDS, ImagePlan
+from vllm_pruner.plan import FIELDS, ImagePlan, foreign_prefix
 from vllm_pruner.settings.config import PruneConfig
 
 
@@ -52,3 +52,10 @@ def test_an_identity_is_of_image_settings_and_text() -> None:
         ImagePlan(PruneConfig.parse({"tokens": 64, "method": "adafv"}), "image", (1, 2)),
     ]
     assert len({plan.identity for plan in [base, *others]}) == len(others) + 1
+
+
+def test_every_identity_is_a_hexadecimal_number() -> None:
+    """LMCache reads it as one, in vLLM's scheduler."""
+    own = ImagePlan(PRUNED, "image", (1, 2)).identity
+    for identity in (own, foreign_prefix("somebody's") + own):
+        assert int(identity, 16) >= 0

@@ -31,8 +31,9 @@ FIELDS = (PLAN_SETTINGS, PLAN_IMAGE, PLAN_TEXT, PLAN_KEEP)
 """Names of a plan's fields."""
 
 
-FOREIGN = f"{KEY}-foreign-"
-"""Prefix of the identities of images whose method another package provides."""
+FOREIGN = f"{KEY}-foreign".encode().hex()
+"""Prefix of the identities of images whose method another package provides. Hexadecimal, as all
+identities are: LMCache reads them as numbers."""
 
 
 EXPECT_ASKING, ASK_FAULTS = f"{KEY}_expect_asking", f"{KEY}_ask_faults"
@@ -41,7 +42,7 @@ EXPECT_ASKING, ASK_FAULTS = f"{KEY}_expect_asking", f"{KEY}_ask_faults"
 
 def foreign_prefix(method: str) -> str:
     """Return the prefix of the identities of images under a method of another package."""
-    return f"{FOREIGN}{hashlib.blake2b(method.encode(), digest_size=8).hexdigest()}-"
+    return f"{FOREIGN}{hashlib.blake2b(method.encode(), digest_size=8).hexdigest()}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,14 +26,14 @@ def test_eight_questions_about_one_image_are_one_miss_and_seven_hits(pruned: Ser
     for number in range(8):
         pruned.text(photo_question(2, f"Question {number}?"), **ADAFV)
     change = _change(pruned, before)
-    assert change.pop("vtprune_tower_seconds_total") > 0
-    assert change.pop('vtprune_selection_seconds_total{method="adafv"}') > 0
-    assert change.pop('vtprune_prefill_seconds_saved_total{method="adafv"}') > 0
-    change.pop("vtprune_feature_cache_bytes", None)
+    assert change.pop('vtprune_tower_seconds_total{engine="0"}') > 0
+    assert change.pop('vtprune_selection_seconds_total{engine="0",method="adafv"}') > 0
+    assert change.pop('vtprune_prefill_seconds_saved_total{engine="0",method="adafv"}') > 0
+    change.pop('vtprune_feature_cache_bytes{engine="0"}', None)
     assert not any("shadow" in name for name in change), "they are off by default"
     assert change == {
-        "vtprune_feature_cache_hits_total": 7,
-        "vtprune_feature_cache_misses_total": 1,
+        'vtprune_feature_cache_hits_total{engine="0"}': 7,
+        'vtprune_feature_cache_misses_total{engine="0"}': 1,
         'vtprune_requests_total{method="adafv"}': 8,
         'vtprune_images_total{method="adafv"}': 8,
         'vtprune_visual_tokens_original_total{method="adafv"}': 8 * 576,
@@ -85,8 +85,8 @@ def test_two_conversations_about_one_image_interleaved(pruned: Server) -> None:
     hits = pruned.metric("vllm:prefix_cache_hits_total")
     assert {turn: ask(*turn) for turn in turns} == alone
     change = _change(pruned, before)
-    assert change["vtprune_feature_cache_misses_total"] == 1
-    assert change["vtprune_feature_cache_hits_total"] == 1
+    assert change['vtprune_feature_cache_misses_total{engine="0"}'] == 1
+    assert change['vtprune_feature_cache_hits_total{engine="0"}'] == 1
     # Turns 2 to 4 of both find the whole blocks of their own turn before.
     known = sum(alone[subject, count][1] // 128 * 128 for subject in talks for count in (1, 2, 3))
     assert pruned.metric("vllm:prefix_cache_hits_total") - hits >= known

@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 from forked import run
 from media import photo_question
+from nightly import NIGHTLY
 from vllm_process import MODELS, environment
 from vllm_server import Server
 
 pytestmark = pytest.mark.server
 
 SCRIPT = Path(__file__).with_name("offline_answer.py")
+ROOT = Path(__file__).parents[2]
+DEMO = ROOT / "demo" / "llava"
 OWN: list[dict[str, Any]] = [{"method": "random", "tokens": 40}, {"rate": 0}]
 
 
@@ -44,3 +47,61 @@ def test_bad_settings_raise_the_sentence(tmp_path: Path) -> None:
     result = _run({"rate": 1.5}, tmp_path)
     assert result.returncode != 0
     assert "rate is 1.5; it should be less than 1" in result.stderr.splitlines()[-1]
+
+
+@NIGHTLY
+def test_a_folder_of_pictures_is_asked_and_taken_up_again(tmp_path: Path) -> None:
+    """The first answer was there, and the second was being written, when a run was ended."""
+    answers, questions = tmp_path / "answers.jsonl", tmp_path / "questions.jsonl"
+    asked = (ROOT / "examples" / "questions.jsonl").read_text().splitlines()
+    bad = [
+        {"image": "none.png", "question": "what color are the tiles?"},
+        {**json.loads(asked[0]), "vtprune": {"rate": 2}},
+    ]
+    questions.write_text("\n".join([*asked, *map(json.dumps, bad)]))
+    answers.write_text('{"kept": "as it was"}\n{"image": "scene.p')
+    script = [str(ROOT / "examples" / "offline_batch.py"), str(DEMO), str(ROOT / "assets")]
+    result = run([*script, str(questions), str(answers)], environment(), tmp_path, timeout=300)
+    assert result.returncode == 0, result.stderr[-4000:]
+    first, *rows = map(json.loads, answers.read_text().splitlines())
+    assert first == {"kept": "as it was"}
+    assert [row["question"] for row in rows] == [
+        json.loads(line)["question"] for line in questions.read_text().splitlines()[1:]
+    ]
+    kept = [row["visual_tokens"]["kept"] for row in rows[:3]]
+    assert kept == [32, 256, 128]
+    assert rows[1]["answer"].strip() == "orange"
+    assert "none.png" in rows[3]["error"] and "rate is 2" in rows[4]["error"]
+
+
+def _line(name: str, **body: Any) -> str:
+    message = {"role": "user", "content": photo_question(0, "what color are the tiles?")}
+    body = {"model": str(DEMO), "messages": [message], "max_tokens": 4, "temperature": 0, **body}
+    url = "/v1/chat/completions"
+    return json.dumps({"custom_id": name, "method": "POST", "url": url, "body": body})
+
+
+def test_a_batch_file_has_settings_and_counts_a_line(tmp_path: Path) -> None:
+    questions, answers = tmp_path / "questions.jsonl", tmp_path / "answers.jsonl"
+    own: dict[str, Any] = {
+        "server's": {},
+        "own": {"vtprune": {"method": "adafv", "tokens": 40}},
+        "off": {"vtprune": {"rate": 0}},
+        "bad": {"vtprune": {"rate": 2}},
+    }
+    questions.write_text("\n".join(_line(name, **body) for name, body in own.items()))
+    files = ["-i", str(questions), "-o", str(answers), "--model", str(DEMO)]
+    small = ["--max-model-len", "4096", "--num-gpu-blocks-override", "64", "--enforce-eager"]
+    command = ["vllm", "run-batch", *files, "--plugin", "vtprune", *small]
+    result = run(command, environment(), tmp_path, timeout=300)
+    assert result.returncode == 0, result.stderr[-4000:]
+    lines = {line["custom_id"]: line for line in map(json.loads, answers.read_text().splitlines())}
+    kept = {name: lines[name]["response"]["body"]["usage"] for name in ("server's", "own", "off")}
+    assert {name: usage["visual_tokens"]["kept"] for name, usage in kept.items()} == {
+        "server's": 28,
+        "own": 40,
+        "off": 256,
+    }
+    assert lines["bad"]["response"]["status_code"] == 400
+    assert "rate is 2" in lines["bad"]["error"]["error"]["message"]
+    assert lines["bad"]["error"]["error"]["param"] == "vtprune"

@@ -31,6 +31,7 @@ from vllm_pruner.compat.processor import (
     without_settings,
 )
 from vllm_pruner.compat.profile import profiled_images
+from vllm_pruner.compat.raw_prompts import patch_raw_prompts
 from vllm_pruner.compat.symbols import Process
 from vllm_pruner.compat.tower import position_embedding, tower_attention
 from vllm_pruner.compat.tracing import patch_tracing
@@ -70,6 +71,7 @@ __all__ = [
     "patch_known_files",
     "patch_messages",
     "patch_offline",
+    "patch_raw_prompts",
     "patch_tracing",
     "position_embedding",
     "profiled_images",

@@ -33,4 +33,5 @@ def fault(config: PruneConfig) -> SettingError | None:
         ", which reads the question through the language model, but --mm-encoder-only leaves that "
         "unloaded"
     )
-    return SettingError("method", repr(config.method), ", ".join(allowed), why)
+    elsewhere = "or this one at an engine that has it, which encodes the image itself"
+    return SettingError("method", repr(config.method), ", ".join([*allowed, elsewhere]), why)

@@ -128,6 +128,12 @@ class PrunedInfo(_Info):
         """Return a `uuid` for an image under which no cache has it; see `names.fresh`."""
         return fresh(name)
 
+    @cached_property
+    def prefills(self) -> bool:
+        """Whether prompts are prefilled here: an engine that only encodes hands a request on to one
+        that counts it."""
+        return not encoder_only.lacks_language_model(self.ctx.model_config)
+
     def fault(self, config: PruneConfig) -> ConfigError | None:
         """Return what is wrong with settings for this model, or None."""
         try:

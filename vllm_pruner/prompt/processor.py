@@ -96,7 +96,7 @@ class PrunedProcessor(PlannedItems, BytePixels):
         tells = asked and (plans or not self.info.prune_config.off)
         if tells and (told := report(asked)) is not None:
             output[REPORT] = told  # type: ignore[literal-required]  # for `prompt.chat`
-        if asked and is_traffic:
+        if asked and is_traffic and self.info.prefills:
             count_items(asked)
         if inputs.cache is not None:
             for items in output["mm_kwargs"].values():

@@ -44,6 +44,7 @@ def install(config: ServerConfig) -> None:
     compat.patch_completion(body.refuse_without_images)
     compat.patch_messages(body.meant, chat.told, chat.USAGE)
     compat.patch_offline(chat.USAGE, chat.counts)
+    compat.patch_raw_prompts(chat.USAGE, chat.counts)
     compat.patch_delivery()
     image_size.limit_files(config.limits)
     jpegs.reduce_to(config.jpeg_side)

@@ -23,7 +23,7 @@ from prometheus_client.utils import floatToGoString
 
 from vllm_pruner import envs
 
-__all__ = ["Histogram", "Metric"]
+__all__ = ["Histogram", "Metric", "set_engine"]
 
 logger = logging.getLogger("vllm.vtprune")
 
@@ -37,6 +37,9 @@ class Metric:
     labels: tuple[str, ...] = ()
     is_counter: bool = True
 
+    of_engine: bool = False
+    """Whether it is counted where an engine runs: then it has vLLM's label `engine` too."""
+
     def add(self, amount: float = 1.0, **labels: str) -> None:
         """Add `amount`. Thread-safe. Adding 0 makes a series visible before its first event."""
         self._write(lambda before: before + amount, labels)
@@ -46,7 +49,8 @@ class Metric:
         self._write(lambda _: value, labels)
 
     def _write(self, change: Callable[[float], float], labels: dict[str, str]) -> None:
-        _write(self._kind, self._key(tuple(labels[label] for label in self.labels)), change)
+        engine = _engine if self.of_engine else None
+        _write(self._kind, self._key(tuple(labels[each] for each in self.labels), engine), change)
 
     @property
     def _kind(self) -> str:
@@ -54,9 +58,11 @@ class Metric:
         return "counter" if self.is_counter else "gauge_sum"
 
     @cache  # noqa: B019  # the metrics are few and live as long as the process
-    def _key(self, values: tuple[str, ...]) -> str:
+    def _key(self, values: tuple[str, ...], engine: str | None) -> str:
         sample = f"{self.name}_total" if self.is_counter else self.name
-        return mmap_key(self.name, sample, list(self.labels), list(values), self.help)
+        more = {} if engine is None else {"engine": engine}
+        names, shown = [*self.labels, *more], [*values, *more.values()]
+        return mmap_key(self.name, sample, names, shown, self.help)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,15 @@ class Histogram:
         le = {} if bound is None else {"le": floatToGoString(bound)}  # type: ignore[no-untyped-call]
         names, shown = [*self.labels, *le], [*values, *le.values()]
         return mmap_key(self.name, f"{self.name}_{part}", names, shown, self.help)
+
+
+_engine = "0"
+
+
+def set_engine(index: int) -> None:
+    """Say which of the data-parallel engines this process belongs to, as vLLM numbers them."""
+    global _engine
+    _engine = str(index)
 
 
 def _write(kind: str, key: str, change: Callable[[float], float]) -> None:

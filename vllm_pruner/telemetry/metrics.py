@@ -15,14 +15,18 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections import defaultdict
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
 from prometheus_client import REGISTRY, CollectorRegistry
+from prometheus_client.metrics_core import Metric as PrometheusMetric
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from vllm_pruner import envs
-from vllm_pruner.telemetry.metric import Histogram, Metric
+from vllm_pruner.telemetry import ray_exporter
+from vllm_pruner.telemetry.metric import Histogram, Metric, set_engine
 
 __all__ = [
     "FEATURE_BYTES",
@@ -48,7 +52,9 @@ __all__ = [
     "VIDEOS",
     "Histogram",
     "Metric",
+    "collected",
     "publish",
+    "set_engine",
     "totals",
     "waiting",
 ]
@@ -72,15 +78,24 @@ REFUSALS = Metric("vtprune_refusals", "Requests answered 4xx because of their pr
 METHOD_FAULTS = Metric(
     "vtprune_method_faults", "Requests failed by a faulty method of another package", _BY_METHOD
 )
-FEATURE_HITS = Metric("vtprune_feature_cache_hits", "Images that skipped the vision tower")
-FEATURE_MISSES = Metric("vtprune_feature_cache_misses", "Images that the vision tower encoded")
-FEATURE_BYTES = Metric("vtprune_feature_cache_bytes", "Bytes of cached features", is_counter=False)
-TOWER_SECONDS = Metric("vtprune_tower_seconds", "Device time of the vision tower")
-SELECTION_SECONDS = Metric("vtprune_selection_seconds", "Device time of selection", _BY_METHOD)
+FEATURE_HITS = Metric(
+    "vtprune_feature_cache_hits", "Images that skipped the vision tower", of_engine=True
+)
+FEATURE_MISSES = Metric(
+    "vtprune_feature_cache_misses", "Images that the vision tower encoded", of_engine=True
+)
+FEATURE_BYTES = Metric(
+    "vtprune_feature_cache_bytes", "Bytes of cached features", is_counter=False, of_engine=True
+)
+TOWER_SECONDS = Metric("vtprune_tower_seconds", "Device time of the vision tower", of_engine=True)
+SELECTION_SECONDS = Metric(
+    "vtprune_selection_seconds", "Device time of selection", _BY_METHOD, of_engine=True
+)
 PREFILL_SECONDS_SAVED = Metric(
     "vtprune_prefill_seconds_saved",
     "Estimated device time of the prefill that pruning saved",
     _BY_METHOD,
+    of_engine=True,
 )
 
 _BY_RATE = ("method", "rate")
@@ -124,6 +139,7 @@ def publish() -> None:
     envs.set_metrics_folder(folder)
     for rare in (NO_TEXT, REFUSALS):
         rare.add(0)  # an alert needs the series before the first event
+    ray_exporter.start(collected)
 
 
 def waiting() -> float | None:
@@ -141,18 +157,25 @@ def waiting() -> float | None:
 
 
 def totals() -> dict[tuple[str, str], float]:
-    """Return the counts of all processes of this server, by metric name and method ("" for metrics
-    without one); empty unless `publish` was called."""
+    """Return the counts of all processes and engines of this server, by metric name and method (""
+    for metrics without one); empty unless `publish` was called."""
+    found: defaultdict[tuple[str, str], float] = defaultdict(float)
+    for metric in collected():
+        for sample in metric.samples:
+            found[metric.name, sample.labels.get("method", "")] += sample.value
+    return dict(found)
+
+
+def collected() -> Iterable[PrometheusMetric]:
+    """Return the same with all labels, as prometheus_client has it."""
     folder = envs.metrics_folder()
     files = sorted(Path(folder).glob("*_vtprune-*.db")) if folder else []
     # A process that is just starting has an empty file, which `merge` cannot read.
     files = [file for file in files if file.stat().st_size]
-    merged = MultiProcessCollector.merge([str(file) for file in files])  # type: ignore[no-untyped-call]
-    return {
-        (metric.name, sample.labels.get("method", "")): sample.value
-        for metric in merged
-        for sample in metric.samples
-    }
+    merged: Iterable[PrometheusMetric] = MultiProcessCollector.merge(  # type: ignore[no-untyped-call]
+        [str(file) for file in files]
+    )
+    return merged
 
 
 @cache

@@ -23,6 +23,7 @@ from vllm_pruner.plan import ImagePlan
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.keys import BYTES, settings_in
 from vllm_pruner.settings.server import ServerConfig
+from vllm_pruner.telemetry import metrics
 from vllm_pruner.tower import FEATURES, Columns, EncoderImage, Tower
 from vllm_pruner.worker import explain, guard
 from vllm_pruner.worker.batches import Batch, Group, batches
@@ -95,6 +96,7 @@ class PrunedModel(_Model):
         self._rows_at_once = largest.encoded * profiled
         self.tower: Tower = self.family.tower(self)
         needs = config.resolved[0].needs
+        metrics.set_engine(vllm_config.parallel_config.data_parallel_index)
         self._encoder = Encoder(self.tower, config.feature_cache_mb << 20, needs)
         savings = Savings(self.tower.module, self.decoder)
         self.guard = Guard()

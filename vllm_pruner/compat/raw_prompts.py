@@ -1,0 +1,105 @@
+"""Visual tokens on the outputs of an `AsyncLLM` that renders a prompt itself.
+
+Replaces: `BaseRenderer.render_cmpl` and `InputProcessor.process_inputs`; beside them, `generate`
+has what engines yield.
+Why: whoever serves by HTTP renders a prompt before the engine gets it, and knows its counts. Ray
+Data LLM gives the engine text and pictures, and of an output it hands on the fields that it knows:
+among them the stats of the request, `metrics`, whole.
+Relies on: `process_inputs` rendering such a prompt in the thread that it is called in; the stats
+being a dataclass.
+vLLM versions: 0.31 to 0.33.
+Goes when: an output can carry what a processor says of its prompt, and Ray hands it on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from dataclasses import field, make_dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from vllm_pruner.compat.generate import Outputs, patch_generate
+from vllm_pruner.compat.patching import Patch, apply
+
+if TYPE_CHECKING:
+    from vllm.v1.engine.async_llm import AsyncLLM
+    from vllm.v1.engine.input_processor import InputProcessor
+
+__all__ = ["patch_raw_prompts"]
+
+_COUNTS = "_vtprune_counts"
+"""On an input processor: what is to be said of the requests that it renders, by name."""
+
+
+def patch_raw_prompts(name: str, counts: Callable[[Any], dict[str, Any] | None]) -> None:
+    """Give outputs of prompts that were not rendered an attribute, and their stats a field. Those
+    that were take vLLM's own path. Safe to call again.
+
+    Args:
+        name: of both.
+        counts: returns the value, given the engine's input; None if there is nothing to say.
+
+    Raises:
+        RuntimeError: this vLLM lacks one of the methods.
+    """
+    from vllm.renderers.base import BaseRenderer
+    from vllm.v1.engine.input_processor import InputProcessor
+
+    rendered = threading.local()
+
+    def keeping(render: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+        def render_cmpl(self: BaseRenderer, *args: Any, **kwargs: Any) -> list[Any]:
+            rendered.inputs = inputs = render(self, *args, **kwargs)
+            return inputs
+
+        return render_cmpl
+
+    def noting(process: Callable[..., Any]) -> Callable[..., Any]:
+        def process_inputs(
+            self: InputProcessor, request_id: str, prompt: Any, *args: Any, **kwargs: Any
+        ) -> Any:
+            rendered.inputs = []
+            request = process(self, request_id, prompt, *args, **kwargs)
+            inputs, rendered.inputs = rendered.inputs, []
+            if inputs and request_id in (wanted := vars(self).get(_COUNTS, {})):
+                wanted[request_id] = counts(inputs[0])
+            return request
+
+        return process_inputs
+
+    def seen(engine: AsyncLLM, prompt: Any, request_id: str, outputs: Outputs) -> Outputs:
+        is_raw = not (isinstance(prompt, dict) and "type" in prompt)
+        return _telling(name, engine.input_processor, request_id, outputs) if is_raw else outputs
+
+    apply(
+        Patch(BaseRenderer, "render_cmpl", keeping), Patch(InputProcessor, "process_inputs", noting)
+    )
+    patch_generate("raw prompts", seen)
+
+
+async def _telling(
+    name: str, processor: InputProcessor, request_id: str, outputs: Outputs
+) -> Outputs:
+    """Yield a request's outputs with what was noted of it, forgotten when they end."""
+    noted: dict[str, Any] = vars(processor).setdefault(_COUNTS, {})
+    noted[request_id] = None
+    try:
+        async with contextlib.aclosing(outputs):
+            async for output in outputs:
+                said = noted.get(request_id)
+                setattr(output, name, said)
+                if said is not None and output.metrics is not None:
+                    stats = output.metrics
+                    more = {name: said}
+                    output.metrics = _with_field(stats.__class__, name)(**vars(stats), **more)
+                yield output
+    finally:
+        noted.pop(request_id, None)
+
+
+@cache
+def _with_field(stats: type, name: str) -> type:
+    """Return a dataclass with one field more."""
+    return make_dataclass(stats.__name__, [(name, Any, field(default=None))], bases=(stats,))
