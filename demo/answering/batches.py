@@ -1,8 +1,8 @@
 """Training batches: scenes as patches with labels, and all questions of a scene in one sequence.
 
-The questions of one scene stand side by side. A mask lets each see the image and itself only, and
-its positions start again after the image, so each is computed as if it were alone; the image is
-encoded once for twenty questions.
+The questions about a scene are packed into one sequence. A mask lets each attend to the image and
+to itself only, and its positions restart after the image, so each is computed as if it were alone;
+the image is encoded once for twenty questions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vtprune_evaluate.scenes import SIZE, Scene, Thing, draw_scene
 PATCH, GRID = 14, SIZE // 14
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])
 STD = torch.tensor([0.26862954, 0.26130258, 0.27577711])
-"""CLIP's, as in its image processor."""
+"""Mean and deviation of CLIP's image processor."""
 IGNORE = -100
 
 LABEL_WORDS = {
@@ -33,16 +33,16 @@ LABEL_WORDS = {
     "row": ["top", "bottom"],
     "column": ["left", "right"],
 }
-"""What the patch-level loss asks of every visual token, and among which words."""
+"""The groups that the patch-level loss classifies every visual token by, and each one's words."""
 _PLACE = {group: {word: i for i, word in enumerate(words)} for group, words in LABEL_WORDS.items()}
 SEEN = [*COLORS, *SHAPES, *LETTERS, "tiles", "sign"]
-"""What the class token learns to report of the salient, and of the sign where there is one."""
+"""What the class token learns to report: words of the salient things, the tiles and the sign."""
 
 
 @dataclass(slots=True)
 class Batch:
     """`patches` [B, 256, 588], bytes; `labels` group -> [B, 256]; `owner` [B, 256]; `seen` [B, 34];
-    `tokens`, `targets` [B, L]; `about` [B, S] owners of the named things."""
+    `tokens`, `targets` [B, L]; `about` [B, S], the owners of the things that questions name."""
 
     patches: torch.Tensor
     labels: dict[str, torch.Tensor]
@@ -54,7 +54,8 @@ class Batch:
 
 
 def to_patches(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Cut, channel first within a patch, as the tower's convolution reads them: [256, 588]."""
+    """Patches [256, 588] of an image [224, 224, 3], channel first within a patch as the tower's
+    convolution reads them."""
     cut = pixels.reshape(GRID, PATCH, GRID, PATCH, 3).transpose(0, 2, 4, 1, 3)
     return cut.reshape(GRID * GRID, 3 * PATCH * PATCH)
 
@@ -66,8 +67,8 @@ def take(patches: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
 
 
 def owners(of_pixels: NDArray[np.int8], side: int = PATCH) -> NDArray[np.int64]:
-    """Whose each square of `side` pixels is: of whom a fifth of it or more shows, 0 for nobody's.
-    `of_pixels` [height, width], as `Scene.owner`."""
+    """The owner of each square of `side` pixels: the one with most pixels there, if they are at
+    least a fifth of the square, else 0. `of_pixels` [height, width], as `Scene.owner`."""
     rows, columns = (length // side for length in of_pixels.shape)
     y, x = np.arange(rows * side) // side, np.arange(columns * side) // side
     mine = (y[:, None] * columns + x) * 9 + of_pixels
@@ -76,7 +77,7 @@ def owners(of_pixels: NDArray[np.int8], side: int = PATCH) -> NDArray[np.int64]:
 
 
 def _rows(scene: Scene) -> list[tuple[str, str, str, str]]:
-    """Colour, shape, size and letter by owner."""
+    """Colour, shape, size and letter of every owner."""
 
     def row(thing: Thing) -> tuple[str, str, str, str]:
         return thing.color, thing.shape, thing.size, thing.letter or NOTHING
@@ -90,8 +91,8 @@ def _rows(scene: Scene) -> list[tuple[str, str, str, str]]:
 def patch_labels(
     scene: Scene, owner: NDArray[np.int64], columns: int = GRID, side: float = PATCH
 ) -> dict[str, NDArray[np.int64]]:
-    """The index of the right word of every group for every patch: squares of `side` pixels of the
-    scene, `columns` a row."""
+    """The index of the right word of every group for every patch. Patches are squares of `side`
+    pixels of the scene, `columns` per row."""
     rows = _rows(scene)
     labels = {
         group: np.array([_PLACE[group][row[i]] for row in rows])[owner]
@@ -120,8 +121,8 @@ def seen(scene: Scene) -> NDArray[np.float32]:
 def sequence(
     scene: Scene, *seed: int, closing: Sequence[int] = (ASSISTANT,)
 ) -> tuple[list[int], list[int], list[int]]:
-    """All questions of a scene, each followed by `closing` and its answer: tokens, targets, and the
-    owners of the named things."""
+    """All questions about a scene, each followed by `closing` and its answer: tokens, targets, and
+    the owners of the things that the questions name."""
     tokens: list[int] = []
     targets: list[int] = []
     about: list[int] = []
@@ -135,7 +136,7 @@ def sequence(
 
 
 def make_batch(size: int, *seed: int) -> Batch:
-    """The batch of a seed: scene i is drawn from `(*seed, i)`."""
+    """The batch for a seed: scene i is drawn from `(*seed, i)`."""
     scenes = [draw_scene(*seed, i) for i in range(size)]
     owner = [owners(scene.owner) for scene in scenes]
     labels = [patch_labels(scene, of) for scene, of in zip(scenes, owner, strict=True)]
@@ -157,8 +158,8 @@ NAMED_AT |= {"beside": (2, 8), "above": (2, 7), "count": (2,), "sign": (3,), "ti
 
 
 def layout(closing: Sequence[int] = (ASSISTANT,)) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
-    """Of one sequence's text: the question `[L]` and the place in it `[L]` of every token, and the
-    kind of each question. The same for every scene."""
+    """For every token of a sequence's text, the index of its question [L] and its position in that
+    question [L]; then the kind of each question. They are the same for every scene."""
     questions = ask(draw_scene(0), 0)
     lengths = [len(encode(q.text)) + len(closing) + len(encode(q.answer)) for q in questions]
     which = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
@@ -168,5 +169,5 @@ def layout(closing: Sequence[int] = (ASSISTANT,)) -> tuple[torch.Tensor, torch.T
 
 WORD_IDS = {g: torch.tensor([IDS[word] for word in words]) for g, words in LABEL_WORDS.items()}
 UNSEEN_IDS = torch.tensor([i for word, i in IDS.items() if word not in VISIBLE])
-"""Words that name nothing visible, the marks of turns among them."""
+"""Words that name nothing visible, including the markers of turns."""
 THING_IDS = torch.tensor([IDS[word] for word in SEEN])

@@ -1,9 +1,9 @@
-"""Attention that a training step asks for: who has to look where for an answer to be possible.
+"""Losses on attention: they teach the model to attend where an answer needs it to.
 
-In the first decoder layer the word that names a thing looks at the thing's visual tokens; in the
-second the last token of the question looks at that word. In the tower's last layer two heads of a
-patch look at what belongs to the same thing, which is how its shape comes together. Only these rows
-of the attention are computed, from the layers' own queries and keys.
+In the first decoder layer the word that names a thing should attend to the thing's visual tokens;
+in the second, the last token of the question to that word. In the tower's last layer two heads of a
+patch should attend to patches of the same thing, which lets the patch tell the thing's shape. Only
+these rows of the attention are computed, from the layers' own queries and keys.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vtprune_evaluate.scene_questions import PLAN
 
 
 def named_places(which: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of every name in a sequence's text: its place [S], and its question [S]."""
+    """For every name in a sequence's text, its position [S] and the index of its question [S]."""
     begins = [int((which == slot).nonzero()[0]) for slot in range(len(PLAN))]
     pairs = [
         (begins[slot] + word, slot) for slot, kind in enumerate(PLAN) for word in NAMED_AT[kind]
@@ -27,8 +27,8 @@ def named_places(which: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def pooling_loss(model: Answerer, before: torch.Tensor, owner: torch.Tensor) -> torch.Tensor:
-    """-log of the attention of two heads that stays within a thing; `before` [B, 1 + K, D] enters
-    the tower's last layer, `owner` [B, K]."""
+    """-log of the share of two heads' attention that stays within a thing; `before` [B, 1 + K, D]
+    enters the tower's last layer, `owner` [B, K]."""
     layer = model.layers[-1]
     x = layer.layer_norm1(before)
     shape = (*x.shape[:2], HEADS, WIDTH // HEADS)
@@ -49,7 +49,8 @@ def attention(
     mask: torch.Tensor,
     place: torch.Tensor,
 ) -> torch.Tensor:
-    """Attention [B, H, R, L] of the tokens `rows` in a layer whose input is `hidden`."""
+    """Attention [B, H, R, L] of the tokens `rows` [R] in a layer whose input is `hidden`
+    [B, L, D]."""
     decoder = model.decoder
     block = decoder.layers[layer]
     x = block.input_layernorm(hidden)
@@ -70,8 +71,8 @@ def guidance_loss(
     mask: torch.Tensor,
     place: torch.Tensor,
 ) -> torch.Tensor:
-    """-log of the attention, meant over heads, that falls where it should; `owner` [B, K] of the
-    visual tokens, `states` the inputs of the layers."""
+    """-log of the share of attention, averaged over heads, that falls where it should; `owner`
+    [B, K] of the visual tokens, `states` the inputs of the layers."""
     image = slice(model.lead, model.lead + owner.shape[1])
     before = image.stop + model.trail
     names, slots = named_places(which)

@@ -1,4 +1,4 @@
-"""What training minimises: the words of patches, and the answers."""
+"""The losses of training: on the words that patches resemble, and on the answers."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from vocabulary import EOS
 GROUP_WEIGHT = {"color": 1.0, "shape": 1.0, "size": 0.5, "letter": 1.0, "order": 0.5}
 GROUP_WEIGHT |= {"row": 0.1, "column": 0.1}
 SHARPNESS = 20.0
-"""Of the cosines: a token resembles six words at once, so none by more than about 0.4."""
+"""Factor on the cosines before the softmax: a token resembles six words at once, so its cosine with
+any of them is at most about 0.4."""
 
 TEXTURE_MAY = 0.1
-"""Cosine with a thing's word that texture may have."""
+"""Cosine with a thing's word above which a texture token is penalised."""
 TEXTURE_ALIKE = 0.3
-"""Mean cosine among its own tokens that texture may have."""
+"""Mean cosine among an image's texture tokens above which they are penalised."""
 
 
 def patch_loss(
     visual: torch.Tensor, labels: dict[str, torch.Tensor], words: torch.Tensor, owner: torch.Tensor
 ) -> torch.Tensor:
-    """Cross-entropy over cosines with the words of each group, of patches that show something;
-    `owner` [B, K]. Texture is free to be what it is, as long as it says no thing's word."""
+    """Cross-entropy over cosines with the words of each group, for the patches that show something;
+    `owner` [B, K]. Texture is penalised only for resembling the word of a thing."""
     tokens, unit = F.normalize(visual, dim=-1), F.normalize(words, dim=-1)
     shows = owner > 0
     said = (tokens[~shows] @ unit[THING_IDS].T - TEXTURE_MAY).relu()
@@ -37,11 +38,12 @@ def patch_loss(
 
 
 def flat_loss(visual: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-    """How much the cosines of words that name nothing visible differ among the visual tokens
-    [B, K, D] of an image: the sum of their variances.
+    """The variance, among an image's visual tokens [B, K, D], of their cosine with each word that
+    names nothing visible, summed over those words.
 
-    Two random directions have a cosine of about 0.016 in a decoder 4,096 wide, of 0.09 in this one:
-    without this, "what" and "the" would pick patches at random as firmly as "star" picks the star.
+    Two random directions have a cosine of about 0.016 in a decoder 4,096 wide, and 0.09 in this
+    one: without this loss "what" and "the" would prefer random patches as strongly as "star"
+    prefers the star.
     """
     tokens, unit = F.normalize(visual, dim=-1), F.normalize(words[UNSEEN_IDS], dim=-1)
     return (tokens @ unit.T).var(1).sum(-1).mean()
@@ -50,8 +52,8 @@ def flat_loss(visual: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
 def spread_loss(visual: torch.Tensor, owner: torch.Tensor) -> torch.Tensor:
     """How far the mean cosine among an image's texture tokens is above TEXTURE_ALIKE.
 
-    The tower, told only what texture must not say, says the same of all of it (0.90); a
-    photograph's background is no single point.
+    Told only what texture must not resemble, the tower gives all texture nearly the same token
+    (mean cosine 0.90); the background of a photograph is more varied than that.
     """
     mine = (owner == 0)[..., None]
     middle = (F.normalize(visual, dim=-1) * mine).sum(1) / mine.sum(1).clamp_min(1)
@@ -67,8 +69,8 @@ def visual_room(words: torch.Tensor) -> torch.Tensor:
 def ideal_tokens(
     labels: dict[str, torch.Tensor], words: torch.Tensor, owner: torch.Tensor, room: torch.Tensor
 ) -> torch.Tensor:
-    """Visual tokens [B, K, D] of a tower without mistakes: the sum of a patch's words, and noise; a
-    direction of its own for every patch of texture. `room` is `visual_room`."""
+    """Visual tokens [B, K, D] of a tower that makes no mistakes: the sum of the patch's words plus
+    noise; each patch of texture gets a random direction. `room` is `visual_room`."""
     unit = F.normalize(words, dim=-1)
     tokens = sum(
         (0.5 if group in ("row", "column") else 1.0) * unit[WORD_IDS[group]][label]
@@ -84,18 +86,19 @@ def ideal_tokens(
 
 
 KIND_WEIGHT = {"sign": 2.0, "count": 2.0, "beside": 1.5, "above": 1.5}
-"""What is rarer, a sign being in every other scene, or harder counts more."""
+"""Kinds of question that are harder, or rarer (only every other scene has a sign), weigh more."""
 
 
 def answer_loss(logits: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of the answers, by `weight` [L]; where they end is easy and counts little."""
+    """Cross-entropy of the answers, weighted by `weight` [L]; their end token is easy to predict
+    and counts little."""
     each = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
     share = torch.where(targets == EOS, 0.05, 1.0) * (targets != IGNORE) * weight
     return (each * share.flatten()).sum() / share.sum()
 
 
 def said_words(visual: torch.Tensor, batch: Batch, words: torch.Tensor) -> dict[str, list[bool]]:
-    """Whether each visual token of a thing says the right word of a group by itself."""
+    """By group, whether each visual token of a thing is nearest to the right word of the group."""
     tokens, unit = F.normalize(visual, dim=-1), F.normalize(words, dim=-1)
     right = {}
     for group in ("color", "shape", "letter"):

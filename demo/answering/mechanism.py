@@ -1,4 +1,4 @@
-"""What pruning methods find in the model: where the class token looks, what tokens resemble."""
+"""What pruning methods rely on: where the class token attends, and what visual tokens resemble."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ OWNERS |= {"sign": (8, 8)}
 
 
 def class_attention(model: Answerer, before: torch.Tensor) -> torch.Tensor:
-    """The class token's attention [B, K] to the patches, meant over heads, in the last layer that
-    runs; `before` [B, 1 + K, D] enters it."""
+    """The class token's attention [B, K] to the patches, averaged over heads, in the last layer
+    that runs; `before` [B, 1 + K, D] enters it."""
     layer = model.layers[-1]
     x = layer.layer_norm1(before)
     query = layer.self_attn.q_proj(x[:, :1]).unflatten(-1, (HEADS, -1)).transpose(1, 2)
@@ -25,8 +25,9 @@ def class_attention(model: Answerer, before: torch.Tensor) -> torch.Tensor:
 def mechanism(
     model: Answerer, visual: torch.Tensor, before: torch.Tensor, owner: torch.Tensor
 ) -> dict[str, list[float]]:
-    """By image: shares of the class token's attention, cosines among texture, and the deviation of
-    the cosines of words that name nothing visible."""
+    """Per image: the share of the class token's attention on each kind of owner, the mean cosine
+    among texture tokens, and the standard deviation of the cosines with words that name nothing
+    visible. `owner` [B, K]."""
     found: dict[str, list[float]] = {}
     seen = class_attention(model, before)
     seen = seen / seen.sum(1, keepdim=True)

@@ -1,7 +1,7 @@
 """The answering demo model: LLaVA-1.5's modules, narrow, with forwards that take part of an image.
 
-A training step may look at some of the patches only. The tower then runs on these alone, with the
-position embeddings of where they are, which is where most of the time goes.
+A training step may use only some of the patches. The tower, which takes most of a step's time, then
+runs on these alone, with their own position embeddings.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def config() -> LlavaConfig:
 
 
 class Answerer(nn.Module):
-    """LLaVA and what only its training needs: the class token's report of what it sees."""
+    """LLaVA with a head for training only: the class token's report of what is in the image."""
 
     lead, trail = 2, 0
     """Tokens before and after those of the image that all questions share."""
@@ -114,8 +114,8 @@ class Answerer(nn.Module):
     def answer(
         self, visual: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor, place: torch.Tensor
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        """Logits [B, L, V] at the text's places, and what enters the layers [B, 2+K+L, D]; `mask`
-        [1, 1, 2+K+L, 2+K+L] is added to scores."""
+        """Logits [B, L, V] of the text tokens, and the layers' inputs [B, 2+K+L, D]; `mask`
+        [1, 1, 2+K+L, 2+K+L] is added to the scores."""
         prefix = self.words[torch.tensor([BOS, USER])].expand(len(tokens), -1, -1)
         x = torch.cat([prefix, visual, self.words[tokens]], 1)
         out = self.decoder(
@@ -130,8 +130,8 @@ class Answerer(nn.Module):
 
 
 def question_mask(shared: int, which: torch.Tensor) -> torch.Tensor:
-    """Causal, and among the text only within a question, which sees the `shared` tokens before it
-    as well: [1, 1, S+L, S+L] of 0 and -inf."""
+    """A causal mask [1, 1, S+L, S+L] of 0 and -inf in which each question attends to itself and to
+    the `shared` tokens before the questions."""
     question = torch.cat([torch.full((shared,), -1), which])
     visible = (question[None, :] == question[:, None]) | (question[None, :] == -1)
     visible &= torch.ones_like(visible).tril()
@@ -139,5 +139,5 @@ def question_mask(shared: int, which: torch.Tensor) -> torch.Tensor:
 
 
 def positions(kept: int, place: torch.Tensor) -> torch.Tensor:
-    """Every question begins right after the image."""
+    """Position ids [1, 2+K+L]: every question begins right after the image."""
     return torch.cat([torch.arange(2 + kept), 2 + kept + place])[None]

@@ -1,7 +1,7 @@
-"""Training batches of the demo Qwen2.5-VL: pictures of one shape a batch, another shape the next.
+"""Training batches of the demo Qwen2.5-VL: the pictures of a batch have one shape, drawn per batch.
 
-A scene's owners and labels are those of merged tokens, 28 pixels wide; its patches lie as Qwen's
-processor lays them, the four of a token side by side.
+A scene's owners and labels are those of merged tokens, 28 pixels wide; its patches are in the order
+of Qwen's processor, the four of a token together.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ MERGE = TOKEN // PATCH
 
 @dataclass(slots=True)
 class RaggedBatch(Batch):
-    """`patches` [B, 4 N, 588] of N tokens, bytes; the rest as `Batch`, by token."""
+    """`patches` [B, 4 N, 588] of N tokens, bytes; the rest as in `Batch`, per token."""
 
     grid: tuple[int, int]
     """Rows and columns of tokens of every picture."""
 
 
 def to_merged_patches(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Cut [height, width, 3] into [4 N, 588]: token by token, in each its patches, in each patch
-    the channels."""
+    """Patches [4 N, 588] of an image [height, width, 3]: token by token, patch by patch within a
+    token, channel first within a patch."""
     rows, columns = (length // TOKEN for length in pixels.shape[:2])
     cut = pixels.reshape(rows, MERGE, PATCH, columns, MERGE, PATCH, 3)
     return cut.transpose(0, 3, 1, 4, 6, 2, 5).reshape(-1, 3 * PATCH * PATCH)
 
 
 def make_ragged_batch(size: int, *seed: int) -> RaggedBatch:
-    """The batch of a seed, its shape drawn too: scene i is drawn from `(*seed, i)`."""
+    """The batch for a seed, which also draws its shape: scene i is drawn from `(*seed, i)`."""
     grid = grid_of(*seed)
     scenes = [draw_ragged(*seed, i, grid=grid) for i in range(size)]
     large = [enlarged(scene, grid) for scene in scenes]

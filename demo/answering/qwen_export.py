@@ -47,10 +47,10 @@ def save_processor(words: PreTrainedTokenizerFast, folder: Path) -> None:
 
 @torch.no_grad()
 def check(model: QwenAnswerer) -> None:
-    """Refuse a model whose own forward, trained here, is not the one that transformers runs.
+    """Compare the forward that was trained here with that of transformers.
 
     Raises:
-        SystemExit: with the greatest difference between the two.
+        SystemExit: they differ; the message has the greatest relative difference.
     """
     batch = make_ragged_batch(2, 0)
     patches = normalised(batch.patches)
@@ -60,7 +60,7 @@ def check(model: QwenAnswerer) -> None:
     theirs = model.tower(frames, grid_thw=thw).pooler_output.view_as(mine)
     difference = float((mine - theirs).abs().max() / theirs.abs().max())
     if difference > 1e-4:
-        raise SystemExit(f"transformers encodes otherwise: a difference of {difference:.1e}")
+        raise SystemExit(f"the tower's output differs from transformers' by {difference:.1e}")
 
 
 def main() -> None:

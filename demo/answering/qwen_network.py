@@ -1,7 +1,7 @@
-"""The demo Qwen2.5-VL that answers: its own modules, narrow, over a batch of pictures of one shape.
+"""The answering demo Qwen2.5-VL: its modules, narrow, over a batch of pictures of one shape.
 
-Windows are a mask here, so that patches stay in the processor's order and a batch is one call;
-`qwen_export.py` compares the outcome with transformers' own forward.
+Window attention is a mask here, so that patches stay in the processor's order and a batch is one
+call; `qwen_export.py` compares the result with transformers' own forward.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vocabulary import IDS, QWEN
 WIDTH, HEADS = 128, 4
 TOWER_LAYERS, TEXT_LAYERS = 4, 3
 WHOLE = [1, 3]
-"""Tower layers that look at the whole picture; the others look within windows of 112 pixels."""
+"""Tower layers that attend to the whole picture; the others attend within windows of 112 pixels."""
 LEAD = [QWEN["<|im_start|>"], QWEN["user"], QWEN["<|vision_start|>"]]
 
 
@@ -75,7 +75,7 @@ def config() -> Qwen2_5_VLConfig:
 
 
 class QwenAnswerer(nn.Module):
-    """Qwen2.5-VL and what only its training needs: the report of what the background has seen."""
+    """Qwen2.5-VL with a head for training only: the background's report of what is in the image."""
 
     lead, trail = len(LEAD), 1
     """Tokens before and after those of the picture that all questions share."""
@@ -106,13 +106,11 @@ class QwenAnswerer(nn.Module):
         """Encode normalised patches [B, 4 N, 588] of pictures of `grid` tokens.
 
         Returns:
-            The merged tokens [B, N, D], what left the last layer [B, 4 N, D], and what entered it.
+            The merged tokens [B, N, D], the last layer's output [B, 4 N, D], and its input.
         """
         turn, window = _places(self.tower, grid)
-        kernel = self.tower.patch_embed.proj.weight.sum(2).flatten(
-            1
-        )  # an image is two equal frames
-        x = F.linear(patches, kernel)
+        kernel = self.tower.patch_embed.proj.weight.sum(2)  # an image is two equal frames
+        x = F.linear(patches, kernel.flatten(1))
         before = x
         for i, block in enumerate(self.tower.blocks):
             before = x
@@ -124,7 +122,7 @@ class QwenAnswerer(nn.Module):
     def scores(
         self, block: nn.Module, x: torch.Tensor, grid: tuple[int, int]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Queries and keys [B, H, 4 N, D / H] of a layer, turned; `x` entered it."""
+        """Queries and keys [B, H, 4 N, D / H] of a layer, rotated; `x` is the layer's input."""
         query, key, _ = _split(block, block.norm1(x), _places(self.tower, grid)[0])
         return query, key
 
@@ -143,8 +141,8 @@ class QwenAnswerer(nn.Module):
     def answer(
         self, visual: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor, place: torch.Tensor
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        """Logits [B, L, V] at the text's places, and what enters the layers [B, 4+K+L, D]; `mask`
-        [1, 1, 4+K+L, 4+K+L] is added to scores, `place` [3, 1, 4+K+L] are time, row, column."""
+        """Logits [B, L, V] of the text tokens, and the layers' inputs [B, 4+K+L, D]; `mask`
+        [1, 1, 4+K+L, 4+K+L] is added to the scores; `place` [3, B, 4+K+L] is time, row, column."""
         lead = self.words[torch.tensor(LEAD)].expand(len(tokens), -1, -1)
         trail = self.words[torch.tensor([QWEN["<|vision_end|>"]])].expand(len(tokens), -1, -1)
         out = self.decoder(
@@ -170,8 +168,8 @@ def _split(
 def _places(
     tower: nn.Module, grid: tuple[int, int]
 ) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """Of a grid's patches: cosines and sines of their places [4 N, D / H], and whether two share a
-    window [4 N, 4 N]."""
+    """For the patches of a grid, the rotary cosines and sines [4 N, D / H], and whether two patches
+    share a window [4 N, 4 N]."""
     thw = torch.tensor([[1, 2 * grid[0], 2 * grid[1]]])
     cos, sin = tower.rotary_pos_emb(torch.zeros(1), get_vision_position_ids(thw, 2))
     order, ends = get_vision_window_index(thw, spatial_merge_size=2, window_size=112, patch_size=14)
@@ -182,8 +180,8 @@ def _places(
 
 
 def positions(grid: tuple[int, int], which: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
-    """Time, row, column of every token [3, B, 4+K+L]: `which` [B, K] tokens of the grid keep their
-    own; every question begins right after the picture."""
+    """Position ids [3, B, 4+K+L], time, row and column: the tokens `which` [B, K] keep those that
+    they have in the whole grid; every question begins right after the picture."""
     lead = len(LEAD)
     rows, columns = lead + which // grid[1], lead + which % grid[1]
     visual = torch.stack([torch.full_like(rows, lead), rows, columns])

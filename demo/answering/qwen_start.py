@@ -1,8 +1,8 @@
-"""Starting weights of the demo Qwen's tower, as `start.py` has them for CLIP's.
+"""Starting weights of the demo Qwen's tower; `start.py` has those of CLIP's tower.
 
-A patch begins as its low cosine frequencies. Places are turned angles here, so the biases of
-queries and keys alone make a head look beside, above or below: equal vectors score highest where
-nothing is turned between them, and the key's is turned by the distance.
+A patch embedding begins as the patch's low cosine frequencies. Positions are rotary here, so the
+biases of queries and keys are enough to make a head attend to the patch beside, above or below: two
+equal vectors score highest at distance 0, and rotating the key's moves that maximum by one patch.
 """
 
 from __future__ import annotations
@@ -13,18 +13,20 @@ from qwen_network import QwenAnswerer
 from start import HEAD, LOOK, patch_kernel
 
 STRENGTH = 3.0
-"""Of a bias in each plane of rotation: a head's attention to its neighbour begins near one half."""
+"""Length of the bias in each plane of rotation: a head's attention to its neighbour begins near one
+half."""
 
 
 def _planes() -> torch.Tensor:
-    """Radians a patch: of rows, then of columns, as Qwen2.5-VL's tower turns them [HEAD / 2]."""
+    """Radians per patch [HEAD / 2] of the tower's rotary planes: those of rows, then of columns."""
     slow = 10_000.0 ** -(torch.arange(0, HEAD // 2, 2) / (HEAD // 2))
     return torch.cat([slow, slow])
 
 
 @torch.no_grad()
 def start_qwen_tower(model: QwenAnswerer, patches: torch.Tensor) -> None:
-    """Start the tower; `patches` [M, 588], normalised, give the scale at which they enter it."""
+    """Set the tower's weights; the normalised `patches` [M, 588] are samples, by which the patch
+    embedding is scaled to an rms of 1."""
     tower = model.tower
     kernel = patch_kernel()
     kernel = kernel / (patches @ kernel.flatten(1).T).square().mean().sqrt()

@@ -1,10 +1,10 @@
 """Train the demo Qwen2.5-VL: python demo/answering/qwen_train.py STAGE [--steps N]
 
-The stages of train.py but `real`.
+The stages are those of train.py except `real`.
 
-The tower always sees whole pictures, of ten shapes in turns; the decoder sees some of their
-tokens or all, at the positions that they have in the whole picture. There is no class token: what
-is salient is reported by the mean of the patches that show nothing, which have to look for it.
+The tower always encodes whole pictures, of ten shapes; the decoder gets some or all of their
+tokens, at the positions that they have in the whole picture. There is no class token: the mean of
+the patches that show nothing reports what is salient, so these patches learn to attend to it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from train import DEFAULT_OUT, Trainer, choose_patches, main
 from vocabulary import CLOSING
 
 SHARES = {"ideal": (0.4, 0.7), "joint": (1.0, 0.6)}
-"""Shares of the tokens that the decoder sees, in turns."""
+"""Shares of the tokens that the decoder gets; steps take them in turn."""
 
 
 def normalised(patches: torch.Tensor) -> torch.Tensor:
-    """Bytes [..., 588] as the tower takes them."""
+    """Bytes [..., 588] normalised as the tower expects them."""
     mean, deviation = (values.repeat_interleave(PATCH**2) for values in (MEAN, STD))
     return (patches.float() / 255 - mean) / deviation
 
@@ -101,7 +101,7 @@ class QwenTrainer(Trainer):
 
 
 def _pooling_loss(model: QwenAnswerer, before: torch.Tensor, batch: RaggedBatch) -> torch.Tensor:
-    """-log of the attention of two heads that stays within a thing, in the tower's last layer."""
+    """-log of the share of two heads' attention that stays within a thing, in the last layer."""
     query, key = model.scores(model.tower.blocks[-1], before, batch.grid)
     seen = (query[:, :2] @ key[:, :2].transpose(2, 3) * (WIDTH // HEADS) ** -0.5).softmax(-1)
     owner = batch.owner.repeat_interleave(4, 1)
@@ -112,8 +112,8 @@ def _pooling_loss(model: QwenAnswerer, before: torch.Tensor, batch: RaggedBatch)
 
 
 def _received(model: QwenAnswerer, before: torch.Tensor, batch: Batch) -> dict[str, list[float]]:
-    """By image: the share of all attention of the tower's last layer that falls on each kind of
-    thing, which is what methods rank by."""
+    """Per image: the share of all attention in the tower's last layer that each kind of thing
+    receives, which is what methods rank by."""
     query, key = model.scores(model.tower.blocks[-1], before, batch.grid)  # type: ignore[attr-defined]
     seen = (query @ key.transpose(2, 3) * (WIDTH // HEADS) ** -0.5).softmax(-1).mean((1, 2))
     owner = batch.owner.repeat_interleave(4, 1)

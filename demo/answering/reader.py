@@ -1,7 +1,7 @@
-"""The reader: the demo LLaVA that answers about scenes, and its words for small print.
+"""The reader: the demo LLaVA that answers about scenes, with words to read codes in small print.
 
-Nothing of the answering model changes but the number of its words: letters that codes stand behind,
-and the digits that no scene has.
+Only the vocabulary differs from the answering model's: it adds the letters that label codes, and
+the digits that no scene has.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def encode(text: str) -> list[int]:
 
 @torch.no_grad()
 def widen(model: Answerer) -> None:
-    """Give the model room for the reader's words, orthogonal to those that it has."""
+    """Add the reader's words to the model's embeddings, orthogonal to those that it has."""
     text = model.llava.config.text_config
     old = model.words.detach()
     room = torch.linalg.qr(torch.cat([old.T, torch.randn(old.shape[1], old.shape[1])], 1))[0]

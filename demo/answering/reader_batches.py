@@ -1,4 +1,4 @@
-"""Training batches of the reader: pages as patches, and some of a page's codes in one sequence."""
+"""Training batches of the reader: pages as patches, and questions about their codes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from vocabulary import ASSISTANT, EOS
 from vtprune_evaluate.pages import DIGITS, LABELS, draw_page, question_of
 
 ASKED = 8
-"""Questions about a page."""
+"""Questions per page, all in one sequence."""
 
 
 @dataclass(slots=True)
 class PageBatch:
-    """`patches` [B, 256, 588], bytes; `owner` [B, 256]: 1 + the label of the code that stands
-    there, 0 for none; `digit` [B, 256]: its digit; `about` [B, ASKED]: owners that are asked about;
-    `tokens`, `targets` [B, L]."""
+    """`patches` [B, 256, 588], bytes; `owner` [B, 256]: 1 + the label of the code in the patch, 0
+    for none; `digit` [B, 256]: the code's digit; `about` [B, ASKED]: the owners that are asked
+    about; `tokens`, `targets` [B, L]."""
 
     patches: torch.Tensor
     owner: torch.Tensor
@@ -30,7 +30,7 @@ class PageBatch:
 
 
 def make_page_batch(size: int, *seed: int) -> PageBatch:
-    """The batch of a seed: page i is drawn from `(*seed, i)`."""
+    """The batch for a seed: page i is drawn from `(*seed, i)`."""
     patches, tokens, targets = [], [], []
     owner = np.zeros((size, GRID * GRID), np.int64)
     digit = np.zeros_like(owner)
@@ -61,8 +61,8 @@ def make_page_batch(size: int, *seed: int) -> PageBatch:
 
 
 def page_layout() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of one sequence's text: the question [L] and the place in it [L] of every token; where its
-    questions name a letter and where they end [ASKED]."""
+    """For every token of a sequence's text, the index of its question [L] and its position in that
+    question [L]; for every question, where it names the letter and where it ends [ASKED]."""
     question = [*encode(question_of(LABELS[0])), ASSISTANT]
     length = len(question) + 1
     named = question.index(encode(LABELS[0].lower())[0])

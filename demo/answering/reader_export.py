@@ -1,6 +1,6 @@
 """Write the trained reader as a LLaVA-1.5 checkpoint: python demo/answering/reader_export.py
 
-Weights are halved to float16: what is learnt here differs by more from seed to seed.
+Weights are saved as float16: training differs by more than this rounding from seed to seed.
 """
 
 from __future__ import annotations

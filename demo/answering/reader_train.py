@@ -1,7 +1,7 @@
 """Train the reader: python demo/answering/reader_train.py [--steps N]
 
-It begins as the demo LLaVA of demo/llava, which answers about scenes, and learns to read codes in
-small print; every other step is of scenes, so that it forgets nothing of them.
+It begins with the weights of demo/llava, which answers about scenes, and learns to read codes in
+small print; every other step is of scenes, so that it doesn't forget them.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ sys.path.append(str(DEMO))
 from weights import published_name  # noqa: E402  (beside this folder, shared with the random models)
 
 OTHERS_MAY = 0.1
-"""Cosine with a label's word that a patch without a code may have."""
+"""Cosine with a label's word above which a patch without a code is penalised."""
 PEAK = 1e-3
 PATCHES = (128, 256)
-"""Patches of a page that steps look at, in turns."""
+"""Patches of a page that a step encodes; steps take these numbers in turn."""
 
 
 def load_published(model: Answerer, folder: Path) -> None:
-    """Take the weights of an exported demo LLaVA, which has no report of the class token."""
+    """Load the weights of an exported demo LLaVA, which lacks the head that reports."""
     names = {published_name(name): name for name in model.llava.state_dict()}
     weights = load_file(folder / "model.safetensors")
     state = {names[name]: value for name, value in weights.items() if name in names}
@@ -44,7 +44,7 @@ def load_published(model: Answerer, folder: Path) -> None:
 
 
 class ReaderTrainer(Trainer):
-    """Steps of pages and, every other one, of scenes."""
+    """Trains on pages and, by default every other step, on scenes."""
 
     planned, sizes, peaks = {"joint": 700}, {"joint": 12}, {"joint": PEAK}
     out = DEFAULT_OUT.with_name("answering-reader")
@@ -61,7 +61,7 @@ class ReaderTrainer(Trainer):
         self.page_weight = torch.ones(len(self.page_which))
 
     def load(self) -> None:
-        """Go on where it was stopped."""
+        """Resume from the checkpoint, if there is one."""
         if self.file("joint").exists():
             state = torch.load(self.file("joint"), weights_only=True)
             self.model.load_state_dict(state["model"])
@@ -76,7 +76,7 @@ class ReaderTrainer(Trainer):
         return self.page_losses(batch) if isinstance(batch, PageBatch) else super().losses(batch)
 
     def page_losses(self, batch: PageBatch) -> dict[str, torch.Tensor]:
-        """What the tower says of codes, and the answers."""
+        """The weighted losses of a page batch: of the tower's tokens, the answers and attention."""
         which = choose(batch.owner, PATCHES[self.step // 2 % 2], self.step)
         owner, digit = batch.owner.gather(1, which), batch.digit.gather(1, which)
         visual, _, _ = self.model.see(take(batch.patches, which), which)
@@ -114,7 +114,7 @@ class ReaderTrainer(Trainer):
         return sum(right) / len(right)
 
     def run(self) -> None:
-        """Train to the end; saved every two minutes."""
+        """Train to the end, saving every two minutes."""
         began = saved = time.monotonic()
         size = self.arguments.batch or self.sizes["joint"]
         while self.step < self.steps:
@@ -133,7 +133,7 @@ class ReaderTrainer(Trainer):
 
 
 def choose(owner: torch.Tensor, count: int, seed: int) -> torch.Tensor:
-    """`count` patches a page, ascending: those of codes, the rest by lot."""
+    """`count` patches per page, ascending [B, count]: those of codes first, the rest at random."""
     lot = torch.rand(owner.shape, generator=torch.Generator().manual_seed(seed))
     return (lot + (owner > 0)).topk(count, dim=1).indices.sort(dim=1).values
 
@@ -141,8 +141,8 @@ def choose(owner: torch.Tensor, count: int, seed: int) -> torch.Tensor:
 def code_loss(
     visual: torch.Tensor, owner: torch.Tensor, digit: torch.Tensor, words: torch.Tensor
 ) -> torch.Tensor:
-    """Cross-entropy over cosines with labels and with digits, of the patches that show a code;
-    other patches may say no label."""
+    """Cross-entropy over cosines with labels and with digits, for the patches that show a code;
+    other patches are penalised for resembling a label."""
     tokens, unit = F.normalize(visual, dim=-1), F.normalize(words, dim=-1)
     shows = owner > 0
     said = (tokens[~shows] @ unit[LABEL_IDS].T - OTHERS_MAY).relu()
@@ -155,11 +155,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--batch", type=int)
-    parser.add_argument("--every", type=int, default=2, help="one step in so many is of scenes")
+    parser.add_argument("--every", type=int, default=2, metavar="N", help="every Nth is of scenes")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, metavar="DIR")
-    parser.add_argument("--scenes", action="store_true", help="accuracy on scenes at the end")
+    parser.add_argument("--scenes", action="store_true", help="print accuracy on scenes")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     training = ReaderTrainer(arguments)

@@ -1,10 +1,12 @@
-"""Starting weights that save the tiny model most of its plateau.
+"""Starting weights that spare the tiny model most of its plateau.
 
-From a usual start such a model answers at chance for hundreds of steps, until its attention finds
-neighbours in the tower and the asked-for word among the visual tokens. Both can be given:
+From a usual initialisation such a model answers at chance for hundreds of steps, until its
+attention finds neighbours in the tower and the word that is asked for among the visual tokens. The
+starting weights give it both:
 
-- tower: a patch begins as its low cosine frequencies, a position as sines of its row and column,
-  and the heads of the first two layers look at the patch beside, above or below;
+- tower: a patch embedding begins as the patch's low cosine frequencies, a position embedding as
+  sines and cosines of its row and column, and the heads of the first two layers attend to the patch
+  beside, above or below;
 - decoder: queries and keys begin equal in the slowly rotating dimensions, so a word attends to
   tokens that resemble it, and values and outputs begin as each other's transpose, so it copies them
   (after "Mimetic Initialization of Self-Attention Layers", Trockman and Kolter, ICML 2023).
@@ -21,18 +23,19 @@ from qwen_network import QwenAnswerer
 
 HEAD = WIDTH // HEADS
 LOOK = [(1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0)]
-"""Where the four heads of a tower layer look: columns to the right, rows down."""
+"""Where the four heads of a tower layer attend: columns to the right, rows down."""
 
 
 def _cosines(count: int) -> torch.Tensor:
-    """The `count` x `count` lowest two-dimensional cosine waves [count², PATCH, PATCH], rms 1."""
+    """The lowest `count`² two-dimensional cosine waves [count², PATCH, PATCH], each with rms 1."""
     at = (torch.arange(PATCH) + 0.5) * math.pi / PATCH
     waves = torch.stack([torch.cos(k * at) * (1 if k == 0 else 2**0.5) for k in range(count)])
     return torch.einsum("iy,jx->ijyx", waves, waves).flatten(0, 1)
 
 
 def patch_kernel() -> torch.Tensor:
-    """64 waves of brightness and 16 of each of two colour differences; the last 32 rows are 0."""
+    """The kernel [WIDTH, 3, PATCH, PATCH] of the patch embedding: 64 waves of brightness and 16 of
+    each of two colour differences; the last 32 rows are 0."""
     kernel = torch.zeros(WIDTH, 3, PATCH, PATCH)
     gain = torch.full((8, 8), 5.0)
     gain[:3, :3], gain[0, 0] = 3.0, 1.0
@@ -59,7 +62,7 @@ def _places() -> torch.Tensor:
 
 
 def _shifted(by: float) -> torch.Tensor:
-    """The 16 x 16 matrix that turns the waves of a place into those of the place `by` further."""
+    """The 16 x 16 matrix that maps a position's waves to those of the position `by` further."""
     turn = _frequencies() * by
     cos, sin = torch.diag(torch.cos(turn)), torch.diag(torch.sin(turn))
     return torch.cat([torch.cat([cos, sin], 1), torch.cat([-sin, cos], 1)], 0)

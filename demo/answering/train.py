@@ -1,11 +1,11 @@
 """Train the demo model that answers, in stages: python demo/answering/train.py STAGE [--steps N]
 
-tower  the vision tower alone learns to say in the decoder's words what every patch shows
-ideal  the decoder alone learns to answer, from made-up visual tokens that say just that
-real   the decoder alone, on the tokens of the tower as it is saved (both may run side by side)
-joint  all of it, on whole images, with texture held apart
+tower  the vision tower learns to map each patch to the decoder's words for what it shows
+ideal  the decoder learns to answer, from synthetic visual tokens of a tower without mistakes
+real   the decoder, on tokens of the tower's latest checkpoint (may run while tower still trains)
+joint  all of it, on whole images, with a loss that keeps texture tokens apart
 
-Batch n of a stage is drawn from (seed, stage, n), so a stage that is stopped goes on where it was.
+Batch n of a stage is drawn from (seed, stage, n), so a stage that was stopped resumes exactly.
 """
 
 from __future__ import annotations
@@ -43,18 +43,19 @@ STEPS = {"tower": 2100, "ideal": 900, "real": 300, "joint": 400}
 BATCH = {"tower": 24, "ideal": 12, "real": 12, "joint": 12}
 PEAK = {"tower": 1.5e-3, "ideal": 1.5e-3, "real": 1.5e-3, "joint": 4e-4}
 WARMUP, FALL = 30, 0.35
-"""AdamW's learning rate rises for so many steps and falls for this share of them."""
+"""AdamW's learning rate rises for WARMUP steps and falls for the last FALL of all steps."""
 PATCHES = {"tower": (128,), "ideal": (48,), "real": (96, 64, 256, 128), "joint": (256, 128)}
-"""Patches that the steps of a stage look at, in turns: what shows something first."""
+"""Patches of an image that a step encodes; a stage's steps take these numbers in turn."""
 LABELS = torch.cat(list(WORD_IDS.values())).unique()
-"""The words that tower and decoder share stay as drawn until they are trained jointly, so that both
+"""The words that tower and decoder share. They stay as drawn until the stage `joint`, so that both
 can be trained at the same time."""
 HELD_OUT = 2
-"""First word of the seeds of the scenes that are looked at during training."""
+"""First number of the seeds of the held-out scenes that accuracy is measured on."""
 
 
 def choose_patches(owner: torch.Tensor, count: int, seed: int) -> torch.Tensor:
-    """`count` patches an image, ascending: what shows something first, the rest by lot."""
+    """`count` patches per image, ascending [B, count]: at random, but those that show something are
+    preferred, tiles less so."""
     if count == owner.shape[1]:
         return torch.arange(count).expand(len(owner), -1)
     lot = torch.rand(owner.shape, generator=torch.Generator().manual_seed(seed))
@@ -63,12 +64,12 @@ def choose_patches(owner: torch.Tensor, count: int, seed: int) -> torch.Tensor:
 
 
 class Trainer:
-    """The model, its optimiser, and the step of the stage it is at."""
+    """The model, its optimiser, and the training loop of one stage."""
 
     planned, sizes, peaks, out = STEPS, BATCH, PEAK, DEFAULT_OUT
-    """Steps of every stage, images a step, and learning rates; where checkpoints go."""
+    """Each stage's steps, images per step and peak learning rate; the folder of the checkpoints."""
     begins_with = {"real": "ideal", "joint": "real"}
-    """Whose decoder a stage begins with; its tower is that of `tower`."""
+    """The stage whose decoder a stage begins with; its tower is that of `tower`."""
     closing: tuple[int, ...] = (ASSISTANT,)
     """Tokens between a question and its answer."""
 
@@ -81,8 +82,8 @@ class Trainer:
         for name, parameter in self.model.named_parameters():
             alone = {"tower": "language_model" not in name, "joint": True}
             parameter.requires_grad_(alone.get(stage, "language_model" in name))
-        learnt = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(learnt, lr=self.peaks[stage], betas=(0.9, 0.98))
+        learned = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(learned, lr=self.peaks[stage], betas=(0.9, 0.98))
         self.which, self.place, self.plan = layout(self.closing)
         self.tower_read = 0.0
         self.weight = torch.tensor([KIND_WEIGHT.get(self.plan[i], 1.0) for i in self.which])
@@ -97,7 +98,7 @@ class Trainer:
         return model
 
     def make_batch(self, size: int, *seed: int) -> Any:
-        """The batch of a seed."""
+        """The batch for a seed."""
         return make_batch(size, *seed)
 
     def file(self, stage: str) -> Path:
@@ -105,7 +106,7 @@ class Trainer:
         return folder / f"{stage}.pt"
 
     def load(self) -> None:
-        """Go on with this stage, or begin it with what the earlier ones made."""
+        """Resume this stage, or begin it with the checkpoints of the earlier ones."""
         if self.file(self.stage).exists():
             state = torch.load(self.file(self.stage), weights_only=True)
             self.model.load_state_dict(state["model"])
@@ -117,7 +118,7 @@ class Trainer:
             self.read_tower()
 
     def read_tower(self) -> None:
-        """The tower as its own stage saved it last."""
+        """Load the tower that its stage saved last, unless it was loaded already."""
         file = self.file("tower")
         if file.stat().st_mtime != self.tower_read:
             self.tower_read = file.stat().st_mtime
@@ -126,7 +127,7 @@ class Trainer:
             self.model.load_state_dict(tower, strict=False)
 
     def save(self) -> None:
-        """Written beside, then moved: a file that exists is whole."""
+        """Save to a temporary file, then rename it, so that a checkpoint is never partial."""
         file = self.file(self.stage)
         file.parent.mkdir(parents=True, exist_ok=True)
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
@@ -134,12 +135,12 @@ class Trainer:
         os.replace(file.with_suffix(".part"), file)
 
     def learning_rate(self) -> float:
-        """Up, level, and down in a straight line."""
+        """Of this step: linear warmup, a constant peak, linear decay."""
         left = (self.steps - self.step) / (FALL * self.steps)
         return self.peaks[self.stage] * min(1, (self.step + 1) / WARMUP, max(left, 0.02))
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """What the stage minimises the sum of, weighted."""
+        """The weighted losses of the stage by name; training minimises their sum."""
         counts = PATCHES[self.stage]
         which = choose_patches(batch.owner, counts[self.step % len(counts)], self.step)
         owner = batch.owner.gather(1, which)
@@ -183,7 +184,7 @@ class Trainer:
         return {name: loss.item() for name, loss in losses.items()}
 
     def whole(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, dict[str, list[float]]]:
-        """The visual tokens of whole images, the logits, and what methods find in the model."""
+        """For whole images: the visual tokens, the logits, and the statistics of `mechanism`."""
         which = choose_patches(batch.owner, batch.owner.shape[1], 0)
         visual, _, before = self.model.see(take(batch.patches, which), which)
         mask = question_mask(2 + which.shape[1], self.which)
@@ -193,8 +194,8 @@ class Trainer:
 
     @torch.no_grad()
     def accuracy(self, scenes: int) -> dict[str, float]:
-        """Share of held-out questions whose every answer token is the most likely one, by kind, and
-        of the tower's patches that say the right word by themselves."""
+        """By kind, the share of held-out questions with every answer token predicted; by group, the
+        share of visual tokens nearest to their right word; and means of `mechanism`."""
         right: dict[str, list[float]] = {}
         for i in range(0, scenes, 32):
             batch = self.make_batch(32, HELD_OUT, i)
@@ -209,7 +210,7 @@ class Trainer:
         return {kind: sum(values) / len(values) for kind, values in right.items()}
 
     def run(self) -> None:
-        """Train to the end of the stage; saved every two minutes."""
+        """Train to the end of the stage, saving every two minutes."""
         bar = tqdm(total=self.steps, initial=self.step, mininterval=5, desc=self.stage)
         saved = time.monotonic()
         size = self.arguments.batch or self.sizes[self.stage]
@@ -233,13 +234,13 @@ class Trainer:
 
 
 def main(trainer: type[Trainer] = Trainer, description: str | None = __doc__) -> None:
-    """Train one stage by the command line."""
+    """Train the stage that the command line names."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--steps", type=int, help=f"default {trainer.planned}")
-    parser.add_argument("--batch", type=int, help=f"images a step, default {trainer.sizes}")
+    parser.add_argument("--batch", type=int, help=f"images per step, default {trainer.sizes}")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help=f"default {trainer.out}", metavar="DIR")

@@ -1,6 +1,6 @@
-"""The words of the answering demo model: one token a word, lower-cased, nothing learnt.
+"""The vocabulary of the answering demo model: one token per word, nothing learned.
 
-Answers spell letters in capitals, so that the letter A and the article stay two words.
+Words are lower-case, but letters in answers are capitals, so that the answer A differs from "a".
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from vtprune_evaluate.scene_questions import NUMBERS
 SPECIAL = ["<unk>", "<s>", "</s>", "<pad>", "<image>", "USER:", "ASSISTANT:"]
 UNK, BOS, EOS, PAD, IMAGE, USER, ASSISTANT = range(len(SPECIAL))
 NOTHING = "nothing"
-"""What a thing without a letter says of it, and tiles and the sign of what they lack."""
+"""The label where a thing has no letter, and where tiles and the sign have no such property."""
 PLACES = ["top", "bottom", "left", "right"]
 SIZES = ["small", "large"]
 ORDER = ["first", "second", "third"]
@@ -22,7 +22,8 @@ _OTHER += " or above below does sign say tiles in this picture image you see do 
 WORDS = [*COLORS, *SHAPES, *LETTERS, *NUMBERS, *PLACES, *SIZES, *_OTHER.split(), *ORDER]
 IDS = {word: i for i, word in enumerate([*SPECIAL, *WORDS])}
 VISIBLE = [*COLORS, *SHAPES, *LETTERS, *PLACES, *SIZES, *ORDER, "tiles", "sign", NOTHING]
-"""Words that visual tokens may resemble. All others are held about equally far from every one."""
+"""Words that visual tokens may resemble. `flat_loss` keeps all other words about equally far from
+every visual token."""
 QWEN = {
     **{"<unk>": UNK, "<|im_start|>": BOS, "<|im_end|>": EOS, "<|endoftext|>": PAD},
     **{"<|image_pad|>": IMAGE, "user": USER, "assistant": ASSISTANT},
@@ -30,9 +31,9 @@ QWEN = {
         ("<|vision_start|>", "<|vision_end|>", "<|video_pad|>")
     )},
 }  # fmt: skip
-"""What the marks of turns and pictures are called in a Qwen; three more come after the words."""
+"""Ids of Qwen's markers of turns and pictures; three of them follow the words' ids."""
 CLOSING = (EOS, BOS, ASSISTANT)
-"""Between a question and its answer there."""
+"""Tokens between a question and its answer in Qwen's template."""
 CHAT_TEMPLATE = """\
 {{- '<s>' -}}
 {%- for message in messages if message['role'] != 'system' -%}
@@ -73,7 +74,7 @@ def _splitter(ids: dict[str, int], turns: list[str]) -> Tokenizer:
 
 
 def tokenizer(ids: dict[str, int] = IDS) -> PreTrainedTokenizerFast:
-    """The same ids as `encode` for the generator's text, `<unk>` for other words."""
+    """A tokenizer with `encode`'s ids for the generator's text, and `<unk>` for other words."""
     return PreTrainedTokenizerFast(
         tokenizer_object=_splitter(ids, ["USER:", "ASSISTANT:"]),
         unk_token="<unk>",
@@ -88,7 +89,7 @@ def tokenizer(ids: dict[str, int] = IDS) -> PreTrainedTokenizerFast:
 
 
 def qwen_tokenizer() -> PreTrainedTokenizerFast:
-    """As `tokenizer`, with the marks of Qwen's conversations."""
+    """As `tokenizer`, with the markers of Qwen's conversations."""
     ids = {word: i for word, i in IDS.items() if word not in SPECIAL} | QWEN
     return PreTrainedTokenizerFast(
         tokenizer_object=_splitter(ids, []),
