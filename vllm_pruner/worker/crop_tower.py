@@ -15,7 +15,6 @@ from vllm.model_executor.models.vision import (
     get_num_selected_vision_tokens,
     get_vision_encoder_info,
 )
-from vtprune_kernels import cls_importance, column_importance
 
 from vllm_pruner import compat
 from vllm_pruner.methods.base import Need
@@ -23,7 +22,7 @@ from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.tower import FEATURES, Columns
 from vllm_pruner.worker.captured_crops import PIXELS, CapturedCrops
 from vllm_pruner.worker.columns import columns_of
-from vllm_pruner.worker.probe import AttentionProbe, layers_by_need
+from vllm_pruner.worker.probe import AttentionProbe, crop_reader, layers_by_need
 from vllm_pruner.worker.shrink import shrink_pixels, small_positions
 
 if TYPE_CHECKING:
@@ -87,9 +86,9 @@ class CropTower(CapturedCrops):
         self.page = crop_tokens(model.config)
         self._features = model._image_pixels_to_features
         self._config = model.config.vision_config
-        self._has_class_token = isinstance(self._config, CLIPVisionConfig)
         layers = layers_by_need(self._attention, self._config.num_hidden_layers)
-        self._probe = AttentionProbe(layers, self._config.num_attention_heads, self._read)
+        read = crop_reader(has_class_token=isinstance(self._config, CLIPVisionConfig))
+        self._probe = AttentionProbe(layers, self._config.num_attention_heads, read)
 
     def _attention(self, layer: int) -> Any:
         return compat.tower_attention(self.module, _LAYERS, layer, _ATTENTION)
@@ -128,13 +127,3 @@ class CropTower(CapturedCrops):
             for need, values in captured.items()
         }
         return {name: rows.flatten(0, 1) for name, rows in {FEATURES: features, **columns}.items()}
-
-    def _read(self, need: Need, layer: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        """Return `[crops, N, ...]` over this rank's heads, a class token first if there is one."""
-        if need == Need.KEYS:
-            heads: torch.Tensor = key.unflatten(2, (layer.num_heads, -1)).float()
-            return heads.mean(dim=2)
-        of_class = need == Need.IMPORTANCE and self._has_class_token
-        score = cls_importance if of_class else column_importance
-        scores: torch.Tensor = score(query, key, layer.num_heads, layer.scale)
-        return scores

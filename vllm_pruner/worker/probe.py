@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 from vllm.distributed import get_tensor_model_parallel_world_size, tensor_model_parallel_all_reduce
+from vtprune_kernels import cls_importance, column_importance
 
 from vllm_pruner.methods.base import TOWER, Need
 
-__all__ = ["MIDWAY", "AttentionProbe", "layers_by_need"]
+__all__ = ["MIDWAY", "AttentionProbe", "crop_reader", "layers_by_need"]
 
 MIDWAY = 3 / 8
 """HiPrune's object layer as a share of the depth: the 9th of CLIP's 24 layers."""
@@ -37,6 +38,25 @@ def layers_by_need(attention: Callable[[int], Any], depth: int) -> dict[Need, An
     layers = dict.fromkeys(TOWER, attention(-1))
     layers[Need.RECEIVED_MIDWAY] = attention(max(1, round(MIDWAY * depth)) - 1)
     return layers
+
+
+def crop_reader(has_class_token: bool) -> _Read:
+    """Return the `read` of a tower whose layers attend to the whole crop.
+
+    Its result is `[crops, patches, ...]` over this rank's heads, with the class token first if the
+    tower has one.
+    """
+
+    def read(need: Need, layer: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        if need == Need.KEYS:
+            heads: torch.Tensor = key.unflatten(2, (layer.num_heads, -1)).float()
+            return heads.mean(dim=2)
+        of_class = need == Need.IMPORTANCE and has_class_token
+        score = cls_importance if of_class else column_importance
+        scores: torch.Tensor = score(query, key, layer.num_heads, layer.scale)
+        return scores
+
+    return read
 
 
 class AttentionProbe:

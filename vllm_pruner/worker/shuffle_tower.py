@@ -16,14 +16,13 @@ from math import isqrt
 from typing import TYPE_CHECKING, Any
 
 import torch
-from vtprune_kernels import cls_importance, column_importance
 
 from vllm_pruner import compat
 from vllm_pruner.methods.base import Need
 from vllm_pruner.tower import FEATURES, Columns
 from vllm_pruner.worker.captured_crops import PIXELS, CapturedCrops
 from vllm_pruner.worker.columns import columns_of
-from vllm_pruner.worker.probe import AttentionProbe, layers_by_need
+from vllm_pruner.worker.probe import AttentionProbe, crop_reader, layers_by_need
 
 if TYPE_CHECKING:
     from torch import nn
@@ -74,7 +73,8 @@ class ShuffleTower(CapturedCrops):
             lambda layer: compat.tower_attention(module, layers, layer, attention),
             len(module.get_submodule(layers)),
         )
-        self._probe = AttentionProbe(found, self._config.num_attention_heads, self._read)
+        read = crop_reader(self._has_class_token)
+        self._probe = AttentionProbe(found, self._config.num_attention_heads, read)
 
     def project(self, rows: torch.Tensor) -> torch.Tensor:
         projected: torch.Tensor = self._projector(rows)
@@ -111,19 +111,9 @@ class ShuffleTower(CapturedCrops):
         return tokens
 
     def _fold(self, need: Need, values: torch.Tensor) -> torch.Tensor:
-        """Reduce the result of `_read` over all ranks and fold it into `[tiles, tokens, ...]`."""
+        """Reduce what the probe captured over all ranks; fold it into `[tiles, tokens, ...]`."""
         values = self._probe.reduce(values)
         if need == Need.KEYS:
             return self._shuffled(values).mean(dim=2)
         scores: torch.Tensor = self._shuffled(values.unsqueeze(2)).sum(dim=(2, 3))
-        return scores
-
-    def _read(self, need: Need, layer: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        """Return `[tiles, patches, ...]` over this rank's heads, a class token first if any."""
-        if need == Need.KEYS:
-            heads: torch.Tensor = key.unflatten(2, (layer.num_heads, -1)).float()
-            return heads.mean(dim=2)
-        of_class = need == Need.IMPORTANCE and self._has_class_token
-        score = cls_importance if of_class else column_importance
-        scores: torch.Tensor = score(query, key, layer.num_heads, layer.scale)
         return scores
