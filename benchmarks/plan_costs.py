@@ -1,10 +1,10 @@
-"""Fit the costs that `vtprune plan` reckons with to measured loads, and say how far they are off.
+"""Fit the costs that `vtprune plan` uses to measured loads, and print the simulation's errors.
 
     python benchmarks/plan_costs.py                         fit and write; minutes of one core
-    python benchmarks/plan_costs.py --check                 only compare what is written
+    python benchmarks/plan_costs.py --check                 only print errors of stored costs
 
-The loads are closed: so many clients, each of which asks again once it is answered. `HELD_OUT` ones
-are never fitted; `tests/server/test_plan_command.py` holds the model against them.
+The loads are closed: each client sends its next request once it has an answer. Those of `HELD_OUT`
+are never fitted; `tests/server/test_plan_command.py` compares the simulation with them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from vtprune_server.command.plan.traffic import Layout, Traffic
 ROWS = Path(__file__).parent / "results" / "h200-2026-11-27" / "serve.jsonl"
 PIXELS, PROMPT, ANSWER = 448 * 336, 27, 16
 HELD_OUT = {(1, 32), (4, 48)}
-"""API servers and clients: one load amid those that are fitted, one beyond them."""
+"""API servers and clients: one load within the range of the fitted ones, one beyond it."""
 
 FITTED = (
     *("api_request", "api_delay", "api_image", "api_token", "step", "step_sequence"),
@@ -34,7 +34,7 @@ FITTED = (
 """The other costs are measured one by one: `results/h200-2026-11-27/README.md`."""
 
 TEXT = [(32, 148.0), (64, 171.0)]
-"""Clients and requests a second of prompts of 91 tokens without a picture, one API server."""
+"""Clients, and requests per second, with prompts of 91 tokens and no picture, one API server."""
 
 SMALLEST_STEP = 0.03
 SECONDS = 240.0
@@ -85,7 +85,7 @@ def _api_servers(row: dict[str, str]) -> int:
 
 
 def text_loads() -> list[Load]:
-    """Those without a picture."""
+    """The measured loads without a picture."""
     traffic = Traffic(0, 0, 0, 91, ANSWER, 0)
     return [
         Load(f"text, {clients} clients", traffic, Layout(), clients, 9 * clients, rate, None)
@@ -94,20 +94,21 @@ def text_loads() -> list[Load]:
 
 
 def errors(costs: Costs, load: Load) -> tuple[float, float]:
-    """How far simulated requests a second and first tokens are from measured ones, as shares."""
+    """The relative errors of the simulated requests per second and median first token."""
     found = closed_load(costs, load.traffic, load.layout, load.clients, load.requests)
     first = found.first_token(0.5) / load.first_token_s - 1 if load.first_token_s else 0.0
     return found.requests_per_s / load.requests_per_s - 1, first
 
 
 def loss(costs: Costs, fitted: Sequence[Load]) -> float:
-    """Squares of both errors in logarithms; first tokens, the noisier, count half."""
+    """The sum of both errors' squared logarithms; first tokens are noisier and count half."""
     both = [errors(costs, load) for load in fitted]
     return sum(math.log1p(rate) ** 2 + 0.5 * math.log1p(first) ** 2 for rate, first in both)
 
 
 def fit(costs: Costs, fitted: Sequence[Load]) -> Costs:
-    """One cost after the other, larger and smaller by a step that shrinks where none is better."""
+    """Coordinate descent: try each cost larger and smaller by a step, which is halved when none of
+    them improves the loss."""
     best, step, begin = loss(costs, fitted), 0.4, time.process_time()
     while step > SMALLEST_STEP and time.process_time() - begin < SECONDS:
         before = best
@@ -123,7 +124,7 @@ def fit(costs: Costs, fitted: Sequence[Load]) -> Costs:
 
 
 def compare(costs: Costs) -> None:
-    """Print every load's errors; of LLaVA-NeXT too, to which nothing is fitted."""
+    """Print every load's errors, including those of LLaVA-NeXT, to which nothing is fitted."""
     for load in [*loads(), *text_loads(), *loads("NeXT")]:
         rate, first = errors(costs, load)
         kind = "held out" if load.is_held_out or load.traffic.visual_tokens == 1368 else "fitted"
@@ -133,7 +134,7 @@ def compare(costs: Costs) -> None:
 def main() -> None:
     """Fit, write, compare."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="fit nothing")
+    parser.add_argument("--check", action="store_true", help="do not fit")
     arguments = parser.parse_args()
     costs, said = read_costs(MEASURED)
     if not arguments.check:

@@ -1,7 +1,7 @@
-"""Which files of the repository are pages of the site: a hook of `mkdocs.yml`.
+"""A hook of `mkdocs.yml` that chooses the repository's files that the site contains.
 
-A page has the path that it has in the repository, so its links need no change; what it links to or
-shows comes along. README is two pages, its table of settings one of its own.
+A page keeps its path in the repository, so its links need no change; the files that it links to or
+shows are included. README makes two pages: its table of settings is one of its own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LINK = re.compile(r"\]\((?![a-z]+:|#)([^)\s#]+)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Take the navigation's pages and all that they lead to, instead of the folder `docs/`."""
+    """Take the navigation's pages and the files that they lead to, instead of all of `docs/`."""
     ours = {uri: File.generated(config, uri, content=text) for uri, text in _readme().items()}
     waiting = [uri for uri in _named(config["nav"]) if uri not in ours]
     waiting += [uri for text in _readme().values() for uri in _led_to("README.md", text)]
@@ -35,7 +35,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def _readme() -> dict[str, str]:
-    """README as the start page, and its settings."""
+    """The texts of the two pages that README makes, by path."""
     parts = re.split(r"(?m)^(?=## )", (ROOT / "README.md").read_text())
     (settings,) = (part for part in parts if part.startswith("## Settings\n"))
     return {"README.md": "".join(parts).replace(settings, ""), SETTINGS: settings[1:]}

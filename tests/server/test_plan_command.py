@@ -127,7 +127,7 @@ def test_json_says_as_much_and_a_rate_of_0_is_stock() -> None:
     [
         (["--rate", "1"], "rate is 1; allowed: from 0 to below 1"),
         (["--percentile", "100"], "percentile is 100; allowed: below 100"),
-        (["--size", "448"], "'448' is no size; one is written 448x336"),
+        (["--size", "448"], "'448' is not a size; write it as 448x336"),
         (["--ttft", "0"], "0 is not above 0"),
         (["--costs", __file__], "allowed: a JSON file with numbers from 0 for api_delay, "),
     ],

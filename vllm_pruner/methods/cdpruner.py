@@ -68,8 +68,8 @@ def _scaled(mean: torch.Tensor, least: torch.Tensor) -> torch.Tensor:
     """Return `[images, N]` means scaled to 0..1 within their row, plus 1e-6.
 
     Args:
-        mean: of which each row's highest is the highest; minus infinity for padding.
-        least: the same, of which each row's lowest is the lowest.
+        mean: the means; minus infinity for padding.
+        least: the same, but infinity for padding, so that a row's minimum ignores it.
     """
     lowest, highest = least.amin(dim=1, keepdim=True), mean.amax(dim=1, keepdim=True)
     return (mean - lowest + _LEAST) / (highest - lowest + _LEAST)

@@ -1,7 +1,7 @@
 """Images of unequal length and budget in one call of a method.
 
-They are padded at the end, to the longest one. Operators take `valid` and `counts` for that
-(`vtprune_kernels.segments`); both are made here, from numbers that the host knows.
+They are padded at the end, to the longest one. The operators take `valid` and `counts` for that
+(`vtprune_kernels.segments`); both are made here from numbers on the host, without a device sync.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ __all__ = ["Ragged", "first_of_each"]
 
 @dataclass(frozen=True, slots=True)
 class Ragged:
-    """Lengths and budgets, one of each for an image."""
+    """The length and the budget of each image."""
 
     lengths: tuple[int, ...]
     """Tokens of each image; the rest of its N rows is padding."""
 
     keeps: tuple[int, ...]
-    """Tokens to keep of each."""
+    """Tokens to keep of each image."""
 
     def valid(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Return which of `tokens`, `[images, N, ...]`, exist: `[images, N]` bool."""
+        """Return `[images, N]` bool, false for padding, on the device of `tokens` `[images, N,
+        ...]`."""
         return first_of_each(self.lengths, tokens.shape[1], tokens.device)
 
     def counts(self, device: torch.device) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Select tokens for groups of images: timed, counted, and identical on every rank."""
+"""Select tokens for groups of images; time and count it, and keep all ranks identical."""
 
 from __future__ import annotations
 

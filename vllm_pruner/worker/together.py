@@ -1,8 +1,8 @@
-"""Groups of images that one call of a method selects from, though they are of unequal length.
+"""Select from groups of images of unequal length in one call of the method.
 
-Where images have sizes of their own (Qwen-VL), hardly two of a batch have the same layout, and a
-call for each is some ten launches each. A method that is `ragged` takes all images of one class of
-sizes at once, padded to the longest. Each image keeps the same tokens as alone.
+In families with dynamic resolution (Qwen-VL), hardly two images of a batch have the same layout,
+and a call per layout costs some ten kernel launches. A method that is `ragged` takes all images of
+one size class at once, padded to the longest. Each image keeps the same tokens as alone.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 __all__ = ["apart", "padded", "together"]
 
 _LEAST_CLASS = 64
-"""Up to so many tokens, images are of one class, as for the kernels; above, between two powers of
-two. So padding makes a Gram matrix four times as large at most."""
+"""Images of up to this many tokens are one size class, as in the kernels; above, each class spans a
+power of two, so padding makes a Gram matrix at most four times as large."""
 
 
 def together(groups: Sequence[Group]) -> list[list[int]]:
-    """Return the places of the groups that are selected in one call, call by call."""
+    """Partition the groups into calls; return the indices of each call's groups."""
     calls: dict[Hashable, list[int]] = defaultdict(list)
     for place, group in enumerate(groups):
         calls[_key(group) or place].append(place)
@@ -37,7 +37,7 @@ def together(groups: Sequence[Group]) -> list[list[int]]:
 
 
 def _key(group: Group) -> Hashable:
-    """Return what groups of one call have in common; None for a group that is a call of its own."""
+    """Return the key that groups of one call share; None for a group that needs its own call."""
     layout, config = group.layout, group.config
     if config.off or group.foreign or group.small_grid is not None:
         return None
@@ -51,8 +51,8 @@ def padded(tokens: Sequence[VisualTokens], groups: Sequence[Group]) -> VisualTok
     """Return the images of all groups as one batch, group by group, padded at the end.
 
     Args:
-        tokens: of each group, with equal fields and without `grid`.
-        groups: theirs.
+        tokens: the tokens of each group, with the same fields set; `grid` is dropped.
+        groups: the groups, in the same order.
     """
     lengths = tuple(each.features.shape[1] for each in tokens)
     numbers = [len(each.features) for each in tokens]
@@ -83,6 +83,6 @@ def padded(tokens: Sequence[VisualTokens], groups: Sequence[Group]) -> VisualTok
 
 
 def apart(index: torch.Tensor, groups: Sequence[Group]) -> list[Kept]:
-    """Return what each group keeps, of the `[images, keep]` of all; the inverse of `padded`."""
+    """Split `index`, `[images, keep]` of all groups, into what each group keeps."""
     rows = index.split([len(group.plans) for group in groups])
     return [Kept(some[:, : group.keep]) for some, group in zip(rows, groups, strict=True)]

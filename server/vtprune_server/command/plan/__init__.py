@@ -1,4 +1,4 @@
-"""`vtprune plan`: the machines that a traffic needs, with and without pruning, by simulation."""
+"""`vtprune plan`: simulates how many replicas a load needs, with and without pruning."""
 
 from vtprune_server.command.plan.report import add_plan, plan
 

@@ -14,7 +14,7 @@ _Task = list[Any]
 
 
 class Clock:
-    """Events in the order of their times."""
+    """Runs events in the order of their simulated times, in seconds."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -22,37 +22,38 @@ class Clock:
         self._order = itertools.count()
 
     def after(self, seconds: float, what: Callable[[], None]) -> None:
-        """Let something happen."""
+        """Schedule a call, so many seconds from now."""
         heapq.heappush(self._events, (self.now + seconds, next(self._order), what))
 
     def run(self) -> None:
-        """Go on until nothing is left to happen."""
+        """Run events until none is left."""
         while self._events:
             self.now, _, what = heapq.heappop(self._events)
             what()
 
 
 class Lane:
-    """An API server: one core, for a thread that prepares pictures and the loop that does all else.
+    """An API server: one core, shared by a thread that prepares pictures and the event loop, which
+    does all else.
 
-    Each does one thing at a time, in the order in which they came. Where both have something to do,
-    each goes on at half its speed.
+    Each does one task at a time, first come, first served. While both have tasks, each runs at half
+    speed.
     """
 
     def __init__(self, clock: Clock) -> None:
         self.busy = 0.0
-        """Seconds of all its tasks."""
+        """Total seconds of all tasks so far."""
         self._clock = clock
         self._threads: tuple[deque[_Task], deque[_Task]] = (deque(), deque())
         self._since = 0.0
         self._turn = 0
 
     def prepare(self, seconds: float, then: Callable[[], None]) -> None:
-        """Prepare pictures, and do something at the end."""
+        """Queue pictures for the thread, and call `then` when they are prepared."""
         self._begin(0, seconds, then)
 
     def add(self, seconds: float, then: Callable[[], None]) -> None:
-        """Let the loop do a task, and do something at its end."""
+        """Queue a task for the loop, and call `then` when it is done."""
         self._begin(1, seconds, then)
 
     def _begin(self, thread: int, seconds: float, then: Callable[[], None]) -> None:
@@ -71,7 +72,7 @@ class Lane:
         self._since = self._clock.now
 
     def _await_next(self) -> None:
-        """Wait for the task that ends first, as long as no other one begins."""
+        """Schedule the end of the task that ends first; a task that begins earlier cancels this."""
         self._turn += 1
         if heads := self._heads():
             left = max(0.0, min(head[0] for head in heads)) * len(heads)

@@ -1,4 +1,4 @@
-"""What parts of a request cost, in seconds, as fitted to a machine's measurements."""
+"""The costs of a request's parts, in seconds, fitted to measurements of a machine."""
 
 from __future__ import annotations
 
@@ -13,56 +13,56 @@ from vtprune_server.command.ask import CommandError
 __all__ = ["MEASURED", "Costs", "read_costs"]
 
 MEASURED = Path(__file__).with_name("h200_llava_1_5_7b.json")
-"""The one set that comes with vtprune; its `source` says where each figure is from."""
+"""The one set that comes with vtprune; its `source` says where each number is from."""
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Seconds, unless the text says otherwise. Those of steps include what the host launches."""
+    """Seconds, unless the text says otherwise. Those of the engine include kernel launches."""
 
     api_request: float
-    """Of an API server: a request's text, from parsing it to its last event."""
+    """API server, per request: handling it without its pictures and tokens, from parsing on."""
     api_delay: float
-    """Of a request: what it waits for and no core does, such as sockets and other processes."""
+    """Per request: latency that occupies no core, such as sockets and other processes."""
     api_image: float
-    """Of an API server: one picture of `picture_pixels`, read, resized and sent on."""
+    """API server, per picture of `picture_pixels`: reading, resizing and passing it on."""
     api_token: float
-    """Of an API server: one streamed token."""
+    """API server, per streamed token."""
     step: float
-    """Of the engine: any step, the decoder's weights read once."""
+    """Engine, per step: mainly reading the decoder's weights."""
     step_sequence: float
-    """Of the engine: each request that a step adds a token to."""
+    """Engine, per running request in a step."""
     prefill_token: float
-    """Of the engine: each prompt token that a step computes."""
+    """Engine, per prompt token that a step computes."""
     engine_request: float
-    """Of the engine: what taking up a request adds to its first step."""
+    """Engine, per request: what scheduling it adds to its first step."""
     engine_image: float
-    """Of the engine: what taking up a picture adds to its first step, the tower aside."""
+    """Engine, per picture: what scheduling it adds to its first step, without the tower."""
     tower_launch: float
-    """The least that a batch of pictures takes in the tower: the launches of its kernels."""
+    """Tower: the least that a batch of pictures takes, which is launching the kernels."""
     tower_image: float
-    """Each picture of `tower_tokens` in the tower, where a batch is large enough."""
+    """Tower, per picture of `tower_tokens` in a large batch."""
     selection: float
-    """Choosing the kept tokens of a batch of pictures, and gathering them."""
+    """Per batch of pictures: selecting and gathering the kept tokens."""
     picture_pixels: int
-    """Pixels of the picture that `api_image` is of."""
+    """Pixels of the picture that `api_image` was measured with."""
     tower_tokens: int
-    """Visual tokens, unpruned, of the picture that `tower_image` is of."""
+    """Visual tokens, unpruned, of the picture that `tower_image` was measured with."""
     step_tokens: int
     """`--max-num-batched-tokens`."""
     kv_tokens: int
-    """Tokens that the KV cache has room for."""
+    """Tokens that fit into the KV cache."""
 
     def tower(self, tokens: float) -> float:
-        """Seconds of a batch of pictures with so many unpruned tokens together."""
+        """Seconds for a batch of pictures with `tokens` unpruned tokens in total."""
         return max(self.tower_launch, self.tower_image * tokens / self.tower_tokens)
 
 
 def read_costs(file: Path) -> tuple[Costs, dict[str, Any]]:
-    """Return the costs in a file, and all that it says of itself.
+    """Return the costs in a file, and the whole file as a dictionary.
 
     Raises:
-        CommandError: it cannot be read, or names other costs than there are.
+        CommandError: the file cannot be read, or lacks a cost, or has an unknown one.
     """
     names = {field.name for field in fields(Costs)}
     try:

@@ -1,4 +1,4 @@
-"""What works in batches: the engine, step after step, and encoders beside it."""
+"""The parts that work in batches: the engine, step by step, and encoders beside it."""
 
 from __future__ import annotations
 
@@ -13,26 +13,31 @@ from vtprune_server.command.plan.traffic import Traffic
 __all__ = ["IMAGES_AT_ONCE", "Encoders", "Engine", "Request"]
 
 IMAGES_AT_ONCE = 16
-"""Pictures that an encoder takes together; in a larger batch a picture costs no less."""
+"""Pictures in an encoder's batch; in a larger one a picture would cost no less."""
 
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """One on its way, with its times."""
+    """A simulated request."""
 
     begun: float
+    """When it arrived, in simulated seconds."""
     api: Lane
     to_prefill: int
+    """Prompt tokens left to compute."""
     to_answer: int
+    """Tokens left to generate."""
     is_encoded: bool = False
     is_unsent: bool = False
     """Whether it has tokens that its API server has not sent on."""
     first: float = 0.0
+    """When its first token was sent; 0 before that."""
     ended: float = 0.0
 
 
 class Engine:
-    """Every step gives each running request a token, and prefills what it has room for."""
+    """vLLM's scheduler: each step adds a token to every running request, and prefills as many
+    prompt tokens as the step still has room for."""
 
     def __init__(
         self, clock: Clock, costs: Costs, traffic: Traffic, gained: Callable[[list[Request]], None]
@@ -68,7 +73,7 @@ class Engine:
         self._clock.after(seconds, self._end)
 
     def _admit(self) -> list[Request]:
-        """Let waiting requests in while step and KV cache have room for their beginnings."""
+        """Admit waiting requests while the step and the KV cache have room for them."""
         room = self._costs.step_tokens - len(self._decoding)
         room -= sum(one.to_prefill for one in self._prefilling)
         new: list[Request] = []
@@ -82,7 +87,7 @@ class Engine:
         return new
 
     def _prefill(self) -> int:
-        """Compute prompts in their order, and return how many tokens that were."""
+        """Prefill in order of admission, and return the number of tokens."""
         room = full = max(0, self._costs.step_tokens - len(self._decoding))
         for one in self._prefilling:
             part = min(one.to_prefill, room)
@@ -100,7 +105,7 @@ class Engine:
 
 
 class Encoders:
-    """Cards with the tower alone: each takes the requests that wait, up to a batch."""
+    """Cards that run only the tower: an idle one takes the waiting requests, up to a batch."""
 
     def __init__(
         self,
@@ -137,7 +142,7 @@ class Encoders:
 
 
 def encoding(costs: Costs, traffic: Traffic, images: int) -> float:
-    """Seconds of a batch of pictures up to what the decoder takes."""
+    """Seconds to turn a batch of pictures into the decoder's input."""
     if not images:
         return 0.0
     seconds = costs.tower(images * traffic.visual_tokens) + costs.engine_image * images

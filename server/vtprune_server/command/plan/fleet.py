@@ -1,4 +1,4 @@
-"""How many replicas a traffic needs, and how each is started."""
+"""How many replicas a load needs, and with how many API servers and encoders."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from vtprune_server.command.plan.traffic import Layout, Outcome, Traffic
 __all__ = ["Bound", "Fleet", "fleet"]
 
 API_SERVERS = (1, 2, 4, 8)
-"""Numbers that are tried; more is taken only if it spares a replica."""
+"""Numbers that are tried; the smallest that needs no further replica is taken."""
 
 _LEAST_REQUESTS, _MOST_REQUESTS = 400, 4000
 _BOUNDS = 30
-"""A load lasts so many times the bound, so that a queue which grows for ever shows."""
+"""A simulated load lasts this many times the bound, long enough to show a queue that only grows."""
 
 _MOST = 1024
-"""Replicas; where these do not do, the bound is what is too tight."""
+"""Replicas; if so many don't keep to the bound, no number of them will."""
 
 _ENCODER_LOAD = 0.7
-"""Share of the time in which encoders may be at work, so that pictures seldom wait for one."""
+"""Utilisation that encoders are planned for, at which pictures seldom wait for one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What first tokens have to keep to."""
+    """A bound on the time to the first token."""
 
     seconds: float
     share: float
-    """Of the requests: 0.95 for the 95th percentile."""
+    """The share of requests that keep to it: 0.95 for the 95th percentile."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """Replicas that keep to the bound, with what each of them then does."""
+    """A number of replicas that keeps to the bound, and what each of them does."""
 
     replicas: int
     encoders: int
-    """Beside all replicas together; 0 where the tower runs in the replicas."""
+    """Cards for the tower, for all replicas together; 0 if the tower runs in the replicas."""
     api_servers: int
-    """Of each replica."""
+    """Per replica."""
     per_s: float
-    """Requests a second of each replica."""
+    """Requests per second and replica."""
     outcome: Outcome
 
 
@@ -57,15 +57,16 @@ def fleet(
     apart: bool,
     most_of_one: float = math.inf,
 ) -> Fleet | None:
-    """Return the smallest fleet for a traffic, or None if no number of replicas keeps to the bound.
+    """Return the smallest fleet for a load, or None if no number of replicas keeps to the bound.
 
     Args:
-        costs: of a replica's parts.
-        traffic: what every request is.
-        per_s: requests a second, of all replicas together.
-        bound: on first tokens.
+        costs: the machine's costs.
+        traffic: the shape of every request.
+        per_s: requests per second, for all replicas together.
+        bound: the bound on first tokens.
         apart: whether the tower runs on cards of its own.
-        most_of_one: requests a second that a replica may be given, however well it does.
+        most_of_one: the most requests per second that a replica may get, even if the simulation
+            would let it have more.
     """
 
     def tried(replicas: int, api_servers: int) -> Fleet | None:
@@ -92,7 +93,7 @@ def fleet(
 
 
 def _encoders(costs: Costs, traffic: Traffic, per_s: float) -> int:
-    """Cards that encode all pictures in full batches, at work for no more than their share."""
+    """Return the number of cards that encode all pictures, in full batches, at `_ENCODER_LOAD`."""
     if not traffic.images:
         return 0
     seconds = encoding(costs, traffic, IMAGES_AT_ONCE) / IMAGES_AT_ONCE

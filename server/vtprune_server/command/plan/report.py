@@ -1,4 +1,4 @@
-"""The flags of `vtprune plan`, and what it answers: a table, or JSON."""
+"""The flags of `vtprune plan`, and its output: a table, or JSON."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ __all__ = ["add_plan", "plan"]
 def add_plan(parser: ArgumentParser) -> None:
     """Add the flags."""
     add = parser.add_argument
-    add("--requests", type=_positive(float), required=True, metavar="R", help="a second, in all")
-    add("--images", type=_positive(int), default=1, help="of a request (%(default)s)")
+    add("--requests", type=_positive(float), required=True, metavar="R", help="per second, in all")
+    add("--images", type=_positive(int), default=1, help="per request (%(default)s)")
     add("--size", type=_size, default=(448, 336), metavar="WxH", help="of an image (448x336)")
     add(
         "--visual-tokens", type=_positive(int), default=576,
-        help="of an image, unpruned, as `vtprune estimate` says (%(default)s)",
+        help="of an image, unpruned; `vtprune estimate` tells them (%(default)s)",
     )  # fmt: skip
     pruning = parser.add_mutually_exclusive_group()
     pruning.add_argument("--rate", type=Fraction, default=Fraction(8, 9), help="removed (8/9)")
-    pruning.add_argument("--tokens", type=_positive(int), help="kept of an image, instead")
+    pruning.add_argument("--tokens", type=_positive(int), help="kept per image, instead of a rate")
     add("--prompt", type=_positive(int), default=27, help="tokens of text (%(default)s)")
     add("--answer", type=_positive(int), default=128, help="tokens of an answer (%(default)s)")
-    add("--ttft", type=_positive(float), default=2.0, help="seconds at most (%(default)s)")
-    add("--percentile", type=_positive(float), default=95.0, help="of first tokens (%(default)s)")
-    add("--costs", type=Path, default=MEASURED, help="measured on another machine or model")
-    add("--json", action="store_true", help="all that is known, for programs")
+    add("--ttft", type=_positive(float), default=2.0, help="bound in seconds (%(default)s)")
+    add("--percentile", type=_positive(float), default=95.0, help="that --ttft is of (%(default)s)")
+    add("--costs", type=Path, default=MEASURED, help="a file of another machine's or model's")
+    add("--json", action="store_true", help="print all numbers as JSON")
 
 
 def plan(arguments: Namespace) -> str:
-    """Return what the machines of stock vLLM and of vtprune are, as text for a terminal.
+    """Return the machines that stock vLLM and vtprune need, as a table or as JSON.
 
     Raises:
-        CommandError: a flag cannot be used, or no number of machines keeps to the bound.
+        CommandError: a flag has a value that is not allowed, or the file of costs is unusable.
     """
     costs, said = read_costs(arguments.costs)
     stock = _traffic(arguments)
@@ -73,7 +73,7 @@ def _traffic(arguments: Namespace) -> Traffic:
 
 
 def _kept(arguments: Namespace) -> int:
-    """As a server counts."""
+    """The tokens that a server keeps of an image."""
     from vllm_pruner.methods.budget import Budget, keep_count
 
     if arguments.tokens is not None:
@@ -90,7 +90,8 @@ def _share(percentile: float) -> float:
 
 
 def _told(fleets: dict[str, Fleet | None], bound: Bound) -> dict[str, Any]:
-    """What one kind of server needs."""
+    """The JSON of one kind of server, by where the tower runs; None if no number keeps to the
+    bound."""
     told: dict[str, Any] = {}
     for place, found in fleets.items():
         told[place] = found and {
@@ -106,7 +107,7 @@ def _told(fleets: dict[str, Fleet | None], bound: Bound) -> dict[str, Any]:
 
 
 def _table(answer: dict[str, Any], arguments: Namespace) -> str:
-    """One column for stock vLLM and one for vtprune."""
+    """The table for a terminal: a column for stock vLLM and one for vtprune."""
     bound = f"first token p{arguments.percentile:g}"
     rows: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
         ("replicas", lambda each: str(each["replicas"])),
@@ -145,5 +146,5 @@ def _positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
 def _size(text: str) -> tuple[int, int]:
     width, _, height = text.partition("x")
     if not (width.isdigit() and height.isdigit() and int(width) * int(height)):
-        raise ArgumentTypeError(f"{text!r} is no size; one is written 448x336")
+        raise ArgumentTypeError(f"{text!r} is not a size; write it as 448x336")
     return int(width), int(height)

@@ -1,8 +1,8 @@
-"""One replica, event by event.
+"""A discrete-event simulation of one replica.
 
-Modelled is what the measurements showed to matter: an API server has one core, the engine runs step
-after step, and the tower runs within a step, unless encoders stand apart. `docs/scale.md` says what
-is left out, and how far this is from what was measured.
+It models what matters according to the measurements: an API server has one core, the engine runs
+step by step, and the tower runs within a step unless it has cards of its own. `docs/scale.md` says
+what is left out, and how far the simulation is from measurements.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from vtprune_server.command.plan.traffic import Layout, Outcome, Traffic
 __all__ = ["closed_load", "open_load"]
 
 _LEFT_OUT = 10
-"""Of an open load the first one in so many requests fills the queues and is not counted."""
+"""The first 1/10 of an open load's requests fill the queues and are not counted."""
 
 
 def closed_load(
     costs: Costs, traffic: Traffic, layout: Layout, clients: int, requests: int
 ) -> Outcome:
-    """So many clients, each of which asks again once it is answered."""
+    """Simulate `clients` clients, each of which sends its next request once it has an answer."""
     replica = _Replica(costs, traffic, layout, requests - clients)
     for _ in range(clients):
         replica.begin()
@@ -35,7 +35,8 @@ def closed_load(
 def open_load(
     costs: Costs, traffic: Traffic, layout: Layout, per_s: float, requests: int, seed: int = 0
 ) -> Outcome:
-    """Requests that come when they come, so many a second, answered or not (Poisson)."""
+    """Simulate requests that arrive at random (Poisson), `per_s` per second, whether or not earlier
+    ones are answered."""
     replica = _Replica(costs, traffic, layout, 0)
     draw, at = random.Random(seed), 0.0
     for _ in range(requests):
@@ -45,7 +46,7 @@ def open_load(
 
 
 class _Replica:
-    """API servers in turn, encoders if there are any, an engine."""
+    """API servers, which requests go to in turn, encoders if there are any, and an engine."""
 
     def __init__(self, costs: Costs, traffic: Traffic, layout: Layout, again: int) -> None:
         self.clock = Clock()
@@ -60,7 +61,7 @@ class _Replica:
         self._requests: list[Request] = []
 
     def begin(self) -> None:
-        """A request arrives."""
+        """Let a request arrive."""
         traffic, costs = self._traffic, self._costs
         lane = self._lanes[len(self._requests) % len(self._lanes)]
         one = Request(self.clock.now, lane, traffic.tokens, traffic.answer)
@@ -74,8 +75,8 @@ class _Replica:
         self.clock.after(costs.api_delay, lambda: lane.add(costs.api_request, read))
 
     def _gained(self, requests: Sequence[Request]) -> None:
-        """A step has given tokens, which the API servers send on: of one request as a single event
-        what comes before the last one was sent."""
+        """Have the API servers send a step's tokens on. Tokens that a request gains while others
+        of it wait to be sent go out with those, as one event."""
         of_lane: dict[Lane, list[Request]] = {}
         for one in requests:
             if not one.is_unsent:
@@ -95,7 +96,7 @@ class _Replica:
                     self.begin()
 
     def outcome(self, left_out: int) -> Outcome:
-        """Let all requests end, and say what there was without the first ones."""
+        """Run to the end, and return the outcome without the first `left_out` requests."""
         self.clock.run()
         counted = self._requests[left_out:]
         last = max(one.ended for one in self._requests)

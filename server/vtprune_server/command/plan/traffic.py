@@ -1,4 +1,4 @@
-"""What is asked of servers, how they are started, and what came of it."""
+"""The input of a simulation, a replica's layout, and the outcome."""
 
 from __future__ import annotations
 
@@ -9,51 +9,51 @@ __all__ = ["Layout", "Outcome", "Traffic"]
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What every request is."""
+    """The shape of every request."""
 
     images: int
     visual_tokens: int
-    """Of each image, unpruned."""
+    """Per image, unpruned."""
     kept: int
-    """Of these; all of them is stock vLLM, which selects nothing."""
+    """Visual tokens kept per image; `visual_tokens` is stock vLLM, which selects nothing."""
     prompt: int
-    """Tokens beside the images, those of the chat template among them."""
+    """Text tokens, including those of the chat template."""
     answer: int
     """Tokens of the answer, at least 1."""
     pixels: int
-    """Of each image, as it is sent."""
+    """Per image, as the client sends it."""
 
     @property
     def tokens(self) -> int:
-        """What the decoder prefills."""
+        """Tokens that the decoder prefills."""
         return self.prompt + self.images * self.kept
 
     @property
     def is_pruned(self) -> bool:
-        """Whether anything is selected."""
+        """Whether tokens are dropped."""
         return self.kept < self.visual_tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How one replica is started."""
+    """The processes of one replica."""
 
     api_servers: int = 1
     encoders: int = 0
-    """Cards beside it that run the tower; 0: it runs in the engine."""
+    """Cards beside it that run the tower; with 0 it runs in the engine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a load."""
+    """The result of a simulated load."""
 
     requests_per_s: float
     first_tokens: list[float]
     """Seconds from sending a request to its first token, ascending."""
     api_busy: float
-    """Share of the time, the API servers' mean."""
+    """Mean share of the time that an API server is busy."""
 
     def first_token(self, share: float) -> float:
-        """The quantile of that share."""
+        """The quantile `share` of the times to the first token, in seconds."""
         at = min(int(share * len(self.first_tokens)), len(self.first_tokens) - 1)
         return self.first_tokens[at]
