@@ -21,7 +21,7 @@ def test_engine_arguments_made_in_another_way(monkeypatch: pytest.MonkeyPatch) -
 
     before = vars(EngineArgs)["add_cli_args"]
     monkeypatch.delattr(EngineArgs, "create_model_config")
-    with pytest.raises(RuntimeError, match=r"^vtprune: this vLLM differs from 0.32: it has no create_model_config"):
+    with pytest.raises(RuntimeError, match=r"^vtprune: this vLLM .* has no create_model_config"):
         compat.patch_engine_args(_unused, _unused, _unused)
     assert vars(EngineArgs)["add_cli_args"] is before
 
@@ -32,7 +32,7 @@ def test_chat_requests_made_in_another_way(monkeypatch: pytest.MonkeyPatch) -> N
 
     before = OpenAIServingChat.create_chat_completion
     monkeypatch.delattr(OnlineRenderer, "preprocess_chat")
-    with pytest.raises(RuntimeError, match=r"^vtprune: this vLLM differs from 0.32: it has no preprocess_chat"):
+    with pytest.raises(RuntimeError, match=r"^vtprune: this vLLM .* has no preprocess_chat"):
         compat.patch_chat("vtprune", _unused, _unused, _unused, _unused, _unused)
     assert OpenAIServingChat.create_chat_completion is before
 
@@ -43,7 +43,7 @@ def test_spans_made_in_another_way(monkeypatch: pytest.MonkeyPatch) -> None:
 
     before = AsyncLLM.generate
     monkeypatch.delattr(output_processor, "instrument_manual")
-    with pytest.raises(RuntimeError, match=r"^vtprune: this vLLM differs from 0.32: it has no instrument_manual"):
+    with pytest.raises(RuntimeError, match=r"^vtprune: this vLLM .* has no instrument_manual"):
         compat.patch_tracing(_unused)
     assert AsyncLLM.generate is before
 
