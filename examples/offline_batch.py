@@ -1,11 +1,11 @@
-"""Ask many questions about a folder of pictures without a server, each with settings of its own.
+"""Ask many questions about a folder of pictures without a server, each with its own settings.
 
     python examples/offline_batch.py MODEL FOLDER QUESTIONS.jsonl ANSWERS.jsonl
 
-A line of QUESTIONS names a picture in FOLDER and asks about it, and may say how it is pruned:
+A line of QUESTIONS names a picture in FOLDER and asks about it, and may have settings:
 `{"image": "scene.png", "question": "what shape is the red object?", "vtprune": {"rate": 0}}`. A
-line of ANSWERS is the same with the answer and its visual tokens, or with what was wrong. Run again
-after an end of any kind, it goes on after the last whole line.
+line of ANSWERS is the same with the answer and its visual tokens, or with an error. Run again after
+an interruption, it continues after the last complete line.
 
 Needs vLLM and vtprune. With the demo model on a CPU, after `make setup`:
 `.venv/bin/python examples/offline_batch.py demo/llava assets examples/questions.jsonl out.jsonl`
@@ -22,14 +22,14 @@ from vllm import LLM, RequestOutput, SamplingParams
 from vllm.exceptions import VLLMClientError
 
 CHUNK = 512
-"""Questions that the engine has at once: more lose more at an interruption, fewer keep it waiting.
-Each chunk has a progress bar."""
+"""Questions given to the engine at a time. With more, an interruption loses more; with fewer, the
+engine idles more often. Each chunk has a progress bar."""
 
 SAMPLING = SamplingParams(temperature=0, max_tokens=32)
 
 
 def main() -> None:
-    """Answer what is not answered yet."""
+    """Answer the questions that have no answer yet."""
     model, folder, questions, answers = sys.argv[1], *map(Path, sys.argv[2:5])
     done = whole_lines(answers)
     rows = (json.loads(line) for line in questions.read_text().splitlines()[done:])
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def whole_lines(file: Path) -> int:
-    """Cut off what was being written when a run was ended, and count what is left."""
+    """Remove an incomplete last line, and return the number of complete ones."""
     written = file.read_bytes() if file.exists() else b""
     whole = written[: written.rfind(b"\n") + 1]
     file.write_bytes(whole)
@@ -59,7 +59,7 @@ def answered(llm: LLM, folder: Path, chunk: list[dict[str, Any]]) -> Iterator[di
     faults: list[str | None] = []
     for row in chunk:
         settings = {"vtprune": row["vtprune"]} if "vtprune" in row else None
-        try:  # a picture that cannot be read, or settings that cannot be used, fail their own line
+        try:  # an unreadable picture or refused settings fail only their own line
             llm.enqueue_chat(
                 message(folder / row["image"], row["question"]),
                 SAMPLING,

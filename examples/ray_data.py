@@ -1,12 +1,13 @@
-"""Ask a model about a folder of pictures by Ray Data LLM: questions in a parquet file to answers in
-a folder of parquet files, with what was kept of every picture.
+"""Ask a model about a folder of pictures with Ray Data LLM: read questions from a parquet file, and
+write answers with visual-token counts into a folder of parquet files.
 
     python examples/ray_data.py MODEL PICTURES QUESTIONS.parquet ANSWERS
 
-A row of QUESTIONS has an `id` that no other has, a `picture` in PICTURES, a `question`, and perhaps
-`vtprune`, settings of its own as JSON: `{"rate": 0}`. A row of ANSWERS has the `id`, the `answer`,
-its visual tokens, `original` and `kept`, and an `error` if there is no answer. Ray shows how far it
-is. Ended and run again, it asks what has no answer yet: Ray notes in ANSWERS.written what has.
+A row of QUESTIONS has a unique `id`, a `picture` in PICTURES, a `question`, and optionally
+`vtprune`, its settings as JSON: `{"rate": 0}`. A row of ANSWERS has the `id`, the `answer`, its
+visual tokens `original` and `kept`, and an `error` if there is no answer. Ray shows the progress.
+Run again after an interruption, it asks only what has no answer yet, which Ray records in
+ANSWERS.written.
 
 How Ray is installed beside vLLM is in docs/scale.md. With the demo model on a CPU,
 `python examples/ray_data.py --demo questions.parquet` writes four questions about `assets`, and
@@ -31,7 +32,7 @@ ENGINE = {"max_model_len": 4096, "mm_processor_kwargs": {"vtprune": {"tokens": 6
 SAMPLING = {"temperature": 0, "max_tokens": 32}
 
 BLOCK = 64
-"""Rows that are written together: what an interruption can lose of each engine."""
+"""Rows that are written together: the most that an interruption can lose per engine."""
 
 DEMO = [
     ("scene.png", "what color is the heart?", None),
@@ -42,9 +43,9 @@ DEMO = [
 
 
 def main() -> None:
-    """Answer what is not answered yet."""
+    """Answer the questions that have no answer yet."""
     model, pictures, questions, answers = sys.argv[1], *map(Path, sys.argv[2:5])
-    # Ray counts CPUs as it is told; each stage asks for one, and hangs where there are too few.
+    # Each stage reserves a CPU of those that Ray is told of, and hangs if there are too few.
     ray.init(num_cpus=None if "RAY_ADDRESS" in os.environ else max(8, os.cpu_count() or 1))
     ray.data.DataContext.get_current().checkpoint_config = CheckpointConfig(
         id_column="id",
@@ -69,9 +70,9 @@ def main() -> None:
 
 
 def asked(pictures: Path, row: dict[str, Any]) -> dict[str, Any]:
-    """Return a question as the stages of Ray Data LLM take it.
+    """Return a question in the form that the stages of Ray Data LLM take.
 
-    The picture goes to the engine as it is: Ray's own stage for pictures needs an older vLLM.
+    The picture goes to the engine directly: Ray's own stage for pictures needs an older vLLM.
     """
     own, (picture, fault) = row.get("vtprune"), picture_of(pictures / row["picture"])
     content = [{"type": "image"}, {"type": "text", "text": row["question"]}]
@@ -86,7 +87,7 @@ def asked(pictures: Path, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def picture_of(file: Path) -> tuple[Image.Image | None, str]:
-    """Return a picture, or why there is none: its row fails, and not the others."""
+    """Return a picture and "", or None and an error, so that only its own row fails."""
     try:
         with Image.open(file) as opened:
             return opened.convert("RGB"), ""
@@ -95,7 +96,7 @@ def picture_of(file: Path) -> tuple[Image.Image | None, str]:
 
 
 def answered(row: dict[str, Any]) -> dict[str, Any]:
-    """Return what is written of a row."""
+    """Return the row of ANSWERS."""
     counts = (row.get("metrics") or {}).get("visual_tokens") or {}
     error = row["fault"] or row["__inference_error__"]
     return {

@@ -33,7 +33,7 @@ FIELDS = (PLAN_SETTINGS, PLAN_IMAGE, PLAN_TEXT, PLAN_KEEP)
 
 FOREIGN = f"{KEY}-foreign".encode().hex()
 """Prefix of the identities of images whose method another package provides. Hexadecimal, as all
-identities are: LMCache reads them as numbers."""
+identities are, because LMCache reads them as numbers."""
 
 
 EXPECT_ASKING, ASK_FAULTS = f"{KEY}_expect_asking", f"{KEY}_ask_faults"

@@ -1,14 +1,14 @@
 """Visual tokens on the outputs of an `AsyncLLM` that renders a prompt itself.
 
-Replaces: `BaseRenderer.render_cmpl` and `InputProcessor.process_inputs`; beside them, `generate`
-has what engines yield.
-Why: whoever serves by HTTP renders a prompt before the engine gets it, and knows its counts. Ray
-Data LLM gives the engine text and pictures, and of an output it hands on the fields that it knows:
-among them the stats of the request, `metrics`, whole.
-Relies on: `process_inputs` rendering such a prompt in the thread that it is called in; the stats
-being a dataclass.
+Replaces: `BaseRenderer.render_cmpl` and `InputProcessor.process_inputs`; the outputs themselves
+pass through `patch_generate`.
+Why: an HTTP server renders a prompt before the engine gets it, so it knows the counts. Ray Data LLM
+gives the engine text and pictures, and of an output it passes on only the fields that it knows.
+One of them is the request's stats, `metrics`, which it passes on whole.
+Relies on: `process_inputs` rendering such a prompt in the calling thread; the stats being a
+dataclass.
 vLLM versions: 0.31 to 0.33.
-Goes when: an output can carry what a processor says of its prompt, and Ray hands it on.
+Goes when: an output can carry a processor's data about its prompt, and Ray passes it on.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 __all__ = ["patch_raw_prompts"]
 
 _COUNTS = "_vtprune_counts"
-"""On an input processor: what is to be said of the requests that it renders, by name."""
+"""Attribute of an input processor: the counts of the requests that it renders, by request id."""
 
 
 def patch_raw_prompts(name: str, counts: Callable[[Any], dict[str, Any] | None]) -> None:
-    """Give outputs of prompts that were not rendered an attribute, and their stats a field. Those
-    that were take vLLM's own path. Safe to call again.
+    """Add an attribute to the outputs of prompts that the engine renders, and a field to their
+    stats. Outputs of other prompts stay as they are. Safe to call again.
 
     Args:
-        name: of both.
-        counts: returns the value, given the engine's input; None if there is nothing to say.
+        name: the name of the attribute and of the field.
+        counts: returns the value, given the engine's input; None if there is none.
 
     Raises:
         RuntimeError: this vLLM lacks one of the methods.
@@ -82,7 +82,7 @@ def patch_raw_prompts(name: str, counts: Callable[[Any], dict[str, Any] | None])
 async def _telling(
     name: str, processor: InputProcessor, request_id: str, outputs: Outputs
 ) -> Outputs:
-    """Yield a request's outputs with what was noted of it, forgotten when they end."""
+    """Yield a request's outputs with its counts, which are dropped when the outputs end."""
     noted: dict[str, Any] = vars(processor).setdefault(_COUNTS, {})
     noted[request_id] = None
     try:
@@ -101,5 +101,5 @@ async def _telling(
 
 @cache
 def _with_field(stats: type, name: str) -> type:
-    """Return a dataclass with one field more."""
+    """Return a subclass of a dataclass with one more field."""
     return make_dataclass(stats.__name__, [(name, Any, field(default=None))], bases=(stats,))

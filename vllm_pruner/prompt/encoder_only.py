@@ -33,5 +33,5 @@ def fault(config: PruneConfig) -> SettingError | None:
         ", which reads the question through the language model, but --mm-encoder-only leaves that "
         "unloaded"
     )
-    elsewhere = "or this one at an engine that has it, which encodes the image itself"
+    elsewhere = "or this one on an engine with the language model, which encodes the image itself"
     return SettingError("method", repr(config.method), ", ".join([*allowed, elsewhere]), why)

@@ -130,8 +130,8 @@ class PrunedInfo(_Info):
 
     @cached_property
     def prefills(self) -> bool:
-        """Whether prompts are prefilled here: an engine that only encodes hands a request on to one
-        that counts it."""
+        """Whether this engine prefills prompts. One that only encodes passes requests on to another
+        engine, which counts them."""
         return not encoder_only.lacks_language_model(self.ctx.model_config)
 
     def fault(self, config: PruneConfig) -> ConfigError | None:

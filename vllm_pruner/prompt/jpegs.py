@@ -1,8 +1,8 @@
-"""Decode JPEGs that are much larger than a model needs at a half, a quarter or an eighth.
+"""Decode JPEGs much larger than a model needs at a half, a quarter or an eighth of their size.
 
 A JPEG stores blocks of 8 x 8 pixels as frequencies; a decoder that makes fewer pixels skips the
-high ones, which are most of its work. The result differs from what a processor makes of all pixels,
-so its size is part of the identity under which caches store the image.
+high ones, which are most of its work. The pixels differ from those of a full decode that is then
+resized, so the decoded size is part of the identity under which caches store the image.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Any
 __all__ = ["decoded_at", "reduce", "reduce_to"]
 
 _SIDES: list[int | None] = []
-"""The setting of each engine in this process. A server has one engine; offline there may be
-several, and a file's engine is not known when it is read."""
+"""The settings of the engines in this process. A server has one engine; offline there may be
+several, and when a file is read its engine is not known yet."""
 
 _DECODED_AT = "vtprune_decoded_at"
 """Key of Pillow's `info`, which rotating or converting an image preserves."""
 
 
 def reduce_to(side: int | None) -> None:
-    """Let `reduce` leave at least so many pixels on both sides; None turns it off."""
+    """Have `reduce` leave at least `side` pixels on both sides; None turns it off."""
     if side not in _SIDES:
         _SIDES.append(side)
 

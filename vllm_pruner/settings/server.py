@@ -37,9 +37,9 @@ class ServerConfig(PruneConfig):
 
     jpeg_side: Annotated[int, Field(ge=64)] | None = None
     """Decode a JPEG at a half, a quarter or an eighth of its size if both sides then still have at
-    least so many pixels, such as 336 for LLaVA-1.5. This saves most of the time that large photos
-    take, and changes their pixels slightly; a model whose tokens depend on the image's size gets
-    the smaller image. Default: all pixels."""
+    least this many pixels, such as 336 for LLaVA-1.5. This saves most of the time that large
+    photos take, and changes their pixels slightly; a model whose tokens depend on the image's size
+    gets the smaller image. Default: all pixels."""
 
     detail: DetailRates = Field(default_factory=DetailRates)
     """Rates of OpenAI's `image_url.detail`; `auto` means the server's own settings."""

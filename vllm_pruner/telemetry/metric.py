@@ -38,7 +38,7 @@ class Metric:
     is_counter: bool = True
 
     of_engine: bool = False
-    """Whether it is counted where an engine runs: then it has vLLM's label `engine` too."""
+    """Whether it is counted in an engine's process; it then also has vLLM's label `engine`."""
 
     def add(self, amount: float = 1.0, **labels: str) -> None:
         """Add `amount`. Thread-safe. Adding 0 makes a series visible before its first event."""
@@ -96,7 +96,7 @@ _engine = "0"
 
 
 def set_engine(index: int) -> None:
-    """Say which of the data-parallel engines this process belongs to, as vLLM numbers them."""
+    """Set the index of the data-parallel engine that this process belongs to."""
     global _engine
     _engine = str(index)
 

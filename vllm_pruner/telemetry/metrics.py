@@ -167,7 +167,7 @@ def totals() -> dict[tuple[str, str], float]:
 
 
 def collected() -> Iterable[PrometheusMetric]:
-    """Return the same with all labels, as prometheus_client has it."""
+    """Return the same with all labels, as prometheus_client's metrics."""
     folder = envs.metrics_folder()
     files = sorted(Path(folder).glob("*_vtprune-*.db")) if folder else []
     # A process that is just starting has an empty file, which `merge` cannot read.

@@ -1,9 +1,9 @@
-"""The same counts in Ray's own exporter, where vLLM's go when Ray runs the engine.
+"""Export the metrics through Ray as well, as vLLM does with its own when Ray runs the engine.
 
-Ray's ingress has no `/metrics`: each node's agent tells Prometheus what its processes say through
-`ray.util.metrics`, and puts `ray_` before the names. So a process of Ray that counts says there
-what became more, every few seconds; nothing on the way of a request knows of it. Histograms cannot
-be handed on, for Ray takes single observations: those of shadows stay on `/metrics`.
+Ray's ingress has no `/metrics`: each node's agent exports to Prometheus what the node's processes
+report through `ray.util.metrics`, with the prefix `ray_`. So a thread in each process that counts
+reports the increase every few seconds, outside the path of requests. Histograms cannot be reported,
+because Ray takes single observations: those of shadows stay on `/metrics`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 __all__ = ["start"]
 
 SECONDS = 5.0
-"""Between two rounds."""
+"""Time between two reports."""
 
 _REPLICA = "ReplicaId"
 """vLLM's name for the label of a Ray Serve replica."""
@@ -26,10 +26,10 @@ _REPLICA = "ReplicaId"
 
 @cache
 def start(collected: Callable[[], Iterable[Any]]) -> None:
-    """Begin, if this process belongs to a running Ray. Safe to call again.
+    """Start the thread if this process belongs to a running Ray. Safe to call again.
 
     Args:
-        collected: returns all counts so far, as Prometheus's metrics.
+        collected: returns the current metrics, as prometheus_client has them.
     """
     ray = sys.modules.get("ray")
     if ray is not None and getattr(ray, "is_initialized", bool)():
@@ -45,17 +45,17 @@ def _run(collected: Callable[[], Iterable[Any]]) -> None:
 
 
 class Exporter:
-    """What Ray was told so far."""
+    """Reports to Ray, and remembers what it has reported."""
 
     def __init__(self) -> None:
         self._metrics: dict[str, Any] = {}
         self._told: dict[tuple[Any, ...], float] = {}
 
     def export(self, collected: Iterable[Any]) -> None:
-        """Tell Ray of counters what is new, of levels what they are.
+        """Report the increase of counters and the value of gauges.
 
         Args:
-            collected: Prometheus's metrics.
+            collected: the current metrics.
         """
         replica = _replica()
         for metric in collected:
