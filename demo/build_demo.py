@@ -8,6 +8,7 @@ from pathlib import Path
 from shapes import (
     SHAPES,
     AnyShape,
+    GemmaShape,
     GlmShape,
     IdeficsShape,
     InternShape,
@@ -24,6 +25,7 @@ def build(shape: AnyShape, folder: Path, stamp: str) -> None:
     """Write the model beside `folder`, then put it there: a folder that exists is complete."""
     # These import transformers: seconds, not needed when fresh.
     from checkpoint import write_checkpoint
+    from gemma import write_gemma
     from glm import write_glm
     from idefics import write_idefics
     from intern import write_intern
@@ -44,6 +46,8 @@ def build(shape: AnyShape, folder: Path, stamp: str) -> None:
         write_idefics(shape, part)
     elif isinstance(shape, MistralShape):
         write_mistral(shape, part)
+    elif isinstance(shape, GemmaShape):
+        write_gemma(shape, part)
     elif isinstance(shape, OnevisionShape):
         write_onevision(shape, part)
     else:

@@ -1,6 +1,5 @@
 """Writes a demo LLaVA-OneVision."""
 
-import re
 from itertools import product
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from transformers import (
     Qwen2Config,
     SiglipVisionConfig,
 )
-from weights import draw_under_own_names
+from weights import draw_under_own_names, published_tower
 
 HERE = Path(__file__).parent
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>"]
@@ -83,11 +82,6 @@ def save_processor(shape: OnevisionShape, words: PreTrainedTokenizerFast, folder
     ).save_pretrained(folder)
 
 
-def published_name(name: str) -> str:
-    """Of the tower's parts, as before transformers 5."""
-    return re.sub(r"(?<=^model\.vision_tower\.)(?!vision_model)", "vision_model.", name)
-
-
 def write_onevision(shape: OnevisionShape, folder: Path) -> None:
     ends = {"bos_token_id": ENDOFTEXT, "eos_token_id": IM_END, "pad_token_id": ENDOFTEXT}
     GenerationConfig(**ends).save_pretrained(folder)
@@ -104,7 +98,7 @@ def write_onevision(shape: OnevisionShape, folder: Path) -> None:
     save_processor(shape, words, folder)
     with torch.device("meta"):
         weights_of = LlavaOnevisionForConditionalGeneration(settings).state_dict()
-    shapes = {published_name(name): weight.shape for name, weight in weights_of.items()}
+    shapes = {published_tower(name): weight.shape for name, weight in weights_of.items()}
     weights = draw_under_own_names(shapes, shape.seed, unspoken_ids(words))
     file = folder / "model.safetensors"
     save_file(weights, file, metadata={"format": "pt"})

@@ -104,6 +104,22 @@ class OnevisionShape:
 
 
 @dataclass(frozen=True, slots=True)
+class GemmaShape:
+    """A Gemma 3 of true geometry, narrow, with small tiles."""
+
+    seed: int
+    image_size: int = 448
+    """Of a tile: 64 tokens of 4 x 4 patches."""
+    window: int = 128
+    """Tokens that every other layer of the decoder looks back at; as published, more than a tile
+    has."""
+
+    @property
+    def tokens(self) -> int:
+        return (self.image_size // PATCH_SIZE // 4) ** 2
+
+
+@dataclass(frozen=True, slots=True)
 class MistralShape:
     """A Mistral Small 3 of true geometry, narrow."""
 
@@ -113,7 +129,16 @@ class MistralShape:
     """Side of an image at most: 16 tokens."""
 
 
-AnyShape = Shape | QwenShape | GlmShape | InternShape | IdeficsShape | OnevisionShape | MistralShape
+AnyShape = (
+    Shape
+    | QwenShape
+    | GlmShape
+    | InternShape
+    | IdeficsShape
+    | OnevisionShape
+    | MistralShape
+    | GemmaShape
+)
 
 SHAPES: dict[str, AnyShape] = {
     "demo": Shape(128, 4, 256, 2, 704),
@@ -146,6 +171,8 @@ SHAPES: dict[str, AnyShape] = {
     "demo-onevision": OnevisionShape(2, seed=11),
     # Up to 256 tokens an image, with breaks between rows.
     "demo-mistral3": MistralShape(2, seed=13),
+    # 64 tokens an image and each of its crops, a tower's patches averaged four by four.
+    "demo-gemma3": GemmaShape(seed=14),
     # 201 M parameters in the decoder, 3 M in the tower: prefill costs enough to be measured.
     "bench": Shape(192, 6, 1024, 16, 2560, dtype="bfloat16", seed=None),
     # The same with 25 M and 0.8 M, for processors that do not multiply bfloat16 (no AVX-512): a

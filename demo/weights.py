@@ -72,6 +72,11 @@ def published_name(name: str) -> str:
     return re.sub(r"^lm_head\.", "language_model.lm_head.", name)
 
 
+def published_tower(name: str) -> str:
+    """Of a SigLIP tower's parts, as before transformers 5."""
+    return re.sub(r"(?<=^model\.vision_tower\.)(?!vision_model)", "vision_model.", name)
+
+
 def draw_weights(
     config: LlavaConfig | LlavaNextConfig, seed: int, silent: list[int]
 ) -> dict[str, torch.Tensor]:

@@ -109,7 +109,8 @@ def test_an_unknown_architecture_is_answered_with_those_there_are() -> None:
             SimpleNamespace(hf_config=_config("LlamaForCausalLM")), PruneConfig()
         )
     assert str(raised.value) == (
-        "architecture is LlamaForCausalLM; allowed: Glm4vForConditionalGeneration, "
+        "architecture is LlamaForCausalLM; allowed: Gemma3ForConditionalGeneration, "
+        "Glm4vForConditionalGeneration, "
         "Glm4vMoeForConditionalGeneration, Idefics3ForConditionalGeneration, "
         "InternVLChatModel, "
         "InternVLForConditionalGeneration, "

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from position_record import PICTURES, budget, prompt
+from position_record import CLIP, CLIP_FACTS, PICTURES, budget, prompt
 from vllm import LLM, SamplingParams
+from vllm.v1.attention.backends.cpu_attn import CPUAttentionMetadataBuilder
+from vllm.v1.attention.backends.utils import fill_mm_prefix_query_ranges
 
 BUDGETS = (4096, 37, 16)
 SAMPLING = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True, logprobs=0)
@@ -31,15 +35,24 @@ CASES = [
     ("{}\nIs it old?", ["small"]),
     ("Nothing at all.", []),
 ]
+FILM = ("See {video}\nWhat happens?", ["clip"])
+PRUNES_FILMS = ("demo-onevision",)
 
 
-def request(case: int, image: str, settings: dict[str, Any] | None) -> Any:
-    text, names = CASES[case]
-    made: Any = {"prompt": prompt(text.format(*[image] * len(names)))}
-    if names:
+def cases(checkpoint: str) -> list[tuple[str, list[str]]]:
+    """What a checkpoint is asked."""
+    return [*CASES, FILM] if Path(checkpoint).name in PRUNES_FILMS else CASES
+
+
+def request(case: tuple[str, list[str]], image: str, settings: dict[str, Any] | None) -> Any:
+    text, names = case
+    made: Any = {"prompt": prompt(text.format(*[image] * len(names), video="<video>"))}
+    if case == FILM:
+        made["multi_modal_data"] = {"video": [(CLIP, CLIP_FACTS)]}
+    elif names:
         made["multi_modal_data"] = {"image": [PICTURES[name] for name in names]}
-        if settings is not None:
-            made["mm_processor_kwargs"] = {"vtprune": settings}
+    if names and settings is not None:
+        made["mm_processor_kwargs"] = {"vtprune": settings}
     return made
 
 
@@ -55,10 +68,12 @@ def ask(llm: LLM, requests: list[Any]) -> list[Any]:
     ]
 
 
-def answers(llm: LLM, image: str, settings: dict[str, Any] | None) -> dict[str, Any]:
+def answers(
+    llm: LLM, asked: list[tuple[str, list[str]]], image: str, settings: dict[str, Any] | None
+) -> dict[str, Any]:
     """Each request by itself, again on prefix hits, and all together in steps of each size."""
     engine: Any = llm.llm_engine
-    requests = [request(case, image, settings) for case in range(len(CASES))]
+    requests = [request(case, image, settings) for case in asked]
     llm.reset_prefix_cache()
     alone = [ask(llm, [each])[0] for each in requests]
     found = {"alone": alone, "again": [ask(llm, [each])[0] for each in requests]}
@@ -69,8 +84,9 @@ def answers(llm: LLM, image: str, settings: dict[str, Any] | None) -> dict[str, 
     return found
 
 
-def selected(llm: LLM, image: str) -> dict[str, Any]:
-    """What is kept of the first picture and from what, and all rows that stock vLLM makes of it."""
+def selected(llm: LLM, image: str, case: tuple[str, list[str]] = CASES[0]) -> dict[str, Any]:
+    """What is kept of a case's one picture and from what, its rows, and all that stock vLLM makes
+    of it."""
     engine: Any = llm.llm_engine
     model = engine.engine_core.engine_core.model_executor.driver_worker.worker.model_runner.model
     found: dict[str, Any] = {}
@@ -79,7 +95,8 @@ def selected(llm: LLM, image: str) -> dict[str, Any]:
     def look(plans: Any, **fields: Any) -> Any:
         stock: Any = super(type(model).__mro__[1], model)
         found["rows"] = stock.embed_multimodal(**fields)[0]
-        return embed(plans, **fields)
+        found["embedded"] = (rows := embed(plans, **fields))[0]
+        return rows
 
     model.embed_planned = look
     model.on_selection = lambda tokens, index, _layout: found.update(
@@ -88,12 +105,43 @@ def selected(llm: LLM, image: str) -> dict[str, Any]:
     engine.reset_prefix_cache()
     engine.reset_mm_cache()
     engine.reset_encoder_cache()
-    found["record"] = ask(llm, [request(0, image, {"rate": 0.5})])[0]
+    found["record"] = ask(llm, [request(case, image, {"rate": 0.5})])[0]
+    model.embed_planned, model.on_selection = embed, None
     return found
+
+
+def mutual(llm: LLM, image: str) -> list[dict[str, Any]]:
+    """Of half of two pictures, in steps of each size: the prompt, and which of its tokens see each
+    other both ways, from where to where by place, as vLLM tells an attention backend that does."""
+    engine: Any = llm.llm_engine
+    step: dict[int, tuple[int, int]] = {}
+    builder: Any = CPUAttentionMetadataBuilder
+    build = builder.build
+
+    def look(self: Any, prefix: int, common: Any, *args: Any, **more: Any) -> Any:
+        starts, ends = common.query_start_loc_cpu, common.seq_lens
+        found = np.full((common.num_actual_tokens, 2), -1, dtype=np.int32)
+        ranges = common.mm_req_doc_ranges
+        if common.num_reqs == 1 and fill_mm_prefix_query_ranges(found, ranges, starts, ends):
+            first = int(ends[0]) - len(found)
+            step.update((first + n, tuple(each)) for n, each in enumerate(found.tolist()))
+        return build(self, prefix, common, *args, **more)
+
+    made, builder.build = [], look
+    for tokens in BUDGETS:
+        llm.reset_prefix_cache()
+        step.clear()
+        with budget(engine.engine_core.engine_core.scheduler, tokens):
+            (record,) = ask(llm, [request(CASES[2], image, {"rate": 0.5})])
+        placed = {place: each for place, each in step.items() if each != (-1, -1)}
+        made.append({"prompt": record["prompt"], "mutual": placed})
+    builder.build = build
+    return made
 
 
 def main() -> None:
     checkpoint, image, kind, file, *dtype = sys.argv[1:]
+    asked = cases(checkpoint)
     more = {"mm_processor_kwargs": {"vtprune": {"rate": 0.5}}} if kind == "pruned" else {}
     llm = LLM(
         checkpoint,
@@ -104,14 +152,21 @@ def main() -> None:
         enforce_eager=True,
         block_size=32,
         trust_remote_code=True,
-        limit_mm_per_prompt={"image": 2, "video": 0},
+        limit_mm_per_prompt={"image": 2, "video": int(asked[-1] == FILM)},
         **more,
     )
     if kind == "stock":
-        torch.save(answers(llm, image, None), file)
+        torch.save(answers(llm, asked, image, None), file)
         return
-    found: dict[str, Any] = {json.dumps(each): answers(llm, image, each) for each in SETTINGS}
-    torch.save({**found, "selected": selected(llm, image)}, file)
+    found: dict[str, Any] = {
+        json.dumps(each): answers(llm, asked, image, each) for each in SETTINGS
+    }
+    found["selected"] = selected(llm, image)
+    if asked[-1] == FILM:
+        found["film"] = selected(llm, image, FILM)
+    if llm.model_config.is_mm_prefix_lm:
+        found["mutual"] = mutual(llm, image)
+    torch.save(found, file)
 
 
 if __name__ == "__main__":

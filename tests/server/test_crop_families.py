@@ -17,15 +17,24 @@ import numpy as np
 import pytest
 import torch
 from answer_oracle import Oracle, as_pruned
-from answer_record import CASES, SETTINGS
+from answer_record import SETTINGS, cases
 from forked import run
-from media import PHOTOS, cells, encode, image_part, photo_question, text_part
+from media import (
+    PHOTOS,
+    cells,
+    clip,
+    encode,
+    image_part,
+    photo_question,
+    text_part,
+    video_part,
+)
 from PIL import Image
 from vllm_process import MODELS, environment
 from vllm_server import Server
 
 import vllm_pruner
-from vllm_pruner.layout.shares import shares
+from vllm_pruner.layout.shares import frame_shares, shares
 
 pytestmark = pytest.mark.server
 
@@ -36,6 +45,7 @@ IMAGES = {
     "demo-smolvlm": "<image>",
     "demo-onevision": "<image>",
     "demo-mistral3": "[IMG]",
+    "demo-gemma3": "<start_of_image>,",  # behind which vLLM allows no line break
 }
 """What stands for an image in a prompt, by checkpoint."""
 
@@ -84,7 +94,8 @@ def test_the_same_answer_alone_again_together_and_in_chunks(found: Answers, sett
     alone = found.pruned[settings]["alone"]
     for how, answers in found.pruned[settings].items():
         assert [each["answer"] for each in answers] == [each["answer"] for each in alone], how
-    for case, ours, stock in zip(CASES, alone, found.stock["alone"], strict=True):
+    asked = cases(found.checkpoint)
+    for case, ours, stock in zip(asked, alone, found.stock["alone"], strict=True):
         changed = ours["answer"] != stock["answer"]
         assert changed == bool(case[1]), "the answer depends on the tokens of a picture"
         assert (len(ours["prompt"]) < len(stock["prompt"])) == changed
@@ -108,6 +119,22 @@ def test_an_offline_selection_of_the_same_features_keeps_the_same(found: Answers
     assert chosen["kept"].tolist() == kept
 
 
+def test_each_frame_of_a_video_keeps_its_share_and_its_newline_stays(found: Answers) -> None:
+    """The kept rows are those of stock vLLM, which interpolates frames after the projector."""
+    if "film" not in found.pruned:
+        pytest.skip("videos of this family are not pruned")
+    chosen = found.pruned["film"]
+    *kept, newline = chosen["kept"].tolist()
+    shares_of, columns = frame_shares(6, len(kept)), (chosen["features"], chosen["importance"])
+    frames = zip(shares_of, *(column.chunk(6) for column in columns), strict=True)
+    expected: list[int] = []
+    for number, (share, features, scores) in enumerate(frames):
+        part = vllm_pruner.select("vispruner", keep=share, features=features, importance=scores)
+        expected += (part + number * len(features)).tolist()
+    assert kept == expected and newline == len(chosen["rows"]) - 1
+    torch.testing.assert_close(chosen["embedded"], chosen["rows"][[*kept, newline]])
+
+
 def _image_token(chosen: dict[str, Any]) -> int:
     """The token that stands for an image: no other is there so often."""
     prompt = chosen["record"]["prompt"]
@@ -128,6 +155,22 @@ def test_transformers_gives_the_same_answer_to_the_kept_rows(found: Answers) -> 
     assert torch.equal(before.argmax(dim=-1), answer)
     logprobs = before.gather(1, answer.unsqueeze(1)).flatten()
     assert logprobs.tolist() == pytest.approx(record["logprobs"], abs=5e-3)
+
+
+def test_kept_tokens_of_a_picture_see_each_other_and_nothing_else_does(found: Answers) -> None:
+    """Where a decoder looks both ways within a picture. vLLM's attention on a CPU does not, so this
+    is what its runner tells the backends that do, in steps of every size."""
+    if "mutual" not in found.pruned:
+        pytest.skip("no token of this decoder sees a later one")
+    token = _image_token(found.pruned["selected"])
+    for record in found.pruned["mutual"]:
+        expected, start = {}, 0
+        for each, alike in groupby(record["prompt"]):
+            end = start + len(list(alike))
+            if each == token:
+                expected |= dict.fromkeys(range(start, end), (start, end - 1))
+            start = end
+        assert len(expected) == 64 and record["mutual"] == expected
 
 
 @pytest.fixture(scope="module")
@@ -181,15 +224,39 @@ def test_the_overlay_of_rows_with_breaks_lies_on_the_picture(with_breaks: Server
     _lies_on(view, np.arange(128) % 16 < 8)
 
 
-def test_the_overlay_of_a_resampled_raster_lies_on_the_picture(
-    start: Callable[..., Server],
-) -> None:
-    server = start("onevision", "--plugin", "vtprune", model="demo-onevision")
-    base, raster = _explained(server, 672, 672)["views"]
+@pytest.fixture(scope="module")
+def resampled(start_shared: Callable[..., Server]) -> Server:
+    """Crops whose raster, and frames whose patches are interpolated, over HTTP."""
+    return start_shared("onevision", "--plugin", "vtprune", model="demo-onevision")
+
+
+def test_the_overlay_of_a_resampled_raster_lies_on_the_picture(resampled: Server) -> None:
+    base, raster = _explained(resampled, 672, 672)["views"]
     assert (base["rows"], base["columns"], raster["rows"], raster["columns"]) == (4, 4, 12, 12)
     for view in (base, raster):
         places = np.arange(view["rows"] * view["columns"]) % view["columns"]
         _lies_on(view, places < view["columns"] // 2)
+
+
+def test_a_video_file_has_one_budget_over_its_frames(resampled: Server) -> None:
+    content = [video_part(clip(8)), text_part("What happens?")]
+    whole = resampled.ask(content, vtprune={"rate": 0})
+    original = whole["usage"]["visual_tokens"]["original"]
+    answers = {whole["choices"][0]["message"]["content"]}
+    for settings, kept in [
+        ({}, round(original / 9)),
+        ({"video_method": "evs", "video_rate": 0.5}, round(original / 2)),
+        ({"video_method": "vidcom2", "rate": 0.5}, round(original / 2)),
+        ({"method": "adafv", "tokens": 7}, 7),
+        ({"tokens": 1}, 1),
+    ]:
+        answer = resampled.ask(content, vtprune=settings)
+        counts = {"original": original, "kept": kept}
+        assert answer["usage"]["visual_tokens"]["video"] == counts
+        gone = whole["usage"]["prompt_tokens"] - answer["usage"]["prompt_tokens"]
+        assert gone == original - kept > 0
+        answers.add(answer["choices"][0]["message"]["content"])
+    assert len(answers) > 3, "another choice is another answer"
 
 
 def _explained(server: Server, width: int, height: int) -> dict[str, Any]:

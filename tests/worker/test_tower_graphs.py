@@ -69,7 +69,7 @@ def _made(checkpoint: str, settings: dict[str, Any]) -> Any:
 
 
 CHECKPOINTS = ["demo-next", "demo-onevision"]  # small crops; of CLIP and of SigLIP
-TILES = ["demo-internvl", "demo-idefics3"]  # with a class token and without
+TILES = ["demo-internvl", "demo-idefics3", "demo-gemma3"]  # with a class token and without
 LARGE = pytest.param("demo-siglip", marks=pytest.mark.slow)
 
 
@@ -211,7 +211,8 @@ def test_the_host_is_seen_where_it_is_met() -> None:
 def tiled(request: pytest.FixtureRequest) -> Iterator[Any]:
     """The same of a model whose patches become tokens by pixel shuffle, its graphs few."""
     budgets = [
-        number * {"demo-internvl": 36, "demo-idefics3": 16}[request.param] for number in (1, 3, 5)
+        number * {"demo-internvl": 36, "demo-idefics3": 16, "demo-gemma3": 64}[request.param]
+        for number in (1, 3, 5)
     ]
     flags = {"compilation_config": {"encoder_cudagraph_token_budgets": budgets}}
     with pruned_model(request.param, {}, dtype="float32", **flags) as (config, model):

@@ -50,6 +50,7 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "LlavaNextForConditionalGeneration.load_weights"),
     *_symbols(_ENGINE, _WORKER, f"{MODELS}.llava_onevision",
         "LlavaOnevisionForConditionalGeneration._parse_and_validate_image_input "
+        "LlavaOnevisionForConditionalGeneration._parse_and_validate_video_input "
         "LlavaOnevisionForConditionalGeneration._image_pixels_to_features "
         "LlavaOnevisionForConditionalGeneration.embed_multimodal "
         "LlavaOnevisionForConditionalGeneration.load_weights"),
@@ -65,6 +66,11 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "Idefics3ForConditionalGeneration._parse_and_validate_image_input "
         "Idefics3ForConditionalGeneration.embed_multimodal "
         "Idefics3ForConditionalGeneration.load_weights Idefics3Connector.pixel_shuffle"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.gemma3_mm",
+        "Gemma3ForConditionalGeneration._parse_and_validate_image_input "
+        "Gemma3ForConditionalGeneration.embed_multimodal "
+        "Gemma3ForConditionalGeneration.load_weights "
+        "Gemma3MultiModalProjector.forward"),
     *_symbols(_ENGINE, _WORKER, f"{MODELS}.mistral3",
         "Mistral3ForConditionalGeneration._parse_and_validate_image_input "
         "Mistral3ForConditionalGeneration.embed_multimodal "
@@ -108,6 +114,11 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "Idefics3ProcessingInfo.get_hf_processor"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.smolvlm",
         "SmolVLMForConditionalGeneration SmolVLMProcessingInfo"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.gemma3_mm",
+        "Gemma3ForConditionalGeneration.get_mm_lora_token_counts Gemma3DummyInputsBuilder "
+        "Gemma3MultiModalProcessor Gemma3ProcessingInfo.get_num_image_tokens "
+        "Gemma3ProcessingInfo.get_image_size_with_most_features "
+        "Gemma3ProcessingInfo.get_hf_processor"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.mistral3",
         "Mistral3DummyInputsBuilder Mistral3MultiModalProcessor "
         "Mistral3HFEncoderInfo.get_patch_grid_size "
@@ -140,7 +151,9 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.llava_onevision",
         "LlavaOnevisionDummyInputsBuilder LlavaOnevisionMultiModalProcessor "
         "LlavaOnevisionForConditionalGeneration._merge_image_patch_embeddings "
+        "LlavaOnevisionForConditionalGeneration.apply_pooling "
         "LlavaOnevisionProcessingInfo._get_num_unpadded_features "
+        "LlavaOnevisionProcessingInfo.get_max_video_tokens "
         "LlavaOnevisionProcessingInfo.get_image_size_with_most_features"),
 )
 # fmt: on

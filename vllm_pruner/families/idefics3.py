@@ -28,8 +28,8 @@ from vllm_pruner.families.internvl import seen
 from vllm_pruner.layout.tile_layout import TileLayout
 from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
-from vllm_pruner.worker.captured_model import CapturedModel
 from vllm_pruner.worker.shuffle_tower import ShuffleTower
+from vllm_pruner.worker.tiled_model import TiledModel
 
 __all__ = ["IDEFICS3", "PrunedIdefics3"]
 
@@ -84,24 +84,11 @@ class PrunedIdefics3Processor(PrunedProcessor, Idefics3MultiModalProcessor):
 @MULTIMODAL_REGISTRY.register_processor(  # type: ignore[misc]  # the mixin knows LLaVA's info
     PrunedIdefics3Processor, info=PrunedIdefics3Info, dummy_inputs=Idefics3DummyInputsBuilder
 )
-class PrunedIdefics3(CapturedModel, Idefics3ForConditionalGeneration):  # type: ignore[misc]
-    """vLLM's Idefics3 with visual-token pruning; see `CapturedModel`.
-
-    Own changes: LoRA gets the tower's token count, not the pruned one.
-    """
+class PrunedIdefics3(TiledModel, Idefics3ForConditionalGeneration):  # type: ignore[misc]
+    """vLLM's Idefics3 with visual-token pruning; see `TiledModel`."""
 
     family = IDEFICS3
 
     @property
     def decoder(self) -> Any:
         return self.model.text_model
-
-    def get_mm_lora_token_counts(
-        self, *, modality: str, mm_kwargs: Any, num_mm_embeds: int
-    ) -> tuple[int, int | None]:
-        if mm_kwargs is None:
-            return super().get_mm_lora_token_counts(
-                modality=modality, mm_kwargs=mm_kwargs, num_mm_embeds=num_mm_embeds
-            )
-        rows = of_tiles(self.config, int(mm_kwargs["num_patches"].data)).encoded
-        return rows * self.tower.patches_per_row, num_mm_embeds

@@ -37,7 +37,7 @@ def _one(size: Any) -> int:
 def check_method(hf_config: Any, method: Method) -> None:
     """Refuse a method that works on one grid of tokens; see `Family.check_method`."""
     if method.merges or method.repeats or method.shrink or Need.GRID in method.needs:
-        why = ", which works on an image of one grid, but an image of this model is several tiles"
+        why = ", which works on an image of one grid, but an image of this model is tiles"
         allowed = "methods that choose tokens one by one, such as vispruner"
         raise SettingError("method", repr(method.name), allowed, why)
 

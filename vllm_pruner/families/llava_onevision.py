@@ -3,7 +3,8 @@
 Follows `vllm/model_executor/models/llava_onevision.py` of vLLM 0.32. An image is laid out as in
 LLaVA-NeXT (`llava_next`), but a raster with more than about nine crops' patches is resampled to
 that number: bilinearly, after the projector. A token is then a mixture of projected patches, so all
-patches are projected, and scores and keys are interpolated likewise. Videos are served unpruned.
+patches are projected, and scores and keys are interpolated likewise. Each frame of a video is
+resampled to about a quarter of its patches (`apply_pooling`, `clip_layout`).
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ from vllm.multimodal.parse import ImageSize
 
 from vllm_pruner.families import llava_next
 from vllm_pruner.families.llava import seen
-from vllm_pruner.family import Family
+from vllm_pruner.family import Family, Videos
+from vllm_pruner.layout.clip_layout import ClipLayout
 from vllm_pruner.layout.crop_layout import CropLayout
 from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
+from vllm_pruner.tower import EncoderImage
 from vllm_pruner.worker.captured_model import CapturedModel
-from vllm_pruner.worker.crop_tower import CropTower
+from vllm_pruner.worker.crop_tower import CropTower, crop_side
 
 __all__ = ["LLAVA_ONEVISION", "PrunedLlavaOnevision"]
 
@@ -94,6 +97,20 @@ def _extremes_of(
     return tokens, max(found, key=lambda size: (found[size].crops, found[size].tokens))
 
 
+def video_layout(hf_config: Any, item: Mapping[str, Any]) -> ClipLayout:
+    """Return the layout of a processed video; see `Videos.item_layout`."""
+    return ClipLayout(len(item["pixel_values_videos"]), crop_side(hf_config))
+
+
+def videos(hf_config: Any, video_input: Any) -> list[EncoderImage]:
+    """Return the videos of a batch; see `Videos.items`."""
+    side = crop_side(hf_config)
+    return [
+        EncoderImage(frames, ClipLayout(len(frames), side))
+        for frames in video_input["pixel_values_videos"]
+    ]
+
+
 LLAVA_ONEVISION = Family(
     "llava_onevision",
     largest,
@@ -103,14 +120,17 @@ LLAVA_ONEVISION = Family(
     seen,
     llava_next.check_method,
     captured=True,
+    videos=Videos(video_layout, videos, token="video_token_index"),
 )
 
 
 class PrunedLlavaOnevisionInfo(PrunedInfo, LlavaOnevisionProcessingInfo):
     """`LlavaOnevisionProcessingInfo` with settings; see `PrunedInfo` for the changes.
 
-    Own change: memory is profiled with a picture of the most crops, for which the tower needs the
-    most. It does not have the most tokens; budgets are computed from a picture that does.
+    Own changes:
+    - memory is profiled with a picture of the most crops, for which the tower needs the most. It
+      does not have the most tokens; budgets are computed from a picture that does;
+    - the tokens of videos are stated beside those of images, or vLLM would not profile with videos.
     """
 
     family = LLAVA_ONEVISION
@@ -118,6 +138,12 @@ class PrunedLlavaOnevisionInfo(PrunedInfo, LlavaOnevisionProcessingInfo):
     def get_image_size_with_most_features(self) -> ImageSize:
         height, width = _extremes(self.get_hf_config())[1]
         return ImageSize(width=width, height=height)
+
+    def get_mm_max_tokens_per_item(
+        self, seq_len: int, mm_counts: Mapping[str, int]
+    ) -> Mapping[str, int]:
+        tokens = super().get_mm_max_tokens_per_item(seq_len, mm_counts)
+        return {**tokens, "video": self.get_max_video_tokens(seq_len, mm_counts)}
 
 
 class PrunedLlavaOnevisionProcessor(PrunedProcessor, LlavaOnevisionMultiModalProcessor):

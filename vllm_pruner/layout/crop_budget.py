@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
+from vllm_pruner.layout.clip_layout import ClipLayout
 from vllm_pruner.layout.crop_layout import CropLayout
 from vllm_pruner.layout.frame_budget import choose_of_video
 from vllm_pruner.layout.grid_layout import GridLayout
@@ -51,6 +52,11 @@ def choose(
     keep = config.keep_count(layout.tokens) if keep is None else keep
     if isinstance(layout, GridLayout) and layout.frames:
         return choose_of_video(tokens, method, options, layout.frames, keep, run)
+    if isinstance(layout, ClipLayout):
+        of_frames = choose_of_video(
+            tokens, method, options, layout.frames, layout.budget(keep), run
+        )
+        return Kept(layout.with_newline(_indices(of_frames), keep))
     if layout.crops == 1:
         return run(method, tokens, keep, options)
     crops = cast("Crops", layout)

@@ -1,4 +1,5 @@
-"""Arrange the patches of an image's crops as one sequence, in the decoder's order, without padding.
+"""Arrange the patches of an image's crops, or a video's frames, as one sequence, in the decoder's
+order, without padding.
 
 The tower attends within a crop, so importance ranks the tokens within their crop only: its sum is
 about the same for an empty corner as for the middle of the picture. To rank the tokens of all crops
@@ -14,6 +15,7 @@ import torch
 from torch.nn.functional import interpolate
 from vtprune_kernels import gather_rows
 
+from vllm_pruner.layout.clip_layout import ClipLayout
 from vllm_pruner.layout.crop_layout import CropLayout
 from vllm_pruner.layout.layout import Crops, Layout
 
@@ -22,7 +24,8 @@ __all__ = ["arrange", "is_mixed"]
 
 def is_mixed(layout: Layout) -> bool:
     """Return whether tokens are interpolated from patches, which happens after projection."""
-    return isinstance(layout, CropLayout) and layout.resampled is not None
+    resampled = isinstance(layout, CropLayout) and layout.resampled is not None
+    return resampled or isinstance(layout, ClipLayout)
 
 
 def arrange(values: dict[str, torch.Tensor], layout: Layout) -> dict[str, torch.Tensor]:
@@ -35,6 +38,8 @@ def arrange(values: dict[str, torch.Tensor], layout: Layout) -> dict[str, torch.
     Returns:
         Each `[images, patches, ...]`; `values` itself if an image is one crop.
     """
+    if isinstance(layout, ClipLayout):
+        return {name: _pooled(value, layout) for name, value in values.items()}
     if layout.crops == 1:
         return values
     crops = cast("Crops", layout)
@@ -47,6 +52,15 @@ def arrange(values: dict[str, torch.Tensor], layout: Layout) -> dict[str, torch.
     if isinstance(layout, CropLayout) and layout.resampled is not None:
         rows = [_resampled(value, layout.raster, layout.resampled) for value in rows]
     return dict(zip(values, rows, strict=True))
+
+
+def _pooled(value: torch.Tensor, layout: ClipLayout) -> torch.Tensor:
+    """Return `[videos, patches, ...]` of `[videos, encoded, ...]`, every frame interpolated as the
+    model interpolates features. No score is put on a scale: frames are not ranked in one list."""
+    frames = value.unflatten(1, (layout.frames, -1)).flatten(0, 1)
+    rows = _resampled(frames, (layout.side, layout.side), (layout.pooled, layout.pooled))
+    of_videos: torch.Tensor = rows.unflatten(0, (len(value), layout.frames))
+    return of_videos.flatten(1, 2)
 
 
 def _resampled(value: torch.Tensor, raster: tuple[int, int], size: tuple[int, int]) -> torch.Tensor:

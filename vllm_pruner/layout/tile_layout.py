@@ -1,7 +1,7 @@
-"""An image as tiles of equal size, one after the other: InternVL, Idefics3 and SmolVLM.
+"""An image as tiles of equal size, one after the other: InternVL, Idefics3, SmolVLM and Gemma 3.
 
-The picture is cut into a grid of tiles; if there is more than one, a thumbnail of the whole picture
-follows. The order of tokens depends only on the number of tiles, so the shape of the grid is not
+The picture is cut into a grid of tiles; if there is more than one, one of them shows the whole
+picture. The order of tokens depends only on the number of tiles, so the shape of the grid is not
 recorded here.
 """
 
@@ -24,10 +24,13 @@ class TileLayout:
     """Rows (and columns) of tokens in a tile."""
 
     crops: int
-    """Number of tiles, the thumbnail included."""
+    """Number of tiles, the one of the whole picture included."""
 
     fixed_shares: bool = False
     """Whether other tokens separate the tiles in the prompt; see `Crops`."""
+
+    whole: int = -1
+    """Which tile shows the whole picture: the first or, counted from the end, the last one."""
 
     @property
     def base(self) -> int:
@@ -63,9 +66,9 @@ class TileLayout:
         return positions, torch.zeros_like(positions, dtype=torch.bool)
 
     def views(self) -> list[View]:
-        """Return one view for each tile; the last one, the thumbnail, is the base crop."""
-        whole, tokens = (0, self.side), self.base
+        """Return one view for each tile; the one of the whole picture is the base crop."""
+        area, tokens = ((0, self.side), (0, self.side)), self.base
         return [
-            View((0, 0), whole, whole, n * tokens, (n + 1) * tokens, crop=(n + 1) % self.crops)
+            View((0, 0), *area, n * tokens, (n + 1) * tokens, crop=(n - self.whole) % self.crops)
             for n in range(self.crops)
         ]

@@ -93,8 +93,13 @@ class PrunedInfo(_Info):
 
     @property
     def image_token(self) -> int:
-        """The id of the token that stands for an image in a prompt."""
+        """The id of the token that stands for a token of an image in a prompt."""
         return int(self.get_hf_config().image_token_id)
+
+    @property
+    def image_sign(self) -> int:
+        """The id of the token that stands for an image before its own tokens take its place."""
+        return self.image_token
 
     @property
     def video_token(self) -> int | None:

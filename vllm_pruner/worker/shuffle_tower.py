@@ -1,10 +1,12 @@
-"""A vision transformer whose patches are merged by pixel shuffle: InternVL's, SmolVLM's.
+"""A vision transformer whose patches are merged into tokens by pixel shuffle (InternVL, SmolVLM) or
+averaged (Gemma 3).
 
-An image is one tile or several; the tower attends within a tile. The concatenated features of a
-square of patches form a token, which the projector takes. Attention and keys are read before that
-and folded into tokens: a token's received attention is the sum over its patches, its key their
-mean. The model's own `pixel_shuffle` orders features and scores alike. Importance is the class
-token's attention or, without a class token, the attention received in the last layer.
+An image is one tile or several; the tower attends within a tile. The features of a square of
+patches, concatenated or averaged, form a token, which the projector takes. Attention and keys are
+read before that and folded into tokens: a token's received attention is the sum over its patches,
+its key their mean. The model's own `pixel_shuffle`, or `squares`, orders features and scores alike.
+Importance is the class token's attention or, without a class token, the attention received in the
+last layer.
 
 Pixels are `[tiles, 3, height, width]`.
 """
@@ -25,11 +27,16 @@ from vllm_pruner.worker.columns import columns_of
 from vllm_pruner.worker.probe import AttentionProbe, crop_reader, layers_by_need
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from vllm_pruner.tower import EncoderImage
 
-__all__ = ["ShuffleTower"]
+__all__ = ["ShuffleTower", "squares"]
+
+
+def squares(patches: torch.Tensor, side: int) -> torch.Tensor:
+    """Return the patches of each square of `side` x `side` one behind the other: `[tiles, rows /
+    side, columns / side, side * side * D]` of `[tiles, rows, columns, D]`."""
+    parts: torch.Tensor = patches.unflatten(2, (-1, side)).unflatten(1, (-1, side))
+    return parts.transpose(2, 3).flatten(3)
 
 
 class ShuffleTower(CapturedCrops):
@@ -40,7 +47,7 @@ class ShuffleTower(CapturedCrops):
     def __init__(
         self,
         module: Any,
-        projector: nn.Module,
+        projector: Callable[[torch.Tensor], torch.Tensor],
         shuffle: Callable[[torch.Tensor], torch.Tensor],
         *,
         layers: str,
@@ -48,13 +55,14 @@ class ShuffleTower(CapturedCrops):
         token: int,
         page: int,
         has_class_token: bool,
+        pool: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
         """Find the layers.
 
         Args:
             module: the tower, with its `config`; it returns `[tiles, patches, D]`, preceded by a
                 class token if there is one.
-            projector: projects shuffled features.
+            projector: projects the features of tokens.
             shuffle: merges patches `[tiles, rows, columns, D]` into tokens `[tiles, ..., token *
                 D]`, in raster order.
             layers: path of the tower's list of layers; see `compat.tower_attention`.
@@ -62,12 +70,15 @@ class ShuffleTower(CapturedCrops):
             token: number of patches in a token.
             page: number of tokens in a tile.
             has_class_token: whether the tower has a class token.
+            pool: averages patches `[tiles, D, rows, columns]` to tokens; None if their features are
+                concatenated.
 
         Raises:
             RuntimeError: the tower lacks a module that `compat.tower` relies on.
         """
         self.module, self._projector, self._shuffle = module, projector, shuffle
         self._config, self._has_class_token = module.config, has_class_token
+        self._pool = pool
         self.patches_per_row, self.page = token, page
         found = layers_by_need(
             lambda layer: compat.tower_attention(module, layers, layer, attention),
@@ -83,7 +94,8 @@ class ShuffleTower(CapturedCrops):
     def columns(self, needs: frozenset[Need]) -> dict[str, tuple[int, torch.dtype]]:
         width = self._config.hidden_size
         head_size = width // self._config.num_attention_heads
-        return columns_of(self.module, width * self.patches_per_row, head_size, needs)
+        each = width if self._pool else width * self.patches_per_row
+        return columns_of(self.module, each, head_size, needs)
 
     def encode(
         self,
@@ -97,9 +109,17 @@ class ShuffleTower(CapturedCrops):
     @torch.no_grad()
     def run(self, inputs: dict[str, torch.Tensor], needs: frozenset[Need]) -> Columns:
         with self._probe.capture(needs) as captured:
-            features = self._shuffled(self.module(pixel_values=inputs[PIXELS])).flatten(2)
+            features = self._features(self.module(pixel_values=inputs[PIXELS]))
         columns = {str(need): self._fold(need, values) for need, values in captured.items()}
         return {name: rows.flatten(0, 1) for name, rows in {FEATURES: features, **columns}.items()}
+
+    def _features(self, patches: torch.Tensor) -> torch.Tensor:
+        """Return `[tiles, tokens, width]` of what the tower returned."""
+        if self._pool is None:
+            return self._shuffled(patches).flatten(2)
+        side = isqrt(patches.shape[1])
+        grid = patches.transpose(1, 2).unflatten(2, (side, side)).contiguous()
+        return self._pool(grid).flatten(2).transpose(1, 2).contiguous()
 
     def _shuffled(self, patches: torch.Tensor) -> torch.Tensor:
         """Group `[tiles, patches, D]`, with or without a class token before the patches, by token:
