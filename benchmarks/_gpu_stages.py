@@ -1,5 +1,5 @@
-"""The stages that ask servers: stock and pruned servers beside the limit that pruning can reach,
-and the demo's answers compared with a CPU's."""
+"""The stages that ask servers: stock and pruned ones compared with the limit of what pruning can
+gain, and the demo's answers compared with a CPU's."""
 
 from __future__ import annotations
 

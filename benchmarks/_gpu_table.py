@@ -11,7 +11,7 @@ Row = dict[str, Any]
 
 
 def table(outcomes: Sequence[Row], rows: Sequence[Row]) -> str:
-    """Return the page to be stored beside the rows."""
+    """Return the page that is stored next to the rows."""
     checks = [row for row in rows if row["stage"] == "operators" and "agrees" in row]
     agree = sum(row["agrees"] for row in checks)
     parts = [

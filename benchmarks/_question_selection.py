@@ -1,4 +1,4 @@
-"""What reading the question costs: time `adafv` beside the tower."""
+"""Compare the time of `adafv`, which reads the question, with the tower's."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ comes with the tokens of its KV cache and the host's milliseconds per request by
 the pruned ones. The rows `logs` list kernels that were compiled during requests. If a stage fails,
 hangs or has no time left, it is recorded, the next one follows, and the exit code is 1.
 
-Rows go to rows.jsonl in benchmarks/results/gpu-DATE, in $OUT, or in --out, beside the servers' logs
+Rows go to rows.jsonl in benchmarks/results/gpu-DATE, in $OUT, or in --out, with the servers' logs
 and kernels.csv; README.md there is the table.
 """
 

@@ -158,7 +158,7 @@ def compare_methods(images: int, dtype: str, rounds: int) -> list[dict[str, Any]
 
 
 def compare_literal(images: int, dtype: str, rounds: int) -> list[dict[str, Any]]:
-    """Time VisPruner's selection and its steps beside the tower and the published routine."""
+    """Time VisPruner's selection, its steps, the tower and the published routine."""
     clock = measure(images, getattr(torch, dtype), rounds)
     new = row(clock, images, dtype)
     steps = " | ".join(f"{new[f'{step}_ms']:.1f}" for step in STEPS)

@@ -1,4 +1,4 @@
-"""Stock vLLM against vtprune under every scenario: one HTML report, and JSON beside it.
+"""Compare stock vLLM with vtprune under every scenario; write one HTML report and its JSON.
 
     make loadtest                      about a quarter of an hour on two cores
     make loadtest ARGS=--quick         about three minutes
@@ -29,7 +29,7 @@ CONTENDERS = ("stock", "vtprune")
 RESULTS = Path(__file__).parent / "results"
 OTHERS = ("several_images", "multi_turn", "many_questions", "mixed_traffic")
 OPEN_ARRIVALS = 10
-"""Fewest visits to expect in an open load; a slow server's takes longer to have so many."""
+"""Fewest visits expected in an open load; a slow server's load lasts longer to reach them."""
 
 SLO_FACTOR = 2.0
 """A good answer begins within this many times the unloaded stock server's median."""

@@ -5,8 +5,8 @@
 
 pictures    unusual, unaffordable and broken files: a 200 or 400, and no memory for refused ones
 crowd       1,000 pictures in one request, and 400 to explain: refused; the next chat is as fast
-hang-ups    clients that disconnect at random moments: no good request beside them is lost
-costs       explanations beside a chat: the chat takes at most `FACTOR` times as long as alone
+hang-ups    clients that disconnect at random moments: no other client's request is lost
+costs       explanations during a chat: the chat takes at most `FACTOR` times as long as alone
 memory      many different pictures: memory grows no further than the caches' stated sizes
 preemption  a KV cache of a few blocks, steps of 64 and 16 tokens: same answers as with a large one
 
@@ -165,7 +165,7 @@ class Hostile:
             statuses = collections.Counter(each.result().status_code for each in explaining)
         ratio = statistics.median(beside or [alone]) / alone
         self._hold(statuses == {200: 20}, f"explanations got {statuses}")
-        self._hold(bool(beside), "no chat ran beside the explanations")
+        self._hold(bool(beside), "no chat ran during the explanations")
         self._hold(ratio <= FACTOR, f"a chat beside explanations takes {ratio:.1f} times as long")
         return {"chats_beside": len(beside), "beside_over_alone": round(ratio, 2)}
 

@@ -33,7 +33,7 @@ STROKE, SIDES, FLAT, PLAIN = 44, 20, 6, 12
 """Differences in brightness, of 255: the least between a stroke and its paper; the most between the
 paper on both sides, between neighbours on paper, and within a plain cell."""
 STROKES = 20
-"""A cell of print has at least one pixel of strokes in so many."""
+"""In a cell of print, at least one pixel in `STROKES` belongs to a stroke."""
 PAPER = {2: 45, 4: 50, 8: 60}
 """Least per cent of pixels on paper in a cell of print. The key is the distance from a stroke to
 its paper, in a row of `WIDEST` pixels; the bound is stricter for wide strokes, which more things
@@ -41,7 +41,7 @@ resemble."""
 FEW, FEW_DRAWN = 32, 4
 """With fewer cells of print, none count: in a photograph, and in a drawn picture."""
 DRAWN = 75
-"""A picture is drawn if at least so many per cent of its pixels equal their neighbour exactly."""
+"""A picture is drawn if at least this percentage of its pixels exactly equal their neighbour."""
 
 Pixels = NDArray[np.uint8]
 Marks = NDArray[np.bool_]
@@ -142,8 +142,8 @@ def _strokes(pixels: Pixels, columns: int, reach: int) -> Marks:
 
 
 def _of_rows(marks: Marks, columns: int, before: int, behind: int) -> Marks:
-    """Return marks of all pixels, with none on the first and last pixels of each row, whose
-    neighbours are in another row."""
+    """Return marks for all pixels, false for the first `before` and last `behind` of each row,
+    whose neighbours would be in another row."""
     whole = np.empty(len(marks) + before + behind, np.bool_)
     whole[before : before + len(marks)] = marks
     rows = whole.reshape(-1, columns)
@@ -168,7 +168,7 @@ def _extremes(pixels: Pixels) -> tuple[Pixels, Pixels]:
 
 
 def _over_columns(values: Pixels, which: np.ufunc) -> Pixels:
-    """Reduce the columns of each cell, all cells at a time: `[rows of cells, GRID]`."""
+    """Reduce the columns of each cell, for all cells at once: `[rows of cells, GRID]`."""
     columns = np.ascontiguousarray(values.reshape(len(values) * GRID, -1).T)
     cells: Pixels = which.reduce(columns, axis=0, dtype=np.uint8)
     return cells.reshape(len(values), GRID)

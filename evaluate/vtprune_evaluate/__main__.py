@@ -1,7 +1,7 @@
 """python -m vtprune_evaluate run|tune|table: accuracy over HTTP, by method and rate.
 
 run   asks a data set's questions unpruned and with every method at every kept share; writes one
-      line per question to --out, and a table and a plot beside it. Running again continues.
+      line per question to --out, and a table and a plot next to it. Running again continues.
 tune  finds the highest rate of one method whose accuracy stays within a bound of unpruned.
 table writes the table and the plot of a results file, without asking anything.
 """

@@ -106,7 +106,7 @@ def test_what_images_share_is_not_for_videos() -> None:
         resolve_videos(Model(), None)
     assert str(error.value) == (
         "request_tokens is 100, which the images of a message share, but it has a video; "
-        "allowed: video_rate beside it"
+        "allowed: request_tokens with video_rate"
     )
     video = resolve_videos(Model(), {"video_rate": 0.25, "detail": ["low"]})
     assert (video.rate, video.tokens, video.request_tokens, video.floor) == (

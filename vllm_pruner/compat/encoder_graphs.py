@@ -7,7 +7,7 @@ feature cache, the selection and the positions of kept tokens. Our models name n
 manager, so the runner calls `embed_multimodal`, and they replay the graphs in place of the tower
 themselves. For that they need the graphs, which vLLM does not pass to a model.
 Relies on: both runners creating the model's manager when `cudagraph_mm_encoder` is set, including
-its memory in the profile, and capturing it beside the decoder; the manager calling the model's
+its memory in the profile, and capturing it with the decoder; the manager calling the model's
 `SupportsEncoderCudaGraph`, and `execute` falling back to its eager function for batches larger than
 every budget.
 vLLM versions: 0.32 and 0.33; 0.31 has another protocol and is served without these graphs.

@@ -83,7 +83,7 @@ def intern_family(
         tokens: `tokens(info, height, width, mm_kwargs)`: an image's tokens, as vLLM counts them.
         tower: see `Family`.
         seen: see `Family`; the thumbnail first.
-        of_tiles: `of_tiles(hf_config, tiles)`: the layout of an image of so many tiles.
+        of_tiles: `of_tiles(hf_config, tiles)`: the layout of an image of `tiles` tiles.
         more: other fields of `Family`.
     """
 

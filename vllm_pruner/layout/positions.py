@@ -10,8 +10,8 @@ again, and the positions are written for exactly the rows that a step feeds (`fi
 Nothing depends on earlier steps, so a prefix-cache hit or a chunk boundary may be anywhere, and
 filling twice gives the same result.
 
-What is said of an image here also holds for a video whose tokens form one run, and for each frame
-of a video whose frames form runs of their own.
+Everything about images also applies to a video whose tokens form one run, and to each frame of a
+video whose frames form runs of their own.
 
 Digits are base 256, two per number, because bfloat16 represents integers up to 256 exactly.
 """

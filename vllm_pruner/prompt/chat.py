@@ -110,7 +110,7 @@ def _is_image(part: Any) -> bool:
 
 def _level(part: dict[str, Any]) -> str:
     image = part.get("image_url")
-    # Chat completions have it beside the URL, the Responses API beside the type.
+    # Chat completions have it next to the URL, the Responses API next to the type.
     level = (image if isinstance(image, dict) else part).get("detail") or AUTO
     if level not in LEVELS:
         raise settings_refusal(SettingError("image_url.detail", repr(level), ", ".join(LEVELS)))

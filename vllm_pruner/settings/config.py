@@ -29,7 +29,7 @@ BUDGETS = ("rate", "tokens", "request_tokens")
 """The keys that set how much is kept; settings have exactly one of them."""
 
 DEFAULT_RATE = 8 / 9
-"""64 of LLaVA-1.5's 576 tokens. With so many, VisPruner retains 92.8 % (RESTORE's re-run) to 96.6 %
+"""64 of LLaVA-1.5's 576 tokens. At this rate VisPruner retains 92.8 % (RESTORE's re-run) to 96.6 %
 (its authors) of the scores of LLaVA-1.5-7B."""
 
 

@@ -114,7 +114,7 @@ def resolve_videos(model: ModelInfo, requested: object, is_dummy: bool = False) 
     if config.request_tokens is not None:
         why = ", which the images of a message share, but it has a video"
         raise SettingError(
-            "request_tokens", str(config.request_tokens), "video_rate beside it", why
+            "request_tokens", str(config.request_tokens), "request_tokens with video_rate", why
         )
     if found := model.video_fault(config):
         if isinstance(found, SettingError) and found.key == "method" and own:
