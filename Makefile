@@ -13,7 +13,7 @@ ENV := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 VLLM_CPU_KVCACHE_SPACE=1
 SERVE_ENV := $(ENV) PYTHONWARNINGS='ignore:`torch.distributed.reduce_op`:FutureWarning'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models serve demo-qwen demo-reader test test-fast test-matrix test-ray lint evaluate loadtest soak hostile bench-serve gpu bench-questions bench-overhead screenshots bench-selection bench-set-quality bench-kernels wheel clean bench-host docs docs-serve
+.PHONY: help setup models serve demo-qwen demo-reader test test-fast test-matrix test-ray lint evaluate loadtest loadtest-adaptive soak hostile bench-serve gpu bench-questions bench-overhead screenshots bench-selection bench-set-quality bench-kernels wheel clean bench-host docs docs-serve
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ evaluate: setup  ## accuracy of a server on PORT, by method and kept share (ARGS
 
 loadtest: models  ## load stock and pruned servers, write an HTML report (ARGS=--quick)
 	$(ENV) PYTHONPATH=environment:benchmarks $(BIN)/python loadtests/compare.py $(ARGS)
+
+loadtest-adaptive: models  ## a rate that follows the load against two that do not, on a ramp of users
+	$(ENV) PYTHONPATH=environment:benchmarks $(BIN)/python loadtests/adaptive.py $(ARGS)
 
 soak: models  ## saturate a pruned server with bad requests mixed in (ARGS="--minutes 10")
 	$(ENV) PYTHONPATH=environment:benchmarks $(BIN)/python loadtests/soak.py $(ARGS)

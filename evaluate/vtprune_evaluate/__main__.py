@@ -2,7 +2,8 @@
 
 run   asks a data set's questions unpruned and with every method at every kept share; writes one
       line per question to --out, and a table and a plot next to it. Running again continues.
-tune  finds the highest rate of one method whose accuracy stays within a bound of unpruned.
+tune  finds the highest rate of one method whose accuracy stays within a bound of unpruned,
+      compares it with a plain resize and a random choice, and ends with a command that serves it.
 table writes the table and the plot of a results file, without asking anything.
 """
 
@@ -11,18 +12,19 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from vtprune_evaluate.client import Server, ServerError
-from vtprune_evaluate.contender import UNPRUNED, Contender, contenders
+from vtprune_evaluate.contender import contenders
 from vtprune_evaluate.datasets import DATASETS
 from vtprune_evaluate.item import Dataset, DatasetError, Item
 from vtprune_evaluate.report import markdown
-from vtprune_evaluate.run import Record, evaluate, read_records
-from vtprune_evaluate.tune import tune
+from vtprune_evaluate.run import Record, evaluate, read_records, with_references
+from vtprune_evaluate.terminal import plot, progress, say
+from vtprune_evaluate.tune_command import BESIDE, run_tune
 
 PROG = "python -m vtprune_evaluate"
 URL = os.environ.get("VTPRUNE_URL", "http://localhost:8000")
@@ -44,13 +46,16 @@ def _parser(prog: str | None, example: str) -> argparse.ArgumentParser:
     finder.add_argument("--method", default="vispruner", metavar="NAME[{JSON}]")
     finder.add_argument("--bound", type=float, default=1.0, help="points below unpruned")
     finder.add_argument("--sure", action="store_true", help="within it with 95 %% confidence")
+    finder.add_argument(
+        "--beside", nargs="*", default=BESIDE, metavar="NAME", help="baselines at the same shares"
+    )
     table = _add(commands, "table", "table and plot of a results file", prog, example)
     for command in (run, finder):
         command.add_argument("--url", default=URL, help="without /v1 (VTPRUNE_URL)")
         command.add_argument("--model", default="demo")
         command.add_argument("--api-key", default="")
         command.add_argument("--concurrency", type=int, default=8)
-        command.add_argument("--data", type=Path, help="folder of the data set's files")
+        command.add_argument("--data", type=Path, help="folder or file of the data set")
         command.add_argument("--items", type=int, help="how many questions to ask")
     for command in (run, finder, table):
         command.add_argument("--dataset", choices=DATASETS, default="synthetic")
@@ -73,56 +78,20 @@ def _add(
     return parser
 
 
-def _progress(label: str) -> Callable[[int, int], None]:
-    """Return a function that shows progress on one line of standard error."""
-
-    def show(done: int, total: int) -> None:
-        sys.stderr.write(f"\r{label}: {done}/{total}" + ("\n" if done == total else ""))
-        sys.stderr.flush()
-
-    return show
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-
-
-def _plot(records: Sequence[Record], file: Path) -> None:
-    try:
-        from vtprune_evaluate.plot import draw_plot
-
-        draw_plot(records, file)
-    except ImportError:
-        _say("no plot: matplotlib is missing; `pip install vtprune[evaluate]` installs it")
-
-
 def _run(arguments: argparse.Namespace, server: Server, data: Dataset, items: list[Item]) -> None:
-    wanted = contenders(arguments.methods, arguments.keep, arguments.floor)
-    records = evaluate(server, data, items, wanted, arguments.out, _progress(data.name))
+    first, *others = contenders(arguments.methods, arguments.keep, arguments.floor)
+    show = progress(data.name)
+    records = evaluate(server, data, items, [first], arguments.out, show)
+    items = with_references(items, records)
+    records = evaluate(server, data, items, [first, *others], arguments.out, show)
     _show(data, records, arguments)
 
 
 def _show(data: Dataset, records: Sequence[Record], arguments: argparse.Namespace) -> None:
     table = markdown(data, records)
     arguments.out.with_suffix(".md").write_text(table + "\n")
-    _plot(records, arguments.out.with_suffix(".png"))
-    _say(table)
-
-
-def _tune(arguments: argparse.Namespace, server: Server, data: Dataset, items: list[Item]) -> None:
-    def measure(contender: Contender) -> list[Record]:
-        show = _progress(contender.label)
-        return evaluate(server, data, items, [contender], arguments.out, show)
-
-    def at(keep: Fraction) -> list[Record]:
-        return measure(contenders([arguments.method], [keep])[1])
-
-    choice = tune(at, measure(Contender(UNPRUNED)), arguments.bound, arguments.sure)
-    for trial in choice.trials:
-        verdict = "within" if trial.passed else "outside"
-        limits = f"{trial.difference:+.1f} points ({trial.low:+.1f} to {trial.high:+.1f})"
-        _say(f"kept {trial.keep}: {limits}, {verdict} the bound of {arguments.bound:g}")
-    _say(f"--prune-method {arguments.method} --prune-rate {choice.rate:.4f}")
+    plot(records, arguments.out.with_suffix(".png"))
+    say(table)
 
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None, example: str = "") -> int:
@@ -145,7 +114,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None, example: st
     server = Server(arguments.url, arguments.model, arguments.concurrency, arguments.api_key)
     try:
         items = list(data.items(arguments.data, arguments.items))
-        (_run if arguments.command == "run" else _tune)(arguments, server, data, items)
+        (_run if arguments.command == "run" else run_tune)(arguments, server, data, items)
     except (DatasetError, ServerError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

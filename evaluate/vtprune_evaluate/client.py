@@ -13,7 +13,7 @@ import aiohttp
 from vtprune_evaluate.contender import Contender
 from vtprune_evaluate.item import Item
 
-__all__ = ["Answer", "Server", "ServerError", "ask_all"]
+__all__ = ["Answer", "Server", "ServerError", "ask_all", "served_model"]
 
 _TRIES = 3
 
@@ -92,6 +92,29 @@ def _answer(completion: dict[str, Any]) -> Answer:
     return Answer(text, counts.get("original"), counts.get("kept"))
 
 
+def served_model(server: Server) -> str:
+    """Return the model that the server was started with, or its name if the server does not say."""
+    return asyncio.run(_served_model(server))
+
+
+async def _served_model(server: Server) -> str:
+    url = f"{server.url.rstrip('/')}/v1/models"
+    try:
+        async with (
+            aiohttp.ClientSession(headers=_headers(server)) as session,
+            session.get(url) as response,
+        ):
+            models = (await response.json())["data"]
+    except (aiohttp.ClientError, ValueError, KeyError, TypeError):
+        return server.model
+    roots = {each["id"]: each.get("root") for each in models}
+    return str(roots.get(server.model) or server.model)
+
+
+def _headers(server: Server) -> dict[str, str]:
+    return {"Authorization": f"Bearer {server.key}"} if server.key else {}
+
+
 async def ask_all(
     server: Server,
     work: Sequence[tuple[Item, Contender]],
@@ -104,7 +127,7 @@ async def ask_all(
         ServerError: a request was refused, or failed three times.
     """
     waiting = iter(work)
-    headers = {"Authorization": f"Bearer {server.key}"} if server.key else {}
+    headers = _headers(server)
     timeout = aiohttp.ClientTimeout(total=server.timeout)
     url = f"{server.url.rstrip('/')}/v1/chat/completions"
     async with aiohttp.ClientSession(timeout=timeout, headers=headers) as session:

@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,7 +18,7 @@ from vtprune_evaluate.client import Answer, Server, ServerError, ask_all
 from vtprune_evaluate.contender import Contender
 from vtprune_evaluate.item import Dataset, Item
 
-__all__ = ["Record", "evaluate", "read_records"]
+__all__ = ["Record", "evaluate", "read_records", "with_references"]
 
 Record = dict[str, Any]
 
@@ -32,6 +33,14 @@ def read_records(file: Path) -> list[Record]:
     if len(whole) < len(text):
         os.truncate(file, len(whole.encode()))
     return [json.loads(line) for line in whole.splitlines()]
+
+
+def with_references(items: Sequence[Item], unpruned: Sequence[Record]) -> list[Item]:
+    """Return the items, with the unpruned answer as reference where there is none."""
+    said = {record["id"]: [record["answer"]] for record in unpruned}
+    return [
+        replace(item, reference=said[item.id]) if item.reference is None else item for item in items
+    ]
 
 
 def _record(dataset: Dataset, item: Item, contender: Contender, answer: Answer) -> Record:

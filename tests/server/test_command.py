@@ -116,7 +116,11 @@ class TestOnAServer:
         assert len((tmp_path / "evaluation.jsonl").read_text().splitlines()) == 4
         assert "vispruner" in done.stdout
 
-    def test_tune(self, run) -> None:
+    def test_tune(self, run, tmp_path: Path) -> None:
         done = run(*_example("tune"))
         assert done.returncode == 0, done.stderr
-        assert done.stdout.splitlines()[-1].startswith("--prune-method vispruner --prune-rate 0.")
+        *told, command = done.stdout.splitlines()
+        assert command.startswith("vllm serve demo --plugin vtprune --prune-method vispruner")
+        assert float(shlex.split(command)[-1]) > 0
+        assert [line for line in told if line.startswith("random kept ")]
+        assert (tmp_path / "evaluation.png").stat().st_size > 1000

@@ -1,7 +1,8 @@
-"""The data sets by name: built-in synthetic ones, and published ones read from local files."""
+"""The data sets by name: built-in synthetic ones, published ones read from local files, and own."""
 
 from vtprune_evaluate.datasets.gqa import GQA
 from vtprune_evaluate.datasets.mme import MME
+from vtprune_evaluate.datasets.own import OWN
 from vtprune_evaluate.datasets.pages import PAGES
 from vtprune_evaluate.datasets.pope import POPE
 from vtprune_evaluate.datasets.scienceqa import SCIENCEQA
@@ -15,6 +16,6 @@ DATASETS = {
     dataset.name: dataset
     for dataset in (
         *(SYNTHETIC, SYNTHETIC_2, SYNTHETIC_RAGGED, PAGES),
-        *(GQA, MME, POPE, SCIENCEQA, TEXTVQA, VQAV2),
+        *(GQA, MME, POPE, SCIENCEQA, TEXTVQA, VQAV2, OWN),
     )
 }
