@@ -17,9 +17,10 @@ from vllm_pruner import compat, envs
 from vllm_pruner.methods.faults import MethodFault
 from vllm_pruner.settings import cli
 from vllm_pruner.settings.bounds import fault_on
-from vllm_pruner.settings.config import PruneConfig, names_budget
+from vllm_pruner.settings.config import names_budget
 from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.settings.keys import KEY, settings_in
+from vllm_pruner.settings.moving import least_fault
 from vllm_pruner.settings.server import ServerConfig
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _create_pruned(
     if engine_args.otlp_traces_endpoint is not None:
         compat.check(compat.Process.TRACING)
     from vllm_pruner.families import registry
-    from vllm_pruner.prompt import chat, encoder_only, engine_flags, serving
+    from vllm_pruner.prompt import announcement, chat, encoder_only, engine_flags, serving
 
     classes = registry.classes()
     overrides = engine_args.model_class_overrides
@@ -134,6 +135,8 @@ def _create_pruned(
     engine_flags.check(family, engine_args, config)
     if not config.off and (fault := fault_on(config.limits, config, tokens)):
         raise fault
+    if fault := least_fault(config.limits, config, config.rate_under_load, tokens):
+        raise fault
     alone = encoder_only.lacks_language_model(model_config, engine_args)
     if alone and (fault := encoder_only.fault(config)):
         raise fault
@@ -145,7 +148,7 @@ def _create_pruned(
     serving.install(config)
     if engine_args.otlp_traces_endpoint is not None:
         compat.patch_tracing(chat.span_attributes)
-    _announce(config, model_config, tokens)
+    announcement.announce(config, model_config, tokens)
     if getattr(engine_args, _ONE_API_SERVER, False):
         _advise(engine_args)
     return model_config
@@ -179,20 +182,3 @@ def _advise(engine_args: EngineArgs) -> None:
     workers = engine_args.tensor_parallel_size * engine_args.pipeline_parallel_size
     if said := api_servers.advice(engines, workers, api_servers.cores()):
         logger.info("vtprune: %s", said)
-
-
-def _announce(config: PruneConfig, model_config: ModelConfig, tokens: int) -> None:
-    """Log in one line how images are pruned."""
-    if config.off:
-        logger.info("vtprune: rate 0: all %d visual tokens of an image are kept", tokens)
-        return
-    keep = config.keep_count(tokens)
-    logger.info(
-        "vtprune: %s keeps %d of %d visual tokens per image (rate %.4f) for %s, %s",
-        config.method,
-        keep,
-        tokens,
-        1 - keep / tokens,
-        model_config.architecture,
-        model_config.model,
-    )

@@ -16,6 +16,7 @@ _NAMES = {
     "original": b"x-vtprune-original-tokens",
     "kept": b"x-vtprune-kept-tokens",
     "floor": b"x-vtprune-floor",
+    "rate": b"x-vtprune-rate",
 }
 """By key of `usage.visual_tokens`; its counts of videos alone are only in the body."""
 

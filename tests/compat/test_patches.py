@@ -33,7 +33,7 @@ def test_chat_requests_made_in_another_way(monkeypatch: pytest.MonkeyPatch) -> N
     before = OpenAIServingChat.create_chat_completion
     monkeypatch.delattr(OnlineRenderer, "preprocess_chat")
     with pytest.raises(RuntimeError, match=r"^vtprune: this vLLM .* has no preprocess_chat"):
-        compat.patch_chat("vtprune", _unused, _unused, _unused, _unused, _unused)
+        compat.patch_chat("vtprune", _unused, _unused, _unused, _unused, _unused, _unused)
     assert OpenAIServingChat.create_chat_completion is before
 
 

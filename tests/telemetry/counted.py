@@ -6,7 +6,7 @@ from __future__ import annotations
 from vllm_pruner.telemetry import metrics
 
 COUNTER = metrics.Metric("vtprune_test", "Of this test", ("method",))
-LEVEL = metrics.Metric("vtprune_level", "Of this test", is_counter=False)
+LEVEL = metrics.Metric("vtprune_level", "Of this test", kind="gauge_sum")
 SIZES = metrics.Histogram("vtprune_sizes", "Of this test", (1.0, 2.0, 4.0), ("method",))
 
 

@@ -46,6 +46,7 @@ def patch_chat(
     rename: Callable[[ModelConfig, list[Any]], list[Any]],
     report: Callable[[Any, Any, MutableMapping[str, Any]], Any],
     given: Callable[[Any, Any, Any, Any], Any],
+    around: Callable[[_Async, Any, Any, Any], Coroutine[Any, Any, Any]],
 ) -> None:
     """Let a chat request carry settings, and its answer carry counts. Safe to call again.
 
@@ -59,6 +60,8 @@ def patch_chat(
             the HTTP request.
         given: returns the answer to a chat completion, given vLLM's handler, the request, the HTTP
             request or None, and vLLM's answer; called before `report`.
+        around: answers a chat completion, given vLLM's own way to, its handler, the request and the
+            HTTP request.
 
     Raises:
         RuntimeError: this vLLM lacks one of the three methods.
@@ -71,7 +74,11 @@ def patch_chat(
     reporting = partial(with_report, report)
     apply(
         Patch(OnlineRenderer, "preprocess_chat", with_settings),
-        Patch(OpenAIServingChat, "create_chat_completion", partial(reporting, given=given)),
+        Patch(
+            OpenAIServingChat,
+            "create_chat_completion",
+            lambda answer: reporting(partial(around, answer), given=given),
+        ),
         Patch(OpenAIServingResponses, "create_responses", reporting),
     )
 

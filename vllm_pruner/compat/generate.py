@@ -2,9 +2,10 @@
 
 Replaces: `AsyncLLM.generate`.
 Why: every kind of answer is made from its outputs, and a plugin has no hook there.
-Relies on: `generate` being called with the engine's input and the request's id; closing it aborts
-the request. With several data-parallel engines `collective_rpc` returns the first one's answer,
-`call_utility_all_async` every one's.
+Relies on: `generate` being called with the engine's input and sampling parameters, which it does
+not read before its first output is asked for; closing it aborts the request. With several
+data-parallel engines `collective_rpc` returns the first one's answer, `call_utility_all_async`
+every one's.
 vLLM versions: 0.31 to 0.33; 0.31 lacks the latter.
 Goes when: a plugin can see a request's outputs.
 """
@@ -23,7 +24,7 @@ __all__ = ["Outputs", "ask_workers", "patch_generate"]
 
 Outputs = AsyncGenerator[Any, None]
 
-_Seen = Callable[["AsyncLLM", Any, str, Outputs], Outputs]
+_Seen = Callable[["AsyncLLM", Any, Any, Outputs], Outputs]
 
 _seen: dict[str, _Seen] = {}
 
@@ -33,8 +34,9 @@ def patch_generate(user: str, seen: _Seen) -> None:
 
     Args:
         user: name of the caller; a second function of the same user replaces the first.
-        seen: called with the engine, its input, the request's id and the outputs, not yet started;
-            returns the outputs from which the answer is made.
+        seen: called with the engine, its input, the request's own sampling parameters, which it may
+            change, and the outputs, not yet started; returns the outputs from which the answer is
+            made.
 
     Raises:
         RuntimeError: this vLLM lacks the method.
@@ -47,7 +49,7 @@ def patch_generate(user: str, seen: _Seen) -> None:
         ) -> Outputs:
             outputs = generate(self, prompt, sampling_params, request_id, **kwargs)
             for function in _seen.values():
-                outputs = function(self, prompt, request_id, outputs)
+                outputs = function(self, prompt, sampling_params, outputs)
             return outputs
 
         return generate_seen

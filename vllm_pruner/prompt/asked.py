@@ -35,12 +35,17 @@ class Asked:
     """Visual tokens kept of each, filled in once the prompt is made."""
 
 
-def report(asked: Sequence[Asked]) -> dict[str, Any] | None:
+def report(asked: Sequence[Asked], rate: float | None = None) -> dict[str, Any] | None:
     """Return the counts of a prompt, or None if an image's number of tokens is not known.
+
+    Args:
+        asked: the images and the videos.
+        rate: the server's own rate, if that moves and the request has it; else None.
 
     Returns:
         `original` and `kept` visual tokens; the same for its videos alone under `video`, if it has
-        any; `floor` if a floor raised what an image keeps; and the names of the `method`s.
+        any; `floor` if a floor raised what an image keeps; `rate` if an item has that rate; and the
+        names of the `method`s.
     """
     counts = {each.modality: _counts(each) for each in asked}
     if None in counts.values():
@@ -54,7 +59,14 @@ def report(asked: Sequence[Asked]) -> dict[str, Any] | None:
     methods = {config.method for each in asked for config in each.configs if not config.off}
     if any(config.floor != "off" for each in asked for config in each.configs):
         total["floor"] = "text"
+    if rate is not None and any(_has(each, rate) for each in asked):
+        total["rate"] = rate
     return {**total, "method": ", ".join(sorted(methods))}
+
+
+def _has(asked: Asked, rate: float) -> bool:
+    """An image with print, small detail or boxes has the rate as well, as far as it holds there."""
+    return asked.modality == IMAGE or any(config.rate == rate for config in asked.configs)
 
 
 def _counts(asked: Asked) -> dict[str, int] | None:

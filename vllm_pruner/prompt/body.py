@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vllm_pruner.prompt.refusal import refusal
+from vllm_pruner.prompt.refusal import answered, refusal, wishes_refusal
 from vllm_pruner.settings.advice import nearest
 from vllm_pruner.settings.errors import shown
 from vllm_pruner.settings.keys import KEY
+from vllm_pruner.settings.wishes import apart
 
 __all__ = ["check_keys", "meant", "refuse_without_images"]
 
@@ -28,8 +29,15 @@ def meant(body: Mapping[str, Any]) -> dict[str, Any]:
     """Return our key and keys that were probably meant for it, with their values.
 
     Args:
-        body: a request's body, or the keys in it that vLLM does not know.
+        body: a body of Anthropic's API.
+
+    Raises:
+        VLLMValidationError: a 400 for the client: it asks for what the answer has no place for.
     """
+    with answered():
+        wishes, _ = apart(body.get(KEY))
+    if wishes is not None:
+        raise wishes_refusal()
     return {key: value for key, value in body.items() if key == KEY or _fault(key, value)}
 
 

@@ -7,21 +7,22 @@ does.
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncGenerator, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vllm_pruner import compat
-from vllm_pruner.methods.faults import MethodFault
 from vllm_pruner.prompt.body import check_keys
+from vllm_pruner.prompt.first_token import is_watched
 from vllm_pruner.prompt.names import of_holder
-from vllm_pruner.prompt.refusal import failure, refusal, settings_refusal
+from vllm_pruner.prompt.refusal import answered, refusal, settings_refusal, wishes_refusal
+from vllm_pruner.prompt.usage import in_usage
 from vllm_pruner.settings.again import UNPRUNED, Again
 from vllm_pruner.settings.detail import AUTO, LEVELS
-from vllm_pruner.settings.errors import ConfigError, SettingError
+from vllm_pruner.settings.errors import SettingError
 from vllm_pruner.settings.keys import COUNTS, KEY, REPORT, TOLD, settings_in
 from vllm_pruner.settings.rules import DETAIL, check
 from vllm_pruner.settings.server import ServerConfig
+from vllm_pruner.settings.wishes import Wishes, apart, wishes_fault
 
 if TYPE_CHECKING:
     from vllm.config import ModelConfig
@@ -40,8 +41,9 @@ __all__ = [
 
 USAGE = "visual_tokens"
 """The field of `usage`: `{"original": N, "kept": K}`, the visual tokens of all images and videos
-before and after pruning, with the same for videos alone in `"video"` if there are any, and
-`"floor": "text"` if an image with print kept more than the rate."""
+before and after pruning, with the same for videos alone in `"video"` if there are any, `"floor":
+"text"` if an image with print kept more than the rate, and `"rate"` if the request has the server's
+own rate and that moves."""
 
 _IMAGES = ("image_url", "input_image", "image_pil", "image_embeds")
 """Content parts that vLLM counts as images."""
@@ -64,17 +66,27 @@ def requested(
     check_keys(unknown)
     said = getattr(request, KEY, None)
     if isinstance(said, Again):  # a copy of a request that was checked before
-        return said if said.settings is UNPRUNED else Again({**_own(said), **_detail(messages)})
+        own = {**_own(said), **_detail(messages)}
+        return said if said.settings is UNPRUNED else Again(own, said.rate)
     if said is not None:
         if settings_in(request) is not None:
             raise refusal(f"{KEY}: settings are given twice; allowed: in the body or in its kwargs")
-        try:  # here, because a request without an image reaches no processor
-            check(ServerConfig.parse(settings), said)
-        except ConfigError as error:
-            raise settings_refusal(error) from None
-        except MethodFault as error:
-            raise failure(error.method, str(error)) from error
+        server = ServerConfig.parse(settings)
+        with answered():  # here, because a request without an image reaches no processor
+            wishes, said = apart(said)
+            _check_wishes(server, wishes)
+            check(server, said)
     return {**(said or {}), **_detail(messages)}
+
+
+def _check_wishes(server: ServerConfig, wishes: Wishes | None) -> None:
+    """Refuse what is wished for where it is not given."""
+    if wishes is None:
+        return
+    if not is_watched():
+        raise wishes_refusal()
+    if found := wishes_fault(server.limits, wishes):
+        raise found
 
 
 def rename(model_config: ModelConfig, messages: list[Any]) -> list[Any]:
@@ -85,7 +97,8 @@ def rename(model_config: ModelConfig, messages: list[Any]) -> list[Any]:
 
 
 def _own(again: Again) -> Mapping[str, Any]:
-    return again.settings if isinstance(again.settings, Mapping) else {}
+    _, own = apart(again.settings)  # an answer that is only compared says nothing of itself
+    return own if isinstance(own, Mapping) else {}
 
 
 def _detail(messages: Iterable[Any]) -> dict[str, list[str]]:
@@ -164,10 +177,7 @@ def report(request: Any, answer: Any, scope: MutableMapping[str, Any]) -> Any:
         return answer
     counts = {key: value for key, value in counts.items() if key != "method"}
     scope.setdefault(TOLD, {}).update(counts)
-    if isinstance(answer, AsyncGenerator):
-        return _report_streamed(answer, counts)
-    _report_in(answer, counts)
-    return answer
+    return in_usage(answer, lambda _: {USAGE: counts})
 
 
 def add_up(batch: Any, requests: Iterable[Any]) -> None:
@@ -191,23 +201,3 @@ def told(scope: Mapping[str, Any]) -> dict[str, Any]:
     """Return the counts that `report` put into the scope of an HTTP request; empty if none."""
     counts: dict[str, Any] = scope.get(TOLD, {})
     return dict(counts)
-
-
-def _report_in(answer: Any, counts: dict[str, Any]) -> None:
-    if getattr(answer, "usage", None) is not None:
-        setattr(answer.usage, USAGE, counts)
-
-
-async def _report_streamed(
-    events: AsyncGenerator[Any, None], counts: dict[str, Any]
-) -> AsyncGenerator[Any, None]:
-    """Yield the events, with counts in the last one: in a chat, the one with a usage and no
-    choices; in a Responses stream, the one with the whole response."""
-    async for event in events:
-        if not isinstance(event, str):
-            _report_in(getattr(event, "response", None), counts)
-        elif '"choices":[],' in event and '"usage":{' in event:
-            chunk = json.loads(event.removeprefix("data: "))
-            chunk["usage"][USAGE] = counts
-            event = f"data: {json.dumps(chunk, ensure_ascii=False, separators=(',', ':'))}\n\n"
-        yield event

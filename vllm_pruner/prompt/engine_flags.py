@@ -31,7 +31,8 @@ def check(family: Family, engine_args: EngineArgs, config: ServerConfig) -> None
             "compile_mm_encoder is True; allowed: False, because vtprune reads the attention "
             "inside the vision tower, which compiled layers do not show"
         )
-    _check_shadow(engine_args, config)
+    _check_stats(engine_args, config)
+    _check_shadow_log(config)
     if config.jpeg_side is not None and not compat.reduces_files():
         raise SettingError("jpeg_side", str(config.jpeg_side), "none with vLLM 0.31")
     _set_tower_graphs(family, engine_args, config)
@@ -44,15 +45,22 @@ def check(family: Family, engine_args: EngineArgs, config: ServerConfig) -> None
         )
 
 
-def _check_shadow(engine_args: EngineArgs, config: ServerConfig) -> None:
-    """Refuse shadows if vLLM does not report waiting requests or the log cannot be written."""
-    if not config.shadow:
-        return
-    if engine_args.disable_log_stats:
+def _check_stats(engine_args: EngineArgs, config: ServerConfig) -> None:
+    """Refuse what needs the number of waiting requests, if vLLM does not report it."""
+    shadow = ("shadow", f"{config.shadow:g}", "shadow 0") if config.shadow else None
+    most = config.rate_under_load
+    moving = None if most is None else ("rate_under_load", f"{most:g}", "no rate_under_load")
+    found = shadow or moving
+    if found and engine_args.disable_log_stats:
+        key, value, otherwise = found
         raise ConfigError(
-            f"disable_log_stats is True beside shadow {config.shadow:g}; allowed: False, because "
-            "vLLM's stats say whether requests wait, or shadow 0"
+            f"disable_log_stats is True beside {key} {value}; allowed: False, because "
+            f"vLLM's stats say whether requests wait, or {otherwise}"
         )
+
+
+def _check_shadow_log(config: ServerConfig) -> None:
+    """Refuse a file that cannot be written to."""
     if config.shadow_log is not None:
         try:
             open(config.shadow_log, "ab").close()

@@ -20,6 +20,7 @@ from vllm_pruner.prompt.byte_pixels import BytePixels
 from vllm_pruner.prompt.identities import identified, sizes_of
 from vllm_pruner.prompt.image_items import PlannedItems, hand_on
 from vllm_pruner.prompt.image_size import check_sizes
+from vllm_pruner.prompt.live_rate import rate_for
 from vllm_pruner.prompt.names import Known, Names
 from vllm_pruner.prompt.pictures import Pictures
 from vllm_pruner.prompt.places import (
@@ -64,7 +65,8 @@ class PrunedProcessor(PlannedItems, BytePixels):
 
     def apply(self, inputs: ProcessorInputs, timing_ctx: TimingContext) -> MultiModalInput:
         bare, requested, is_dummy = _take_settings(inputs)
-        is_traffic = not is_dummy and not isinstance(requested, Again)
+        is_traffic = not is_dummy and (not isinstance(requested, Again) or requested.is_counted)
+        rate = None if is_dummy else rate_for(self.info.prune_config, requested)
         requested = requested.settings if isinstance(requested, Again) else requested
         if bare.cache is not None:
             bare = dataclasses.replace(bare, cache=compat.item_cache(self, bare.cache))
@@ -73,9 +75,9 @@ class PrunedProcessor(PlannedItems, BytePixels):
         if images := bare.mm_data_items.get(IMAGE):
             known = named.get(IMAGE)
             sizes = sizes_of(images) if known is None else [each.size for each in known]
-            asked.append(self._asked_of_images(bare, requested, sizes, known, is_dummy))
+            asked.append(self._asked_of_images(bare, requested, sizes, known, is_dummy, rate))
         if bare.mm_data_items.get(VIDEO):
-            asked.append(self._asked_of_videos(bare, requested, is_dummy))
+            asked.append(self._asked_of_videos(bare, requested, is_dummy, rate))
         plans = {each.modality: each.plans for each in asked if each.plans}
         known_by = {name: [plan.image for plan in those] for name, those in plans.items()}
         hashed = bare if is_dummy else compat.hashed(self, bare, known_by)
@@ -92,9 +94,9 @@ class PrunedProcessor(PlannedItems, BytePixels):
             self._check_prompt(output)
             if [each.modality for each in asked] == [IMAGE]:
                 check_length(output, sum(asked[0].kept), self.info.ctx.model_config.max_model_len)
-        # A server that prunes nothing by default answers as stock vLLM does.
-        tells = asked and (plans or not self.info.prune_config.off)
-        if tells and (told := report(asked)) is not None:
+        # A server that never prunes anything by default answers as stock vLLM does.
+        tells = asked and (plans or rate is not None or not self.info.prune_config.off)
+        if tells and (told := report(asked, rate)) is not None:
             output[REPORT] = told  # type: ignore[literal-required]  # for `prompt.chat`
         if asked and is_traffic and self.info.prefills:
             count_items(asked)
@@ -110,8 +112,11 @@ class PrunedProcessor(PlannedItems, BytePixels):
         sizes: Sequence[ImageSize | None],
         known: Sequence[Known] | None,
         is_dummy: bool,
+        rate: float | None,
     ) -> Asked:
         """Return the images with their settings and plans.
+
+        `rate` replaces the server's own rate, if that moves.
 
         Raises:
             VLLMValidationError: a 400 for the client: a setting cannot be used.
@@ -124,7 +129,7 @@ class PrunedProcessor(PlannedItems, BytePixels):
         identities = self._identities(IMAGE, inputs)
         look = partial(self._pictures.of_items, images, known, identities)
         with answered():
-            configs = resolve(self.info, requested, tokens, None if is_dummy else look)
+            configs = resolve(self.info, requested, tokens, None if is_dummy else look, rate)
             keeps = [
                 0 if count is None or config.off else config.keep_count(count)
                 for config, count in zip(configs, tokens, strict=True)
@@ -133,10 +138,12 @@ class PrunedProcessor(PlannedItems, BytePixels):
         plans = self._planner.plans(IMAGE, configs, keeps, inputs, names)
         return Asked(IMAGE, configs, plans, tokens)
 
-    def _asked_of_videos(self, inputs: ProcessorInputs, requested: object, is_dummy: bool) -> Asked:
+    def _asked_of_videos(
+        self, inputs: ProcessorInputs, requested: object, is_dummy: bool, rate: float | None
+    ) -> Asked:
         """Return the videos with their settings, all the same, and plans; raises as for images."""
         with answered():
-            config = resolve_videos(self.info, requested, is_dummy)
+            config = resolve_videos(self.info, requested, is_dummy, rate)
         configs = [config] * len(inputs.mm_data_items[VIDEO])
         keeps = [0] * len(configs)  # not known before the videos are processed
         names = None if is_dummy else self._identities(VIDEO, inputs)

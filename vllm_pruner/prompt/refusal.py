@@ -14,7 +14,7 @@ from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.settings.keys import KEY
 from vllm_pruner.telemetry import metrics
 
-__all__ = ["answered", "failure", "refusal", "settings_refusal"]
+__all__ = ["answered", "failure", "refusal", "settings_refusal", "wishes_refusal"]
 
 
 def refusal(sentence: str, parameter: str = KEY) -> VLLMValidationError:
@@ -40,6 +40,11 @@ def failure(method: str, sentence: str) -> Exception:
     metrics.METHOD_FAULTS.add(method=method)
     kind: type[Exception] = getattr(exceptions, "GenerationError", RuntimeError)
     return kind(f"{KEY}: {sentence}")
+
+
+def wishes_refusal() -> VLLMValidationError:
+    """Count the refusal of what is asked of an answer whose usage has no place for it."""
+    return refusal(f"{KEY}: confidence is asked for; allowed: in chat completions, one by one")
 
 
 @contextmanager

@@ -10,7 +10,16 @@ from __future__ import annotations
 import multiprocessing
 
 from vllm_pruner import compat, methods
-from vllm_pruner.prompt import body, chat, faults, image_size, jpegs, shadow
+from vllm_pruner.prompt import (
+    body,
+    chat,
+    confidence,
+    faults,
+    first_token,
+    image_size,
+    jpegs,
+    shadow,
+)
 from vllm_pruner.settings.keys import KEY
 from vllm_pruner.settings.server import ServerConfig
 from vllm_pruner.telemetry import metrics
@@ -39,7 +48,16 @@ def install(config: ServerConfig) -> None:
     metrics.publish()
     if any(map(methods.package_of, config.limits.methods or ())):
         compat.patch_generate(KEY, faults.checked)
-    compat.patch_chat(KEY, chat.requested, chat.take_counts, chat.rename, chat.report, shadow.given)
+    compat.patch_generate(f"{KEY}-first-token", first_token.seen)
+    compat.patch_chat(
+        KEY,
+        chat.requested,
+        chat.take_counts,
+        chat.rename,
+        chat.report,
+        shadow.given,
+        confidence.answer_surely,
+    )
     compat.patch_chat_batch(chat.add_up, chat.report)
     compat.patch_completion(body.refuse_without_images)
     compat.patch_messages(body.meant, chat.told, chat.USAGE)

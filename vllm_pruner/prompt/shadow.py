@@ -22,10 +22,13 @@ from typing import Any
 
 from vllm_pruner.prompt import shadow_request
 from vllm_pruner.prompt.agreement import Agreement, count, rate_label
-from vllm_pruner.settings.again import UNPRUNED
+from vllm_pruner.prompt.live_rate import live_rate
+from vllm_pruner.prompt.shadow_rule import ShadowRule
+from vllm_pruner.settings.again import UNPRUNED, Again
 from vllm_pruner.settings.keys import COUNTS, settings_in
 from vllm_pruner.settings.server import ServerConfig
 from vllm_pruner.telemetry import metrics
+from vllm_pruner.telemetry.engine_load import engine_load
 
 __all__ = ["given", "is_drawn"]
 
@@ -63,7 +66,9 @@ def given(handler: Any, request: Any, raw_request: Any, answer: Any) -> Any:
     name = raw_request.headers.get("X-Request-Id") or request.request_id
     if not config.shadow or not is_drawn(name, config.shadow):
         return answer
-    drawn = _Drawn(name, shadow_request.quiet(handler), request, raw_request, counts)
+    live = live_rate(config)
+    rule = None if live is None else live.rule
+    drawn = _Drawn(name, shadow_request.quiet(handler), request, raw_request, counts, rule)
     shadows = _shadows(config.shadow_log)
     if isinstance(answer, AsyncGenerator):
         return _followed(answer, drawn, shadows)
@@ -92,6 +97,9 @@ class _Drawn:
 
     counts: dict[str, Any]
     """The result of `prompt.asked.report` for it."""
+
+    rule: ShadowRule | None
+    """That is told what becomes of it."""
 
 
 @cache
@@ -137,13 +145,17 @@ class _Shadows:
     async def _compare(self, drawn: _Drawn) -> None:
         answers = []
         for settings in (shadow_request.own_settings(drawn.request), UNPRUNED):
-            if metrics.waiting() != 0:
+            load = engine_load()
+            if load is None or load.waiting:
                 metrics.SHADOW_SKIPPED.add(reason="busy")
                 return
-            answers.append(await shadow_request.ask(drawn.handler, drawn.request, settings))
+            again = Again(settings, drawn.counts.get("rate"))
+            answers.append(await shadow_request.ask(drawn.handler, drawn.request, again))
         agreement = Agreement(*answers)
         rate = rate_label(drawn.counts["original"], drawn.counts["kept"])
         count(agreement, drawn.counts["method"], rate)
+        if drawn.rule is not None and "rate" in drawn.counts:
+            drawn.rule.note(drawn.counts["rate"], agreement)
         if self._log is not None:
             await asyncio.to_thread(_append, self._log, _line(drawn, agreement))
 

@@ -54,13 +54,13 @@ def question(request: Any) -> str:
     return str(content or "")
 
 
-async def ask(handler: Any, request: Any, settings: object) -> Answer:
+async def ask(handler: Any, request: Any, again: Again) -> Answer:
     """Answer a request greedily.
 
     Args:
         handler: vLLM's handler of chat completions.
         request: a request that has been answered; it is not changed.
-        settings: replace the client's settings; see `Again.settings`.
+        again: replaces the client's settings.
 
     Raises:
         Refused: vLLM refuses the request.
@@ -68,7 +68,7 @@ async def ask(handler: Any, request: Any, settings: object) -> Answer:
     from vllm.exceptions import VLLMValidationError
 
     try:
-        made = await handler.create_chat_completion(_again(handler, request, settings))
+        made = await handler.create_chat_completion(_again(handler, request, again))
     except (VLLMValidationError, ValueError) as error:  # vLLM would answer with a 400
         raise Refused from error
     if not hasattr(made, "choices"):
@@ -77,7 +77,7 @@ async def ask(handler: Any, request: Any, settings: object) -> Answer:
     return Answer(choice.message.content or "", tuple(choice.token_ids), _first(choice.logprobs))
 
 
-def _again(handler: Any, request: Any, settings: object) -> Any:
+def _again(handler: Any, request: Any, again: Again) -> Any:
     """Return a copy of a request that asks for a short greedy answer."""
     most = handler.model_config.max_logprobs
     last = handler.engine_client.vllm_config.scheduler_config.policy == "priority"
@@ -86,7 +86,7 @@ def _again(handler: Any, request: Any, settings: object) -> Any:
     others = {k: v for k, v in (request.mm_processor_kwargs or {}).items() if k != KEY}
     return request.model_copy(
         update={
-            KEY: Again(settings),
+            KEY: again,
             "mm_processor_kwargs": others or None,
             "request_id": f"shadow-{request.request_id}",
             **dict.fromkeys(("stream", "echo", "use_beam_search"), False),

@@ -24,6 +24,8 @@ def count_items(asked: Sequence[Asked]) -> None:
         items = metrics.VIDEOS if each.modality == VIDEO else metrics.IMAGES
         for config, original, left in zip(each.configs, each.tokens, each.kept, strict=True):
             items.add(method=_method(config))
+            if config.floor != "off" and not config.off:
+                metrics.FLOORED.add(method=config.method)
             if original is not None:
                 metrics.ORIGINAL.add(original, method=_method(config))
                 metrics.KEPT.add(left, method=_method(config))

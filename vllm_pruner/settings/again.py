@@ -1,4 +1,4 @@
-"""Settings of a request that the server itself answers again, for a comparison.
+"""Settings of a request that the server itself answers again, for a comparison or its client.
 
 They take the place of a client's settings, and are of a type that no client can send.
 """
@@ -21,7 +21,13 @@ UNPRUNED: Final = Unpruned()
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """A request's settings; its prompt is not counted as traffic."""
+    """A request's settings."""
 
     settings: object
     """The client's settings, None if it sent none; or `UNPRUNED`."""
+
+    rate: float | None = None
+    """The server's own rate when the client was answered, where that moves."""
+
+    is_counted: bool = False
+    """Whether its prompt is counted as traffic."""

@@ -26,6 +26,7 @@ from vllm_pruner.settings.detail import AUTO, LEVELS
 from vllm_pruner.settings.errors import ConfigError, SettingError
 from vllm_pruner.settings.image_budgets import of_images
 from vllm_pruner.settings.override import override
+from vllm_pruner.settings.own_rate import at_rate
 from vllm_pruner.settings.server import ServerConfig
 
 __all__ = [
@@ -66,6 +67,7 @@ def resolve(
     requested: object,
     tokens: Sequence[int | None],
     look: Callable[[], Sequence[Picture]] | None = None,
+    rate: float | None = None,
 ) -> list[PruneConfig]:
     """Return the settings of each image of a request to a model.
 
@@ -74,6 +76,8 @@ def resolve(
         requested: the request's settings, None if it has none.
         tokens: visual tokens of each image, unpruned; None if that is not known.
         look: returns what each image shows; None if there are no pixels to examine.
+        rate: replaces the server's own rate, for a request that names no budget; None if that rate
+            does not move.
 
     Raises:
         ConfigError: the first fault of the request.
@@ -83,7 +87,7 @@ def resolve(
         return [PruneConfig(rate=0.0)] * len(tokens)
     most = model.get_max_image_tokens()
     counts = [most if count is None else count for count in tokens]
-    configs = image_configs(model.prune_config, requested, counts, most, look)
+    configs = image_configs(model.prune_config, requested, counts, most, look, rate)
     for config in configs:
         if found := model.fault(config):
             raise found
@@ -93,7 +97,9 @@ def resolve(
     return configs
 
 
-def resolve_videos(model: ModelInfo, requested: object, is_dummy: bool = False) -> PruneConfig:
+def resolve_videos(
+    model: ModelInfo, requested: object, is_dummy: bool = False, rate: float | None = None
+) -> PruneConfig:
     """Return the settings of every video of a request to a model.
 
     Args:
@@ -101,6 +107,7 @@ def resolve_videos(model: ModelInfo, requested: object, is_dummy: bool = False) 
         requested: the request's settings, None if it has none.
         is_dummy: whether the videos are vLLM's dummies; if the model cannot prune videos, these are
             left unpruned.
+        rate: as for `resolve`.
 
     Raises:
         ConfigError: the first fault of the request.
@@ -109,7 +116,7 @@ def resolve_videos(model: ModelInfo, requested: object, is_dummy: bool = False) 
         return PruneConfig(rate=0.0)
     if is_dummy and model.video_fault(check(model.prune_config, None).of_video()):
         return PruneConfig(rate=0.0)
-    asked = check(model.prune_config, _without_detail(requested))
+    asked = at_rate(check(model.prune_config, _without_detail(requested)), rate, requested)
     config, own = asked.of_video(), asked.video_method
     if config.request_tokens is not None:
         why = ", which the images of a message share, but it has a video"
@@ -174,6 +181,7 @@ def image_configs(
     tokens: Sequence[int],
     most: int,
     look: Callable[[], Sequence[Picture]] | None = None,
+    rate: float | None = None,
 ) -> list[PruneConfig]:
     """Return the settings of each image of a request.
 
@@ -183,6 +191,7 @@ def image_configs(
         tokens: visual tokens of each image, unpruned.
         most: visual tokens of the largest image.
         look: returns what each image shows; None if there are no pixels to examine.
+        rate: as for `resolve`.
 
     Raises:
         ConfigError: the first fault.
@@ -198,6 +207,7 @@ def image_configs(
     is_own = config.request_tokens is not None or bool(asked and names_budget(asked))
     if is_own and not (asked or {}).get("floor"):
         config = config.model_copy(update={"floor": "off"})  # a request's own budget is exact
+    config = at_rate(config, rate, asked)  # not held against the limits, which are for requests
     return of_images(server, config, levels, tokens, look, is_own=is_own)
 
 

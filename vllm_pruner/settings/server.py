@@ -14,7 +14,9 @@ from vllm_pruner.settings.bounds import fault, method_fault, video_rate_fault
 from vllm_pruner.settings.config import PruneConfig, names_budget
 from vllm_pruner.settings.detail import DetailRates
 from vllm_pruner.settings.errors import SettingError
-from vllm_pruner.settings.limits import Limits
+from vllm_pruner.settings.limits import Limits, Rate
+from vllm_pruner.settings.load import Load
+from vllm_pruner.settings.moving import moving_fault
 
 __all__ = ["ServerConfig"]
 
@@ -41,6 +43,14 @@ class ServerConfig(PruneConfig):
     photos take, and changes their pixels slightly; a model whose tokens depend on the image's size
     gets the smaller image. Default: all pixels."""
 
+    rate_under_load: Rate | None = None
+    """The highest rate under load: while requests wait or the KV cache fills up, the rate of images
+    whose request names no budget rises to this one in three steps, and falls again afterwards.
+    Default: the rate does not change."""
+
+    load: Load = Field(default_factory=Load)
+    """When the rate rises, and how soon it falls again."""
+
     detail: DetailRates = Field(default_factory=DetailRates)
     """Rates of OpenAI's `image_url.detail`; `auto` means the server's own settings."""
 
@@ -53,6 +63,11 @@ class ServerConfig(PruneConfig):
     """Share of pruned chat completions that the server answers twice more, pruned and unpruned, up
     to 64 tokens each, once the client has its answer and while no request waits; `/metrics` shows
     how far the two agree. 0: none."""
+
+    shadow_bound: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
+    """Mean share of common tokens below which fifty such comparisons lower the server's own rate:
+    half as many tokens again are kept, and a warning in the log says so. 0: the rate does not
+    change."""
 
     shadow_log: str | None = None
     """File to which each such comparison is appended as a line of JSON, with the question and both
@@ -84,6 +99,8 @@ class ServerConfig(PruneConfig):
         """
         config = handler(data)
         check = fault(config.limits, config) if names_budget(data) else None
+        if names_budget(data) and not check:
+            check = moving_fault(config.limits, config, config.rate_under_load, config.shadow_bound)
         check = check or video_rate_fault(config.limits, config)
         if found := check or method_fault(config.limits, config.method):
             raise found
@@ -97,9 +114,11 @@ class ServerConfig(PruneConfig):
 
     @model_validator(mode="after")
     def _shadow_to_log(self) -> Self:
-        if self.shadow_log is not None and not self.shadow:
+        told = self.shadow_log or (f"{self.shadow_bound:g}" if self.shadow_bound else None)
+        if told is not None and not self.shadow:
+            key = "shadow_bound" if self.shadow_log is None else "shadow_log"
             beside = ("shadow", f"{self.shadow:g}")
-            raise SettingError("shadow_log", self.shadow_log, "a shadow above 0", beside=beside)
+            raise SettingError(key, told, "a shadow above 0", beside=beside)
         return self
 
     @classmethod

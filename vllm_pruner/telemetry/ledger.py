@@ -14,18 +14,15 @@ question, and planning in the API server, which it costs.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
-import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from vllm_pruner import envs
 from vllm_pruner.telemetry import metrics
+from vllm_pruner.telemetry.shared_state import shared_state
 
 __all__ = ["Ledger"]
 
@@ -80,7 +77,7 @@ def _settle(every: int, since: float) -> None:
     if (folder := envs.metrics_folder()) is None:
         return
     try:
-        with _last(os.path.join(folder, "vtprune-ledger.json")) as last:
+        with shared_state(folder, "ledger") as last:
             now = metrics.totals()
             then = {(name, method): value for name, method, value in last.get("totals", [])}
             change = {key: value - then.get(key, 0.0) for key, value in now.items()}
@@ -93,22 +90,6 @@ def _settle(every: int, since: float) -> None:
             last["time"] = time.time()
     except OSError as error:  # the folder is gone: the server is shutting down
         logger.debug("vtprune: no line: %s", error)
-
-
-@contextmanager
-def _last(path: str) -> Iterator[dict[str, Any]]:
-    """Yield the state that the last line left, to be changed in place, under a file lock."""
-    with open(path, "a+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        file.seek(0)
-        before = file.read()
-        try:
-            last: dict[str, Any] = json.loads(before) if before else {}
-        except ValueError:  # its writer was killed halfway; this line covers the lost one
-            last = {}
-        yield last
-        file.truncate(0)
-        file.write(json.dumps(last))
 
 
 def _sum(change: _Totals, metric: metrics.Metric, method: str | None = None) -> float:

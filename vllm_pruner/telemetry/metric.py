@@ -30,15 +30,23 @@ logger = logging.getLogger("vllm.vtprune")
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A counter, or a gauge that is summed over processes."""
+    """A counter or a gauge."""
 
     name: str
     help: str
     labels: tuple[str, ...] = ()
-    is_counter: bool = True
+
+    kind: str = "counter"
+    """`counter`, `gauge_sum` (summed over processes) or `gauge_all` (one series a process): the
+    prefix of the file's name, which tells prometheus_client the type."""
 
     of_engine: bool = False
     """Whether it is counted in an engine's process; it then also has vLLM's label `engine`."""
+
+    @property
+    def is_counter(self) -> bool:
+        """Whether it only grows."""
+        return self.kind == "counter"
 
     def add(self, amount: float = 1.0, **labels: str) -> None:
         """Add `amount`. Thread-safe. Adding 0 makes a series visible before its first event."""
@@ -50,12 +58,7 @@ class Metric:
 
     def _write(self, change: Callable[[float], float], labels: dict[str, str]) -> None:
         engine = _engine if self.of_engine else None
-        _write(self._kind, self._key(tuple(labels[each] for each in self.labels), engine), change)
-
-    @property
-    def _kind(self) -> str:
-        """The prefix of the file's name, which tells prometheus_client the type."""
-        return "counter" if self.is_counter else "gauge_sum"
+        _write(self.kind, self._key(tuple(labels[each] for each in self.labels), engine), change)
 
     @cache  # noqa: B019  # the metrics are few and live as long as the process
     def _key(self, values: tuple[str, ...], engine: str | None) -> str:

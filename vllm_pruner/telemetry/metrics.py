@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from prometheus_client import REGISTRY, CollectorRegistry
+from prometheus_client import REGISTRY
 from prometheus_client.metrics_core import Metric as PrometheusMetric
 from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -32,14 +32,17 @@ __all__ = [
     "FEATURE_BYTES",
     "FEATURE_HITS",
     "FEATURE_MISSES",
+    "FLOORED",
     "IMAGES",
     "KEPT",
     "METHOD_FAULTS",
     "NO_TEXT",
     "ORIGINAL",
     "PREFILL_SECONDS_SAVED",
+    "RATE",
     "REFUSALS",
     "REQUESTS",
+    "RETRIES",
     "SELECTION_SECONDS",
     "SHADOW_AGREED",
     "SHADOW_AGREED_TOKENS",
@@ -56,7 +59,6 @@ __all__ = [
     "publish",
     "set_engine",
     "totals",
-    "waiting",
 ]
 
 _BY_METHOD = ("method",)
@@ -70,6 +72,16 @@ ORIGINAL = Metric(
     "Visual tokens of images and videos before pruning",
     _BY_METHOD,
 )
+FLOORED = Metric(
+    "vtprune_floored_images",
+    "Images that keep more than the rate says, for their print",
+    _BY_METHOD,
+)
+RATE = Metric(
+    "vtprune_server_rate",
+    "Rate of images whose request names no budget, in each API server, where it moves",
+    kind="gauge_all",
+)
 KEPT = Metric(
     "vtprune_visual_tokens_kept", "Visual tokens of images and videos after pruning", _BY_METHOD
 )
@@ -78,6 +90,11 @@ REFUSALS = Metric("vtprune_refusals", "Requests answered 4xx because of their pr
 METHOD_FAULTS = Metric(
     "vtprune_method_faults", "Requests failed by a faulty method of another package", _BY_METHOD
 )
+RETRIES = Metric(
+    "vtprune_retries",
+    "Requests that were answered again unpruned, as they ask for where the model is not sure",
+    _BY_METHOD,
+)
 FEATURE_HITS = Metric(
     "vtprune_feature_cache_hits", "Images that skipped the vision tower", of_engine=True
 )
@@ -85,7 +102,7 @@ FEATURE_MISSES = Metric(
     "vtprune_feature_cache_misses", "Images that the vision tower encoded", of_engine=True
 )
 FEATURE_BYTES = Metric(
-    "vtprune_feature_cache_bytes", "Bytes of cached features", is_counter=False, of_engine=True
+    "vtprune_feature_cache_bytes", "Bytes of cached features", kind="gauge_sum", of_engine=True
 )
 TOWER_SECONDS = Metric("vtprune_tower_seconds", "Device time of the vision tower", of_engine=True)
 SELECTION_SECONDS = Metric(
@@ -140,20 +157,6 @@ def publish() -> None:
     for rare in (NO_TEXT, REFUSALS):
         rare.add(0)  # an alert needs the series before the first event
     ray_exporter.start(collected)
-
-
-def waiting() -> float | None:
-    """Return how many requests wait in the schedulers, as vLLM last reported on `/metrics`; None if
-    it does not report (`--disable-log-stats`)."""
-    name = "vllm:num_requests_waiting"
-    if (folder := envs.prometheus_folder()) is None:
-        found = REGISTRY.restricted_registry([name]).collect()
-    else:  # any API server may have the number
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
-        found = registry.collect()
-    samples = [sample for metric in found for sample in metric.samples if sample.name == name]
-    return sum(sample.value for sample in samples) if samples else None
 
 
 def totals() -> dict[tuple[str, str], float]:
