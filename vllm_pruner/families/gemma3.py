@@ -1,9 +1,9 @@
 """Gemma 3: `Gemma3ForConditionalGeneration`.
 
 Follows `vllm/model_executor/models/gemma3_mm.py` of vLLM 0.32. An image is one tile, or with
-`do_pan_and_scan` the whole picture and then its crops, with text between; so each tile keeps its
-share of the budget, as in `idefics3`. In the decoder tokens of a tile see later ones of it too:
-vLLM reads off the placeholders which those are, and these are of the kept ones.
+`do_pan_and_scan` the whole picture followed by crops of it, separated by text; so each tile keeps
+its share of the budget, as in `idefics3`. In the decoder, the tokens of a tile attend to each other
+in both directions: vLLM finds them by the placeholders, which are those of the kept tokens.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any
 
 from vllm_pruner.family import Family
 from vllm_pruner.layout.tile_layout import TileLayout
-from vllm_pruner.methods.base import Method, Need
+from vllm_pruner.methods.base import Method
 from vllm_pruner.settings.errors import SettingError
 from vllm_pruner.tower import EncoderImage, Tower
 from vllm_pruner.worker.shuffle_tower import ShuffleTower
@@ -36,7 +36,7 @@ def _one(size: Any) -> int:
 
 def check_method(hf_config: Any, method: Method) -> None:
     """Refuse a method that works on one grid of tokens; see `Family.check_method`."""
-    if method.merges or method.repeats or method.shrink or Need.GRID in method.needs:
+    if method.needs_one_grid:
         why = ", which works on an image of one grid, but an image of this model is tiles"
         allowed = "methods that choose tokens one by one, such as vispruner"
         raise SettingError("method", repr(method.name), allowed, why)

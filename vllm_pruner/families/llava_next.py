@@ -22,7 +22,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm_pruner.families.llava import seen
 from vllm_pruner.family import Family
 from vllm_pruner.layout.crop_layout import CropLayout
-from vllm_pruner.methods.base import Method, Need
+from vllm_pruner.methods.base import Method
 from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
 from vllm_pruner.settings.errors import ConfigError, SettingError
@@ -97,8 +97,7 @@ def images(
 
 def check_method(hf_config: Any, method: Method) -> None:
     """Refuse a method that works on one grid of tokens; see `Family.check_method`."""
-    one_grid = method.merges or method.repeats or method.shrink or Need.GRID in method.needs
-    if one_grid:
+    if method.needs_one_grid:
         why = (
             ", which works on an image of one grid, but an image of this model is several crops "
             "with newlines between rows"

@@ -130,7 +130,7 @@ class PrunedLlavaOnevisionInfo(PrunedInfo, LlavaOnevisionProcessingInfo):
     Own changes:
     - memory is profiled with a picture of the most crops, for which the tower needs the most. It
       does not have the most tokens; budgets are computed from a picture that does;
-    - the tokens of videos are stated beside those of images, or vLLM would not profile with videos.
+    - the token counts include those of videos; without them vLLM would not profile with videos.
     """
 
     family = LLAVA_ONEVISION

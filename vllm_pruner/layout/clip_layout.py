@@ -1,7 +1,7 @@
 """A video as frames of one size, one after the other, and one newline at its end: LLaVA-OneVision.
 
-The tower's patches of a frame are interpolated to a smaller square, so that a token is a mixture of
-patches. Of a budget the newline takes one place, unless there is only one.
+The tower's patches of a frame are interpolated to a smaller square, so a token is a mixture of
+patches. The newline counts as one token of the budget, but is dropped if the budget is one token.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class ClipLayout:
     """Rows, and columns, of patches in a frame."""
 
     stride: int = 2
-    """How many patches on a side become one token, the last of them from fewer."""
+    """Patches per token in each direction; the last token of a row or column may have fewer."""
 
     @property
     def apart(self) -> bool:
@@ -39,7 +39,7 @@ class ClipLayout:
 
     @property
     def patches(self) -> int:
-        """Tokens of all frames. In all that follows these are the patches."""
+        """Tokens of all frames, without the newline. After interpolation these are the patches."""
         return self.frames * self.pooled**2
 
     @property
@@ -63,7 +63,7 @@ class ClipLayout:
         return None
 
     def budget(self, keep: int) -> int:
-        """Return how many patches are kept if `keep` tokens are."""
+        """Return the number of patches to keep, for a budget of `keep` tokens."""
         return max(1, keep - 1)
 
     def with_newline(self, patches: torch.Tensor, keep: int) -> torch.Tensor:

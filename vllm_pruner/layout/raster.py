@@ -55,8 +55,8 @@ def arrange(values: dict[str, torch.Tensor], layout: Layout) -> dict[str, torch.
 
 
 def _pooled(value: torch.Tensor, layout: ClipLayout) -> torch.Tensor:
-    """Return `[videos, patches, ...]` of `[videos, encoded, ...]`, every frame interpolated as the
-    model interpolates features. No score is put on a scale: frames are not ranked in one list."""
+    """Return `[videos, patches, ...]` of `[videos, encoded, ...]`, with every frame interpolated as
+    the model interpolates features. Scores need no common scale: frames are ranked separately."""
     frames = value.unflatten(1, (layout.frames, -1)).flatten(0, 1)
     rows = _resampled(frames, (layout.side, layout.side), (layout.pooled, layout.pooled))
     of_videos: torch.Tensor = rows.unflatten(0, (len(value), layout.frames))

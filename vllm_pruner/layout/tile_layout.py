@@ -24,7 +24,7 @@ class TileLayout:
     """Rows (and columns) of tokens in a tile."""
 
     crops: int
-    """Number of tiles, the one of the whole picture included."""
+    """Number of tiles, including the one of the whole picture."""
 
     fixed_shares: bool = False
     """Whether other tokens separate the tiles in the prompt; see `Crops`."""
@@ -66,7 +66,7 @@ class TileLayout:
         return positions, torch.zeros_like(positions, dtype=torch.bool)
 
     def views(self) -> list[View]:
-        """Return one view for each tile; the one of the whole picture is the base crop."""
+        """Return one view for each tile; the tile of the whole picture is the base crop."""
         area, tokens = ((0, self.side), (0, self.side)), self.base
         return [
             View((0, 0), *area, n * tokens, (n + 1) * tokens, crop=(n - self.whole) % self.crops)

@@ -161,6 +161,11 @@ class Method:
         return kept if isinstance(kept, Kept) else Kept(kept)
 
     @property
+    def needs_one_grid(self) -> bool:
+        """Whether an image must be one grid of tokens, not several crops or tiles."""
+        return self.merges or self.repeats or bool(self.shrink) or Need.GRID in self.needs
+
+    @property
     def needs_text(self) -> bool:
         """Whether the choice depends on the text that follows the image."""
         return Need.TEXT in self.needs

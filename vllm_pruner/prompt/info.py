@@ -93,12 +93,13 @@ class PrunedInfo(_Info):
 
     @property
     def image_token(self) -> int:
-        """The id of the token that stands for a token of an image in a prompt."""
+        """The id of the placeholder, one for each token of an image."""
         return int(self.get_hf_config().image_token_id)
 
     @property
     def image_sign(self) -> int:
-        """The id of the token that stands for an image before its own tokens take its place."""
+        """The id of the token that marks an image in a prompt before it is expanded to
+        placeholders."""
         return self.image_token
 
     @property

@@ -33,14 +33,14 @@ __all__ = ["ShuffleTower", "squares"]
 
 
 def squares(patches: torch.Tensor, side: int) -> torch.Tensor:
-    """Return the patches of each square of `side` x `side` one behind the other: `[tiles, rows /
-    side, columns / side, side * side * D]` of `[tiles, rows, columns, D]`."""
+    """Concatenate the patches of each square of `side` x `side`: return `[tiles, rows / side,
+    columns / side, side * side * D]`, given `[tiles, rows, columns, D]`."""
     parts: torch.Tensor = patches.unflatten(2, (-1, side)).unflatten(1, (-1, side))
     return parts.transpose(2, 3).flatten(3)
 
 
 class ShuffleTower(CapturedCrops):
-    """The tower of a model with pixel shuffle; see `CapturedTower`."""
+    """The tower of a model that merges squares of patches; see `CapturedTower`."""
 
     own_width: int | None = None
 
@@ -77,15 +77,14 @@ class ShuffleTower(CapturedCrops):
             RuntimeError: the tower lacks a module that `compat.tower` relies on.
         """
         self.module, self._projector, self._shuffle = module, projector, shuffle
-        self._config, self._has_class_token = module.config, has_class_token
-        self._pool = pool
+        self._config, self._pool = module.config, pool
         self.patches_per_row, self.page = token, page
         found = layers_by_need(
             lambda layer: compat.tower_attention(module, layers, layer, attention),
             len(module.get_submodule(layers)),
         )
-        read = crop_reader(self._has_class_token)
-        self._probe = AttentionProbe(found, self._config.num_attention_heads, read)
+        heads = self._config.num_attention_heads
+        self._probe = AttentionProbe(found, heads, crop_reader(has_class_token))
 
     def project(self, rows: torch.Tensor) -> torch.Tensor:
         projected: torch.Tensor = self._projector(rows)
@@ -114,7 +113,7 @@ class ShuffleTower(CapturedCrops):
         return {name: rows.flatten(0, 1) for name, rows in {FEATURES: features, **columns}.items()}
 
     def _features(self, patches: torch.Tensor) -> torch.Tensor:
-        """Return `[tiles, tokens, width]` of what the tower returned."""
+        """Return `[tiles, tokens, width]`, given the tower's output."""
         if self._pool is None:
             return self._shuffled(patches).flatten(2)
         side = isqrt(patches.shape[1])
