@@ -1,61 +1,36 @@
-"""The model's half of pruning: encode, select, and project what is kept.
-
-A mixin for vLLM's model classes, which otherwise differ only in their `Family`.
+"""The model's half of pruning, as vLLM calls it: a mixin for its model classes, which otherwise
+differ only in their `Family`.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 from vllm.multimodal import MULTIMODAL_REGISTRY
-from vtprune_kernels import gather_rows, implementation
+from vtprune_kernels import implementation
 
 from vllm_pruner import compat, methods
 from vllm_pruner.byte_pixels import ByteNormalizer, normalises
-from vllm_pruner.layout.raster import arrange, is_mixed
-from vllm_pruner.methods.base import TOWER, Kept, Need, VisualTokens
-from vllm_pruner.methods.on_device import on_device
 from vllm_pruner.plan import ImagePlan
-from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.keys import BYTES, settings_in
 from vllm_pruner.settings.server import ServerConfig
 from vllm_pruner.telemetry import metrics
-from vllm_pruner.tower import FEATURES, Columns, EncoderImage, Tower
+from vllm_pruner.tower import EncoderImage, Tower
 from vllm_pruner.worker import explain, guard
-from vllm_pruner.worker.batches import Batch, Group, batches
+from vllm_pruner.worker.batch_model import BatchModel
+from vllm_pruner.worker.batches import batches
 from vllm_pruner.worker.encoder import Encoder
-from vllm_pruner.worker.explain import Observer
 from vllm_pruner.worker.guard import Guard
 from vllm_pruner.worker.savings import Savings
 from vllm_pruner.worker.selection import Selector
-from vllm_pruner.worker.shrink import middles
 from vllm_pruner.worker.warm_up import WarmUp
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
     from vllm_pruner.family import Family
-    from vllm_pruner.layout.layout import Layout
-
-    class _Model(nn.Module):
-        """What the mixin expects of the class after it."""
-
-        config: Any
-        language_model: Any
-        image_newline: Any
-
-        def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None: ...
-        def _parse_and_validate_image_input(self, **kwargs: object) -> Any: ...
-        def _parse_and_validate_video_input(self, **kwargs: object) -> Any: ...
-        def embed_multimodal(self, **kwargs: object) -> Any: ...
-        def load_weights(self, weights: Any) -> set[str]: ...
-
-else:
-    _Model = object
 
 __all__ = ["PrunedModel"]
 
@@ -65,7 +40,7 @@ _VIDEO_PIXELS = "pixel_values_videos"
 """The field with a video's pixels, the same in every model."""
 
 
-class PrunedModel(_Model):
+class PrunedModel(BatchModel):
     """Mixin for a vLLM model with a `language_model` (else it overrides `decoder`) and, if rows of
     its layouts end in newlines, an `image_newline`.
 
@@ -80,9 +55,6 @@ class PrunedModel(_Model):
     """
 
     family: Family
-
-    on_selection: Observer | None = None
-    """Called after every selection."""
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         compat.check(compat.Process.ENGINE)
@@ -113,11 +85,6 @@ class PrunedModel(_Model):
                 self._normalize = ByteNormalizer(image_processor, dtype, self._encoder.device)
         compat.add_worker_methods({**explain.WORKER_METHODS, **guard.WORKER_METHODS})
         logger.info("vtprune: selection runs on %s", implementation(self._encoder.device))
-
-    @property
-    def decoder(self) -> Any:
-        """The language model, which also embeds the tokens of a prompt."""
-        return self.language_model
 
     def embed_multimodal(self, **kwargs: object) -> Any:
         kwargs = self._normalized(kwargs)
@@ -157,108 +124,10 @@ class PrunedModel(_Model):
         embeddings = [
             rows
             for batch in batches(images, plans, self._rows_at_once)
-            for rows in self._embed_batch(batch)
+            for rows in self.embed_batch(batch)
         ]
         self._check_rows(images, plans, embeddings)
         return embeddings
-
-    def _embed_batch(self, batch: Batch) -> list[torch.Tensor]:
-        """Encode a batch together; select of its groups, and project what each keeps."""
-        encoded, groups = self._encode(batch), batch.groups()
-        tokens = [self._tokens_of(group, encoded) for group in groups]
-        own = [self._own(some, group) for some, group in zip(tokens, groups, strict=True)]
-        selected = self._selector.select(own, groups)
-        embeddings: dict[int, torch.Tensor] = {}
-        for group, some, kept in zip(groups, tokens, selected, strict=True):
-            self._notify(some, kept, group)
-            rows = self._project(some, kept, group.layout)
-            if group.foreign:
-                rows = self.guard.finite(rows, group.plans)
-            rows = self.placed(rows, kept.index, group)
-            embeddings |= zip(group.places, rows, strict=True)
-        return [embeddings[place] for place in range(len(batch.images))]
-
-    def placed(self, rows: torch.Tensor, index: torch.Tensor, group: Group) -> torch.Tensor:
-        """Return the rows `[images, keep, width]` with what they carry to the decoder in addition;
-        here nothing, since a token's place in the sequence is its position."""
-        return rows
-
-    def _encode(self, batch: Batch) -> Columns:
-        """Run the tower for what the methods of a batch need."""
-        needs = frozenset(need for plan in batch.plans for need in self._needs(plan.config))
-        if batch.small_grid is not None:
-            return self._encoder.encode_small(batch.images, needs, batch.small_grid)
-        return self._encoder.encode(batch.images, [plan.image for plan in batch.plans], needs)
-
-    def _own(self, tokens: VisualTokens, group: Group) -> VisualTokens:
-        """Return the tokens as a method sees them: without DeepStack's features of earlier layers,
-        unless the method merges, and so must merge those too."""
-        width = self.tower.own_width
-        if width is None or group.config.off:
-            return tokens
-        features, projected = tokens.features, tokens.projected
-        if projected is not None:
-            projected = projected[..., :width].contiguous()
-        if not group.config.resolved[0].merges:
-            features = features[..., :width].contiguous()
-        return replace(tokens, features=features, projected=projected)
-
-    def _needs(self, config: PruneConfig) -> frozenset[Need]:
-        """Return what a method and the observer need; an unpruned image has no method."""
-        needs = frozenset[Need]() if config.off else config.resolved[0].needs
-        return needs if self.on_selection is None else needs | {Need.IMPORTANCE}
-
-    def _tokens_of(self, group: Group, encoded: Columns) -> VisualTokens:
-        """Return the visual tokens of a group in the decoder's order."""
-        needs = self._needs(group.config)
-        names = (FEATURES, *(needs & TOWER))
-        arranged: dict[str, Any] = arrange(
-            {name: group.of(encoded[name]) for name in names}, group.layout
-        )
-        grid = group.layout.whole_grid if Need.GRID in needs else None
-        tokens = VisualTokens(**arranged, grid=grid)
-        mixed = is_mixed(group.layout)
-        if not (group.config.off or mixed or needs & {Need.PROJECTED, Need.TEXT}):
-            return tokens
-        # All tokens are projected if the method compares them in the decoder's space, or if all are
-        # kept; `_project` then does not project them again.
-        text = self._embed_texts(group.texts) if Need.TEXT in needs else None
-        projected = self.tower.project(group.of(encoded[FEATURES]) if mixed else tokens.features)
-        if mixed:
-            projected = arrange({FEATURES: projected}, group.layout)[FEATURES]
-        return replace(tokens, projected=projected, text=text)
-
-    def _embed_texts(self, texts: list[tuple[int, ...]]) -> list[torch.Tensor]:
-        """Return the decoder's input embeddings `[tokens, width]` of each text, from one lookup."""
-        ids = on_device([token for text in texts for token in text], self._encoder.device)
-        rows: torch.Tensor = self.decoder.embed_input_ids(ids)
-        return list(rows.split([len(text) for text in texts]))
-
-    def _project(self, tokens: VisualTokens, kept: Kept, layout: Layout) -> torch.Tensor:
-        """Return the kept rows `[images, keep, width]` in the decoder's space, with newlines
-        between them."""
-        if kept.rows is not None:
-            return self.tower.project(kept.rows)
-        patches, newline = layout.patches_at(kept.index)
-        if tokens.projected is None:
-            rows = self.tower.project(gather_rows([tokens.features], patches)[0])
-        else:
-            rows = gather_rows([tokens.projected], patches)[0]
-        if layout.height:
-            rows = rows.where(~newline.unsqueeze(2), self.image_newline)
-        return rows
-
-    def _notify(self, tokens: VisualTokens, kept: Kept, group: Group) -> None:
-        """Pass a selection to the observer, if there is one."""
-        if self.on_selection is None:
-            return
-        index, full_grid = kept.index, group.layout.whole_grid
-        if tokens.features.shape[1] < group.layout.patches:  # of a shrunk image
-            small_grid = group.small_grid
-            assert full_grid is not None and small_grid is not None
-            index = middles(small_grid, full_grid, index.device).expand_as(index)
-            tokens = replace(tokens, importance=None)
-        self.on_selection(tokens, index, group.layout)
 
     def _check_rows(
         self, images: list[EncoderImage], plans: list[ImagePlan], embeddings: list[torch.Tensor]
