@@ -13,7 +13,7 @@ ENV := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 VLLM_CPU_KVCACHE_SPACE=1
 SERVE_ENV := $(ENV) PYTHONWARNINGS='ignore:`torch.distributed.reduce_op`:FutureWarning'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models serve demo-qwen demo-reader test test-fast test-matrix test-ray lint evaluate loadtest loadtest-adaptive soak hostile bench-serve gpu bench-questions bench-overhead screenshots bench-selection bench-set-quality bench-kernels wheel clean bench-host docs docs-serve
+.PHONY: help setup models serve demo-qwen demo-reader demo-fast test test-fast test-matrix test-ray lint evaluate loadtest loadtest-adaptive soak hostile bench-serve gpu bench-questions bench-overhead screenshots bench-selection bench-set-quality bench-kernels wheel clean bench-host docs docs-serve
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ demo-qwen: setup  ## serve the demo Qwen2.5-VL, pictures of any shape (PORT=8000
 demo-reader: setup  ## serve the demo reader of small print (PORT=8000, ARGS=more flags)
 	$(ENV) $(BIN)/vllm serve demo/reader --plugin vtprune \
 	  --served-model-name demo --dtype float32 --max-model-len 4096 --port $(PORT) $(ARGS)
+
+demo-fast: models  ## stock vLLM and vtprune side by side, a live chart of both (PORT=8000)
+	$(ENV) PYTHONPATH=environment $(BIN)/python demo/fast/fast.py --port $(PORT) $(ARGS)
 
 # A file's tests stay in one process, which starts its servers once.
 test: lint models  ## lint, check types, run the tests on two cores (ARGS=pytest's)

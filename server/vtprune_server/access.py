@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from vllm_pruner.settings.errors import shown
+from vtprune_server.not_json import fault_of_body
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -58,27 +58,12 @@ class GuardedRoute(APIRoute):
             try:
                 return await handle(request)
             except RequestValidationError as error:
-                raise _not_json(request, error) or error from None
+                raise fault_of_body(request, error) or error from None
             except StarletteHTTPException as error:
                 # For a body that is not text; vLLM formats only FastAPI's own exceptions.
                 raise HTTPException(error.status_code, error.detail) from error
 
         return guarded
-
-
-def _not_json(request: Request, error: RequestValidationError) -> HTTPException | None:
-    """Return the error for a body that is empty or not JSON; None if it is JSON."""
-    kind = request.headers.get("content-type", "none")
-    if "json" not in kind:
-        sentence = f"Content-Type is {shown(kind)!r}; allowed: application/json"
-        return HTTPException(400, sentence)
-    for found in error.errors():
-        if found["type"] == "json_invalid":
-            where = f" from character {found['loc'][-1]} on" if len(found["loc"]) > 1 else ""
-            return HTTPException(400, f"the body is not JSON{where}; allowed: a JSON object")
-        if found["type"] == "missing" and len(found["loc"]) == 1:
-            return HTTPException(400, "the body is empty; allowed: a JSON object")
-    return None
 
 
 def _admit(request: Request) -> None:

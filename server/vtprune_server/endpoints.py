@@ -10,6 +10,7 @@ from vllm_pruner.settings.keys import settings_in
 from vllm_pruner.settings.server import ServerConfig
 from vtprune_server.access import Access
 from vtprune_server.canary import check_vllm
+from vtprune_server.not_json import say_not_json
 from vtprune_server.ready import sentence, tell_when_ready
 from vtprune_server.report_header import ReportHeader
 from vtprune_server.router import router
@@ -36,6 +37,7 @@ class Endpoints:
         """Add the routes; only `init_state`, called later, knows whether this server prunes."""
         app.add_middleware(ReportHeader)
         app.include_router(router)
+        say_not_json(app)
 
     async def init_state(
         self, engine_client: EngineClient | None, state: State, args: Namespace

@@ -87,31 +87,38 @@ def test_not_a_number_as_rate_is_refused(pruned: Server) -> None:
     assert "rate is nan; it should be a finite number" in response.json()["error"]["message"]
 
 
-@pytest.mark.parametrize("body", [b"this is not JSON", b"{'single': 'quotes'}", b"[1"])
-@pytest.mark.parametrize("route", ["/vtprune/estimate", "/vtprune/explain", "/v1/chat/completions"])
-def test_a_body_that_is_not_json_is_said_to_be_that(
-    route: str, body: bytes, pruned: Server
-) -> None:
-    headers = {"Content-Type": "application/json"}
-    response = pruned.client.post(route, content=body, headers=headers)
-    assert response.status_code == 400
-    told = response.json()["error"]["message"]
-    assert ("the body is not JSON" if "vtprune" in route else "JSON decode error") in told
+ROUTES = [
+    *("/vtprune/estimate", "/vtprune/explain", "/v1/chat/completions", "/v1/completions"),
+    *("/v1/responses", "/v1/messages", "/v1/messages/count_tokens", "/v1/chat/completions/batch"),
+]
 
 
-def test_an_empty_body_is_said_to_be_that(pruned: Server) -> None:
-    headers = {"Content-Type": "application/json"}
-    response = pruned.client.post("/vtprune/explain", content=b"", headers=headers)
+def _told(server: Server, route: str, body: bytes, kind: str = "application/json") -> str:
+    response = server.client.post(route, content=body, headers={"Content-Type": kind})
     assert response.status_code == 400
-    assert response.json()["error"]["message"] == "the body is empty; allowed: a JSON object"
+    return str(response.json()["error"]["message"])
+
+
+def test_a_body_that_is_not_json_is_said_to_be_that(pruned: Server) -> None:
+    for route in ROUTES:
+        for body in (b"this is not JSON", b"{'single': 'quotes'}", b"[1"):
+            assert _told(pruned, route, body).startswith("the body is not JSON"), route
+        assert _told(pruned, route, b"") == "the body is empty; allowed: a JSON object"
 
 
 def test_a_body_that_is_called_something_else_is_told_what_to_call_it(pruned: Server) -> None:
-    headers = {"Content-Type": "text/plain"}
-    response = pruned.client.post("/vtprune/estimate", content=b"{}", headers=headers)
-    told = response.json()["error"]["message"]
-    assert response.status_code == 400
-    assert told == "Content-Type is 'text/plain'; allowed: application/json"
+    for route in ROUTES:
+        told = _told(pruned, route, b"{}", "text/plain")
+        assert told == "Content-Type is 'text/plain'; allowed: application/json", route
+
+
+def test_what_is_json_and_not_a_request_is_answered_as_stock_does(
+    pruned: Server, stock: Server
+) -> None:
+    for body in ({"model": "demo"}, {"model": "demo", "messages": 3}):
+        answers = [each.client.post("/v1/chat/completions", json=body) for each in (pruned, stock)]
+        assert answers[0].status_code == answers[1].status_code == 400
+        assert answers[0].json() == answers[1].json()
 
 
 def _embeddings() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Resize: shrink the image before the encoder to as many patches as are kept.
+"""Resize: shrink the image before the encoder to the largest grid of patches within the budget.
 
 The cheapest baseline: the encoder itself runs on the small image.
 

@@ -48,7 +48,7 @@ export async function* answer(model, image, question, vtprune) {
   }
 }
 
-async function* events(response) {
+export async function* events(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
