@@ -10,7 +10,8 @@ Stages, each with its own time limit; each row is written at once:
     operators     every operator against its reference on the CPU, while servers start
     llava, next   LLaVA-1.5-7B (64 of 576 tokens) and LLaVA-NeXT-7B, stock and vtprune in turn
     kernels       `kernels.py`, while the next servers start
-    apis, qwen    LLaVA-1.5-7B with four API servers, and Qwen2.5-VL-7B
+    apis, qwen    LLaVA-1.5-7B with four API servers, and Qwen2.5-VL-7B, its tower launched eagerly
+                  and in CUDA graphs
     demo          the trained demo's answers beside a CPU's (`results/demo-answers-cpu.jsonl`)
 
 Weights of the 7B shapes are random, since times do not depend on them. Each figure of a server
@@ -115,7 +116,7 @@ def _run(arguments: argparse.Namespace, record: Record, on_gpu: bool) -> None:
             _script(record, *beside.pop(0))
         record.stage("servers", 240, fleet.wait)
         for name in names:
-            _ask(name, arguments, fleet, record, on_gpu)
+            _ask(name, groups[name], arguments, fleet, record, on_gpu)
         fleet.stop()
     for script in beside:
         _script(record, *script)
@@ -130,8 +131,9 @@ def _groups(on_gpu: bool) -> dict[str, list[Wanted]]:
     if on_gpu:  # FlashAttention has no float32 heads of size 32
         demo += ("--attention-backend", "TRITON_ATTN", "--mm-encoder-attn-backend", "TORCH_SDPA")
         demo += ("--enforce-eager",)
-    # FlashAttention may lack the heads of size 80 of Qwen's tower.
-    sdpa = ("--mm-encoder-attn-backend", "TORCH_SDPA") if on_gpu else ()
+    # FlashAttention may lack the heads of size 80 of Qwen's tower; TORCH_SDPA cannot be captured.
+    triton = ("--mm-encoder-attn-backend", "TRITON_ATTN") if on_gpu else ()
+    graphs = ("--compilation-config", '{"cudagraph_mm_encoder": true}')
 
     def pair(
         stage: str, model: str, kv_gb: float, flags: Sequence[str], pruned: Sequence[str]
@@ -147,17 +149,26 @@ def _groups(on_gpu: bool) -> dict[str, list[Wanted]]:
         if on_gpu
         else ("demo", "demo-next", "demo-qwen2.5")
     )
+    qwens = pair("qwen", qwen, 2.0, triton, PRUNE)
+    if on_gpu:  # a CPU has no graphs
+        flags = (*seats, *triton, *PRUNE, *graphs)
+        qwens.append(Wanted("qwen graphs", qwen, flags, 17.0, 2.0))
     return {
         "llava": pair("llava", llava, 22.0, (), tokens),
         "next": pair("next", following, 12.0, (), PRUNE),
         "apis": pair("apis", llava, 22.0, four, tokens),
-        "qwen": pair("qwen", qwen, 5.0, sdpa, PRUNE),
+        "qwen": qwens,
         "demo": [Wanted("demo", DEMO, demo, 3.0, 1.0)],
     }
 
 
 def _ask(
-    name: str, arguments: argparse.Namespace, fleet: Fleet, record: Record, on_gpu: bool
+    name: str,
+    group: Sequence[Wanted],
+    arguments: argparse.Namespace,
+    fleet: Fleet,
+    record: Record,
+    on_gpu: bool,
 ) -> None:
     """Run the stage of a group of servers."""
     if name == "demo":
@@ -171,8 +182,8 @@ def _ask(
     load = Load(levels[name], requests=2, rounds=2, timed=32)
     if not on_gpu:
         load = Load((1,), requests=1, rounds=1, timed=1, output_tokens=2, size=(112, 112))
-    pair = [f"{name} stock", f"{name} vtprune"]
-    record.stage(name, 90, lambda until: serve_pair(name, fleet, pair, load, record, until))
+    names = [each.name for each in group]
+    record.stage(name, 90, lambda until: serve_pair(name, fleet, names, load, record, until))
 
 
 def _environment(record: Record, on_gpu: bool) -> None:

@@ -1,12 +1,12 @@
 """Kernels of `cosine_gram`, and the product of tiles that other operators share.
 
 On tensor cores the integers of the definition are three int8 limbs, u = a 2**16 + b 2**8 + c. Their
-products add up in int32 accumulators, one for each power of two: exact for any number of channels
-below 65,536, without assumptions about how a floating-point tensor core rounds. Nine int8 products
-cost as much as four and a half in fp16; two fp16 limbs would need four, but also a promotion of
-their float32 accumulators every 16 channels, which costs more than it saves. The first launch
-normalises and splits (it reads a row and writes 3 bytes a channel); the second multiplies the tiles
-on and above the diagonal, and stores each of those above it twice.
+products add up in int32 accumulators: exact for any number of channels below 65,536, without
+assumptions about how a floating-point tensor core rounds. Nine int8 products cost as much as four
+and a half in fp16; two fp16 limbs would need four, but also a promotion of their float32
+accumulators every 16 channels, which costs more than it saves. The first launch normalises and
+splits (it reads a row and writes 3 bytes a channel); the second multiplies the tiles on and above
+the diagonal, and stores each of those above it twice.
 """
 
 # Triton's bodies carry no Python types.
@@ -29,8 +29,8 @@ __all__ = [
 
 
 _TILE, _WARPS = 64, 8
-"""Rows and columns of a tile. Five int32 accumulators of 64 x 64 take 80 registers of each thread
-in 8 warps; in 4 warps they spill (432 bytes a thread, sm_90). Not yet swept on a GPU."""
+"""Rows and columns of a tile. Nine int32 accumulators of 64 x 64 take 144 registers per thread in 8
+warps; in 4 warps they do not fit. Not yet swept on a GPU."""
 
 _SMALL_TILE, _SMALL_WARPS = 32, 4
 """Before Hopper the operands take registers too: 64 x 64 spills with any number of warps. It also
@@ -169,13 +169,22 @@ def _limbs_kernel(
 def cosine_tile(
     limbs_i, limbs_j, plane_i, plane_j, padded, TILE: tl.constexpr, CHANNELS: tl.constexpr
 ):
-    """Multiply two tiles of rows, `[TILE, CHANNELS]` pointers to their first high limbs."""
+    """Multiply two tiles of rows, `[TILE, CHANNELS]` pointers to their first high limbs.
+
+    Each product has its own accumulator. Where two products share one, Triton gives them different
+    layouts on Hopper (`warpsPerTile` of chained dots) and moves the sum between them through shared
+    memory at every step: 54 barriers in a program, now 7.
+    """
     plane_i, plane_j = plane_i.to(tl.int64), plane_j.to(tl.int64)  # twice 2**30 is over 32 bits
-    sum32 = tl.zeros([TILE, TILE], dtype=tl.int32)
-    sum24 = tl.zeros([TILE, TILE], dtype=tl.int32)
-    sum16 = tl.zeros([TILE, TILE], dtype=tl.int32)
-    sum8 = tl.zeros([TILE, TILE], dtype=tl.int32)
-    sum0 = tl.zeros([TILE, TILE], dtype=tl.int32)
+    high_high = tl.zeros([TILE, TILE], dtype=tl.int32)
+    high_middle = tl.zeros([TILE, TILE], dtype=tl.int32)
+    middle_high = tl.zeros([TILE, TILE], dtype=tl.int32)
+    high_low = tl.zeros([TILE, TILE], dtype=tl.int32)
+    middle_middle = tl.zeros([TILE, TILE], dtype=tl.int32)
+    low_high = tl.zeros([TILE, TILE], dtype=tl.int32)
+    middle_low = tl.zeros([TILE, TILE], dtype=tl.int32)
+    low_middle = tl.zeros([TILE, TILE], dtype=tl.int32)
+    low_low = tl.zeros([TILE, TILE], dtype=tl.int32)
     for start in range(0, padded, CHANNELS):
         high_i = tl.load(limbs_i + start)
         middle_i = tl.load(limbs_i + plane_i + start)
@@ -183,19 +192,19 @@ def cosine_tile(
         high_j = tl.trans(tl.load(limbs_j + start))
         middle_j = tl.trans(tl.load(limbs_j + plane_j + start))
         low_j = tl.trans(tl.load(limbs_j + 2 * plane_j + start))
-        sum32 = tl.dot(high_i, high_j, sum32, out_dtype=tl.int32)
-        sum24 = tl.dot(high_i, middle_j, sum24, out_dtype=tl.int32)
-        sum24 = tl.dot(middle_i, high_j, sum24, out_dtype=tl.int32)
-        sum16 = tl.dot(high_i, low_j, sum16, out_dtype=tl.int32)
-        sum16 = tl.dot(middle_i, middle_j, sum16, out_dtype=tl.int32)
-        sum16 = tl.dot(low_i, high_j, sum16, out_dtype=tl.int32)
-        sum8 = tl.dot(middle_i, low_j, sum8, out_dtype=tl.int32)
-        sum8 = tl.dot(low_i, middle_j, sum8, out_dtype=tl.int32)
-        sum0 = tl.dot(low_i, low_j, sum0, out_dtype=tl.int32)
-    total = (sum32.to(tl.int64) << 8) + sum24
-    total = (total << 8) + sum16
-    total = (total << 8) + sum8
-    total = (total << 8) + sum0
+        high_high = tl.dot(high_i, high_j, high_high, out_dtype=tl.int32)
+        high_middle = tl.dot(high_i, middle_j, high_middle, out_dtype=tl.int32)
+        middle_high = tl.dot(middle_i, high_j, middle_high, out_dtype=tl.int32)
+        high_low = tl.dot(high_i, low_j, high_low, out_dtype=tl.int32)
+        middle_middle = tl.dot(middle_i, middle_j, middle_middle, out_dtype=tl.int32)
+        low_high = tl.dot(low_i, high_j, low_high, out_dtype=tl.int32)
+        middle_low = tl.dot(middle_i, low_j, middle_low, out_dtype=tl.int32)
+        low_middle = tl.dot(low_i, middle_j, low_middle, out_dtype=tl.int32)
+        low_low = tl.dot(low_i, low_j, low_low, out_dtype=tl.int32)
+    total = (high_high.to(tl.int64) << 8) + (high_middle + middle_high)
+    total = (total << 8) + (high_low + middle_middle + low_high)
+    total = (total << 8) + (middle_low + low_middle)
+    total = (total << 8) + low_low
     return total.to(tl.float32) * 5.684341886080802e-14  # 2**-44, so this product is exact
 
 

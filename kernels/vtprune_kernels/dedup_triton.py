@@ -3,10 +3,11 @@
 A program keeps its list, the side (a or b) of each row and a round's keys in 16 bytes a row of
 scratch memory that stay in the L1 cache. Reading every `gram[a, b]` would pull 20 MB through that
 one multiprocessor (R = 544, keep = 32), 180 us at 64 bytes a cycle. So `nearest_rows` first lists
-the 32 rows most similar to each row, on all multiprocessors. The best match in b is the best of
-that list that is in b. Only if none is, once a neighbourhood has been thinned out, does the kernel
-read the row of the Gram: the same values, so the same result to the bit. It sorts by counting: a
-row's new position is the number of keys below its own, with the old position in the key's low bits.
+the 32 rows most similar to each row, best first, on all multiprocessors. The best match in b is the
+first of that list that is in b. Only if none is, once a neighbourhood has been thinned out, does
+the kernel read the row of the Gram: the same values, so the same result to the bit. It sorts by
+counting: a row's new position is the number of keys below its own, with the old position in the
+key's low bits.
 
 Loops carry tiles and reduce them once, after the loop: Triton 3.6 (an H200's with vLLM 0.32)
 cannot compile a reduction inside a loop whose running result is used more than once afterwards
@@ -148,13 +149,16 @@ def _dedup_kernel(
             at = row[:, None].to(tl.int64) * nearest + neighbour[None, :]
             near = tl.load(near_row + at, mask=listed, other=0).to(tl.int32)
             in_b = listed & (tl.load(side + near, mask=listed, other=0) == 2)
-            value = tl.load(near_value + at, mask=in_b, other=-float("inf"))
-            found = tl.max(in_b.to(tl.int32), axis=1) == 1
-            tl.store(keys + i, _key(tl.max(value, axis=1), i), mask=(i < count_a) & found)
-            waits = (i < count_a) & (found == 0)
-            place = waiting + tl.cumsum(waits.to(tl.int32), axis=0) - 1
-            tl.store(queue + place, i, mask=waits)
-            waiting += tl.sum(waits.to(tl.int32), axis=0)
+            first = tl.min(tl.where(in_b, neighbour[None, :], NEAREST), axis=1)
+            best = near_value + row.to(tl.int64) * nearest + first
+            value = tl.load(best, mask=first < NEAREST, other=0.0)
+            tl.store(keys + i, _key(value, i), mask=first < NEAREST)
+            waits = (i < count_a) & (first == NEAREST)
+            number_waiting = tl.sum(waits.to(tl.int32), axis=0)
+            if number_waiting > 0:
+                place = waiting + tl.cumsum(waits.to(tl.int32), axis=0) - 1
+                tl.store(queue + place, i, mask=waits)
+            waiting += number_waiting
         tl.debug_barrier()
 
         # 3. The queue: its rows of the Gram against all of b.

@@ -15,7 +15,7 @@ import torch
 
 from vtprune_kernels._triton import flags, size_class, tl, triton
 from vtprune_kernels.greedy_cover_triton import greedy_cover_triton
-from vtprune_kernels.ordering import number_to_keep
+from vtprune_kernels.ordering import number_to_keep, ordered_bits
 
 __all__ = ["greedy_select_triton"]
 
@@ -123,12 +123,12 @@ def _greedy_select_kernel(
     for step in range(number):
         # 2. The best row that is not taken; the first of equals.
         if OBJECTIVE == "dpp":
-            usable = tl.where(rest > 1e-6, rest, 0.0)
-            open_score = tl.where(taken, -1.0, usable)
-        else:
-            open_score = tl.where(taken, -float("inf"), score)
-        highest = tl.max(open_score, axis=0)
-        best = tl.min(tl.where((open_score == highest) & (taken == 0), i, BLOCK), axis=0)
+            open_score = tl.where(taken, -1.0, tl.where(rest > 1e-6, rest, 0.0))
+            highest = tl.max(open_score, axis=0)
+            best = tl.min(tl.where((open_score == highest) & (taken == 0), i, BLOCK), axis=0)
+        else:  # in one number, so that the threads meet once
+            key = (ordered_bits(score).to(tl.int64) << 31) | (BLOCK - 1 - i)
+            best = BLOCK - 1 - (tl.max(tl.where(taken, -1, key), axis=0) & 0x7FFFFFFF).to(tl.int32)
         taken = taken | (i == best)
 
         # 3. State with that row in the set.

@@ -1,7 +1,8 @@
 """Kernel that lists the rows most similar to each row, the first launch of `dedup`.
 
-A program holds a few rows of the Gram in registers and marks the highest of each, without sorting.
-The Gram is read once, and 6 bytes are written for each neighbour.
+A program holds a few rows of the Gram in registers and marks the highest of each. It writes these
+to memory, 6 bytes a neighbour, and puts each list in order, 32 numbers against each other. The Gram
+is read once.
 """
 
 # Triton's bodies carry no Python types.
@@ -33,11 +34,11 @@ def nearest_rows(
 
     Args:
         gram: `[segments, R, R]` float32, contiguous.
-        valid: `[segments, R]` bool, which rows exist; the others come last in every list.
+        valid: `[segments, R]` bool, which rows exist; others only fill a list up, anywhere in it.
 
     Returns:
-        Two `[segments, R, min(NEAREST, R)]`: the neighbours' rows in ascending order, int16, and
-        their similarities, float32.
+        Two `[segments, R, min(NEAREST, R)]`: the neighbours' rows, the most similar first, int16,
+        and their similarities, float32.
     """
     segments, rows, _ = gram.shape
     nearest = min(NEAREST, rows)
@@ -53,6 +54,7 @@ def nearest_rows(
         rows,
         nearest,
         HAS_VALID=valid is not None,
+        NEAREST=NEAREST,
         ROWS=rows_at_once,
         BLOCK=block,
         num_warps=4 if block <= 4096 else 16,
@@ -69,6 +71,7 @@ def _nearest_kernel(
     rows,
     nearest,
     HAS_VALID: tl.constexpr,
+    NEAREST: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -87,3 +90,20 @@ def _nearest_kernel(
     place = (segment * rows + row) * nearest + tl.cumsum(near.to(tl.int32), axis=1) - 1
     tl.store(near_row + place, (column + tl.zeros_like(row)).to(tl.int16), mask=near)
     tl.store(near_value + place, value, mask=near)
+    tl.debug_barrier()
+
+    # The lists in order; equals, and what padding left, by their place.
+    j = tl.arange(0, NEAREST)
+    listed = (row < rows) & (j[None, :] < nearest)
+    begin = (segment * rows + row) * nearest
+    value = tl.load(near_value + begin + j[None, :], mask=listed, other=-float("inf"))
+    which = tl.load(near_row + begin + j[None, :], mask=listed, other=0)
+    code = ordered_bits(value)
+    rank = tl.zeros([ROWS, NEAREST], dtype=tl.int32)
+    for k in tl.static_range(NEAREST):
+        read = (row < rows) & (tl.full([ROWS, 1], k, dtype=tl.int32) < nearest)
+        other = ordered_bits(tl.load(near_value + begin + k, mask=read, other=-float("inf")))
+        rank += ((other > code) | ((other == code) & (k < j[None, :]))).to(tl.int32)
+    tl.debug_barrier()
+    tl.store(near_row + begin + rank, which, mask=listed)
+    tl.store(near_value + begin + rank, value, mask=listed)
