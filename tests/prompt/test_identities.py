@@ -10,6 +10,7 @@ from PIL import Image
 from vllm.engine.arg_utils import EngineArgs
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.multimodal.inputs import MultiModalFeatureSpec
+from vllm.multimodal.processing import ProcessorInputs
 from vllm.sampling_params import SamplingParams
 from vllm.v1.core.kv_cache_utils import generate_block_hash_extra_keys, to_event_extra_keys
 from vllm.v1.request import Request
@@ -59,6 +60,13 @@ def keys_of_blocks(output: Any) -> list[tuple[Any, ...] | None] | None:
     return to_event_extra_keys(keys)
 
 
+def stock_hashes(it: Any) -> Any:
+    """What vLLM itself makes of the picture."""
+    items = it.info.parse_mm_data({"image": [PICTURE]})
+    algorithm = it.info.ctx.get_mm_config().mm_hasher_algorithm
+    return ProcessorInputs([IMAGE], items).get_mm_hashes(it.info.model_id, algorithm)
+
+
 def test_blocks_have_the_identity_of_picture_and_settings() -> None:
     output = rendered(processor())
     (identity,) = output["mm_hashes"]["image"]
@@ -72,6 +80,7 @@ def test_settings_change_it() -> None:
     identities = [rendered(processor(), **own)["mm_hashes"]["image"][0] for own in asked]
     whole = rendered(processor(), rate=0)
     assert len({*identities, whole["mm_hashes"]["image"][0]}) == len(asked) + 1
+    assert whole["mm_hashes"] == stock_hashes(processor()), "unpruned, it is stock's own"
     keys = keys_of_blocks(whole)
     assert keys is not None and len(keys) == (3 + 576 + 5) // BLOCK and None not in keys
 
