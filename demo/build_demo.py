@@ -12,6 +12,7 @@ from shapes import (
     GlmShape,
     IdeficsShape,
     InternShape,
+    KimiShape,
     MistralShape,
     OnevisionShape,
     QwenShape,
@@ -29,6 +30,7 @@ def build(shape: AnyShape, folder: Path, stamp: str) -> None:
     from glm import write_glm
     from idefics import write_idefics
     from intern import write_intern
+    from kimi import write_kimi
     from mistral import write_mistral
     from onevision import write_onevision
     from qwen import write_qwen
@@ -48,6 +50,8 @@ def build(shape: AnyShape, folder: Path, stamp: str) -> None:
         write_mistral(shape, part)
     elif isinstance(shape, GemmaShape):
         write_gemma(shape, part)
+    elif isinstance(shape, KimiShape):
+        write_kimi(shape, part)
     elif isinstance(shape, OnevisionShape):
         write_onevision(shape, part)
     else:
@@ -58,7 +62,9 @@ def build(shape: AnyShape, folder: Path, stamp: str) -> None:
 
 
 def recipe_hash() -> str:
-    recipe = sorted(file for file in HERE.iterdir() if file.suffix in {".py", ".txt", ".jinja"})
+    folders = (HERE, HERE / "internvl", HERE / "kimi")
+    files = (file for folder in folders for file in folder.iterdir())
+    recipe = sorted(file for file in files if file.suffix in {".py", ".txt", ".jinja"})
     return hashlib.sha256(b"".join(file.read_bytes() for file in recipe)).hexdigest()
 
 

@@ -129,6 +129,16 @@ class MistralShape:
     """Side of an image at most: 16 tokens."""
 
 
+@dataclass(frozen=True, slots=True)
+class KimiShape:
+    """A Kimi-VL of true geometry, narrow."""
+
+    text_layers: int
+    seed: int
+    patches: int = 1024
+    """Of an image, about: 256 tokens."""
+
+
 AnyShape = (
     Shape
     | QwenShape
@@ -138,6 +148,7 @@ AnyShape = (
     | OnevisionShape
     | MistralShape
     | GemmaShape
+    | KimiShape
 )
 
 SHAPES: dict[str, AnyShape] = {
@@ -173,6 +184,8 @@ SHAPES: dict[str, AnyShape] = {
     "demo-mistral3": MistralShape(2, seed=13),
     # 64 tokens an image and each of its crops, a tower's patches averaged four by four.
     "demo-gemma3": GemmaShape(seed=14),
+    # About 256 tokens an image at its own resolution, twice as many if it is very narrow.
+    "demo-kimi": KimiShape(2, seed=15),
     # 201 M parameters in the decoder, 3 M in the tower: prefill costs enough to be measured.
     "bench": Shape(192, 6, 1024, 16, 2560, dtype="bfloat16", seed=None),
     # The same with 25 M and 0.8 M, for processors that do not multiply bfloat16 (no AVX-512): a

@@ -23,7 +23,7 @@ from transformers import (
 # answer at the loss of a single visual token.
 _GAINS = (
     (r"(language|text)_model.*(q|k)_proj\.weight", 1.7),  # attention logits of standard deviation 3
-    (r"(q|k)_proj\.weight|attn\.qkv\.weight", 1.4),  # and 2: patches have favourites
+    (r"(q|k)_proj\.weight|(attn\.qkv|wqkv)\.weight", 1.4),  # and 2: patches have favourites
     (
         r"linear_(1|2)\.weight|merger.*\.weight|mlp1\.(1|3)\.weight|modality_projection",
         0.7,
@@ -38,6 +38,7 @@ _TABLES = {
     "embed_tokens.weight": 1.0,
     "position_embedding.weight": 0.5,
     "pos_embed.weight": 0.5,
+    "pos_emb.weight": 0.5,
     "embeddings.position_embedding": 0.5,
     "embeddings.position_embeddings": 0.5,
     "embeddings.cls_token": 1.0,
@@ -57,11 +58,15 @@ def _draw(name: str, shape: torch.Size, generator: torch.Generator) -> torch.Ten
     if len(shape) == 1:
         return torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
     gain = next(gain for pattern, gain in _GAINS if re.search(pattern, name))
-    inputs = shape[2] if ".experts." in name else shape[1:].numel()
+    inputs = shape[2] if _holds_all_experts(name, shape) else shape[1:].numel()
     matrix = torch.randn(shape, generator=generator) * gain / inputs**0.5
     if re.search(_AFTER_GELU, name):
         matrix -= matrix.mean(dim=1, keepdim=True)
     return matrix
+
+
+def _holds_all_experts(name: str, shape: torch.Size) -> bool:
+    return ".experts." in name and len(shape) == 3
 
 
 def published_name(name: str) -> str:
@@ -104,7 +109,7 @@ def draw_under_own_names(
     generator = torch.Generator().manual_seed(seed)
     weights = {name: _draw(name, shape, generator) for name, shape in sorted(shapes.items())}
     for name in weights:
-        if ".experts." in name:  # published as [experts, inputs, outputs]
+        if _holds_all_experts(name, shapes[name]):  # published as [experts, inputs, outputs]
             weights[name] = weights[name].transpose(1, 2).contiguous()
     weights[head][silent] = 0
     return weights

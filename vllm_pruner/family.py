@@ -88,19 +88,24 @@ class Videos:
     """The `cut` of a video: `cut_frames` if other tokens separate its frames."""
 
     frame_mark: str | None = None
-    """Name in `hf_config` of the token that precedes the tokens of a frame, if other tokens
-    separate frames (`GridLayout.apart`); None if a video is one run."""
+    """Name in `hf_config` of the token that precedes the tokens of a frame, if frames are `apart`
+    and positions have several dimensions."""
 
     token: str = "video_token_id"
     """Name in `hf_config` of the token that stands for a video in a prompt."""
 
+    @property
+    def apart(self) -> bool:
+        """Whether other tokens separate the frames of a video."""
+        return self.cut is cut_frames
+
     def fault(self, config: PruneConfig) -> SettingError | None:
         """Return what is wrong with the method for a video, or None."""
-        if self.frame_mark is None or not methods.compares_frames(config.method):
+        if not self.apart or not methods.compares_frames(config.method):
             return None
         why = (
             ", which gives frames shares of their own, but the prompt of this model has the time "
-            "of each frame in front of its tokens"
+            "or number of each frame in front of its tokens"
         )
         return SettingError("video_method", repr(config.method), ", ".join(methods.names()), why)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from transformers import AutoConfig
+from vllm.transformers_utils.config import get_config
 from vllm_process import MODELS
 
 from vllm_pruner import methods
@@ -12,7 +12,7 @@ from vllm_pruner.settings.errors import ConfigError
 
 
 def _refused(model: str, **changes: str) -> dict[str, str]:
-    hf_config = AutoConfig.from_pretrained(MODELS / model, trust_remote_code=True)
+    hf_config = get_config(str(MODELS / model), trust_remote_code=True)
     for name, value in changes.items():
         setattr(hf_config, name, value)
     family, found = family_of(hf_config), {}
@@ -54,6 +54,7 @@ def test_crops_with_newlines_take_methods_that_choose_tokens_one_by_one(model: s
     [
         *[("demo-qwen2.5", "max_pixels"), ("demo-qwen3", "max_pixels")],
         *[("demo-glm4v", "size"), ("demo-mistral3", "size")],
+        ("demo-kimi", "in_token_limit"),
     ],
 )
 def test_a_processor_that_resizes_leaves_no_shrinking_to_a_method(model: str, smaller: str) -> None:

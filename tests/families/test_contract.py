@@ -47,6 +47,7 @@ CHECKPOINTS = [
     "demo-smolvlm",
     "demo-mistral3",
     "demo-gemma3",
+    "demo-kimi",
     "demo-glm4v",
     "demo-glm4v-moe",
     "demo-qwen2",

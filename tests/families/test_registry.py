@@ -114,7 +114,7 @@ def test_an_unknown_architecture_is_answered_with_those_there_are() -> None:
         "Glm4vMoeForConditionalGeneration, Idefics3ForConditionalGeneration, "
         "InternVLChatModel, "
         "InternVLForConditionalGeneration, "
-        "LlavaForConditionalGeneration, "
+        "KimiVLForConditionalGeneration, LlavaForConditionalGeneration, "
         "LlavaNextForConditionalGeneration, LlavaOnevisionForConditionalGeneration, "
         "Mistral3ForConditionalGeneration, "
         "Qwen2VLForConditionalGeneration, "

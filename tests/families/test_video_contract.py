@@ -19,7 +19,7 @@ from vllm_pruner.settings.keys import REPORT
 pytestmark = pytest.mark.slow
 
 CHECKPOINTS = [
-    *("demo-glm4v", "demo-onevision"),
+    *("demo-glm4v", "demo-onevision", "demo-internvl"),
     *("demo-qwen2", "demo-qwen2.5", "demo-qwen3", "demo-qwen3.5"),
 ]
 CLIPS = [(2, 112, 112), (5, 200, 90), (8, 336, 336)]
@@ -91,6 +91,9 @@ def test_a_batch_becomes_videos_with_the_layouts_of_their_items(processor: Any) 
         name: field.field.reduce_data([item[name] for item in items])
         for name, field in items[0].items()
     }
+    if "video_num_patches" in batch:  # as vLLM's input calls them
+        batch["num_patches"] = batch["video_num_patches"]
+        batch["pixel_values"] = batch["pixel_values_videos"]
     videos = info.family.videos.items(info.get_hf_config(), batch)
     for item, video in zip(items, videos, strict=True):
         assert video.layout == info.video_layout(item.get_data())
@@ -102,7 +105,7 @@ def test_a_method_for_videos_is_served_or_refused(processor: Any) -> None:
     if videos is None:
         pytest.skip("videos of this family are not pruned")
     for name in ("evs", "vidcom2"):
-        if videos.frame_mark is None:
+        if not videos.apart:
             told = _process(processor, {"video_method": name}, CLIPS[1])[REPORT]
             assert told["method"] == name
             continue

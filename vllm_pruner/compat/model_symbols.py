@@ -59,6 +59,7 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "InternVLChatModel.load_weights InternVLChatModel.pixel_shuffle"),
     *_symbols(_ENGINE, _WORKER, f"{MODELS}.interns1",
         "InternS1ForConditionalGeneration._parse_and_validate_image_input "
+        "InternS1ForConditionalGeneration._parse_and_validate_video_input "
         "InternS1ForConditionalGeneration.embed_multimodal "
         "InternS1ForConditionalGeneration.load_weights "
         "InternS1ForConditionalGeneration.pixel_shuffle"),
@@ -78,6 +79,12 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "Mistral3MultiModalProjector.forward Mistral3PatchMerger.forward"),
     *_symbols(_ENGINE, _WORKER, f"{MODELS}.pixtral",
         "PixtralHFVisionModel.forward PixtralHFAttention.forward"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.kimi_vl",
+        "KimiVLForConditionalGeneration._parse_and_validate_image_input "
+        "KimiVLForConditionalGeneration.embed_multimodal "
+        "KimiVLForConditionalGeneration.load_weights KimiVLMultiModalProjector.forward"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.moonvit",
+        "MoonVitPretrainedModel.prepare_encoder_metadata MoonVitPretrainedModel.forward"),
     *_qwen("qwen2_vl", "Qwen2VLForConditionalGeneration", "Qwen2VisionTransformer"),
     *_qwen("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", "Qwen2_5_VisionTransformer"),
     *_qwen("qwen3_vl", "Qwen3VLForConditionalGeneration", "Qwen3_VisionTransformer"),
@@ -107,6 +114,7 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.interns1",
         "InternS1DummyInputsBuilder InternS1MultiModalProcessor "
         "InternS1ProcessingInfo.get_image_size_with_most_features "
+        "InternS1ProcessingInfo.get_num_frames_with_most_features "
         "InternS1ProcessingInfo.get_hf_processor"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.idefics3",
         "Idefics3ForConditionalGeneration.get_mm_lora_token_counts Idefics3DummyInputsBuilder "
@@ -124,6 +132,11 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "Mistral3HFEncoderInfo.get_patch_grid_size "
         "Mistral3ProcessingInfo.get_vision_encoder_info Mistral3ProcessingInfo.get_hf_processor "
         "Mistral3ProcessingInfo.get_image_size_with_most_features"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.kimi_vl",
+        "KimiVLDummyInputsBuilder.get_dummy_mm_data KimiVLMultiModalProcessor "
+        "KimiVLProcessingInfo.image_token_id KimiVLProcessingInfo.get_hf_processor"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{_PROCESSING}.dummy_inputs",
+        "BaseDummyInputsBuilder._get_dummy_images"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.qwen2_vl",
         "Qwen2VLProcessingInfo._get_vision_info Qwen2VLProcessingInfo.get_image_processor "
         "Qwen2VLProcessingInfo.get_image_size_with_most_features Qwen2VLDummyInputsBuilder "

@@ -1,4 +1,5 @@
-"""Modules inside vLLM's vision towers: CLIP, SigLIP, InternViT, Idefics3, Pixtral and Qwen-VL.
+"""Modules inside vLLM's vision towers: CLIP, SigLIP, InternViT, Idefics3, Pixtral, MoonViT and
+Qwen-VL.
 
 Replaces: nothing.
 Why: methods read query and key of a layer, and shrunk images need other position embeddings; vLLM's
@@ -14,6 +15,9 @@ Relies on: each layer having an `MMEncoderAttention` with `num_heads` (of this r
   `[1, patches, heads, size]`, after rotary positions are applied;
 - Pixtral in the transformers form: at `transformer.layers[i].attention.attn`, called with the same
   as positional arguments;
+- MoonViT: at `encoder.blocks[i].attn`, called likewise; its `forward` takes what
+  `prepare_encoder_metadata` makes of grids in place of these, and returns `[tokens, patches of a
+  token, D]`;
 and on all of `vision_model.embeddings.position_embedding` being looked up and added to the patches
 whatever the image's size. vLLM's SigLIP has an `interpolate_pos_encoding`, but that takes the width
 for the number of positions.

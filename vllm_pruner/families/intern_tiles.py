@@ -9,14 +9,15 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from vllm_pruner.family import Family
+from vllm_pruner.family import Family, Videos, cut_frames
+from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.layout.tile_layout import TileLayout
 from vllm_pruner.methods.base import Method
 from vllm_pruner.settings.errors import SettingError
 from vllm_pruner.tower import EncoderImage, Tower
 from vllm_pruner.worker.shuffle_tower import ShuffleTower
 
-__all__ = ["check_method", "intern_family", "intern_tower", "of_tiles"]
+__all__ = ["INTERN_VIDEOS", "check_method", "intern_family", "intern_tower", "of_tiles"]
 
 _RATE = 0.5
 """Lower than LLaVA's, because a token is already 2 x 2 patches, as in Qwen-VL."""
@@ -40,6 +41,30 @@ def check_method(hf_config: Any, method: Method) -> None:
         why = ", which works on an image of one grid, but an image of this model is tiles"
         allowed = "methods that choose tokens one by one, such as vispruner"
         raise SettingError("method", repr(method.name), allowed, why)
+
+
+def video_layout(hf_config: Any, item: Mapping[str, Any]) -> GridLayout:
+    """Return the layout of a processed video, whose frames are one tile each; see
+    `Videos.item_layout`."""
+    return _of_frames(hf_config, int(item["video_num_patches"]))
+
+
+def videos(hf_config: Any, video_input: Any) -> list[EncoderImage]:
+    """Return the videos of a batch; see `Videos.items`."""
+    counts = [int(count) for count in video_input["num_patches"]]  # on the CPU already
+    return [
+        EncoderImage(frames, _of_frames(hf_config, len(frames)))
+        for frames in video_input["pixel_values"].split(counts)
+    ]
+
+
+def _of_frames(hf_config: Any, frames: int) -> GridLayout:
+    side = of_tiles(hf_config, 1).side
+    return GridLayout(side, side, frames=frames, apart=True)
+
+
+INTERN_VIDEOS = Videos(video_layout, videos, cut_frames)
+"""Of the transformers form, where a token stands for a video."""
 
 
 def intern_tower(

@@ -1,6 +1,7 @@
 """InternVL in its transformers form: `InternVLForConditionalGeneration`.
 
-Follows `vllm/model_executor/models/interns1.py` of vLLM 0.32. Videos are served unpruned.
+Follows `vllm/model_executor/models/interns1.py` of vLLM 0.32. A frame of a video is one tile, named
+in the prompt (`Frame1: `), so each frame keeps its share of the budget.
 
 The processor cuts every picture into tiles, whatever the checkpoint's `crop_to_patches` is. vLLM
 follows that setting when it looks for the largest picture, so this module finds it itself.
@@ -21,7 +22,7 @@ from vllm.model_executor.models.interns1 import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.multimodal.parse import ImageSize
 
-from vllm_pruner.families.intern_tiles import intern_family, intern_tower
+from vllm_pruner.families.intern_tiles import INTERN_VIDEOS, intern_family, intern_tower
 from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
 from vllm_pruner.worker.captured_model import CapturedModel
@@ -56,13 +57,16 @@ def seen(hf_config: Any, item: Mapping[str, Any]) -> torch.Tensor:
     return tiles.roll(1, dims=0)
 
 
-INTERNVL = intern_family("internvl", "pixel_values", tokens, tower, seen)
+INTERNVL = intern_family("internvl", "pixel_values", tokens, tower, seen, videos=INTERN_VIDEOS)
 
 
 class PrunedInternVLInfo(PrunedInfo, InternS1ProcessingInfo):
     """`InternS1ProcessingInfo` with settings; see `PrunedInfo` for the changes.
 
-    Own change: memory is profiled with the largest picture, a row of as many tiles as allowed.
+    Own changes:
+    - memory is profiled with the largest picture, a row of as many tiles as allowed;
+    - the tokens of videos are stated beside those of images, or vLLM would not profile with videos;
+    - the token that stands for a video is the processor's, which the configuration does not name.
     """
 
     family = INTERNVL
@@ -72,6 +76,18 @@ class PrunedInternVLInfo(PrunedInfo, InternS1ProcessingInfo):
         tiles = int(_settings(self, {}).get("max_patches", most))
         height, width = self.get_hf_config().vision_config.image_size
         return ImageSize(width=width * tiles, height=height)
+
+    def get_mm_max_tokens_per_item(
+        self, seq_len: int, mm_counts: Mapping[str, int]
+    ) -> Mapping[str, int]:
+        tokens = super().get_mm_max_tokens_per_item(seq_len, mm_counts)
+        frames = self.get_num_frames_with_most_features(seq_len, mm_counts)
+        return {**tokens, "video": frames * self.get_hf_processor().image_seq_length}
+
+    @property
+    def video_token(self) -> int:
+        token = self.get_hf_processor().video_token
+        return int(self.get_tokenizer().get_vocab()[token])
 
 
 class PrunedInternVLProcessor(PrunedProcessor, InternS1MultiModalProcessor):

@@ -30,6 +30,7 @@ _BUILT_IN = {
     "Idefics3ForConditionalGeneration": "vllm_pruner.families.idefics3:PrunedIdefics3",
     "InternVLChatModel": "vllm_pruner.families.internvl_chat:PrunedInternVLChat",
     "InternVLForConditionalGeneration": "vllm_pruner.families.internvl:PrunedInternVL",
+    "KimiVLForConditionalGeneration": "vllm_pruner.families.kimi_vl:PrunedKimiVL",
     "LlavaForConditionalGeneration": "vllm_pruner.families.llava:PrunedLlava",
     "LlavaNextForConditionalGeneration": "vllm_pruner.families.llava_next:PrunedLlavaNext",
     "LlavaOnevisionForConditionalGeneration": (

@@ -45,6 +45,28 @@ class Packing(NamedTuple):
         ends = on_device([0, *accumulate(sizes)], device, torch.int32)
         return cls(ends, max(sizes), patches_per_token, token_of_patch)
 
+    @classmethod
+    def of_rasters(
+        cls, grids: Sequence[tuple[int, int]], merge: tuple[int, int], device: torch.device
+    ) -> Packing:
+        """Return the packing of images whose patches are in raster order.
+
+        Args:
+            grids: rows and columns of each image's tokens.
+            merge: rows and columns of a token's patches.
+            device: where its tensors go.
+        """
+        counts = [rows * columns for rows, columns in grids]
+        starts = accumulate(counts, initial=0)
+        token_of_patch = torch.cat(
+            [
+                start + _token_of_patch(grid, merge, device)
+                for start, grid in zip(starts, grids, strict=False)
+            ]
+        )
+        group = merge[0] * merge[1]
+        return cls.of([count * group for count in counts], group, token_of_patch, device)
+
     def by_token(self, patches: torch.Tensor) -> torch.Tensor:
         """Group `[patches, ...]` by token: `[tokens, patches of a token, ...]`, tokens in raster
         order, the patches of each in the tower's order."""
@@ -75,3 +97,14 @@ class Packing(NamedTuple):
             patches_per_token=self.patches_per_token,
         )
         return scores
+
+
+def _token_of_patch(
+    grid: tuple[int, int], merge: tuple[int, int], device: torch.device
+) -> torch.Tensor:
+    """Return `[patches]` of one image, in raster order."""
+    rows, columns = (
+        torch.arange(tokens, device=device).repeat_interleave(patches)
+        for tokens, patches in zip(grid, merge, strict=True)
+    )
+    return (rows.unsqueeze(1) * grid[1] + columns).flatten()

@@ -12,7 +12,6 @@ Pixels are `[3, height, width]`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -91,21 +90,7 @@ class PixtralTower:
     def _pack(self, images: Sequence[EncoderImage]) -> Packing:
         device = next(self.module.parameters()).device
         grids = [image.layout.whole_grid or (0, 0) for image in images]
-        counts = [rows * columns for rows, columns in grids]
-        token_of_patch = torch.cat(
-            [
-                start + self._token_of_patch(*grid, device)
-                for start, grid in zip(accumulate(counts, initial=0), grids, strict=False)
-            ]
-        )
-        group = self.patches_per_row
-        return Packing.of([count * group for count in counts], group, token_of_patch, device)
-
-    def _token_of_patch(self, rows: int, columns: int, device: torch.device) -> torch.Tensor:
-        """Return `[patches]`: the token of each patch of one image, in raster order of patches."""
-        row = torch.arange(rows, device=device).repeat_interleave(self._merge)
-        column = torch.arange(columns, device=device).repeat_interleave(self._merge)
-        return (row.unsqueeze(1) * columns + column).flatten()
+        return Packing.of_rasters(grids, (self._merge, self._merge), device)
 
     def _read(self, need: Need, layer: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         assert self._packing is not None

@@ -1,0 +1,94 @@
+"""MoonViT in two halves against vLLM's own forward: what is projected, and where attention goes."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from vllm.config import VllmConfig, set_current_vllm_config
+from vllm.distributed import (
+    cleanup_dist_env_and_memory,
+    init_distributed_environment,
+    initialize_model_parallel,
+)
+from vllm.model_executor.models.kimi_vl import KimiVLMultiModalProjector
+from vllm.model_executor.models.moonvit import MoonVitPretrainedModel
+from vllm.transformers_utils.configs.moonvit import MoonViTConfig
+
+from vllm_pruner.layout.grid_layout import GridLayout
+from vllm_pruner.methods.base import Need
+from vllm_pruner.tower import FEATURES, EncoderImage
+from vllm_pruner.worker.moon_tower import MoonTower
+
+GRIDS = [(2, 3), (1, 4)]
+"""Rows and columns of tokens of two pictures."""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The two parts of Kimi-VL in front of its decoder, with random weights."""
+    vision = MoonViTConfig(
+        init_pos_emb_height=8,
+        init_pos_emb_width=8,
+        num_attention_heads=2,
+        num_hidden_layers=2,
+        hidden_size=64,
+        intermediate_size=128,
+    )
+    config = SimpleNamespace(vision_config=vision, text_config=SimpleNamespace(hidden_size=32))
+    store = f"file://{tmp_path_factory.mktemp('group') / 'store'}"
+    with set_current_vllm_config(VllmConfig()):
+        init_distributed_environment(1, 0, store, 0, "gloo")
+        initialize_model_parallel(1, 1)
+        tower, projector = MoonVitPretrainedModel(vision), KimiVLMultiModalProjector(config)
+        generator = torch.Generator().manual_seed(0)
+        for weight in (*tower.parameters(), *projector.parameters()):
+            weight.data = torch.randn(weight.shape, generator=generator) * 0.1
+        for layer in (*tower.modules(), *projector.modules()):
+            if method := getattr(layer, "quant_method", None):  # as when weights are loaded
+                method.process_weights_after_loading(layer)
+        yield SimpleNamespace(vision_tower=tower, multi_modal_projector=projector, config=config)
+    cleanup_dist_env_and_memory()
+
+
+def _images() -> list[EncoderImage]:
+    generator = torch.Generator().manual_seed(1)
+    return [
+        EncoderImage(torch.randn(4 * rows * columns, 3, 14, 14, generator=generator), layout)
+        for rows, columns in GRIDS
+        for layout in [GridLayout(rows, columns)]
+    ]
+
+
+@torch.no_grad()
+def test_both_halves_are_the_projector_of_vllm(model: Any) -> None:
+    images = _images()
+    tower = MoonTower(model)
+    columns = tower.encode(images, frozenset({Need.IMPORTANCE}))
+    pixels = torch.cat([image.pixels for image in images])
+    grids = torch.tensor([(2 * rows, 2 * across) for rows, across in GRIDS])
+    expected = model.multi_modal_projector(torch.cat(model.vision_tower(pixels, grids)))
+    assert torch.allclose(tower.project(columns[FEATURES]), expected, atol=1e-5)
+    width, dtype = tower.columns(frozenset())[FEATURES]
+    assert columns[FEATURES].shape == (10, width) and columns[FEATURES].dtype == dtype
+
+
+@torch.no_grad()
+def test_a_token_has_the_attention_of_its_own_square_of_patches(model: Any) -> None:
+    """Of the last layer, over the picture that it is in."""
+    found: list[torch.Tensor] = []
+    attention = model.vision_tower.encoder.blocks[-1].attn
+    hook = attention.register_forward_pre_hook(lambda _, args: found.extend(args[:2]))
+    importance = MoonTower(model).encode(_images(), frozenset({Need.IMPORTANCE}))
+    hook.remove()
+    start, expected = 0, []
+    for rows, columns in GRIDS:
+        stop = start + 4 * rows * columns
+        query, key = (each[0, start:stop] for each in found)
+        logits = torch.einsum("qhd,khd->hqk", query, key) * attention.scale
+        received = logits.softmax(dim=-1).mean(dim=(0, 1)).view(rows, 2, columns, 2)
+        expected.append(received.sum(dim=(1, 3)).flatten())
+        start = stop
+    assert torch.allclose(importance[str(Need.IMPORTANCE)], torch.cat(expected), atol=1e-5)
