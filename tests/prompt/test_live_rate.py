@@ -35,7 +35,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def steps() -> LoadSteps:
-    return LoadSteps(Load(seconds=10), 3)
+    return LoadSteps(Load(waiting=4, seconds=10), 3)
 
 
 @pytest.mark.parametrize("load", [BUSY, FULL], ids=str)
@@ -63,7 +63,7 @@ def test_each_step_down_takes_its_own_calm_and_silence_is_calm(steps: LoadSteps)
 
 
 def test_several_engines_have_more_that_wait() -> None:
-    steps = LoadSteps(Load(), 3)
+    steps = LoadSteps(Load(waiting=4), 3)
     assert steps.step(EngineLoad(7, 0.1, 2), 0.0) == 0
     assert steps.step(EngineLoad(8, 0.1, 2), 1.0) == 1
 

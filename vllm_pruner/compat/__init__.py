@@ -14,7 +14,7 @@ from vllm_pruner.compat.encoder_graphs import (
 )
 from vllm_pruner.compat.endpoints import enable_endpoints
 from vllm_pruner.compat.engine_args import patch_engine_args
-from vllm_pruner.compat.generate import ask_workers, patch_generate
+from vllm_pruner.compat.generate import ask_workers, patch_generate, queued_tokens
 from vllm_pruner.compat.image_header import patch_image_header
 from vllm_pruner.compat.key_holder import key_holder, patch_key_holder
 from vllm_pruner.compat.known_files import patch_known_files, reduces_files
@@ -75,6 +75,7 @@ __all__ = [
     "patch_tracing",
     "position_embedding",
     "profiled_images",
+    "queued_tokens",
     "quiet_overrides",
     "reduces_files",
     "set_graph_budgets",

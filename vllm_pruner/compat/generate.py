@@ -20,7 +20,7 @@ from vllm_pruner.compat.patching import Patch, apply
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
-__all__ = ["Outputs", "ask_workers", "patch_generate"]
+__all__ = ["Outputs", "ask_workers", "patch_generate", "queued_tokens"]
 
 Outputs = AsyncGenerator[Any, None]
 
@@ -56,6 +56,13 @@ def patch_generate(user: str, seen: _Seen) -> None:
 
     apply(Patch(AsyncLLM, "generate", through_all))
     _seen[user] = seen
+
+
+def queued_tokens(engine: AsyncLLM) -> int | None:
+    """Return the prompt tokens of this process's requests that have no output token yet; None on
+    vLLM 0.31, which does not say."""
+    ask = getattr(engine, "get_num_queued_tokens", None)
+    return None if ask is None else int(ask())
 
 
 async def ask_workers(engine: AsyncLLM, method: str, *arguments: object) -> list[Any]:

@@ -125,6 +125,8 @@ SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_SERVER, "vtprune_server", "vllm.envs", "VLLM_API_KEY"),
     *_symbols(_SERVER, f"{_COMPAT}.generate", "vllm.v1.engine.async_llm",
         "AsyncLLM.generate AsyncLLM.collective_rpc AsyncLLM.engine_core"),
+    *_symbols(_SERVER, f"{_COMPAT}.generate", "vllm.v1.engine.async_llm",
+        "AsyncLLM.get_num_queued_tokens", first=(0, 32)),
     *_symbols(_SERVER, f"{_COMPAT}.generate", "vllm.v1.engine.core_client",
         "AsyncMPClient.call_utility_all_async", first=(0, 32)),
     *_symbols(_SERVER, f"{_COMPAT}.offline", "vllm.v1.engine.llm_engine",

@@ -38,7 +38,7 @@ def announce(config: ServerConfig, model_config: ModelConfig, tokens: int) -> No
         )
     if config.rate_under_load is not None:
         logger.info(
-            "vtprune: the rate goes up to %.4f while %d requests wait in an engine or %.0f %% of "
+            "vtprune: the rate goes up to %.4f while %d requests wait for an engine or %.0f %% of "
             "the KV cache is in use",
             config.rate_under_load,
             config.load.waiting,

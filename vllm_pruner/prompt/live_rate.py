@@ -14,6 +14,7 @@ import time
 from functools import cache
 
 from vllm_pruner.prompt.load_steps import LoadSteps
+from vllm_pruner.prompt.prefill_queue import prefilling
 from vllm_pruner.prompt.shadow_rule import ShadowRule
 from vllm_pruner.settings.again import Again
 from vllm_pruner.settings.load import Load, ladder
@@ -81,7 +82,7 @@ class LiveRate:
             return self._rate
 
     def _look(self, now: float) -> None:
-        load = engine_load() if len(self._rates) > 1 else None
+        load = _load() if len(self._rates) > 1 else None
         asked = self._rates[0 if load is None else self._steps.step(load, now)]
         most = self.rule.most() if self.rule else None
         rate = asked if most is None else min(asked, most)
@@ -89,6 +90,12 @@ class LiveRate:
             before, self._rate = self._rate, rate
             metrics.RATE.set(rate)
             _say(before, rate, load)
+
+
+def _load() -> EngineLoad | None:
+    """The load as the engines tell it, or, if that is more, as this process's requests show it."""
+    load = engine_load()
+    return load and load._replace(waiting=max(load.waiting, prefilling()))
 
 
 def _say(before: float, rate: float, load: EngineLoad | None) -> None:

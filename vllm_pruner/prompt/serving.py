@@ -18,6 +18,7 @@ from vllm_pruner.prompt import (
     first_token,
     image_size,
     jpegs,
+    prefill_queue,
     shadow,
 )
 from vllm_pruner.settings.keys import KEY
@@ -49,6 +50,8 @@ def install(config: ServerConfig) -> None:
     if any(map(methods.package_of, config.limits.methods or ())):
         compat.patch_generate(KEY, faults.checked)
     compat.patch_generate(f"{KEY}-first-token", first_token.seen)
+    if config.rate_under_load is not None:
+        compat.patch_generate(f"{KEY}-queue", prefill_queue.seen)
     compat.patch_chat(
         KEY,
         chat.requested,

@@ -23,8 +23,9 @@ class Load(BaseModel):
         extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True
     )
 
-    waiting: Annotated[int, Field(ge=1)] = 4
-    """Waiting requests of an engine from which the rate rises; a quarter as many count as calm."""
+    waiting: Annotated[int, Field(ge=1)] = 8
+    """Requests without a first token, for each engine, from which the rate rises; a quarter as many
+    count as calm."""
 
     kv_cache: Annotated[float, Field(gt=0.2, le=1, allow_inf_nan=False)] = 0.9
     """Used share of the KV cache from which the rate rises; 0.2 less counts as calm."""
