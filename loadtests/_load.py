@@ -32,6 +32,8 @@ class Load:
     output_tokens: int = 16
     pictures: str = "photos"
     model: str = "demo"
+    body: str = "{}"
+    """JSON: more keys of each request."""
 
     @property
     def kind(self) -> str:
@@ -59,6 +61,7 @@ class Load:
             "--output-tokens": self.output_tokens,
             "--pictures": self.pictures,
             "--model": self.model,
+            "--body": self.body,
             "--stop-timeout": 600,
             "--loglevel": "WARNING",
         }

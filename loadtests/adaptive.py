@@ -1,14 +1,14 @@
 """A rate that follows the load against two that do not, on a ramp of users; and what it costs.
 
-    make loadtest-adaptive                    about ten minutes on two cores
+    make loadtest-adaptive                    about five minutes on two cores
     make loadtest-adaptive ARGS="--users 1 32 --seconds 20"
 
-Three servers of one model take the same ramp, one after the other: one with the low rate, one with
-the high rate, one that moves between them (`--prune-rate-under-load`). For each the table says up
-to how many users the 95th percentile of the time to first token stays within the bound, which is
-a multiple of the low rate's median with one user. Then the demo LLaVA, which was trained to answer,
-is asked questions one at a time under the low rate and the moving one: at low load their
-accuracies have to be the same.
+One server, whose own rate moves (`--prune-rate-under-load`), takes three ramps, one after the
+other: of requests that have its rate, and of requests that name the low or the high one, which it
+leaves alone. For each the table says up to how many users the 95th percentile of the time to first
+token stays within the bound, a multiple of the low rate's median with one user. Then the demo
+LLaVA, which was trained to answer, is asked one question at a time, at the rate of the moment and
+at the low one: at low load the two accuracies have to be the same.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ import argparse
 import json
 import tempfile
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -37,15 +40,18 @@ DEMO = str(ROOT / "demo" / "llava")
 def main() -> None:
     """Measure, print, and write the figures down."""
     arguments = _arguments()
+    bodies = _bodies(arguments)
     rows: list[dict[str, Any]] = []
-    for name in _flags(arguments):
-        rows += _ramp(name, arguments)
-    bound = arguments.times * rows[0]["ttft_p50_s"]
-    held = {name: _held(rows, name, bound) for name in _flags(arguments)}
-    accuracy = {name: _accuracy(name, arguments) for name in ("low", "moving")}
+    with _server(arguments.checkpoint, arguments) as server:
+        answers(Load("single_image", users=2, seconds=2, seed=999), server.url)
+        for name, body in bodies.items():
+            rows += _ramp(server.url, name, json.dumps(body), arguments)
+    bound = arguments.times * next(row for row in rows if row["rate"] == "low")["ttft_p50_s"]
+    held = {name: _held(rows, name, bound) for name in bodies}
     for name, users in held.items():
         print(f"{name:7} first token within {bound:.2f} s (p95) up to {users} users")
-    print(f"accuracy of the demo, one question at a time: {accuracy}")
+    accuracy = _accuracies(arguments)
+    print(f"accuracy of the demo, one question at a time, %: {accuracy}")
     settings = {**vars(arguments), "output": None}
     result = {"machine": describe(), "settings": settings, "bound_s": bound, "held": held}
     result |= {"accuracy": accuracy, "rows": rows}
@@ -56,7 +62,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--low", type=float, default=0.5)
     parser.add_argument("--high", type=float, default=0.9)
-    parser.add_argument("--load", default='{"waiting": 2, "seconds": 5}', help="--prune-load")
+    parser.add_argument("--load", default='{"waiting": 3, "seconds": 5}', help="--prune-load")
     parser.add_argument("--users", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
     parser.add_argument("--seconds", type=float, default=15.0, help="at each number of users")
     parser.add_argument("--times", type=float, default=8.0, help="the bound, in unloaded medians")
@@ -67,44 +73,45 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _flags(arguments: argparse.Namespace) -> dict[str, list[str]]:
-    """The flags of each server."""
-    low, high = (["--prune-rate", str(rate)] for rate in (arguments.low, arguments.high))
-    moves = ["--prune-rate-under-load", str(arguments.high), "--prune-load", arguments.load]
-    return {"low": low, "high": high, "moving": [*low, *moves]}
+def _bodies(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """What requests of each kind say: those of the moving rate nothing."""
+    named = {"low": arguments.low, "high": arguments.high}
+    return {"moving": {}} | {name: {"vtprune": {"rate": rate}} for name, rate in named.items()}
 
 
-def _server(name: str, checkpoint: str, folder: str, arguments: argparse.Namespace) -> VllmProcess:
+@contextmanager
+def _server(checkpoint: str, arguments: argparse.Namespace) -> Iterator[VllmProcess]:
     flags = ["--dtype", "float32", "--max-num-seqs", "64", "--enforce-eager"]
     flags += ["--max-num-batched-tokens", "1024", "--plugin", "vtprune"]
-    log = Path(folder) / f"{name}.log"
-    return VllmProcess(log, checkpoint, *flags, *_flags(arguments)[name])
-
-
-def _ramp(name: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """The rows of one server, a level each; the levels follow each other without a pause."""
-    rows = []
+    flags += ["--prune-rate", str(arguments.low), "--prune-load", arguments.load]
+    flags += ["--prune-rate-under-load", str(arguments.high)]
     with (
         tempfile.TemporaryDirectory() as folder,
-        _server(name, arguments.checkpoint, folder, arguments) as server,
+        VllmProcess(Path(folder) / "server.log", checkpoint, *flags) as server,
     ):
-        answers(Load("single_image", users=2, seconds=2, seed=999), server.url)
-        for users in arguments.users:
-            load = Load("single_image", users=users, seconds=arguments.seconds, seed=users)
-            row = {"server": name, "users": users, **summary(answers(load, server.url), 0.0)}
-            row["rate"] = _rate(server.url)
-            rows.append(row)
-            print(
-                f"{name:7} {users:3} users {row['requests_per_s']:6.2f}/s  TTFT p50 "
-                f"{row['ttft_p50_s']:6.2f} s  p95 {row['ttft_p95_s']:6.2f} s  "
-                f"{row['prompt_tokens']:4.0f} prompt tokens",
-                flush=True,
-            )
+        yield server
+
+
+def _ramp(url: str, name: str, body: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """The rows of one kind of requests; the levels follow each other without a pause."""
+    rows = []
+    for users in arguments.users:
+        seed = 1000 * len(name) + users  # no picture of another ramp is cached
+        load = Load("single_image", users=users, seconds=arguments.seconds, seed=seed, body=body)
+        row = {"rate": name, "users": users, **summary(answers(load, url), 0.0)}
+        row["server_rate"] = _rate(url)
+        rows.append(row)
+        print(
+            f"{name:7} {users:3} users {row['requests_per_s']:6.2f}/s  TTFT p50 "
+            f"{row['ttft_p50_s']:6.2f} s  p95 {row['ttft_p95_s']:6.2f} s  "
+            f"{row['prompt_tokens']:4.0f} prompt tokens, server's rate {row['server_rate']}",
+            flush=True,
+        )
     return rows
 
 
 def _rate(url: str) -> float | None:
-    """The server's rate after a level, where it moves."""
+    """The server's own rate after a level."""
     with urllib.request.urlopen(f"{url}/metrics") as response:
         lines = response.read().decode().splitlines()
     shown = [line for line in lines if line.startswith("vtprune_server_rate")]
@@ -114,24 +121,24 @@ def _rate(url: str) -> float | None:
 def _held(rows: list[dict[str, Any]], name: str, bound: float) -> int:
     """The most users up to whom no level was beyond the bound; 0 if the first one was."""
     held = 0
-    for row in (row for row in rows if row["server"] == name):
+    for row in (row for row in rows if row["rate"] == name):
         if row["ttft_p95_s"] > bound:
             break
         held = row["users"]
     return held
 
 
-def _accuracy(name: str, arguments: argparse.Namespace) -> float:
+def _accuracies(arguments: argparse.Namespace) -> dict[str, float]:
     """Per cent of the demo's questions that it answers rightly, asked one at a time."""
     items = list(islice(SYNTHETIC.items(None, arguments.questions), arguments.questions))
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        _server(name, DEMO, folder, arguments) as server,
-    ):
+    kinds = {"moving": Contender(AS_IS), "low": Contender("vispruner", 1 - Fraction(arguments.low))}
+    found = {}
+    with _server(DEMO, arguments) as server, tempfile.TemporaryDirectory() as folder:
         asked = Server(server.url, "demo", concurrency=1)
-        file = Path(folder) / "answers.jsonl"
-        records = evaluate(asked, SYNTHETIC, items, [Contender(AS_IS)], file)
-    return SYNTHETIC.summarize(records)["accuracy"]
+        for name, kind in kinds.items():
+            records = evaluate(asked, SYNTHETIC, items, [kind], Path(folder) / f"{name}.jsonl")
+            found[name] = SYNTHETIC.summarize(records)["accuracy"]
+    return found
 
 
 if __name__ == "__main__":

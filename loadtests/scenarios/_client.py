@@ -125,6 +125,7 @@ class ChatUser(User):  # type: ignore[misc]  # locust has no annotations
             "temperature": 0,
             "stream": True,
             "stream_options": {"include_usage": True},
+            **json.loads(self.options.body),
         }
         return json.dumps(fields).encode()
 

@@ -14,6 +14,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(stop_timeout=120)  # locust's 0 drops the requests in flight at the end
     add = parser.add_argument
     add("--model", default="demo", help="model name in the requests")
+    add("--body", default="{}", help="more keys of each request, as JSON")
     add("--seed", type=int, default=0, help="equal seeds ask equal questions about equal pictures")
     add(
         "--pictures",

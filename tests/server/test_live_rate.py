@@ -28,10 +28,10 @@ SECONDS = 0.5
 
 @pytest.fixture(scope="module")
 def moving(start_shared: Callable[..., Server]) -> Server:
-    """Two requests run at a time, and every answer is compared."""
+    """Two requests run at a time, and every answer is compared, beside which one more may wait."""
     rates = ["--prune-method", "random", "--prune-rate", str(LOW)]
     rates += ["--prune-rate-under-load", str(HIGH)]
-    rates += ["--prune-load", json.dumps({"waiting": 2, "seconds": SECONDS})]
+    rates += ["--prune-load", json.dumps({"waiting": 4, "seconds": SECONDS})]
     shadows = ["--prune-shadow", "1", "--prune-shadow-bound", "0.99"]
     few = ["--max-num-seqs", "2"]
     return start_shared("moving", "--plugin", "vtprune", *rates, *shadows, *few, model=LLAVA)
@@ -59,7 +59,7 @@ def test_a_quiet_server_has_the_ordinary_rate_and_says_so(moving: Server) -> Non
     response = moving.post(content)
     assert _tokens(response.json()) == {"original": N, "kept": _kept(LOW), "rate": LOW}
     assert response.headers["x-vtprune-rate"] == str(LOW)
-    assert "the rate goes up to 0.9000 while 2 requests wait" in moving.log
+    assert "the rate goes up to 0.9000 while 4 requests wait" in moving.log
     (shown,) = moving.metrics("vtprune_server_rate").values()
     assert shown == LOW
 
