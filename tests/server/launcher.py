@@ -60,6 +60,7 @@ def main() -> None:
             importlib.import_module(module)
     inspect_models_in_process()
     wait_asleep()
+    share_compiled_code()
     gc.collect()
     gc.freeze()
     children: dict[int, socket.socket] = {}
@@ -103,6 +104,22 @@ def wait_asleep() -> None:
     spin = inspect.signature(SpinCondition).parameters["busy_loop_s"]
     assert SpinCondition.__init__.__defaults__ == (spin.default,)
     SpinCondition.__init__.__defaults__ = (_SPIN_S,)
+
+
+def share_compiled_code() -> None:
+    """Have vLLM find what it compiled for a server on another core: one core is like another.
+
+    It stores compiled code under all of its environment, the number of the core included, so that
+    what a server of one of pytest's processes compiled was compiled again in the other.
+    """
+    from vllm import envs
+
+    factors = envs.compile_factors
+
+    def without_core() -> dict[str, object]:
+        return {k: v for k, v in factors().items() if k != "VLLM_CPU_OMP_THREADS_BIND"}
+
+    envs.compile_factors = without_core
 
 
 def _run_to_the_end() -> NoReturn:
