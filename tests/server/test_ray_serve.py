@@ -71,7 +71,7 @@ def _wait(served: Served, log: Any) -> None:
     """Wait until Ray says that all replicas are there."""
     end = time.monotonic() + 900
     while time.monotonic() < end:
-        assert served.process.is_running(), log()
+        assert served.process.poll() is None, log()
         try:
             said = httpx.get(f"{DASHBOARD}/api/serve/applications/").json()
             if said["applications"]["default"]["status"] == "RUNNING":
