@@ -201,8 +201,8 @@ def test_other_towers_run_as_graphs_where_that_is_asked_for(
     name: str, asked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compat, "on_cuda", lambda: True)
-    asked_for = {"cudagraph_mm_encoder": asked}
-    arguments = _arguments(f"demo-{name}", {}, compilation_config=asked_for)
+    flags = {"compilation_config": {"cudagraph_mm_encoder": asked}, "trust_remote_code": True}
+    arguments = _arguments(f"demo-{name}", {}, **flags)
     arguments.create_model_config()
     assert arguments.compilation_config.cudagraph_mm_encoder == asked
 
