@@ -40,6 +40,14 @@ def _path(site: Path) -> str:
     return os.pathsep.join([str(site), *inherited])
 
 
+def test_the_page_shows_the_example() -> None:
+    page = (ROOT / "docs" / "add-a-method.md").read_text()
+    header, code = EXAMPLE.read_text().split('"""')[1:], EXAMPLE.read_text().split('"""', 2)[2]
+    assert f"```python\n{code.lstrip()}```" in page
+    project = header[0][header[0].index("    [build-system]") : header[0].index("After `pip")]
+    assert f"```toml\n{dedent(project).strip()}\n```" in page
+
+
 @pytest.mark.slow
 def test_the_installed_method_selects(site: Path) -> None:
     program = """if True:
