@@ -24,7 +24,7 @@ __all__ = ["Outputs", "ask_workers", "patch_generate", "queued_tokens"]
 
 Outputs = AsyncGenerator[Any, None]
 
-_Seen = Callable[["AsyncLLM", Any, Any, Outputs], Outputs]
+_Seen = Callable[["AsyncLLM", Any, Any, str, Outputs], Outputs]
 
 _seen: dict[str, _Seen] = {}
 
@@ -35,8 +35,8 @@ def patch_generate(user: str, seen: _Seen) -> None:
     Args:
         user: name of the caller; a second function of the same user replaces the first.
         seen: called with the engine, its input, the request's own sampling parameters, which it may
-            change, and the outputs, not yet started; returns the outputs from which the answer is
-            made.
+            change, the request's id and the outputs, not yet started; returns the outputs from
+            which the answer is made.
 
     Raises:
         RuntimeError: this vLLM lacks the method.
@@ -49,7 +49,7 @@ def patch_generate(user: str, seen: _Seen) -> None:
         ) -> Outputs:
             outputs = generate(self, prompt, sampling_params, request_id, **kwargs)
             for function in _seen.values():
-                outputs = function(self, prompt, sampling_params, outputs)
+                outputs = function(self, prompt, sampling_params, request_id, outputs)
             return outputs
 
         return generate_seen

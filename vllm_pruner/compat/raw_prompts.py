@@ -69,7 +69,9 @@ def patch_raw_prompts(name: str, counts: Callable[[Any], dict[str, Any] | None])
 
         return process_inputs
 
-    def seen(engine: AsyncLLM, prompt: Any, request_id: str, outputs: Outputs) -> Outputs:
+    def seen(
+        engine: AsyncLLM, prompt: Any, _params: Any, request_id: str, outputs: Outputs
+    ) -> Outputs:
         is_raw = not (isinstance(prompt, dict) and "type" in prompt)
         return _telling(name, engine.input_processor, request_id, outputs) if is_raw else outputs
 

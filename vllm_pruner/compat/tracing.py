@@ -41,7 +41,9 @@ def patch_tracing(attributes: Callable[[Any], dict[str, Any]]) -> None:
 
     name_key = SpanAttributes.GEN_AI_REQUEST_ID
 
-    def remember(_engine: object, prompt: Any, name: str, outputs: Outputs) -> Outputs:
+    def remember(
+        _engine: object, prompt: Any, _params: Any, name: str, outputs: Outputs
+    ) -> Outputs:
         added = attributes(prompt)
         return _while_running(outputs, name, added) if added else outputs
 

@@ -26,7 +26,7 @@ _told: WeakSet[AsyncLLM] = WeakSet()
 
 
 def checked(
-    engine: AsyncLLM, prompt: Any, _params: Any, outputs: AsyncGenerator[Any, None]
+    engine: AsyncLLM, prompt: Any, _params: Any, _id: str, outputs: AsyncGenerator[Any, None]
 ) -> AsyncGenerator[Any, None]:
     """Return a request's outputs, which raise a 500 if a method failed on one of its images."""
     names = _foreign_images(prompt)

@@ -67,7 +67,7 @@ def watched() -> Iterator[FirstToken]:
 
 
 def seen(
-    _engine: Any, _prompt: Any, params: Any, outputs: AsyncGenerator[Any, None]
+    _engine: Any, _prompt: Any, params: Any, _id: str, outputs: AsyncGenerator[Any, None]
 ) -> AsyncGenerator[Any, None]:
     """Return the outputs of a request, watched if somebody watches.
 

@@ -24,7 +24,7 @@ _lengths: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
 
 
 def seen(
-    engine: Any, prompt: Any, _params: Any, outputs: AsyncGenerator[Any, None]
+    engine: Any, prompt: Any, _params: Any, _id: str, outputs: AsyncGenerator[Any, None]
 ) -> AsyncGenerator[Any, None]:
     """Note the length of a prompt, and return its outputs, the same."""
     tokens = prompt.get("prompt_token_ids") if isinstance(prompt, dict) else None
