@@ -1,0 +1,102 @@
+"""Towers that take images of any resolution, packed into one sequence, in raster order, and leave
+it to the projector to make one token of several patches: Pixtral's and MoonViT.
+
+Patches attend within their image. Attention and keys are read in the tower and folded into tokens
+(`packing`); methods compare the normalised features of a token's patches, and only kept tokens are
+projected: `encode` and `project` split what the model's projector does in one pass.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from vllm_pruner import compat
+from vllm_pruner.methods.base import Need
+from vllm_pruner.tower import FEATURES, Columns
+from vllm_pruner.worker.columns import columns_of
+from vllm_pruner.worker.packed_tower import PAGE
+from vllm_pruner.worker.packing import Packing
+from vllm_pruner.worker.probe import AttentionProbe, layers_by_need
+
+if TYPE_CHECKING:
+    from vllm_pruner.tower import EncoderImage
+
+__all__ = ["Grids", "MergedTower"]
+
+Grids = list[tuple[int, int]]
+"""Rows and columns of tokens of each image."""
+
+
+class MergedTower(ABC):
+    """Everything but the forward pass; see `Tower`."""
+
+    own_width: int | None = None
+
+    layers: ClassVar[str]
+    """Path of the list of layers in the tower."""
+
+    attention: ClassVar[str]
+    """Path of the attention in a layer."""
+
+    def __init__(self, model: Any, config: Any, merge: tuple[int, int]) -> None:
+        """Find the layers.
+
+        Args:
+            model: vLLM's model, with a `vision_tower` and a `multi_modal_projector`.
+            config: the tower's.
+            merge: rows and columns of patches in a token.
+
+        Raises:
+            RuntimeError: the tower lacks a module that `compat.tower` relies on.
+        """
+        self.module, self._projector = model.vision_tower, model.multi_modal_projector
+        self.page, self._config, self._merge = PAGE, config, merge
+        self.patches_per_row = merge[0] * merge[1]
+        found = layers_by_need(self._attention, len(self.module.get_submodule(self.layers)))
+        self._packing: Packing | None = None
+        self._probe = AttentionProbe(found, config.num_attention_heads, self._read)
+
+    def _attention(self, layer: int) -> Any:
+        return compat.tower_attention(self.module, self.layers, layer, self.attention)
+
+    def project(self, rows: torch.Tensor) -> torch.Tensor:
+        hidden, _ = self._projector.linear_1(rows)
+        projected: torch.Tensor = self._projector.linear_2(self._projector.act(hidden))[0]
+        return projected
+
+    def columns(self, needs: frozenset[Need]) -> dict[str, tuple[int, torch.dtype]]:
+        width = self._config.hidden_size
+        head_size = width // self._config.num_attention_heads
+        return columns_of(self.module, width * self.patches_per_row, head_size, needs)
+
+    @torch.no_grad()
+    def encode(
+        self,
+        images: Sequence[EncoderImage],
+        needs: frozenset[Need],
+        small_grid: tuple[int, int] | None = None,
+    ) -> Columns:
+        assert small_grid is None, "check_method refuses methods that shrink"
+        grids = [image.layout.whole_grid or (0, 0) for image in images]
+        device = next(self.module.parameters()).device
+        packing = self._packing = Packing.of_rasters(grids, self._merge, device)
+        with self._probe.capture(needs) as captured:
+            encoded = self.run(images, grids)
+        columns = {str(need): self._probe.reduce(values) for need, values in captured.items()}
+        return {FEATURES: self.features(encoded, packing), **columns}
+
+    @abstractmethod
+    def run(self, images: Sequence[EncoderImage], grids: Grids) -> torch.Tensor:
+        """Return the output of the tower for images with these grids."""
+
+    @abstractmethod
+    def features(self, encoded: torch.Tensor, packing: Packing) -> torch.Tensor:
+        """Return `[tokens, D]`, what the projector takes, of the output of `run`."""
+
+    def _read(self, need: Need, layer: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        assert self._packing is not None
+        return self._packing.read(need, layer, query, key)
