@@ -36,7 +36,7 @@ def pruned_model(checkpoint: str, settings: dict[str, Any], **flags: Any) -> Ite
     torch.set_default_dtype(config.model_config.dtype)
     try:
         with set_current_vllm_config(config):
-            _be_alone()
+            be_alone()
             model = initialize_model(config)
             get_model_loader(config.load_config).load_weights(model, config.model_config)
             process_weights_after_loading(model, config.model_config, torch.device("cpu"))
@@ -45,8 +45,8 @@ def pruned_model(checkpoint: str, settings: dict[str, Any], **flags: Any) -> Ite
         torch.set_default_dtype(before)
 
 
-def _be_alone() -> None:
-    """Be the one rank of one, as often as asked."""
+def be_alone() -> None:
+    """Be the one rank of one, as often as asked; the group stays until the process ends."""
     if torch.distributed.is_initialized():
         return
     with socket.socket() as free:

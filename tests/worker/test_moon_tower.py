@@ -7,12 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from pruned_model import be_alone
 from vllm.config import VllmConfig, set_current_vllm_config
-from vllm.distributed import (
-    cleanup_dist_env_and_memory,
-    init_distributed_environment,
-    initialize_model_parallel,
-)
 from vllm.model_executor.models.kimi_vl import KimiVLMultiModalProjector
 from vllm.model_executor.models.moonvit import MoonVitPretrainedModel
 from vllm.transformers_utils.configs.moonvit import MoonViTConfig
@@ -27,7 +23,7 @@ GRIDS = [(2, 3), (1, 4)]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def model() -> Any:
     """The two parts of Kimi-VL in front of its decoder, with random weights."""
     vision = MoonViTConfig(
         init_pos_emb_height=8,
@@ -38,10 +34,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
         intermediate_size=128,
     )
     config = SimpleNamespace(vision_config=vision, text_config=SimpleNamespace(hidden_size=32))
-    store = f"file://{tmp_path_factory.mktemp('group') / 'store'}"
     with set_current_vllm_config(VllmConfig()):
-        init_distributed_environment(1, 0, store, 0, "gloo")
-        initialize_model_parallel(1, 1)
+        be_alone()
         tower, projector = MoonVitPretrainedModel(vision), KimiVLMultiModalProjector(config)
         generator = torch.Generator().manual_seed(0)
         for weight in (*tower.parameters(), *projector.parameters()):
@@ -50,7 +44,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
             if method := getattr(layer, "quant_method", None):  # as when weights are loaded
                 method.process_weights_after_loading(layer)
         yield SimpleNamespace(vision_tower=tower, multi_modal_projector=projector, config=config)
-    cleanup_dist_env_and_memory()
 
 
 def _images() -> list[EncoderImage]:
