@@ -62,7 +62,8 @@ class PrunedModel(BatchModel):
         mm_config = vllm_config.model_config.get_multimodal_config()
         config = ServerConfig.parse(settings_in(mm_config) or {})
         info = MULTIMODAL_REGISTRY.get_processing_info(vllm_config.model_config)
-        largest = self.family.largest(info)
+        self._server_config = config
+        self._largest = largest = self.family.largest(info)
         rows = self.family.rows(largest, largest.tokens)
         profiled = compat.profiled_images(vllm_config, rows)
         self._rows_at_once = largest.encoded * profiled

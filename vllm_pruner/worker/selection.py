@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vllm_pruner.worker.encoder import Encoder
     from vllm_pruner.worker.guard import Guard
     from vllm_pruner.worker.savings import Savings
+    from vllm_pruner.worker.selection_graphs import SelectionGraphs
 
 __all__ = ["Selector"]
 
@@ -36,6 +37,8 @@ class Selector:
             guard: calls the methods of other packages.
         """
         self._encoder, self._savings, self._guard = encoder, savings, guard
+        self.graphs: SelectionGraphs | None = None
+        """The CUDA graphs of the server's own selection; None if there are none."""
         self._watch = Stopwatch(metrics.SELECTION_SECONDS, encoder.device)
 
     def count(self, enabled: bool) -> None:
@@ -85,6 +88,10 @@ class Selector:
             return method.choose(padded(tokens, groups), keep, options)
         if first.foreign:
             return self._guarded(tokens[0], first)
+        if self.graphs is not None:
+            kept = self.graphs.kept(tokens[0], first.config, first.keep)
+            if kept is not None:
+                return kept
         return choose(tokens[0], first.config, first.layout)
 
     def _guarded(self, tokens: VisualTokens, group: Group) -> Kept:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vllm_pruner.methods.base import Method
     from vllm_pruner.tower import EncoderImage, Tower
 
-__all__ = ["SMALLEST", "WarmUp", "sizes_up_to", "warm_up"]
+__all__ = ["SMALLEST", "WarmUp", "random_tokens", "sizes_up_to", "warm_up"]
 
 logger = logging.getLogger("vllm.vtprune")
 
@@ -106,7 +106,7 @@ def warm_up(
     if images:
         tower.encode(images, needs & TOWER)
     for size in [tokens] if of_one_size else sizes_up_to(tokens):
-        made = _tokens(tower, size, needs)
+        made = random_tokens(tower, size, needs)
         # The tokens that remain after some are chosen may be in the next smaller class.
         counts = {min(_KEPT, size // 2), *((size - 1,) if of_one_size else ())}
         for method in own:
@@ -128,8 +128,14 @@ def _launch(method: Method, tokens: VisualTokens, count: int, *, of_one_size: bo
         gather_rows([tokens.projected], kept.index)
 
 
-def _tokens(tower: Tower, size: int, needs: frozenset[Need]) -> VisualTokens:
-    """Return random tokens of one image, with all inputs of all methods."""
+def random_tokens(tower: Tower, size: int, needs: frozenset[Need]) -> VisualTokens:
+    """Return random tokens of one image, with all inputs that a method may read.
+
+    Args:
+        tower: what would make them; projects them.
+        size: number of tokens.
+        needs: what methods read of the encoder.
+    """
     made: dict[str, Any] = {}
     device = next(tower.module.parameters()).device
     for name, (width, dtype) in tower.columns(needs & TOWER).items():
