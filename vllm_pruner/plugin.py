@@ -16,11 +16,9 @@ from typing import TYPE_CHECKING
 from vllm_pruner import compat, envs
 from vllm_pruner.methods.faults import MethodFault
 from vllm_pruner.settings import cli
-from vllm_pruner.settings.bounds import fault_on
 from vllm_pruner.settings.config import names_budget
 from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.settings.keys import KEY, settings_in
-from vllm_pruner.settings.moving import least_fault
 from vllm_pruner.settings.server import ServerConfig
 
 if TYPE_CHECKING:
@@ -114,71 +112,13 @@ def _create_pruned(
         envs.ask_for_canary()
     if engine_args.otlp_traces_endpoint is not None:
         compat.check(compat.Process.TRACING)
-    from vllm_pruner.families import registry
-    from vllm_pruner.prompt import announcement, chat, encoder_only, engine_flags, serving
+    from vllm_pruner import start
 
-    classes = registry.classes()
-    overrides = engine_args.model_class_overrides
-    # Our classes are there already if these arguments have been configured before.
-    taken = [name for name in classes if overrides.get(name, classes[name]) != classes[name]]
-    if taken:
-        raise ConfigError(
-            f"model_class_overrides has {', '.join(taken)}; allowed: architectures that vtprune "
-            "does not replace itself"
-        )
-    engine_args.model_class_overrides = {**overrides, **classes}
+    start.replace_classes(engine_args)
     model_config = original()
-    family = registry.family_of(model_config.hf_config)
-    config = _with_rate(config, family.default_rate, engine_args, model_config)
-    tokens = registry.visual_tokens(model_config, config)
-    registry.check_videos(model_config, config)
-    engine_flags.check(family, engine_args, config)
-    if not config.off and (fault := fault_on(config.limits, config, tokens)):
-        raise fault
-    if fault := least_fault(config.limits, config, config.rate_under_load, tokens):
-        raise fault
-    alone = encoder_only.lacks_language_model(model_config, engine_args)
-    if alone and (fault := encoder_only.fault(config)):
-        raise fault
-    try:
-        envs.log_every()
-        envs.method_seconds()
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    serving.install(config)
-    if engine_args.otlp_traces_endpoint is not None:
-        compat.patch_tracing(chat.span_attributes)
-    announcement.announce(config, model_config, tokens)
+    config = start.with_rate(config, engine_args, model_config)
+    tokens = start.check(config, engine_args, model_config)
+    start.install(config, engine_args, model_config, tokens)
     if getattr(engine_args, _ONE_API_SERVER, False):
-        _advise(engine_args)
+        start.advise(engine_args)
     return model_config
-
-
-def _with_rate(
-    config: ServerConfig, rate: float, engine_args: EngineArgs, model_config: ModelConfig
-) -> ServerConfig:
-    """Return the settings, with the family's default rate if the operator named no budget.
-
-    The rate is also written to `mm_processor_kwargs`, where every process reads the settings.
-    """
-    kwargs = engine_args.mm_processor_kwargs or {}
-    if names_budget(kwargs[KEY]):
-        return config
-    kwargs = {**kwargs, KEY: {**kwargs[KEY], "rate": rate}}
-    engine_args.mm_processor_kwargs = kwargs
-    model_config.get_multimodal_config().mm_processor_kwargs = kwargs
-    return ServerConfig.parse(kwargs[KEY])
-
-
-def _advise(engine_args: EngineArgs) -> None:
-    """Log what more API servers would gain, on a machine whose cores a GPU leaves free."""
-    from vllm.platforms import current_platform
-
-    from vllm_pruner.prompt import api_servers
-
-    if current_platform.is_cpu():
-        return
-    engines = engine_args.data_parallel_size_local or engine_args.data_parallel_size
-    workers = engine_args.tensor_parallel_size * engine_args.pipeline_parallel_size
-    if said := api_servers.advice(engines, workers, api_servers.cores()):
-        logger.info("vtprune: %s", said)

@@ -24,8 +24,8 @@ SYMBOLS: tuple[Symbol, ...] = (
         "EngineArgs.add_cli_args EngineArgs.from_cli_args EngineArgs.create_model_config"),
     *_symbols(_EVERY, f"{_COMPAT}.mrope", "vllm.config.multimodal",
         "MultiModalConfig.is_multimodal_pruning_enabled MultiModalConfig.mm_processor_kwargs"),
-    *_symbols(_EVERY, "vllm_pruner.plugin", "vllm.platforms", "current_platform"),
-    *_symbols(_EVERY, "vllm_pruner.plugin", "vllm.engine.arg_utils",
+    *_symbols(_EVERY, "vllm_pruner.start", "vllm.platforms", "current_platform"),
+    *_symbols(_EVERY, "vllm_pruner.start", "vllm.engine.arg_utils",
         "EngineArgs.data_parallel_size EngineArgs.data_parallel_size_local "
         "EngineArgs.tensor_parallel_size EngineArgs.pipeline_parallel_size "
         "EngineArgs.mm_processor_kwargs EngineArgs.model_class_overrides "

@@ -1,0 +1,118 @@
+"""What happens when a pruned server's configuration is made: the model's classes are replaced, the
+settings are checked against the model, and the request's half of pruning is installed.
+
+`plugin` imports it once there are settings, since it loads vLLM's models.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from vllm_pruner import compat, envs
+from vllm_pruner.families import registry
+from vllm_pruner.prompt import announcement, api_servers, chat, encoder_only, engine_flags, serving
+from vllm_pruner.settings.bounds import fault_on
+from vllm_pruner.settings.config import names_budget
+from vllm_pruner.settings.errors import ConfigError
+from vllm_pruner.settings.keys import KEY
+from vllm_pruner.settings.moving import least_fault
+from vllm_pruner.settings.server import ServerConfig
+
+if TYPE_CHECKING:
+    from vllm.config import ModelConfig
+    from vllm.engine.arg_utils import EngineArgs
+
+__all__ = ["advise", "check", "install", "replace_classes", "with_rate"]
+
+logger = logging.getLogger("vllm.vtprune")
+
+
+def replace_classes(engine_args: EngineArgs) -> None:
+    """Have vLLM load our classes for the architectures that we prune.
+
+    Raises:
+        ConfigError: the operator has replaced one of them too.
+    """
+    classes, overrides = registry.classes(), engine_args.model_class_overrides
+    # Our classes are there already if these arguments have been configured before.
+    taken = [name for name in classes if overrides.get(name, classes[name]) != classes[name]]
+    if taken:
+        raise ConfigError(
+            f"model_class_overrides has {', '.join(taken)}; allowed: architectures that vtprune "
+            "does not replace itself"
+        )
+    engine_args.model_class_overrides = {**overrides, **classes}
+
+
+def with_rate(
+    config: ServerConfig, engine_args: EngineArgs, model_config: ModelConfig
+) -> ServerConfig:
+    """Return the settings, with the family's default rate if the operator named no budget.
+
+    The rate is also written to `mm_processor_kwargs`, where every process reads the settings.
+    """
+    kwargs = engine_args.mm_processor_kwargs or {}
+    if names_budget(kwargs[KEY]):
+        return config
+    rate = registry.family_of(model_config.hf_config).default_rate
+    kwargs = {**kwargs, KEY: {**kwargs[KEY], "rate": rate}}
+    engine_args.mm_processor_kwargs = kwargs
+    model_config.get_multimodal_config().mm_processor_kwargs = kwargs
+    return ServerConfig.parse(kwargs[KEY])
+
+
+def check(config: ServerConfig, engine_args: EngineArgs, model_config: ModelConfig) -> int:
+    """Refuse what this model or these flags of vLLM do not allow.
+
+    Returns:
+        The most visual tokens that an image can have, unpruned.
+
+    Raises:
+        ConfigError: the first fault.
+    """
+    tokens = registry.visual_tokens(model_config, config)
+    registry.check_videos(model_config, config)
+    engine_flags.check(registry.family_of(model_config.hf_config), engine_args, config)
+    if not config.off and (fault := fault_on(config.limits, config, tokens)):
+        raise fault
+    if fault := least_fault(config.limits, config, config.rate_under_load, tokens):
+        raise fault
+    alone = encoder_only.lacks_language_model(model_config, engine_args)
+    if alone and (fault := encoder_only.fault(config)):
+        raise fault
+    try:
+        envs.log_every()
+        envs.method_seconds()
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return tokens
+
+
+def install(
+    config: ServerConfig, engine_args: EngineArgs, model_config: ModelConfig, tokens: int
+) -> None:
+    """Install what requests need in this process, and say what is served.
+
+    Args:
+        config: the operator's settings.
+        engine_args: vLLM's arguments.
+        model_config: the configuration made from them.
+        tokens: what `check` returned.
+    """
+    serving.install(config)
+    if engine_args.otlp_traces_endpoint is not None:
+        compat.patch_tracing(chat.span_attributes)
+    announcement.announce(config, model_config, tokens)
+
+
+def advise(engine_args: EngineArgs) -> None:
+    """Log what more API servers would gain, on a machine whose cores a GPU leaves free."""
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu():
+        return
+    engines = engine_args.data_parallel_size_local or engine_args.data_parallel_size
+    workers = engine_args.tensor_parallel_size * engine_args.pipeline_parallel_size
+    if said := api_servers.advice(engines, workers, api_servers.cores()):
+        logger.info("vtprune: %s", said)
