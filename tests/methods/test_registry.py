@@ -64,6 +64,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     def forget() -> None:
         methods._installed.cache_clear()
         methods._load.cache_clear()
+        methods.package_of.cache_clear()
 
     def install(package: str, **entry_points: str) -> None:
         folder = tmp_path / f"{package}-1.0.dist-info"

@@ -65,6 +65,7 @@ def _group_of(name: str) -> str:
     return VIDEO_GROUP if name in _installed(VIDEO_GROUP) else GROUP
 
 
+@cache
 def package_of(name: str, group: str | None = None) -> str | None:
     """Return the package that provides an installed method, or None if this one does.
 

@@ -32,6 +32,7 @@ from vllm_pruner.prompt.places import (
 )
 from vllm_pruner.prompt.planner import Planner
 from vllm_pruner.prompt.refusal import answered
+from vllm_pruner.prompt.render_thread import compute_alone
 from vllm_pruner.prompt.serving import install_where_rendered
 from vllm_pruner.prompt.traffic import count_items
 from vllm_pruner.settings.again import Again
@@ -64,6 +65,7 @@ class PrunedProcessor(PlannedItems, BytePixels):
         install_where_rendered(self.info.prune_config)
 
     def apply(self, inputs: ProcessorInputs, timing_ctx: TimingContext) -> MultiModalInput:
+        compute_alone()
         bare, requested, is_dummy = _take_settings(inputs)
         is_traffic = not is_dummy and (not isinstance(requested, Again) or requested.is_counted)
         rate = None if is_dummy else rate_for(self.info.prune_config, requested)
