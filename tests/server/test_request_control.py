@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -22,7 +23,8 @@ LIMITS = {"max_rate": 0.97, "min_tokens": 18, "methods": ["vispruner", "adafv", 
 @pytest.fixture(scope="module")
 def bounded(start_shared: Callable[..., Server]) -> Server:
     limits = ["--prune-limits", json.dumps(LIMITS), "--prune-detail", '{"low": 0.9375}']
-    return start_shared("bounded", "--plugin", "vtprune", *limits, compiled=True)
+    store = {"VLLM_ENABLE_RESPONSES_API_STORE": "1"}
+    return start_shared("bounded", "--plugin", "vtprune", *limits, compiled=True, **store)
 
 
 def _image(index: int, **fields: Any) -> dict[str, Any]:
@@ -138,6 +140,13 @@ def test_a_response_reports_too(bounded: Server) -> None:
     assert _counts(last["response"]) == {"original": 576, "kept": 50}
     unpruned = bounded.client.post("/v1/responses", json={**body, "vtprune": {"rate": 0}}).json()
     assert _counts(unpruned) == {"original": 576, "kept": 576}
+    queued = bounded.client.post("/v1/responses", json={**body, "background": True})
+    assert _told(queued) == ("576", "50")
+    address, end = f"/v1/responses/{queued.json()['id']}", time.monotonic() + 60
+    while not (done := bounded.client.get(address).json())["usage"]:
+        assert time.monotonic() < end, done
+        time.sleep(0.1)
+    assert _counts(done) == {"original": 576, "kept": 50}
 
 
 HEADERS = ("x-vtprune-original-tokens", "x-vtprune-kept-tokens")

@@ -1,7 +1,7 @@
 """Pruning settings in a chat request, names of its images, and token counts in its answer.
 
-Replaces: `OnlineRenderer.preprocess_chat`, `OpenAIServingChat.create_chat_completion` and
-`OpenAIServingResponses.create_responses`.
+Replaces: `OnlineRenderer.preprocess_chat`, `OpenAIServingChat.create_chat_completion`,
+`OpenAIServingResponses.create_responses` and its `responses_full_generator`.
 Why: vLLM accepts processor settings in a request only on a server that trusts every key of every
 client (`--trust-request-mm-kwargs`); ours are validated before they get there.
 Relies on: `preprocess_chat` making the engine's input for every chat-like request and reading
@@ -64,7 +64,7 @@ def patch_chat(
             HTTP request.
 
     Raises:
-        RuntimeError: this vLLM lacks one of the three methods.
+        RuntimeError: this vLLM lacks one of the four methods.
     """
     from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
     from vllm.entrypoints.openai.responses.serving import OpenAIServingResponses
@@ -80,6 +80,11 @@ def patch_chat(
             lambda answer: reporting(partial(around, answer), given=given),
         ),
         Patch(OpenAIServingResponses, "create_responses", reporting),
+        Patch(
+            OpenAIServingResponses,
+            "responses_full_generator",
+            partial(_with_report_later, report),
+        ),
     )
 
 
@@ -132,6 +137,19 @@ def _carrying(request: Any, key: str, settings: Any) -> Iterator[None]:
         yield
     finally:
         request.mm_processor_kwargs = sent
+
+
+def _with_report_later(
+    report: Callable[[Any, Any, MutableMapping[str, Any]], Any], finish: _Async
+) -> _Async:
+    """Return what ends a response; one made in the background, which a client fetches when it is
+    done, passes through `report` there: `create_responses` had returned before it was begun."""
+
+    async def responses_full_generator(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+        finished = await finish(self, request, *args, **kwargs)
+        return report(request, finished, {}) if request.background else finished
+
+    return responses_full_generator
 
 
 def with_report(

@@ -43,7 +43,8 @@ SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_SERVER, f"{_COMPAT}.chat", f"{_OPENAI}.chat_completion.serving",
         "OpenAIServingChat.create_chat_completion"),
     *_symbols(_SERVER, f"{_COMPAT}.chat", f"{_OPENAI}.responses.serving",
-        "OpenAIServingResponses.create_responses"),
+        "OpenAIServingResponses.create_responses "
+        "OpenAIServingResponses.responses_full_generator"),
     *_symbols(_SERVER, f"{_COMPAT}.chat", "vllm.entrypoints.generate.base.protocol",
         "validate_request_mm_kwargs"),
     *_symbols(_SERVER, f"{_COMPAT}.chat_batch", f"{_OPENAI}.chat_completion.batch_serving",

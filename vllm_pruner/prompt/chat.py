@@ -172,7 +172,10 @@ def report(request: Any, answer: Any, scope: MutableMapping[str, Any]) -> Any:
         answer: vLLM's answer, streamed or whole.
         scope: the scope of the HTTP request.
     """
-    counts = (request.model_extra or {}).pop(COUNTS, None)
+    extra = request.model_extra or {}
+    # A response in the background is reported twice: queued, for the headers, and done.
+    later = getattr(request, "background", False)
+    counts = extra.get(COUNTS) if later else extra.pop(COUNTS, None)
     if counts is None:
         return answer
     counts = {key: value for key, value in counts.items() if key != "method"}
