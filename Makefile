@@ -57,9 +57,11 @@ test-matrix: models  ## run the contract tests on vLLM 0.31 and 0.32
 	$(ENV) $(BIN)/pytest -n 2 --dist loadfile $(CONTRACT) $(ARGS)
 
 # Ray lies beside .venv: its extra `llm` would bring another vLLM.
+RAY_TESTS := tests/server/test_ray_data.py tests/server/test_ray_serve.py tests/telemetry/test_ray_exporter.py \
+  tests/test_deploy.py
 test-ray: models  ## the tests of Ray Data and Ray Serve, in ten minutes (ARGS=pytest's)
 	$(ENV) PYTHONPATH=$$($(BIN)/python environment/overlay.py ray) \
-	  $(BIN)/pytest tests/server/test_ray_data.py tests/server/test_ray_serve.py tests/test_deploy.py $(ARGS)
+	  $(BIN)/pytest $(RAY_TESTS) $(ARGS)
 
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check

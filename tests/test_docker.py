@@ -119,14 +119,19 @@ def test_prometheus_and_grafana_find_each_other() -> None:
 def test_the_dashboard_asks_for_metrics_that_exist() -> None:
     """Names and labels of ours as `metrics` defines them, all of them shown; vLLM's as its source
     spells them."""
-    panels = json.loads((DOCKER / "grafana/dashboards/vtprune.json").read_text())["panels"]
-    text = "\n".join(target["expr"] for panel in panels for target in panel.get("targets", []))
+    board = json.loads((DOCKER / "grafana/dashboards/vtprune.json").read_text())
+    targets = [target for panel in board["panels"] for target in panel.get("targets", [])]
+    text = "\n".join(target["expr"] for target in targets)
     ours = {m.name: m for m in vars(metrics).values() if isinstance(m, metrics.Metric)}
     series = {f"{m.name}_total" if m.is_counter else m.name for m in ours.values()}
     series |= {f"{h.name}_bucket" for h in vars(metrics).values() if is_histogram(h)}
     assert set(re.findall(r"\bvtprune_\w+", text)) == series
     for labels, name in re.findall(r"by \(([\w, ]+)\) \(rate\((vtprune_\w+)_total", text):
         assert set(labels.split(", ")) <= set(ours[name].labels)
+    (variable,) = board["templating"]["list"]
+    chosen = f'{{{variable["name"]}=~"${variable["name"]}"}}'
+    assert variable["name"] == "model_name"
+    assert len(re.findall(r"\b(?:vtprune_|vllm:)\w+", text)) == text.count(chosen)
     source = (Path(find_spec("vllm").origin).parent / "v1/metrics/loggers.py").read_text()
     for name in set(re.findall(r"\bvllm:\w+", text)):
         assert f'"{re.sub("_(bucket|total)$", "", name)}"' in source, name

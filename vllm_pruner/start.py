@@ -100,7 +100,7 @@ def install(
         model_config: the configuration made from them.
         tokens: what `check` returned.
     """
-    serving.install(config)
+    serving.install(config, model_config)
     if engine_args.otlp_traces_endpoint is not None:
         compat.patch_tracing(chat.span_attributes)
     announcement.announce(config, model_config, tokens)

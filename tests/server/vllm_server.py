@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -108,7 +109,13 @@ class Server(VllmProcess):
         return sum(values.values())
 
     def metrics(self, name: str) -> dict[str, float]:
-        """Return the samples of /metrics whose line begins with `name`."""
+        """Return the samples of /metrics whose line begins with `name`, without the label
+        `model_name`, which each of them has."""
         lines = self.client.get("/metrics").text.splitlines()
         pairs = [line.rpartition(" ") for line in lines if line.startswith(name)]
-        return {sample: float(value) for sample, _, value in pairs}
+        return {_without_model(sample): float(value) for sample, _, value in pairs}
+
+
+def _without_model(sample: str) -> str:
+    assert 'model_name="demo"' in sample, sample
+    return re.sub(r',model_name="demo"|model_name="demo",?', "", sample).replace("{}", "")

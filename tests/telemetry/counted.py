@@ -21,3 +21,10 @@ def observe(*values: float) -> None:
     """Count each."""
     for value in values:
         SIZES.observe(value, method="a")
+
+
+def serve(model: str) -> None:
+    """Count once each under the name of a model."""
+    metrics.set_model(model)
+    work(1)
+    observe(1.5)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from counted import COUNTER, observe, work
+from counted import COUNTER, observe, serve, work
 from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -87,3 +87,16 @@ def test_a_histogram_has_each_range_and_adds_up_processes(shown: CollectorRegist
     assert seen == {"1.0": 2, "2.0": 4, "4.0": 4, "+Inf": 5}
     assert shown.get_sample_value("vtprune_sizes_sum", {"method": "a"}) == 11.5
     assert shown.get_sample_value("vtprune_sizes_count", {"method": "a"}) == 5
+
+
+def test_a_process_says_which_model_it_serves(shown: CollectorRegistry) -> None:
+    child = multiprocessing.get_context("fork").Process(target=serve, args=("llava",))
+    child.start()
+    child.join()
+    work(1)
+    counted = {"method": "a", "model_name": "llava"}
+    assert shown.get_sample_value("vtprune_test_total", counted) == 2
+    assert shown.get_sample_value("vtprune_sizes_bucket", {**counted, "le": "2.0"}) == 1
+    assert shown.get_sample_value("vtprune_test_total", {"method": "a"}) == 2
+    (key,) = {key for key in metrics.totals() if key[0] == "vtprune_test"}
+    assert metrics.totals()[key] == 4, "sums are over models"

@@ -161,7 +161,9 @@ SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_ENGINE, _WORKER, "vllm.distributed",
         "get_tp_group get_pp_group get_tensor_model_parallel_world_size "
         "tensor_model_parallel_all_reduce"),
-    *_symbols(_ENGINE, _WORKER, "vllm.config", "ParallelConfig.data_parallel_index"),
+    *_symbols(_ENGINE, _WORKER, "vllm.config", "ParallelConfig.data_parallel_index "
+        "ModelConfig.served_model_name"),
+    *_symbols(_SERVER, f"{_PROMPT}.serving", "vllm.config", "ModelConfig.served_model_name"),
     *_symbols(_ENGINE, _WORKER, "vllm.model_executor.layers.vocab_parallel_embedding",
         "VocabParallelEmbedding"),
     *_symbols(_ENGINE, f"{_COMPAT}.mrope", "vllm.platforms", "current_platform"),

@@ -62,7 +62,7 @@ class PrunedProcessor(PlannedItems, BytePixels):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        install_where_rendered(self.info.prune_config)
+        install_where_rendered(self.info.prune_config, self.info.ctx.model_config)
 
     def apply(self, inputs: ProcessorInputs, timing_ctx: TimingContext) -> MultiModalInput:
         compute_alone()

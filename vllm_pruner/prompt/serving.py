@@ -8,6 +8,7 @@ otherwise silently ignore the settings in bodies.
 from __future__ import annotations
 
 import multiprocessing
+from typing import TYPE_CHECKING
 
 from vllm_pruner import compat, methods
 from vllm_pruner.prompt import (
@@ -25,6 +26,9 @@ from vllm_pruner.settings.keys import KEY
 from vllm_pruner.settings.server import ServerConfig
 from vllm_pruner.telemetry import metrics
 
+if TYPE_CHECKING:
+    from vllm.config import ModelConfig
+
 __all__ = ["install", "install_where_rendered"]
 
 _ENGINE_PROCESSES = ("EngineCore", "VllmWorker")
@@ -35,17 +39,19 @@ _INSTALLED: list[ServerConfig] = []
 """The settings for which this process has been set up."""
 
 
-def install(config: ServerConfig) -> None:
+def install(config: ServerConfig, model_config: ModelConfig) -> None:
     """Set this process up. Safe to call again.
 
     Args:
         config: the operator's settings.
+        model_config: vLLM's.
 
     Raises:
         RuntimeError: this vLLM lacks a name that vtprune relies on.
     """
     compat.check(compat.Process.SERVER)
     compat.enable_endpoints(KEY)
+    metrics.set_model(str(model_config.served_model_name))
     metrics.publish()
     if any(map(methods.package_of, config.limits.methods or ())):
         compat.patch_generate(KEY, faults.checked)
@@ -74,11 +80,11 @@ def install(config: ServerConfig) -> None:
     compat.patch_key_holder()
 
 
-def install_where_rendered(config: ServerConfig) -> None:
+def install_where_rendered(config: ServerConfig, model_config: ModelConfig) -> None:
     """Set this process up unless it is an engine process or has been: vLLM creates a processor for
     every request with an image, to parse its parts."""
     if any(config is known for known in _INSTALLED):
         return
     if not multiprocessing.current_process().name.startswith(_ENGINE_PROCESSES):
-        install(config)
+        install(config, model_config)
     _INSTALLED.append(config)

@@ -23,7 +23,7 @@ from prometheus_client.utils import floatToGoString
 
 from vllm_pruner import envs
 
-__all__ = ["Histogram", "Metric", "set_engine"]
+__all__ = ["Histogram", "Metric", "set_engine", "set_model"]
 
 logger = logging.getLogger("vllm.vtprune")
 
@@ -57,14 +57,13 @@ class Metric:
         self._write(lambda _: value, labels)
 
     def _write(self, change: Callable[[float], float], labels: dict[str, str]) -> None:
-        engine = _engine if self.of_engine else None
-        _write(self.kind, self._key(tuple(labels[each] for each in self.labels), engine), change)
+        values = tuple(labels[each] for each in self.labels)
+        _write(self.kind, self._key(values, _where(self.of_engine)), change)
 
     @cache  # noqa: B019  # the metrics are few and live as long as the process
-    def _key(self, values: tuple[str, ...], engine: str | None) -> str:
+    def _key(self, values: tuple[str, ...], where: tuple[tuple[str, str], ...]) -> str:
         sample = f"{self.name}_total" if self.is_counter else self.name
-        more = {} if engine is None else {"engine": engine}
-        names, shown = [*self.labels, *more], [*values, *more.values()]
+        names, shown = _labelled(self.labels, values, where)
         return mmap_key(self.name, sample, names, shown, self.help)
 
 
@@ -81,27 +80,54 @@ class Histogram:
 
     def observe(self, value: float, **labels: str) -> None:
         """Count one number. Thread-safe."""
-        values = tuple(labels[label] for label in self.labels)
+        values, where = tuple(labels[label] for label in self.labels), _where()
         range_of = bisect_left(self.bounds, value)
         for place, bound in enumerate((*self.bounds, inf)):  # quantiles need empty ranges too
             more = float(place == range_of)
-            _write("histogram", self._key("bucket", values, bound), partial(add, more))
-        _write("histogram", self._key("sum", values), partial(add, value))
+            _write("histogram", self._key("bucket", values, where, bound), partial(add, more))
+        _write("histogram", self._key("sum", values, where), partial(add, value))
 
     @cache  # noqa: B019  # as above
-    def _key(self, part: str, values: tuple[str, ...], bound: float | None = None) -> str:
-        le = {} if bound is None else {"le": floatToGoString(bound)}  # type: ignore[no-untyped-call]
-        names, shown = [*self.labels, *le], [*values, *le.values()]
+    def _key(
+        self,
+        part: str,
+        values: tuple[str, ...],
+        where: tuple[tuple[str, str], ...],
+        bound: float | None = None,
+    ) -> str:
+        le = () if bound is None else (("le", floatToGoString(bound)),)  # type: ignore[no-untyped-call]
+        names, shown = _labelled(self.labels, values, where + le)
         return mmap_key(self.name, f"{self.name}_{part}", names, shown, self.help)
 
 
 _engine = "0"
+_model = ""
 
 
 def set_engine(index: int) -> None:
     """Set the index of the data-parallel engine that this process belongs to."""
     global _engine
     _engine = str(index)
+
+
+def set_model(name: str) -> None:
+    """Set the name under which this process serves its model: vLLM's label `model_name`, which all
+    metrics of this process have from now on."""
+    global _model
+    _model = name
+
+
+def _where(of_engine: bool = False) -> tuple[tuple[str, str], ...]:
+    """Return vLLM's labels of this process, and their values."""
+    model = (("model_name", _model),) if _model else ()
+    return (*model, ("engine", _engine)) if of_engine else model
+
+
+def _labelled(
+    labels: tuple[str, ...], values: tuple[str, ...], more: tuple[tuple[str, str], ...]
+) -> tuple[list[str], list[str]]:
+    """Return the names and the values of all labels."""
+    return [*labels, *(name for name, _ in more)], [*values, *(value for _, value in more)]
 
 
 def _write(kind: str, key: str, change: Callable[[float], float]) -> None:

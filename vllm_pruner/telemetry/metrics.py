@@ -26,7 +26,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from vllm_pruner import envs
 from vllm_pruner.telemetry import ray_exporter
-from vllm_pruner.telemetry.metric import Histogram, Metric, set_engine
+from vllm_pruner.telemetry.metric import Histogram, Metric, set_engine, set_model
 
 __all__ = [
     "FEATURE_BYTES",
@@ -58,6 +58,7 @@ __all__ = [
     "collected",
     "publish",
     "set_engine",
+    "set_model",
     "totals",
 ]
 

@@ -2,8 +2,8 @@
 
 Ray's ingress has no `/metrics`: each node's agent exports to Prometheus what the node's processes
 report through `ray.util.metrics`, with the prefix `ray_`. So a thread in each process that counts
-reports the increase every few seconds, outside the path of requests. Histograms cannot be reported,
-because Ray takes single observations: those of shadows stay on `/metrics`.
+reports the increase every few seconds, outside the path of requests. A histogram is reported as
+counters of its ranges, its sum and its count, because Ray's own takes single observations.
 """
 
 from __future__ import annotations
@@ -52,19 +52,18 @@ class Exporter:
         self._told: dict[tuple[Any, ...], float] = {}
 
     def export(self, collected: Iterable[Any]) -> None:
-        """Report the increase of counters and the value of gauges.
+        """Report the increase of counters and histograms and the value of gauges.
 
         Args:
             collected: the current metrics.
         """
         replica = _replica()
         for metric in collected:
-            if metric.type not in ("counter", "gauge"):
-                continue
             for sample in metric.samples:
+                name = sample.name if metric.type == "histogram" else metric.name
                 tags = {**sample.labels, _REPLICA: replica}
-                key = (metric.name, *sorted(tags.items()))
-                ours = self._of(metric, tuple(tags))
+                key = (name, *sorted(tags.items()))
+                ours = self._of(name, metric, tuple(tags))
                 more = sample.value - self._told.get(key, 0.0)
                 if metric.type == "gauge":
                     ours.set(sample.value, tags)
@@ -72,13 +71,13 @@ class Exporter:
                     ours.inc(more, tags)
                 self._told[key] = sample.value
 
-    def _of(self, metric: Any, tags: tuple[str, ...]) -> Any:
+    def _of(self, name: str, metric: Any, tags: tuple[str, ...]) -> Any:
         from ray.util.metrics import Counter, Gauge
 
-        if metric.name not in self._metrics:
-            kind = Counter if metric.type == "counter" else Gauge
-            self._metrics[metric.name] = kind(metric.name, metric.documentation, tags)
-        return self._metrics[metric.name]
+        if name not in self._metrics:
+            kind = Gauge if metric.type == "gauge" else Counter
+            self._metrics[name] = kind(name, metric.documentation, tags)
+        return self._metrics[name]
 
 
 def _replica() -> str:

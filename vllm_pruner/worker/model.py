@@ -70,6 +70,7 @@ class PrunedModel(BatchModel):
         self.tower: Tower = self.family.tower(self)
         needs = config.resolved[0].needs
         metrics.set_engine(vllm_config.parallel_config.data_parallel_index)
+        metrics.set_model(str(vllm_config.model_config.served_model_name))
         self._encoder = Encoder(self.tower, config.feature_cache_mb << 20, needs)
         savings = Savings(self.tower.module, self.decoder)
         self.guard = Guard()
