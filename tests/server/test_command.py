@@ -46,6 +46,7 @@ def test_help_is_there_at_once_and_ends_in_an_example(name: str) -> None:
 def test_help_names_every_command() -> None:
     told = _run("--help").stdout
     assert all(name in told for name in EXAMPLES)
+    assert told.endswith("example:\n  vtprune methods\n")
 
 
 def test_methods_are_listed_without_a_server() -> None:

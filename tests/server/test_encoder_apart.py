@@ -18,6 +18,9 @@ pytestmark = [pytest.mark.server, NIGHTLY]
 WIDTH = 128
 """Of the demo's decoder; in float32 a row has four times as many bytes."""
 
+HEADER = 80
+"""Bytes of a file of vLLM's example connector beside its rows."""
+
 
 class Pair(NamedTuple):
     """Two servers, and the folder through which the first one's rows go to the second."""
@@ -31,13 +34,15 @@ class Pair(NamedTuple):
         self.encoding.ask(CONTENT, **{**body, "max_tokens": 1})
         return self.decoding.ask(CONTENT, **body)
 
-    def sent(self) -> dict[str, list[int]]:
-        """The shape of the rows of each image, by its identity."""
-        shapes = {}
+    def sent(self) -> dict[int, int]:
+        """The bytes that went over for each image, by how many rows of `WIDTH` they are."""
+        sizes = {}
         for file in self.folder.rglob("*.safetensors"):
             with safe_open(file, "pt") as tensors:
-                shapes[file.parent.name] = list(tensors.get_slice("ec_cache").get_shape())
-        return shapes
+                rows, width = tensors.get_slice("ec_cache").get_shape()
+            assert width == WIDTH
+            sizes[rows] = file.stat().st_size
+        return sizes
 
 
 CONTENT = photo_question(0, "what color are the tiles?")
@@ -59,11 +64,11 @@ def pair(start: Callable[..., Server], tmp_path: Path) -> Pair:
 
 
 def test_what_is_kept_goes_over_and_is_counted_once(pair: Pair) -> None:
-    own: list[dict[str, Any]] = [{}, {"tokens": 64}, {"method": "pool", "tokens": 16}]
+    own: list[dict[str, Any]] = [{}, {"tokens": 64}, {"method": "pool", "tokens": 16}, {"rate": 0}]
     answers = [pair.ask(vtprune=settings) for settings in own]
     kept = [answer["usage"]["visual_tokens"]["kept"] for answer in answers]
-    assert kept == [28, 64, 16]
-    assert sorted(pair.sent().values()) == [[kept, WIDTH] for kept in sorted(kept)]
+    assert kept == [28, 64, 16, 256]
+    assert pair.sent() == {rows: 4 * WIDTH * rows + HEADER for rows in kept}
     assert pair.decoding.metric("vtprune_requests_total") == len(own)
     assert pair.decoding.metric("vtprune_feature_cache_misses_total") == 0, "nothing is encoded"
     assert pair.encoding.metrics("vtprune_requests_total") == {}

@@ -63,3 +63,5 @@ def test_every_flag_and_method_is_documented() -> None:
         assert f"`{action.option_strings[0]}" in README
     for name in methods.names():
         assert f"| `{name}` | " in PAGES[ROOT / "docs" / "methods.md"]
+    reading = ", ".join(f"`{name}`" for name in methods.names() if methods.get(name).needs_text)
+    assert f"| {reading} | nothing" in PAGES[ROOT / "docs" / "scale.md"]

@@ -74,7 +74,10 @@ def _print(rows: Iterable[tuple[str, str]]) -> None:
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
-        "vtprune", description="Which visual tokens are kept, and what that costs."
+        "vtprune",
+        description="Which visual tokens are kept, and what that costs.",
+        epilog=f"example:\n  {EXAMPLES['methods']}",
+        formatter_class=RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     listing = _add(commands, "methods", "methods that are installed, or that a server allows")
