@@ -4,7 +4,9 @@ PYTHON ?= python3.11
 PORT ?= 8000
 DOCS_PORT ?= 8001
 ARGS ?=
+HARNESS ?= lmms-eval
 BIN := .venv/bin
+OVERLAY := $(BIN)/python environment/overlay.py
 
 # No hub lookups, no usage reports; 1 GiB of KV cache holds all that the small models ask for.
 ENV := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 VLLM_CPU_KVCACHE_SPACE=1
@@ -13,7 +15,7 @@ ENV := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 VLLM_CPU_KVCACHE_SPACE=1
 SERVE_ENV := $(ENV) PYTHONWARNINGS='ignore:`torch.distributed.reduce_op`:FutureWarning'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models serve demo-qwen demo-reader demo-fast test test-fast test-matrix test-ray lint evaluate loadtest loadtest-adaptive soak hostile bench-serve gpu bench-questions bench-overhead screenshots bench-selection bench-set-quality bench-kernels wheel clean bench-host docs docs-serve
+.PHONY: help setup models serve demo-qwen demo-reader demo-fast test test-fast test-matrix test-ray test-harness lint evaluate loadtest loadtest-adaptive soak hostile bench-serve gpu bench-questions bench-overhead screenshots bench-selection bench-set-quality bench-kernels wheel clean bench-host bench-harness docs docs-serve
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,7 +54,7 @@ test-fast: models  ## the tests that need no server and are not slow, in 90 seco
 CONTRACT := tests/compat tests/families tests/server/test_off.py tests/server/test_same_answer.py \
   tests/server/test_request_control.py tests/server/test_llava_next.py
 test-matrix: models  ## run the contract tests on vLLM 0.31 and 0.32
-	$(ENV) PYTHONPATH=$$($(BIN)/python environment/overlay.py vllm-0.31) \
+	$(ENV) PYTHONPATH=$$($(OVERLAY) vllm-0.31) \
 	  $(BIN)/pytest -n 2 --dist loadfile $(CONTRACT) $(ARGS)
 	$(ENV) $(BIN)/pytest -n 2 --dist loadfile $(CONTRACT) $(ARGS)
 
@@ -60,8 +62,14 @@ test-matrix: models  ## run the contract tests on vLLM 0.31 and 0.32
 RAY_TESTS := tests/server/test_ray_data.py tests/server/test_ray_serve.py tests/telemetry/test_ray_exporter.py \
   tests/test_deploy.py
 test-ray: models  ## the tests of Ray Data and Ray Serve, in ten minutes (ARGS=pytest's)
-	$(ENV) PYTHONPATH=$$($(BIN)/python environment/overlay.py ray) \
+	$(ENV) PYTHONPATH=$$($(OVERLAY) ray) \
 	  $(BIN)/pytest $(RAY_TESTS) $(ARGS)
+
+# Both lie beside .venv, each for itself.
+test-harness: models  ## the demo through lmms-eval and VLMEvalKit, in five minutes (ARGS=pytest's)
+	for each in lmms-eval vlmevalkit; do VTPRUNE_NIGHTLY=1 $(ENV) \
+	  PYTHONPATH=$$($(OVERLAY) $$each) \
+	  $(BIN)/pytest tests/server/test_harness.py $(ARGS) || exit 1; done
 
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check
@@ -103,6 +111,10 @@ bench-overhead: models  ## measure what vtprune costs text-only traffic (ARGS=it
 
 bench-host: models  ## measure what a picture costs the API server (ARGS=its flags)
 	$(ENV) PYTHONPATH=environment $(BIN)/python benchmarks/host.py $(ARGS)
+
+bench-harness: setup  ## accuracy of a server on PORT by HARNESS=lmms-eval or vlmevalkit (ARGS=its flags)
+	PYTHONPATH=$$($(OVERLAY) $(HARNESS)) \
+	  $(BIN)/python benchmarks/harnesses.py $(HARNESS) --url http://localhost:$(PORT) $(ARGS)
 
 screenshots: setup  ## the README's pictures of the playground and the load report (ARGS=which)
 	$(ENV) PYTHONPATH=environment $(BIN)/python assets/screenshots.py $(ARGS)

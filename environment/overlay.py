@@ -34,6 +34,31 @@ OVERLAYS = {
         *("google-auth==2.63.0", "pyasn1==0.6.5", "pyasn1-modules==0.4.2"),
         *("virtualenv==21.15.11", "python-discovery==1.9.6", "distlib==0.4.4"),
     ],
+    # What lmms-eval imports to ask a server; it requires much more, another torchvision among it.
+    "lmms-eval": [
+        "lmms-eval==0.7.3",
+        *("accelerate==1.15.0", "chardet==7.7.0", "dataproperty==1.1.1", "datasets==5.2.0"),
+        *("evaluate==0.4.6", "jsonlines==4.0.0", "lxml==6.1.3", "mbstrdecoder==1.1.5"),
+        *("multiprocess==0.70.19", "numexpr==2.14.2", "pandas==3.1.1", "pathvalidate==3.3.1"),
+        *("portalocker==4.4.2", "pyarrow==26.0.1", "pytablewriter==1.2.1"),
+        *("python-dotenv==1.2.4", "pytz==2026.6", "sacrebleu==2.6.0", "tabledata==1.3.5"),
+        *("tabulate==0.10.0", "tcolorpy==0.1.7", "tenacity==9.2.1", "tqdm-multiprocess==0.0.11"),
+        *("typepy==2.0.0", "xxhash==4.1.0"),
+    ],
+    # What VLMEvalKit, as ModelScope publishes it, imports to ask a server.
+    "vlmevalkit": [
+        "ms-vlmeval==0.0.20",
+        *("accelerate==1.15.0", "antlr4-python3-runtime==4.11.1", "datasets==5.2.0"),
+        *("decord==0.6.0", "et-xmlfile==2.0.0", "imageio==2.38.1", "jieba==0.42.1"),
+        *("joblib==1.6.0", "json-repair==0.64.6", "latex2sympy2-extended==1.11.0"),
+        *("levenshtein==0.27.5", "math-verify==0.9.0", "multiprocess==0.70.19"),
+        *("narwhals==2.29.0", "nltk==3.10.4", "openpyxl==3.1.5", "pandas==3.1.1"),
+        *("portalocker==4.4.2", "pyarrow==26.0.1", "pylatexenc==2.11", "python-dotenv==1.2.4"),
+        *("qwen-vl-utils==0.0.14", "rapidfuzz==3.14.6", "rouge==1.0.1", "scikit-learn==1.9.1"),
+        *("scipy==1.17.1", "six==1.17.0", "sty==1.0.6", "tabulate==0.10.0", "termcolor==3.3.0"),
+        *("threadpoolctl==3.8.0", "timeout-decorator==0.5.0", "validators==0.36.0"),
+        *("xlsxwriter==3.3.1", "xxhash==4.1.0"),
+    ],
 }
 
 
