@@ -55,7 +55,7 @@ def _parser(prog: str | None, example: str) -> argparse.ArgumentParser:
         command.add_argument("--model", default="demo")
         command.add_argument("--api-key", default="")
         command.add_argument("--concurrency", type=int, default=8)
-        command.add_argument("--data", type=Path, help="folder or file of the data set")
+        command.add_argument("--data", type=Path, help="folder, file or task of the data set")
         command.add_argument("--items", type=int, help="how many questions to ask")
     for command in (run, finder, table):
         command.add_argument("--dataset", choices=DATASETS, default="synthetic")

@@ -65,7 +65,7 @@ def _body(server: Server, item: Item, contender: Contender, max_tokens: int) -> 
                 ],
             }
         ],
-        "max_tokens": max_tokens,
+        "max_tokens": item.max_tokens or max_tokens,
         "temperature": 0,
         **contender.body(),
     }

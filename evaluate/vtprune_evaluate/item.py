@@ -29,6 +29,8 @@ class Item:
     """The right answer or answers, as the data set's scoring takes them."""
     group: str = ""
     """The kind of question, for the columns of the table."""
+    max_tokens: int | None = None
+    """Most tokens of an answer, if not the data set's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +75,9 @@ def test_the_command_line_has_options_apart() -> None:
         "vllm serve 'my model' --plugin vtprune --prune-method vispruner "
         "--prune-options '{\"step\": 4}' --prune-rate 0.7500"
     )
+
+
+@pytest.mark.skipif(find_spec("lmms_eval") is not None, reason="lmms-eval is installed")
+def test_a_task_of_lmms_eval_needs_lmms_eval() -> None:
+    with pytest.raises(DatasetError, match="lmms-eval is not installed: pip install lmms-eval"):
+        list(DATASETS["lmms-eval"].items(Path("pope"), 1))
