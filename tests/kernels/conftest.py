@@ -6,6 +6,8 @@ import importlib
 import pkgutil
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -42,9 +44,28 @@ def interpreted() -> Iterator[None]:
                     twin = twins.setdefault(id(value), InterpretedFunction(value.fn))
                     replaced.append((vars(module), name, value))
                     vars(module)[name] = twin
-    yield
+    with _interpreted_language():
+        yield
     for namespace, name, value in replaced:
         namespace[name] = value
+
+
+@contextmanager
+def _interpreted_language() -> Iterator[None]:
+    """Give `triton.language` the interpreter's meaning here, and its own again at the end.
+
+    The interpreter does so at every launch and at every call of one jitted function by another: a
+    third of a test's time. What calls patch it never takes back, after which nothing compiles.
+    """
+    from triton import language
+    from triton.runtime import interpreter
+
+    users = SimpleNamespace(__globals__={"tl": language, "core": language.core})
+    scope = interpreter._patch_lang(users)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(interpreter, "_patch_lang", lambda fn: interpreter._LangPatchScope())
+        yield
+    scope.restore()
 
 
 @pytest.fixture
