@@ -118,10 +118,17 @@ def _unequal_request(name: str, size: int, count: int) -> None:
     assert method.choose(tokens, count, method.options()).index.shape == (3, count)
 
 
+_WARM: dict[tuple[int, bool], Keys] = {}
+
+
 def _warm(compiled: Keys, tokens: int, of_one_size: bool) -> Keys:
-    images: Any = [SimpleNamespace()]
-    warm_up(_Tower(), images, NAMES, tokens, of_one_size=of_one_size)  # type: ignore[arg-type]
-    assert compiled, "the warm-up compiles"
+    """What the warm-up compiles, of all methods, whichever is asked then: it is launched once."""
+    if (tokens, of_one_size) not in _WARM:
+        images: Any = [SimpleNamespace()]
+        warm_up(_Tower(), images, NAMES, tokens, of_one_size=of_one_size)  # type: ignore[arg-type]
+        assert compiled, "the warm-up compiles"
+        _WARM[tokens, of_one_size] = set(compiled)
+    compiled |= _WARM[tokens, of_one_size]
     return set(compiled)
 
 
