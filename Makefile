@@ -15,7 +15,7 @@ ENV := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 VLLM_CPU_KVCACHE_SPACE=1
 SERVE_ENV := $(ENV) PYTHONWARNINGS='ignore:`torch.distributed.reduce_op`:FutureWarning'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models serve demo-qwen demo-reader demo-fast test test-fast test-matrix test-ray test-harness lint evaluate loadtest loadtest-adaptive soak hostile bench-serve gpu bench-questions bench-overhead screenshots bench-selection bench-set-quality bench-kernels wheel clean bench-host bench-harness docs docs-serve
+.PHONY: help setup models serve demo-qwen demo-reader demo-fast test test-fast test-matrix test-ray test-harness lint evaluate loadtest loadtest-adaptive soak hostile bench-serve gpu bench-questions bench-overhead screenshots bench-selection bench-set-quality bench-merger-scores bench-kernels wheel clean bench-host bench-harness docs docs-serve
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -102,6 +102,9 @@ bench-selection: models  ## measure the selection alone (ARGS=--question: one th
 
 bench-set-quality: setup  ## how well kept tokens stand for photographs (ARGS=its flags)
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/set_quality.py $(ARGS)
+
+bench-merger-scores: setup  ## accuracy by what importance is read from, before and after a merger
+	$(ENV) PYTHONPATH=environment $(BIN)/python benchmarks/merger_scores.py $(ARGS)
 
 bench-questions: models  ## measure methods on new images and on many questions (ARGS=its flags)
 	$(ENV) PYTHONPATH=environment $(BIN)/python benchmarks/questions.py $(ARGS)

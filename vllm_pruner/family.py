@@ -145,6 +145,9 @@ class Family:
     cut: Cut = cut_runs
     """The `cut` of an image."""
 
+    merger: bool = False
+    """Whether the tower, or what follows it, merges several patches into a token."""
+
     separators: Callable[[Layout], int] | None = None
     """`separators(layout)`: how many rows of its own, such as row breaks, the model's `placed`
     inserts among the kept rows of an image. `cut` has placeholders for them; they are not part of
@@ -190,6 +193,13 @@ class Family:
         except ConfigError:
             return False
         return True
+
+    def check(self, hf_config: Any, config: PruneConfig) -> None:
+        """Raise `ConfigError` if this model cannot serve the method, or has no such importance."""
+        self.check_method(hf_config, config.resolved[0])
+        if config.importance == "merger_norm" and not self.merger:
+            why = f", but {self.name} merges no patches"
+            raise SettingError("importance", repr(config.importance), "attention", why)
 
     def rows(self, layout: Layout, kept: int) -> int:
         """Return how many rows the decoder gets for an image of which `kept` tokens are kept."""

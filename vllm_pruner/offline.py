@@ -13,7 +13,7 @@ import torch
 from vtprune_kernels import gather_rows
 
 from vllm_pruner import methods
-from vllm_pruner.methods.base import Method, Need, VisualTokens
+from vllm_pruner.methods.base import ALLOWED, Method, Need, VisualTokens
 from vllm_pruner.settings.validation import parse_options
 
 __all__ = ["prune", "select", "select_video"]
@@ -93,7 +93,7 @@ def prune(
         raise ValueError(
             f"features has shape {tuple(features.shape)}; allowed: [B, N, D] or [N, D]"
         )
-    fields = {need: inputs.pop(need, None) for need in map(str, Need)}
+    fields = {need: inputs.pop(need, None) for need in map(str, ALLOWED)}
     single = features.dim() == 2
     if single:
         features = features.unsqueeze(0)

@@ -76,7 +76,7 @@ class Tower(Protocol):
 
         Args:
             images: the batch; images may differ in size.
-            needs: a subset of `TOWER`.
+            needs: a subset of `CAPTURED`; `MERGER_NORM` only of a family with a `merger`.
             small_grid: rows and columns of patches that all images are shrunk to; None for none.
         """
         ...

@@ -8,6 +8,7 @@ from vllm_process import MODELS
 
 from vllm_pruner import methods
 from vllm_pruner.families.registry import family_of
+from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.errors import ConfigError
 
 
@@ -76,4 +77,21 @@ def test_tiles_take_methods_that_choose_tokens_one_by_one_and_letters_none_that_
     assert refused["adafv"].startswith(
         "method is 'adafv', which reads the text after an image, but prompts of this model have no "
         "token that stands for one; allowed: methods that read no text"
+    )
+
+
+@pytest.mark.parametrize(
+    "model", ["demo", "demo-next", "demo-onevision", "demo-qwen3", "demo-kimi"]
+)
+def test_a_tower_that_merges_nothing_has_no_norm_at_its_merger(model: str) -> None:
+    hf_config = get_config(str(MODELS / model), trust_remote_code=True)
+    family = family_of(hf_config)
+    config = PruneConfig.parse({"importance": "merger_norm"})
+    if family.merger:
+        family.check(hf_config, config)
+        return
+    with pytest.raises(ConfigError) as raised:
+        family.check(hf_config, config)
+    assert str(raised.value) == (
+        f"importance is 'merger_norm', but {family.name} merges no patches; allowed: attention"
     )

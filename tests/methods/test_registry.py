@@ -12,7 +12,7 @@ import torch
 
 import vllm_pruner
 from vllm_pruner import methods
-from vllm_pruner.methods.base import Method, Need, Options, VisualTokens
+from vllm_pruner.methods.base import ALLOWED, Method, Need, Options, VisualTokens
 from vllm_pruner.methods.budget import Budget
 from vllm_pruner.settings import cli
 from vllm_pruner.settings.config import PruneConfig
@@ -150,7 +150,7 @@ BROKEN = {
     "another name": ({"second": "outside:FIRST"},
         "method 'second' of package p calls itself 'first'; allowed: the entry point's name"),
     "an unknown need": ({"greedy": "outside:GREEDY"}, "method 'greedy' of package p needs "
-        f"'attention_map'; allowed: {', '.join(Need)}"),
+        f"'attention_map'; allowed: {', '.join(ALLOWED)}"),
     "a name that is taken": ({"uniform": "outside:FIRST"},
         "method 'uniform' is in several packages: p, vtprune; allowed: one"),
 }  # fmt: skip

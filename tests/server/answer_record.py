@@ -88,7 +88,9 @@ def answers(
     return found
 
 
-def selected(llm: LLM, image: str, case: tuple[str, list[str]] = CASES[0]) -> dict[str, Any]:
+def selected(
+    llm: LLM, image: str, case: tuple[str, list[str]] = CASES[0], **settings: Any
+) -> dict[str, Any]:
     """What is kept of a case's one picture and from what, its rows, and all that stock vLLM makes
     of it."""
     engine: Any = llm.llm_engine
@@ -109,7 +111,7 @@ def selected(llm: LLM, image: str, case: tuple[str, list[str]] = CASES[0]) -> di
     engine.reset_prefix_cache()
     engine.reset_mm_cache()
     engine.reset_encoder_cache()
-    found["record"] = ask(llm, [request(case, image, {"rate": 0.5})])[0]
+    found["record"] = ask(llm, [request(case, image, {"rate": 0.5, **settings})])[0]
     model.embed_planned, model.on_selection = embed, None
     return found
 
@@ -166,6 +168,8 @@ def main() -> None:
         json.dumps(each): answers(llm, asked, image, each) for each in SETTINGS
     }
     found["selected"] = selected(llm, image)
+    if checkpoint.rpartition("/")[2] != "demo-onevision":
+        found["by norm"] = selected(llm, image, importance="merger_norm")
     for film in asked[len(CASES) :]:
         found["film"] = selected(llm, image, film)
     if llm.model_config.is_mm_prefix_lm:

@@ -38,6 +38,7 @@ SETTINGS: dict[str, tuple[Any, str]] = {
     "unknown-method": ({"method": "fastv"}, "method is 'fastv'; allowed here: adafv, adafv-ref, "),
     "unknown-option": ({"options": {"steps": 3}}, "allowed: important_ratio, step"),
     "bad-option": ({"options": {"important_ratio": 2.0}}, "options.important_ratio is 2.0"),
+    "no-merger": ({"importance": "merger_norm"}, "but llava merges no patches; allowed: attention"),
     "unknown-key": ({"ratio": 0.5}, "ratio is 0.5 but there is no such key"),
     "not-an-object": (0.5, "settings are 0.5"),
 }

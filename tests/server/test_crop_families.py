@@ -106,11 +106,12 @@ def test_the_same_answer_alone_again_together_and_in_chunks(found: Answers, sett
         assert (len(ours["prompt"]) < len(stock["prompt"])) == changed
 
 
-def test_an_offline_selection_of_the_same_features_keeps_the_same(found: Answers) -> None:
+@pytest.mark.parametrize("by", ["selected", "by norm"])
+def test_an_offline_selection_of_the_same_features_keeps_the_same(found: Answers, by: str) -> None:
     """In as many shares as the prompt has runs of placeholders, each as long as its run."""
     if found.checkpoint == "demo-onevision":
         pytest.skip("newlines are among the placeholders: tests/layout/test_newlines.py")
-    chosen = found.pruned["selected"]
+    chosen = found.pruned[by]
     token = _image_token(chosen)
     repeated = groupby(chosen["record"]["prompt"])
     lengths = [len(list(same)) for each, same in repeated if each == token]
@@ -122,6 +123,9 @@ def test_an_offline_selection_of_the_same_features_keeps_the_same(found: Answers
         part = vllm_pruner.select("vispruner", keep=length, features=features, importance=scores)
         kept += (part + number * len(features)).tolist()
     assert chosen["kept"].tolist() == kept
+    assert bool((chosen["importance"] > 0).all())
+    others = found.pruned["selected"]["importance"]
+    assert torch.equal(chosen["importance"], others) == (by == "selected")
 
 
 def test_each_frame_of_a_video_keeps_its_share_and_a_newline_stays(found: Answers) -> None:

@@ -23,6 +23,7 @@ from media import (
     text_part,
     video_part,
 )
+from norm_oracle import last_norms
 from PIL import Image
 from shared_servers import SharedServers
 from vllm_server import Server
@@ -187,6 +188,25 @@ def test_the_overlay_lies_on_the_picture(pair: Pair) -> None:
     left = np.flatnonzero(bright) % view["columns"] < view["columns"] // 2
     assert (kept[left, 0] > kept[left, 2]).all()
     assert (kept[~left, 2] > kept[~left, 0]).all()
+
+
+def test_importance_may_be_the_norm_of_what_comes_to_the_merger(pair: Pair) -> None:
+    """Of the tower's last layer by transformers, four patches a token, in raster order."""
+    content, settings = photo_question(0, LONG), {"method": "attention", "rate": 0.5}
+    body: Any = {"messages": [{"role": "user", "content": content}]}
+    views = {}
+    for importance in ("attention", "merger_norm"):
+        body["vtprune"] = {**settings, "importance": importance}
+        answer = pair.pruned.client.post("/vtprune/explain", json=body).json()
+        (views[importance],) = answer["images"][0]["views"]
+    view = views["merger_norm"]
+    found = np.array(view["importance"])
+    by_norm = np.sort(np.argsort(-found, kind="stable")[: round(len(found) / 2)])
+    assert by_norm.tolist() == view["kept"] != views["attention"]["kept"]
+    norms = last_norms(pair.model, Image.open(PHOTOS[0]).convert("RGB"))
+    assert found == pytest.approx(norms, rel=2e-2)
+    answers = [pair.pruned.text(content, vtprune={**settings, "importance": i}) for i in views]
+    assert answers[0] != answers[1], "one is not found in the other's cache"
 
 
 @pytest.mark.parametrize(

@@ -225,6 +225,7 @@ def test_the_canonical_text_is_json_without_what_is_not_set() -> None:
         "floor": "text",
         "options": {},
         "crop_budget": "joint",
+        "importance": "attention",
         "positions": "original",
         "grounding": "off",
     }

@@ -55,9 +55,10 @@ FEW = 3
 
 @pytest.fixture(scope="module", params=CHECKPOINTS)
 def made(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """The model and vLLM's manager of it; methods that look at importance and keys."""
+    """The model and vLLM's manager of it; all kinds of columns are captured."""
     flags = {"compilation_config": {"encoder_cudagraph_token_budgets": BUDGETS}}
-    with pruned_model(request.param, {"method": "visionzip"}, dtype="float32", **flags) as pair:
+    settings = {"method": "visionzip", "importance": "merger_norm"}
+    with pruned_model(request.param, settings, dtype="float32", **flags) as pair:
         config, model = pair
         yield model, captured(config, model)
 
@@ -101,7 +102,8 @@ def test_each_image_gets_its_own_rows(made: Any, shapes: list[tuple[int, int]]) 
     rows = graphs.encode(images)
     fitting = sum(shape[0] * shape[1] <= BUDGETS[-1] for shape in shapes)
     assert manager.graph_hits == before + 2 * fitting
-    assert set(rows) == {FEATURES, Need.IMPORTANCE, Need.KEYS} == {FEATURES, *graphs.needs}
+    needs = {Need.IMPORTANCE, Need.KEYS, Need.MERGER_NORM}
+    assert set(rows) == {FEATURES, *needs} == {FEATURES, *graphs.needs}
     alone = [model.tower.encode([image], graphs.needs) for image in images]
     for name, found in rows.items():
         expected = torch.cat([each[name] for each in alone])

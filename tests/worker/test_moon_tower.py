@@ -85,3 +85,19 @@ def test_a_token_has_the_attention_of_its_own_square_of_patches(model: Any) -> N
         expected.append(received.sum(dim=(1, 3)).flatten())
         start = stop
     assert torch.allclose(importance[str(Need.IMPORTANCE)], torch.cat(expected), atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_token_has_the_norms_of_its_patches_before_they_are_normalised(model: Any) -> None:
+    """The tower's last norm would make them nearly equal."""
+    found: list[torch.Tensor] = []
+    last = model.vision_tower.encoder.blocks[-1]
+    hook = last.register_forward_hook(lambda _, args, output: found.append(output))
+    importance = MoonTower(model).encode(_images(), frozenset({Need.MERGER_NORM}))
+    hook.remove()
+    parts = found[0].square().sum(dim=-1).sqrt().split([4 * r * c for r, c in GRIDS])
+    expected = [
+        part.view(rows, 2, columns, 2).sum(dim=(1, 3)).flatten()
+        for part, (rows, columns) in zip(parts, GRIDS, strict=True)
+    ]
+    assert torch.allclose(importance[str(Need.MERGER_NORM)], torch.cat(expected), rtol=1e-5)

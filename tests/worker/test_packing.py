@@ -33,6 +33,9 @@ def test_a_token_has_the_keys_and_the_attention_of_its_own_patches(in_order: boo
     layer = SimpleNamespace(num_heads=HEADS, scale=SIZE**-0.5)
     keys = packing.read(Need.KEYS, layer, query, key)
     received = packing.read(Need.IMPORTANCE, layer, query, key)
+    scores = torch.rand(patches, generator=generator)
+    sums = torch.zeros(sum(TOKENS)).index_add_(0, token_of_patch, scores)
+    assert torch.allclose(packing.sums(scores.unsqueeze(1)), sums)
     start = 0
     for count in TOKENS:
         stop = start + GROUP * count

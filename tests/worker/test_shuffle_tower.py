@@ -46,6 +46,7 @@ def test_scores_are_summed_and_keys_averaged_over_squares_in_raster_order(tower:
     sums = torch.zeros(2, 9).index_add_(1, token, scores[:, 1:])
     assert torch.allclose(tower._fold(Need.RECEIVED, scores), sums)
     assert torch.allclose(tower._fold(Need.IMPORTANCE, scores[:, 1:]), sums)
+    assert torch.allclose(tower._fold(Need.MERGER_NORM, scores), sums)
     keys = torch.rand(2, 1 + 36, 5)
     means = torch.zeros(2, 9, 5).index_add_(1, token, keys[:, 1:]) / 4
     assert torch.allclose(tower._fold(Need.KEYS, keys), means)

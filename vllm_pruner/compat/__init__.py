@@ -33,7 +33,7 @@ from vllm_pruner.compat.processor import (
 from vllm_pruner.compat.profile import profiled_images
 from vllm_pruner.compat.raw_prompts import patch_raw_prompts
 from vllm_pruner.compat.symbols import Process
-from vllm_pruner.compat.tower import position_embedding, tower_attention
+from vllm_pruner.compat.tower import last_norm, position_embedding, tower_attention
 from vllm_pruner.compat.tracing import patch_tracing
 from vllm_pruner.compat.versions import SUPPORTED, check, check_version, is_known
 from vllm_pruner.compat.worker_methods import add_worker_methods
@@ -59,6 +59,7 @@ __all__ = [
     "item_identities",
     "key_holder",
     "known_as",
+    "last_norm",
     "on_cuda",
     "patch_chat",
     "patch_chat_batch",

@@ -18,6 +18,11 @@ Relies on: each layer having an `MMEncoderAttention` with `num_heads` (of this r
 - MoonViT: at `encoder.blocks[i].attn`, called likewise; its `forward` takes what
   `prepare_encoder_metadata` makes of grids in place of these, and returns `[tokens, patches of a
   token, D]`;
+on what the last layer makes of the patches, `[..., patches, D]`, going as the only argument through
+`merger.ln_q` (Qwen2-VL, Qwen2.5-VL), `merger.norm` (Qwen3-VL), `post_layernorm` (GLM-V, Idefics3,
+SigLIP), `layernorm` (InternViT in the transformers form) or `encoder.final_layernorm` (MoonViT), or
+being what the tower returns (InternViT, Pixtral, whose layers cannot be hooked: they are decorated
+for `torch.compile`, as are those of Qwen-VL);
 and on all of `vision_model.embeddings.position_embedding` being looked up and added to the patches
 whatever the image's size. vLLM's SigLIP has an `interpolate_pos_encoding`, but that takes the width
 for the number of positions.
@@ -35,7 +40,7 @@ if TYPE_CHECKING:
     from torch import nn
     from vllm.model_executor.layers.attention import MMEncoderAttention
 
-__all__ = ["position_embedding", "tower_attention"]
+__all__ = ["last_norm", "position_embedding", "tower_attention"]
 
 
 def tower_attention(
@@ -66,6 +71,22 @@ def tower_attention(
             f"{layers}[{layer}].{attention} as it has in vLLM {SUPPORTED}"
         )
     return found
+
+
+def last_norm(tower: nn.Module, *paths: str) -> nn.Module:
+    """Return the first module of these that a tower has; an empty path is the tower's own.
+
+    Raises:
+        RuntimeError: the tower has none of them.
+    """
+    for path in paths:
+        try:
+            return tower.get_submodule(path)
+        except AttributeError:
+            continue
+    raise RuntimeError(
+        f"vtprune: {type(tower).__name__} has no {' or '.join(paths)} as it has in vLLM {SUPPORTED}"
+    )
 
 
 def position_embedding(tower: nn.Module) -> nn.Embedding:

@@ -52,6 +52,7 @@ def tower(model: Any) -> ShuffleTower:
         lambda patches: squares(patches, projector.kernel_size),
         layers="encoder.layers",
         attention="self_attn.attn",
+        norm="post_layernorm",
         token=projector.kernel_size**2,
         page=model.config.mm_tokens_per_image,
         has_class_token=False,

@@ -57,6 +57,7 @@ def tower(model: Any) -> ShuffleTower:
         lambda patches: connector.pixel_shuffle(patches.flatten(1, 2), scale),
         layers="encoder.layers",
         attention="self_attn.attn",
+        norm="post_layernorm",
         token=scale**2,
         page=of_tiles(model.config, 1).base,
         has_class_token=False,

@@ -68,7 +68,7 @@ INTERN_VIDEOS = Videos(video_layout, videos, cut_frames)
 
 
 def intern_tower(
-    model: Any, module: Any, projector: Any, layers: str, attention: str
+    model: Any, module: Any, projector: Any, layers: str, attention: str, norm: str
 ) -> ShuffleTower:
     """Return the tower of a vLLM model.
 
@@ -78,6 +78,7 @@ def intern_tower(
         projector: as for `ShuffleTower`.
         layers: as for `ShuffleTower`.
         attention: as for `ShuffleTower`.
+        norm: as for `ShuffleTower`.
     """
     return ShuffleTower(
         module,
@@ -85,6 +86,7 @@ def intern_tower(
         partial(model.pixel_shuffle, scale_factor=model.downsample_ratio),
         layers=layers,
         attention=attention,
+        norm=norm,
         token=round(1 / model.downsample_ratio) ** 2,
         page=model.num_image_token,
         has_class_token=True,
@@ -129,5 +131,6 @@ def intern_family(
         ]
 
     fields: dict[str, Any] = {"largest": largest, "check_method": check_method}
-    fields |= {"default_rate": _RATE, "captured": True, "captured_unasked": False, **more}
+    fields |= {"default_rate": _RATE, "merger": True}
+    fields |= {"captured": True, "captured_unasked": False, **more}
     return Family(name, layout=layout, images=images, tower=tower, seen=seen, **fields)

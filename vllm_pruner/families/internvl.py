@@ -48,7 +48,7 @@ def _settings(info: Any, mm_kwargs: Mapping[str, object]) -> dict[str, Any]:
 def tower(model: Any) -> ShuffleTower:
     """Return the tower of a model; see `Family.tower`."""
     parts = (model.vision_tower, model.multi_modal_projector)
-    return intern_tower(model, *parts, "encoder.layer", "attention.attn")
+    return intern_tower(model, *parts, "encoder.layer", "attention.attn", "layernorm")
 
 
 def seen(hf_config: Any, item: Mapping[str, Any]) -> torch.Tensor:

@@ -50,7 +50,7 @@ def tokens(info: Any, height: int, width: int, mm_kwargs: Mapping[str, object]) 
 def tower(model: Any) -> ShuffleTower:
     """Return the tower of a model; see `Family.tower`."""
     return intern_tiles.intern_tower(
-        model, model.vision_model, model.mlp1, "encoder.layers", "attn.attn"
+        model, model.vision_model, model.mlp1, "encoder.layers", "attn.attn", norm=""
     )
 
 

@@ -43,6 +43,7 @@ KIMI_VL = Family(
     seen,
     partial(check_method, smaller="in_token_limit"),
     default_rate=QWEN_RATE,
+    merger=True,
 )
 
 

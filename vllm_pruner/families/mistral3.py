@@ -95,6 +95,7 @@ MISTRAL3 = Family(
     partial(check_method, smaller="size"),
     cut,
     default_rate=QWEN_RATE,
+    merger=True,
     separators=separators,
 )
 

@@ -155,6 +155,7 @@ def qwen_family(name: str, videos: Videos | None = None) -> Family:
         seen,
         check_method,
         default_rate=QWEN_RATE,
+        merger=True,
         captured=True,
         captured_unasked=False,
         item_layout=item_layout,

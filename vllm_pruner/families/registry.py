@@ -108,7 +108,7 @@ def visual_tokens(model_config: Any, config: PruneConfig) -> int:
     if config.tokens is not None and config.tokens > tokens:
         allowed = f"1 to {tokens}, an image's visual tokens here"
         raise SettingError("tokens", str(config.tokens), allowed)
-    family.check_method(model_config.hf_config, config.resolved[0])
+    family.check(model_config.hf_config, config)
     return tokens
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
-from vllm_pruner.methods.base import Method, Need
+from vllm_pruner.methods.base import ALLOWED, Method
 
 __all__ = [
     "GROUP",
@@ -112,9 +112,9 @@ def _load(name: str, group: str) -> Method:
         raise _broken(entry, f"is {type(method).__name__} at {entry.value!r}; allowed: a Method")
     if method.name != name:
         raise _broken(entry, f"calls itself {method.name!r}; allowed: the entry point's name")
-    if unknown := set(method.needs) - set(Need):
+    if unknown := set(method.needs) - set(ALLOWED):
         asked = ", ".join(map(repr, sorted(unknown)))
-        raise _broken(entry, f"needs {asked}; allowed: {', '.join(Need)}")
+        raise _broken(entry, f"needs {asked}; allowed: {', '.join(ALLOWED)}")
     if not isinstance(method.needs, frozenset):  # workers use its set operations
         return replace(method, needs=frozenset(method.needs))
     return method

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from vllm_pruner.methods.ragged import Ragged
 
-__all__ = ["TOWER", "Kept", "Method", "Need", "Options", "VisualTokens"]
+__all__ = ["ALLOWED", "CAPTURED", "TOWER", "Kept", "Method", "Need", "Options", "VisualTokens"]
 
 
 class Options(BaseModel):
@@ -42,9 +42,19 @@ class Need(StrEnum):
     TEXT = "text"
     GRID = "grid"
 
+    MERGER_NORM = "merger_norm"
+    """Not for methods: what the tower returns as their importance if the settings say so. The norms
+    of a token's patches as they leave the tower's last layer, not normalised, added up."""
+
 
 TOWER = frozenset({Need.IMPORTANCE, Need.KEYS, Need.RECEIVED, Need.RECEIVED_MIDWAY})
-"""What can only be captured while the encoder runs."""
+"""What methods can ask for that can only be captured while the encoder runs."""
+
+CAPTURED = TOWER | {Need.MERGER_NORM}
+"""All that is captured while the encoder runs."""
+
+ALLOWED = tuple(need for need in Need if need != Need.MERGER_NORM)
+"""What a method's `needs` may have."""
 
 
 @dataclass(frozen=True, slots=True)

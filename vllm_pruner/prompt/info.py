@@ -143,7 +143,7 @@ class PrunedInfo(_Info):
     def fault(self, config: PruneConfig) -> ConfigError | None:
         """Return what is wrong with settings for this model, or None."""
         try:
-            self.family.check_method(self.get_hf_config(), config.resolved[0])
+            self.family.check(self.get_hf_config(), config)
         except ConfigError as error:
             return error
         if encoder_only.lacks_language_model(self.ctx.model_config):

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vllm_pruner import methods
 from vllm_pruner.methods import foreign
-from vllm_pruner.methods.base import Method, Options
+from vllm_pruner.methods.base import Method, Need, Options
 from vllm_pruner.methods.budget import Budget
 from vllm_pruner.settings import advice
 from vllm_pruner.settings.errors import ConfigError, SettingError, shown
@@ -75,6 +75,11 @@ class PruneConfig(BaseModel):
     """`joint`: the crops of an image compete for one budget; `per_crop`: each has its share of it.
     No difference for a model whose images are one crop; always `per_crop` for Idefics3 and SmolVLM,
     whose prompt names each crop."""
+
+    importance: Literal["attention", "merger_norm"] = "attention"
+    """What the importance of a token is, to methods that rank by it. `attention`: what it receives
+    in the vision tower; `merger_norm`: the norm of its patches as they come to the tower's merger,
+    for models that merge patches into tokens."""
 
     positions: Literal["original", "compact"] = "original"
     """For models whose positions have rows and columns (Qwen-VL). `original`: a kept token keeps
@@ -153,6 +158,19 @@ class PruneConfig(BaseModel):
     def off(self) -> bool:
         """Whether nothing is pruned, so that the image takes vLLM's own path."""
         return self.rate == 0.0
+
+    @property
+    def importance_need(self) -> Need:
+        """What the tower has to return as importance."""
+        return Need.MERGER_NORM if self.importance == "merger_norm" else Need.IMPORTANCE
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What the method reads besides the features, with the importance of these settings."""
+        needs = self.resolved[0].needs
+        if Need.IMPORTANCE not in needs:
+            return needs
+        return needs - {Need.IMPORTANCE} | {self.importance_need}
 
     def keep_count(self, tokens: int) -> int:
         """Return how many of an image's `tokens` visual tokens are kept. A budget for all images of

@@ -10,7 +10,7 @@ from torch import nn
 from vtprune_kernels import gather_rows
 
 from vllm_pruner.layout.raster import arrange, is_mixed
-from vllm_pruner.methods.base import TOWER, Kept, Need, VisualTokens
+from vllm_pruner.methods.base import CAPTURED, Kept, Need, VisualTokens
 from vllm_pruner.methods.on_device import on_device
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.tower import FEATURES, Columns, Tower
@@ -104,16 +104,18 @@ class BatchModel(_Model):
 
     def _needs(self, config: PruneConfig) -> frozenset[Need]:
         """Return what a method and the observer need; an unpruned image has no method."""
-        needs = frozenset[Need]() if config.off else config.resolved[0].needs
-        return needs if self.on_selection is None else needs | {Need.IMPORTANCE}
+        needs = frozenset[Need]() if config.off else config.needs
+        return needs if self.on_selection is None else needs | {config.importance_need}
 
     def _tokens_of(self, group: Group, encoded: Columns) -> VisualTokens:
         """Return the visual tokens of a group in the decoder's order."""
         needs = self._needs(group.config)
-        names = (FEATURES, *(needs & TOWER))
+        names = (FEATURES, *(needs & CAPTURED))
         arranged: dict[str, Any] = arrange(
             {name: group.of(encoded[name]) for name in names}, group.layout
         )
+        if Need.MERGER_NORM in arranged:
+            arranged[Need.IMPORTANCE] = arranged.pop(Need.MERGER_NORM)
         grid = group.layout.whole_grid if Need.GRID in needs else None
         tokens = VisualTokens(**arranged, grid=grid)
         mixed = is_mixed(group.layout)

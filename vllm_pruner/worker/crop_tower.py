@@ -123,7 +123,7 @@ class CropTower(CapturedCrops):
         # "default" drops its first patch as if it were one.
         count = features.shape[1]
         columns = {
-            str(need): self._probe.reduce(values[:, values.shape[1] - count :])
+            str(need): self._probe.reduce(need, values[:, values.shape[1] - count :])
             for need, values in captured.items()
         }
         return {name: rows.flatten(0, 1) for name, rows in {FEATURES: features, **columns}.items()}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from vllm.distributed import get_tp_group
 
-from vllm_pruner.methods.base import TOWER, Need
+from vllm_pruner.methods.base import CAPTURED, Need
 from vllm_pruner.plan import ImagePlan
 from vllm_pruner.telemetry import metrics
 from vllm_pruner.telemetry.stopwatch import Stopwatch
@@ -32,11 +32,11 @@ class Encoder:
         Args:
             tower: the tower to run.
             cache_bytes: size of the feature cache; 0 disables it.
-            cached: the needs of the server's own method. Those in `TOWER` are cached in addition to
-                features and importance; images that need more bypass the cache.
+            cached: the needs of the server's own settings. Those in `CAPTURED` are cached in
+                addition to features and importance; images that need more bypass the cache.
         """
         self._tower = tower
-        self.cached = (cached & TOWER) | {Need.IMPORTANCE}
+        self.cached = (cached & CAPTURED) | {Need.IMPORTANCE}
         """The needs that are cached."""
         self.graphs: TowerGraphs | None = None
         """The CUDA graphs that compute `cached`; None if the tower has none."""
@@ -57,13 +57,13 @@ class Encoder:
         Args:
             images: the images, as the tower takes them.
             identities: the `ImagePlan.image` of each.
-            needs: what to return besides the features; only `TOWER` matters.
+            needs: what to return besides the features; only `CAPTURED` matters.
 
         Returns:
             Features `[rows, D]` and at least the columns of `needs`, `[rows, ...]` float32, image
             by image.
         """
-        needs = needs & TOWER
+        needs = needs & CAPTURED
         if ImagePlan.ANONYMOUS in identities:
             return self._tower.encode(images, needs)
         if not needs <= self.cached:
@@ -83,7 +83,7 @@ class Encoder:
         self, images: Sequence[EncoderImage], needs: frozenset[Need], grid: tuple[int, int]
     ) -> Columns:
         """Return the columns of images shrunk to a grid of patches, which are not cached."""
-        return self._tower.encode(images, needs & TOWER, grid)
+        return self._tower.encode(images, needs & CAPTURED, grid)
 
     def _measured(self, images: Sequence[EncoderImage], needs: frozenset[Need]) -> Columns:
         rows = sum(image.layout.encoded for image in images)

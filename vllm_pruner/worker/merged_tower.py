@@ -20,7 +20,7 @@ from vllm_pruner.tower import FEATURES, Columns
 from vllm_pruner.worker.columns import columns_of
 from vllm_pruner.worker.packed_tower import PAGE
 from vllm_pruner.worker.packing import Packing
-from vllm_pruner.worker.probe import AttentionProbe, layers_by_need
+from vllm_pruner.worker.probe import AttentionProbe, MergerInput, layers_by_need
 
 if TYPE_CHECKING:
     from vllm_pruner.tower import EncoderImage
@@ -42,6 +42,9 @@ class MergedTower(ABC):
     attention: ClassVar[str]
     """Path of the attention in a layer."""
 
+    norm: ClassVar[str]
+    """Path of the norm that ends the tower; empty if it has none."""
+
     def __init__(self, model: Any, config: Any, merge: tuple[int, int]) -> None:
         """Find the layers.
 
@@ -58,7 +61,9 @@ class MergedTower(ABC):
         self.patches_per_row = merge[0] * merge[1]
         found = layers_by_need(self._attention, len(self.module.get_submodule(self.layers)))
         self._packing: Packing | None = None
-        self._probe = AttentionProbe(found, config.num_attention_heads, self._read)
+        last = compat.last_norm(self.module, self.norm)
+        merger = MergerInput(last, last is self.module, self._fold)
+        self._probe = AttentionProbe(found, config.num_attention_heads, self._read, merger)
 
     def _attention(self, layer: int) -> Any:
         return compat.tower_attention(self.module, self.layers, layer, self.attention)
@@ -86,7 +91,7 @@ class MergedTower(ABC):
         packing = self._packing = Packing.of_rasters(grids, self._merge, device)
         with self._probe.capture(needs) as captured:
             encoded = self.run(images, grids)
-        columns = {str(need): self._probe.reduce(values) for need, values in captured.items()}
+        columns = {str(need): self._probe.reduce(need, values) for need, values in captured.items()}
         return {FEATURES: self.features(encoded, packing), **columns}
 
     @abstractmethod
@@ -100,3 +105,7 @@ class MergedTower(ABC):
     def _read(self, need: Need, layer: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         assert self._packing is not None
         return self._packing.read(need, layer, query, key)
+
+    def _fold(self, norms: torch.Tensor) -> torch.Tensor:
+        assert self._packing is not None
+        return self._packing.sums(norms)

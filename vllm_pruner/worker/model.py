@@ -68,10 +68,9 @@ class PrunedModel(BatchModel):
         profiled = compat.profiled_images(vllm_config, rows)
         self._rows_at_once = largest.encoded * profiled
         self.tower: Tower = self.family.tower(self)
-        needs = config.resolved[0].needs
         metrics.set_engine(vllm_config.parallel_config.data_parallel_index)
         metrics.set_model(str(vllm_config.model_config.served_model_name))
-        self._encoder = Encoder(self.tower, config.feature_cache_mb << 20, needs)
+        self._encoder = Encoder(self.tower, config.feature_cache_mb << 20, config.needs)
         savings = Savings(self.tower.module, self.decoder)
         self.guard = Guard()
         self._selector = Selector(self._encoder, savings, self.guard)

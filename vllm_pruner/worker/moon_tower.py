@@ -23,7 +23,7 @@ __all__ = ["MoonTower"]
 class MoonTower(MergedTower):
     """The tower of a model with Kimi-VL's projector; see `Tower`."""
 
-    layers, attention = "encoder.blocks", "attn"
+    layers, attention, norm = "encoder.blocks", "attn", "encoder.final_layernorm"
 
     def __init__(self, model: Any) -> None:
         """Find the layers.

@@ -25,7 +25,7 @@ from vllm_pruner.methods.base import TOWER, Need
 from vllm_pruner.tower import FEATURES, Columns
 from vllm_pruner.worker.columns import columns_of
 from vllm_pruner.worker.packing import Packing
-from vllm_pruner.worker.probe import MIDWAY, AttentionProbe
+from vllm_pruner.worker.probe import MIDWAY, AttentionProbe, MergerInput
 
 if TYPE_CHECKING:
     from vllm_pruner.tower import EncoderImage
@@ -34,6 +34,9 @@ __all__ = ["ORDER", "PAGE", "PackedTower"]
 
 ORDER = "window_index"
 """vLLM's name for the order of tokens that a tower sorts by window (Qwen2.5-VL)."""
+
+_NORMS = ("merger.ln_q", "merger.norm", "post_layernorm")
+"""Names of the norm in front of the merger, whichever a tower has."""
 
 PAGE = 64
 """Tokens per slot of the feature cache. An image wastes half a slot on average: 1 % of 4,096."""
@@ -66,7 +69,8 @@ class PackedTower:
         layers[Need.RECEIVED_MIDWAY] = self._attention(nearest)
         self._head_size: int = layers[Need.KEYS].head_size
         self._packing: Packing | None = None
-        self._probe = AttentionProbe(layers, self._config.num_heads, self._read)
+        merger = MergerInput(compat.last_norm(self.module, *_NORMS), fold=self._fold)
+        self._probe = AttentionProbe(layers, self._config.num_heads, self._read, merger)
 
     def _attention(self, layer: int) -> Any:
         return compat.tower_attention(self.module, "blocks", layer, "attn.attn")
@@ -92,7 +96,7 @@ class PackedTower:
         self._packing = self._pack(grids, metadata)
         with self._probe.capture(needs) as captured:
             features = self.module(pixels, grids, encoder_metadata=metadata)
-        columns = {str(need): self._probe.reduce(values) for need, values in captured.items()}
+        columns = {str(need): self._probe.reduce(need, values) for need, values in captured.items()}
         return {FEATURES: features, **columns}
 
     def _grid(self, image: EncoderImage) -> list[int]:
@@ -114,6 +118,10 @@ class PackedTower:
     def _read(self, need: Need, layer: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         assert self._packing is not None
         return self._packing.read(need, layer, query, key)
+
+    def _fold(self, norms: torch.Tensor) -> torch.Tensor:
+        assert self._packing is not None
+        return self._packing.sums(norms)
 
 
 def _layers_with_whole_attention(vision_config: Any) -> list[int]:

@@ -75,6 +75,11 @@ class Packing(NamedTuple):
         tokens: torch.Tensor = patches.unflatten(0, (-1, self.patches_per_token))
         return tokens
 
+    def sums(self, scores: torch.Tensor) -> torch.Tensor:
+        """Add up the scores of a token's patches: `[tokens]` in raster order, given those of all
+        patches in the tower's order."""
+        return self.by_token(scores.flatten()).sum(dim=1)
+
     def read(self, need: Need, layer: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         """Return the column of `need` over this rank's heads, `[tokens, ...]` in raster order.
 

@@ -24,7 +24,7 @@ __all__ = ["PixtralTower"]
 class PixtralTower(MergedTower):
     """The tower of a model with Mistral3's projector; see `Tower`."""
 
-    layers, attention = "transformer.layers", "attention.attn"
+    layers, attention, norm = "transformer.layers", "attention.attn", ""
 
     def __init__(self, model: Any) -> None:
         """Find the layers.

@@ -24,7 +24,7 @@ from vllm_pruner.methods.base import Need
 from vllm_pruner.tower import FEATURES, Columns
 from vllm_pruner.worker.captured_crops import PIXELS, CapturedCrops
 from vllm_pruner.worker.columns import columns_of
-from vllm_pruner.worker.probe import AttentionProbe, crop_reader, layers_by_need
+from vllm_pruner.worker.probe import AttentionProbe, MergerInput, crop_reader, layers_by_need
 
 if TYPE_CHECKING:
     from vllm_pruner.tower import EncoderImage
@@ -52,6 +52,7 @@ class ShuffleTower(CapturedCrops):
         *,
         layers: str,
         attention: str,
+        norm: str,
         token: int,
         page: int,
         has_class_token: bool,
@@ -67,6 +68,7 @@ class ShuffleTower(CapturedCrops):
                 D]`, in raster order.
             layers: path of the tower's list of layers; see `compat.tower_attention`.
             attention: path of the attention module in a layer.
+            norm: path of the norm that ends the tower, if it has one.
             token: number of patches in a token.
             page: number of tokens in a tile.
             has_class_token: whether the tower has a class token.
@@ -83,8 +85,10 @@ class ShuffleTower(CapturedCrops):
             lambda layer: compat.tower_attention(module, layers, layer, attention),
             len(module.get_submodule(layers)),
         )
-        heads = self._config.num_attention_heads
-        self._probe = AttentionProbe(found, heads, crop_reader(has_class_token))
+        last = compat.last_norm(module, norm, "")
+        merger = MergerInput(last, last is module)
+        heads, read = self._config.num_attention_heads, crop_reader(has_class_token)
+        self._probe = AttentionProbe(found, heads, read, merger)
 
     def project(self, rows: torch.Tensor) -> torch.Tensor:
         projected: torch.Tensor = self._projector(rows)
@@ -131,7 +135,7 @@ class ShuffleTower(CapturedCrops):
 
     def _fold(self, need: Need, values: torch.Tensor) -> torch.Tensor:
         """Reduce what the probe captured over all ranks; fold it into `[tiles, tokens, ...]`."""
-        values = self._probe.reduce(values)
+        values = self._probe.reduce(need, values)
         if need == Need.KEYS:
             return self._shuffled(values).mean(dim=2)
         scores: torch.Tensor = self._shuffled(values.unsqueeze(2)).sum(dim=(2, 3))
