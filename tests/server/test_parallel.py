@@ -1,4 +1,5 @@
-"""Two ranks that share the pictures of a tower out, or its heads, and two engines side by side."""
+"""Two ranks that share the pictures of a tower out, or its heads and those of any family, and two
+engines side by side."""
 
 from __future__ import annotations
 
@@ -33,6 +34,47 @@ def test_both_ways_of_sharing_a_tower_keep_as_much(start: Callable[..., Server],
         first, second = server.rpc("read_probe")
         assert first["kept"] == second["kept"]
         assert len(first["kept"]) == (0 if settings.get("rate") == 0 else len(QUESTIONS))
+
+
+ROUNDED = "demo-qwen3.5"
+"""Whose linear attention runs in bfloat16 only, on a CPU."""
+
+FAMILIES = ["demo-glm4v", "demo-qwen2.5", "demo-qwen3", ROUNDED, "demo-mistral3"]
+
+
+@pytest.mark.parametrize("model", FAMILIES)
+def test_two_ranks_keep_the_tokens_of_one(start: Callable[..., Server], model: str) -> None:
+    """Each holds half of the tower's heads; where the same is kept, the same is answered."""
+    flags = ["--plugin", "vtprune", "--prune-rate", "0.5"]
+    flags += ["--dtype", "bfloat16"] if model == ROUNDED else []
+    one, answers = _kept_by(start(model, *flags, model=model))
+    first, second, on_two = _kept_by(
+        start(f"{model}-tp2", *flags, "--tensor-parallel-size", "2", model=model, **TWO_CORES)
+    )
+    assert first == second
+    assert len(one["kept"]) == len(first["kept"]) == len(QUESTIONS)
+    close = {"rel": 0.1, "abs": 1e-3} if model == ROUNDED else {"rel": 1e-3, "abs": 1e-6}
+    for here, there in zip(one["importance"], first["importance"], strict=True):
+        assert there == pytest.approx(here, **close)
+    places = [n for n, kept in enumerate(one["kept"]) if kept == first["kept"][n]]
+    assert model == ROUNDED or places, "rounding may exchange the last ones of some"
+    for place in places if model != ROUNDED else ():
+        assert answers[place] == on_two[place]
+    shared = sum(len({*a} & {*b}) for a, b in zip(one["kept"], first["kept"], strict=True))
+    assert shared >= 0.95 * sum(map(len, one["kept"])), "rounding may exchange the last ones"
+
+
+def _kept_by(server: Server) -> list[Any]:
+    """What each rank kept of every photograph, and last what was answered."""
+    server.rpc("start_probe")
+    answers = [server.text(content) for content in QUESTIONS]
+    return [
+        *(
+            {name: each[name] for name in ("kept", "importance")}
+            for each in server.rpc("read_probe")
+        ),
+        answers,
+    ]
 
 
 def test_engines_side_by_side_are_counted_apart(start: Callable[..., Server]) -> None:

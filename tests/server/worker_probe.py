@@ -41,8 +41,9 @@ def _install(model: Any) -> None:
         if tokens.importance is not None:
             record["importance"] += tokens.importance.tolist()
 
-    def count(_module: Any, args: tuple[torch.Tensor, ...]) -> None:
-        record["images"].append(args[0].shape[0])
+    def count(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        pixels = args[0] if args else next(iter(kwargs.values()))
+        record["images"].append(len(pixels))
 
     model.on_selection = note
-    model.tower.module.register_forward_pre_hook(count)
+    model.tower.module.register_forward_pre_hook(count, with_kwargs=True)
