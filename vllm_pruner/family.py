@@ -184,7 +184,7 @@ class Family:
 
     video_marks: tuple[str, ...] = ()
     """Names in `hf_config` of the tokens before and after a video whose frames consist of image
-    tokens; empty if videos have a token of their own."""
+    tokens; empty if they consist of a token of their own."""
 
     def serves(self, hf_config: Any, method: Method) -> bool:
         """Return whether this model can serve a method; see `check_method`."""

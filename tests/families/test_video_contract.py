@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -19,7 +20,7 @@ from vllm_pruner.settings.keys import REPORT
 pytestmark = pytest.mark.slow
 
 CHECKPOINTS = [
-    *("demo-glm4v", "demo-onevision", "demo-internvl"),
+    *("demo-glm4v", "demo-onevision", "demo-internvl", "demo-internvl-chat"),
     *("demo-qwen2", "demo-qwen2.5", "demo-qwen3", "demo-qwen3.5"),
 ]
 CLIPS = [(2, 112, 112), (5, 200, 90), (8, 336, 336)]
@@ -50,7 +51,8 @@ def _process(processor: Any, settings: dict[str, Any], *clips: tuple[int, int, i
 def _runs(processor: Any, output: Any, place: Any) -> list[int]:
     """How many video tokens are in each frame that has any, or in the video."""
     tokens = output["prompt_token_ids"][place.offset :][: place.length]
-    token = processor.info.video_token
+    info = processor.info  # frames may consist of image tokens
+    token = info.image_token if info.family.video_marks else info.video_token
     return [len(list(alike)) for kind, alike in groupby(tokens) if kind == token]
 
 
@@ -58,13 +60,6 @@ def _runs(processor: Any, output: Any, place: Any) -> list[int]:
 def test_a_video_keeps_what_was_asked_of_all_its_frames(
     processor: Any, clip: tuple[int, int, int]
 ) -> None:
-    videos = processor.info.family.videos
-    if videos is None:
-        with pytest.raises(VLLMValidationError, match="the message has a video, but those of glm"):
-            _process(processor, {"rate": 0.5}, clip)
-        whole = _process(processor, {"video_rate": 0.0}, clip)[REPORT]["video"]
-        assert whole["kept"] == whole["original"] > 0
-        return
     stock = _process(processor, {"rate": 0.0}, clip)
     (whole,) = stock["mm_placeholders"]["video"]
     for budget in ({"rate": 0.5}, {"rate": 0.999}, {"tokens": 1}, {"tokens": 7}, {"rate": 1e-12}):
@@ -82,28 +77,39 @@ def test_a_video_keeps_what_was_asked_of_all_its_frames(
         assert output["mm_hashes"]["video"] != stock["mm_hashes"]["video"]
 
 
+def test_videos_of_a_family_that_does_not_prune_them_are_refused_until_they_may_stay_whole(
+    processor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a family from elsewhere, since all of ours do."""
+    family = processor.info.family
+    monkeypatch.setattr(type(processor.info), "family", replace(family, videos=None))
+    said = f"the message has a video, but those of {family.name} cannot be pruned; allowed: video_r"
+    with pytest.raises(VLLMValidationError, match=said):
+        _process(processor, {"rate": 0.5}, CLIPS[0])
+    whole = _process(processor, {"video_rate": 0.0}, CLIPS[0])[REPORT]["video"]
+    assert whole["kept"] == whole["original"] > 0
+
+
 def test_a_batch_becomes_videos_with_the_layouts_of_their_items(processor: Any) -> None:
     info = processor.info
-    if info.family.videos is None:
-        pytest.skip("videos of this family are not pruned")
-    items = _process(processor, {"tokens": 4}, *CLIPS)["mm_kwargs"]["video"]
+    made = [_process(processor, {"tokens": 4}, clip) for clip in CLIPS]  # GLM takes one a prompt
+    items = [each["mm_kwargs"]["video"][0] for each in made]
     batch = {
         name: field.field.reduce_data([item[name] for item in items])
         for name, field in items[0].items()
     }
+    (pixels,) = (name for name in batch if name.startswith("pixel_values"))
     if "video_num_patches" in batch:  # as vLLM's input calls them
         batch["num_patches"] = batch["video_num_patches"]
-        batch["pixel_values"] = batch["pixel_values_videos"]
+        batch["pixel_values"] = batch["pixel_values_flat"] = batch[pixels]
     videos = info.family.videos.items(info.get_hf_config(), batch)
     for item, video in zip(items, videos, strict=True):
         assert video.layout == info.video_layout(item.get_data())
-        assert torch.equal(video.pixels, item["pixel_values_videos"].data)
+        assert torch.equal(video.pixels, item[pixels].data)
 
 
 def test_a_method_for_videos_is_served_or_refused(processor: Any) -> None:
     videos = processor.info.family.videos
-    if videos is None:
-        pytest.skip("videos of this family are not pruned")
     for name in ("evs", "vidcom2"):
         if not videos.apart:
             told = _process(processor, {"video_method": name}, CLIPS[1])[REPORT]

@@ -35,7 +35,11 @@ CASES = [
     ("{}\nIs it old?", ["small"]),
     ("Nothing at all.", []),
 ]
-FILMS = {"demo-onevision": "<video>", "demo-internvl": "<|video_pad|>"}
+FILMS = {
+    "demo-onevision": "<video>",
+    "demo-internvl": "<|video_pad|>",
+    "demo-internvl-chat": "<video>",
+}
 """What stands for a video in a prompt, by checkpoint whose videos are pruned."""
 
 

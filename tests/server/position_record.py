@@ -46,11 +46,9 @@ GLM = Words(
 )
 
 
-PRUNES_VIDEOS = (
-    *("demo-qwen2", "demo-qwen2.5", "demo-qwen3", "demo-qwen3-moe"),
-    *("demo-qwen3.5", "demo-qwen3.5-moe"),
-)
-"""Checkpoints of families that do."""
+def frames_stand_apart(checkpoint: str) -> bool:
+    """Whether a prompt has the time of each frame beside it."""
+    return "qwen3" in checkpoint or "glm" in checkpoint
 
 
 def words(checkpoint: str) -> Words:
@@ -120,8 +118,7 @@ class Recorder:
 
     def __init__(self, llm: LLM, checkpoint: str) -> None:
         self.engine, self._words = llm.llm_engine, words(checkpoint)
-        self._prunes_videos = checkpoint in PRUNES_VIDEOS
-        self._is_apart = "qwen3" in checkpoint  # frames from each other, by their times
+        self._is_apart = frames_stand_apart(checkpoint)
         self._core: Any = self.engine.engine_core.engine_core
         self.scheduler = self._core.scheduler
         self._runner = self._core.model_executor.driver_worker.worker.model_runner
@@ -183,8 +180,6 @@ class Recorder:
             data = {"image": images} if images else {}
             if "{video}" in text:
                 data["video"] = [(CLIP, CLIP_FACTS)]
-                if not self._prunes_videos:
-                    settings = {**settings, "video_rate": 0.0}
                 if self._is_apart:
                     settings = {**settings, "video_method": None}
             if data:
@@ -204,7 +199,8 @@ class Recorder:
 
     def frames(self) -> dict[str, Any]:
         """What is kept of a clip of two pictures, of each for two frames, and of the pictures."""
-        pictures = [np.asarray(picture(seed, 336, 336)) for seed in (8, 9)]
+        side = 252 if self._words is GLM else 336  # a size that the processor keeps
+        pictures = [np.asarray(picture(seed, side, side)) for seed in (8, 9)]
         film = np.stack([pictures[0], pictures[0], pictures[1], pictures[1]])
         facts = {**CLIP_FACTS, "total_num_frames": 4, "frames_indices": [0, 1, 2, 3]}
         told = {}
@@ -264,7 +260,7 @@ def main() -> None:
                 found[f"{case}/{tokens}"] = recorder.ask(case, case == "preempted")
     first, video = recorder.importance[0], recorder.videos[0]
     found = {"kept": recorder.kept, "importance": first, "video": video, "found": found}
-    found["frames"] = recorder.frames() if checkpoint in PRUNES_VIDEOS else None
+    found["frames"] = recorder.frames()
     print("positions", json.dumps(found))  # noqa: T201
 
 

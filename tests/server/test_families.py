@@ -39,23 +39,17 @@ def _picture(size: str, question: str = "What is this?") -> list[dict[str, Any]]
     return [image_part(encode(noise(*SIZES[size])), "image/png"), text_part(question)]
 
 
+CLIP = clip(8)
+FILM = [video_part(CLIP), text_part(LONG)]
 CONTENTS: list[Any] = [
     *(photo_question(index, LONG) for index in range(len(PHOTOS))),
     *(_picture(size, LONG) for size in SIZES),
     [*_picture("tall", "First."), *photo_question(0, "Second."), *_picture("wide", LONG)],
     "Say something about nothing.",
+    FILM,
 ]
-
-
-CLIP = clip(8)
-FILM = [video_part(CLIP), text_part(LONG)]
-PRUNES_VIDEOS = ["demo-qwen2.5", "demo-qwen3"]
-FRAMES_STAND_APART = ["demo-qwen3"]
-"""Each behind its time."""
-
-
-def _contents(pair: Pair) -> list[Any]:
-    return [*CONTENTS, *([FILM] if pair.model in PRUNES_VIDEOS else [])]
+FRAMES_STAND_APART = ["demo-glm4v", "demo-qwen3"]
+"""Each beside its time."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +114,7 @@ def test_the_word_detail_moves_the_rate(pair: Pair) -> None:
 def test_rate_0_is_stock_to_the_byte_and_keeping_all_says_the_same(pair: Pair) -> None:
     """Keeping all takes the pruned path: order and positions have to be vLLM's own."""
     body = {"logprobs": True, "top_logprobs": 5, "return_token_ids": True}
-    for content in _contents(pair):
+    for content in CONTENTS:
         pair.stock.forget()
         pair.pruned.forget()
         expected = pair.stock.ask(content, **body)["choices"]
@@ -133,7 +127,7 @@ def test_rate_0_is_stock_to_the_byte_and_keeping_all_says_the_same(pair: Pair) -
 @pytest.mark.parametrize("method", ["vispruner", "adafv"])
 def test_the_same_answer_alone_at_once_and_on_every_hit(pair: Pair, method: str) -> None:
     body = {"vtprune": {"method": method}}
-    contents = _contents(pair)
+    contents = CONTENTS
     alone = [_fresh(pair.pruned, content, **body) for content in contents]
     pair.pruned.forget()
     assert pair.pruned.texts_at_once(contents, **body) == alone
@@ -257,8 +251,6 @@ def test_a_token_that_stands_for_an_image_is_no_text(pair: Pair) -> None:
 
 
 def test_a_video_file_has_one_budget_over_its_frames(pair: Pair) -> None:
-    if pair.model not in PRUNES_VIDEOS:
-        pytest.skip("videos of this family are not pruned")
     stock = pair.stock.ask(FILM)
     before = pair.pruned.metrics("vtprune_videos_total")
     answers, original = set(), 0
@@ -300,10 +292,9 @@ def test_a_video_beside_an_image_is_pruned_with_it_or_left_whole(pair: Pair) -> 
     expected = pair.stock.ask(content)
     off = pair.pruned.ask(content, vtprune={"rate": 0})
     assert off["choices"][0]["message"] == expected["choices"][0]["message"]
-    whole = {} if pair.model in PRUNES_VIDEOS else {"video_rate": 0}
-    every = pair.pruned.text(content, vtprune={"rate": 1e-12, **whole})
+    every = pair.pruned.text(content, vtprune={"rate": 1e-12})
     assert every == expected["choices"][0]["message"]["content"]
-    for settings in ({"rate": 0.5, **whole}, {"rate": 0.5, "video_rate": 0}):
+    for settings in ({"rate": 0.5}, {"rate": 0.5, "video_rate": 0}):
         half = pair.pruned.ask(content, vtprune=settings)["usage"]
         counts = half["visual_tokens"]
         gone = counts["original"] - counts["kept"]
@@ -312,16 +303,8 @@ def test_a_video_beside_an_image_is_pruned_with_it_or_left_whole(pair: Pair) -> 
         assert (of_video > 0) == ("video_rate" not in settings)
 
 
-def test_videos_that_cannot_be_pruned_are_refused_until_they_may_stay_whole(pair: Pair) -> None:
-    answer = pair.pruned.post(FILM)
-    if pair.model in PRUNES_VIDEOS:
-        assert answer.status_code == 200
-        answer = pair.pruned.post(FILM, vtprune={"video_method": "magic"})
-        sentence = "video_method is 'magic'; allowed here: evs, vidcom2, adafv"
-    else:
-        family = pair.model.removeprefix("demo-").replace("qwen3", "qwen3_vl")
-        sentence = f"the message has a video, but those of {family} cannot be pruned; allowed: vid"
+def test_an_unknown_method_for_videos_is_refused(pair: Pair) -> None:
+    answer = pair.pruned.post(FILM, vtprune={"video_method": "magic"})
     assert answer.status_code == 400
+    sentence = "video_method is 'magic'; allowed here: evs, vidcom2, adafv"
     assert sentence in answer.json()["error"]["message"]
-    stock = pair.stock.text(FILM)
-    assert pair.pruned.text(FILM, vtprune={"video_rate": 0}) == stock

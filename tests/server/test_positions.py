@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from forked import run
-from position_record import BUDGETS, CASES, FIRST, PRUNES_VIDEOS, WHOLE, words
+from position_record import BUDGETS, CASES, FIRST, WHOLE, frames_stand_apart, words
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.vision_utils import get_vision_window_index
 from vllm_process import MODELS, environment
@@ -53,6 +53,8 @@ class Run(NamedTuple):
     kept: Sequence[int]
     """Which of its tokens it has."""
 
+    of_video: bool = False
+
 
 class Recorded:
     """What a checkpoint's engine did."""
@@ -78,11 +80,11 @@ class Recorded:
         """The positions `[tokens, 3]` of a request's prompt and answer."""
         _, images, settings = CASES[case][number]
         is_compact = settings.get("positions") == "compact" and settings["rate"]
-        if is_compact and (images or self.checkpoint in PRUNES_VIDEOS):
+        if is_compact:
             return self._compact(images, record)
         whole: list[int] = []
         at: list[int] = []
-        for token, grid, kept in self._runs(record["prompt"], images):
+        for token, grid, kept, _ in self._runs(record["prompt"], images):
             at += [len(whole) + row for row in kept]
             whole += [token] * (math.prod(grid) if grid else len(kept))
         positions = self._stock(whole, [self._grids[id(image)] for image in images])
@@ -92,7 +94,7 @@ class Recorded:
     def _runs(self, prompt: list[int], images: list[Any]) -> Iterator[Run]:
         """The runs of a prompt, its clip as one or frame by frame."""
         grids = iter([self._grids[id(image)] for image in images])
-        films = iter(self._films(prompt.count(self.config.video_token_id)))
+        films = iter(self._films(self._kinds(prompt).count(2)))
         before = None
         for (token, kind), alike in groupby(zip(prompt, self._kinds(prompt), strict=True)):
             length = len(list(alike))
@@ -105,7 +107,7 @@ class Recorded:
                 if length < rows * columns:
                     kept = self._kept[0, rows, columns, length]
                 yield Run(token, (1, rows, columns), kept)
-            elif kind == 2 and self.checkpoint in PRUNES_VIDEOS:
+            elif kind == 2:
                 run = next(films)
                 assert len(run.kept) == length
                 yield run
@@ -114,12 +116,12 @@ class Recorded:
 
     def _films(self, total: int) -> list[Run]:
         """The runs of the clip in a prompt that has so many of its tokens."""
-        if not total or self.checkpoint not in PRUNES_VIDEOS:
+        if not total:
             return []
-        token, grid = self.config.video_token_id, self._clip()
+        token, grid = self._frame_token, self._clip()
         kept = range(total) if total == math.prod(grid) else self._kept[*grid, total]
         if not self._is_apart:
-            return [Run(token, grid, kept)]
+            return [Run(token, grid, kept, True)]
         frames, rows, columns = grid
         firsts = range(0, frames * rows * columns, rows * columns)
         return [
@@ -127,18 +129,26 @@ class Recorded:
                 token,
                 (1, rows, columns),
                 [row - first for row in kept if first <= row < first + rows * columns],
+                True,
             )
             for first in firsts
         ]
 
     @property
     def _is_apart(self) -> bool:
-        """Whether each frame stands behind its time."""
-        return "qwen3" in self.checkpoint
+        return frames_stand_apart(self.checkpoint)
+
+    @property
+    def _frame_token(self) -> int:
+        """What a video's frames consist of."""
+        is_glm = "glm" in self.checkpoint
+        return int(self.config.image_token_id if is_glm else self.config.video_token_id)
 
     @property
     def _marks(self) -> tuple[int, int]:
-        return self.config.vision_start_token_id, self.config.vision_end_token_id
+        name = "image" if "glm" in self.checkpoint else "vision"
+        around = (f"{name}_start_token_id", f"{name}_end_token_id")
+        return getattr(self.config, around[0]), getattr(self.config, around[1])
 
     def _clip(self) -> tuple[int, int, int]:
         """Frames, rows and columns of tokens."""
@@ -163,15 +173,16 @@ class Recorded:
         """The same as if each picture or frame were as small as what is kept of it: rows and
         columns are drawn together, text begins where the small picture ends."""
         positions: list[tuple[int, int, int]] = []
-        start, of_video = 0, record["prompt"].count(self.config.video_token_id)
-        for token, grid, rows_kept in self._runs([*record["prompt"], *record["answer"]], images):
+        start, of_video = 0, self._kinds(record["prompt"]).count(2)
+        runs = self._runs([*record["prompt"], *record["answer"]], images)
+        for _, grid, rows_kept, is_video in runs:
             if grid is None:
                 positions += [(place,) * 3 for place in range(start, start + len(rows_kept))]
                 start += len(rows_kept)
                 continue
             frames, rows, columns = grid
             each = math.ceil(len(rows_kept) / frames)
-            if token == self.config.video_token_id:
+            if is_video:
                 each = math.ceil(of_video / self._clip()[0])
             fewer_rows = math.ceil(rows * math.sqrt(each / (rows * columns)))
             fewer_columns = math.ceil(each / fewer_rows)
@@ -341,8 +352,6 @@ def test_importance_is_the_attention_received_before_the_merger(recorded: Record
 
 def test_a_frame_is_ranked_as_a_picture_of_its_own(recorded: Recorded) -> None:
     """101 tokens are 51 of the first frame and 50 of the second."""
-    if recorded.frames is None:
-        pytest.skip("videos of this family are not pruned")
     (video,), images = recorded.frames["video"]["importance"], recorded.frames["images"]
     assert video == pytest.approx(sum(images["importance"], []), rel=2e-3, abs=1e-6)
     ((frames, rows, columns, kept),) = recorded.frames["video"]["kept"]

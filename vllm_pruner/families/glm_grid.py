@@ -15,7 +15,7 @@ from typing import Any
 from transformers.models.glm4v.image_processing_glm4v import Glm4vImageProcessor, smart_resize
 from transformers.models.glm46v.image_processing_glm46v import Glm46VImageProcessor
 
-from vllm_pruner.families.qwen_grid import check_method, qwen_family
+from vllm_pruner.families.qwen_grid import QWEN3_VIDEOS, check_method, qwen_family
 from vllm_pruner.family import Family
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.settings.errors import ConfigError
@@ -76,13 +76,19 @@ def edge(images: Any) -> int:
     return int(images.patch_size * images.merge_size)
 
 
+_VIDEOS = replace(QWEN3_VIDEOS, frame_mark="image_start_token_id")
+"""The time of each frame stands behind its tokens."""
+
+_VIDEO_MARKS = ("video_start_token_id", "video_end_token_id")
+
+
 def glm_family(name: str) -> Family:
     """Return the family of a GLM-V model."""
     return replace(
-        qwen_family(name),
+        qwen_family(name, _VIDEOS),
         largest=largest,
         layout=layout,
         check_method=partial(check_method, smaller="size"),
-        marks=("image_start_token_id", "image_end_token_id"),
-        video_marks=("video_start_token_id", "video_end_token_id"),
+        marks=("image_start_token_id", "image_end_token_id", *_VIDEO_MARKS),
+        video_marks=_VIDEO_MARKS,
     )

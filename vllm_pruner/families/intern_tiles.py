@@ -13,11 +13,19 @@ from vllm_pruner.family import Family, Videos, cut_frames
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.layout.tile_layout import TileLayout
 from vllm_pruner.methods.base import Method
+from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.settings.errors import SettingError
 from vllm_pruner.tower import EncoderImage, Tower
 from vllm_pruner.worker.shuffle_tower import ShuffleTower
 
-__all__ = ["INTERN_VIDEOS", "check_method", "intern_family", "intern_tower", "of_tiles"]
+__all__ = [
+    "PrunedInternInfo",
+    "check_method",
+    "intern_family",
+    "intern_tower",
+    "intern_videos",
+    "of_tiles",
+]
 
 _RATE = 0.5
 """Lower than LLaVA's, because a token is already 2 x 2 patches, as in Qwen-VL."""
@@ -49,13 +57,18 @@ def video_layout(hf_config: Any, item: Mapping[str, Any]) -> GridLayout:
     return _of_frames(hf_config, int(item["video_num_patches"]))
 
 
-def videos(hf_config: Any, video_input: Any) -> list[EncoderImage]:
-    """Return the videos of a batch; see `Videos.items`."""
-    counts = [int(count) for count in video_input["num_patches"]]  # on the CPU already
-    return [
-        EncoderImage(frames, _of_frames(hf_config, len(frames)))
-        for frames in video_input["pixel_values"].split(counts)
-    ]
+def intern_videos(pixels: str) -> Videos:
+    """Return how videos are pruned; `pixels` is the key of the frames of all videos in vLLM's video
+    input."""
+
+    def videos(hf_config: Any, video_input: Any) -> list[EncoderImage]:
+        counts = [int(count) for count in video_input["num_patches"]]  # on the CPU already
+        return [
+            EncoderImage(frames, _of_frames(hf_config, len(frames)))
+            for frames in video_input[pixels].split(counts)
+        ]
+
+    return Videos(video_layout, videos, cut_frames)
 
 
 def _of_frames(hf_config: Any, frames: int) -> GridLayout:
@@ -63,8 +76,21 @@ def _of_frames(hf_config: Any, frames: int) -> GridLayout:
     return GridLayout(side, side, frames=frames, apart=True)
 
 
-INTERN_VIDEOS = Videos(video_layout, videos, cut_frames)
-"""Of the transformers form, where a token stands for a video."""
+class PrunedInternInfo(PrunedInfo):
+    """A `PrunedInfo` of a model with InternVL's videos.
+
+    Own change: their tokens are stated beside those of images, or vLLM would not profile with them.
+    """
+
+    def get_mm_max_tokens_per_item(
+        self, seq_len: int, mm_counts: Mapping[str, int]
+    ) -> Mapping[str, int]:
+        tokens = super().get_mm_max_tokens_per_item(seq_len, mm_counts)
+        stock: Any = self
+        if "video" not in self.get_supported_mm_limits():
+            return tokens
+        frames = stock.get_num_frames_with_most_features(seq_len, mm_counts)
+        return {**tokens, "video": frames * self.get_hf_processor().image_seq_length}
 
 
 def intern_tower(

@@ -22,8 +22,12 @@ from vllm.model_executor.models.interns1 import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.multimodal.parse import ImageSize
 
-from vllm_pruner.families.intern_tiles import INTERN_VIDEOS, intern_family, intern_tower
-from vllm_pruner.prompt.info import PrunedInfo
+from vllm_pruner.families.intern_tiles import (
+    PrunedInternInfo,
+    intern_family,
+    intern_tower,
+    intern_videos,
+)
 from vllm_pruner.prompt.processor import PrunedProcessor
 from vllm_pruner.worker.captured_model import CapturedModel
 from vllm_pruner.worker.shuffle_tower import ShuffleTower
@@ -57,15 +61,16 @@ def seen(hf_config: Any, item: Mapping[str, Any]) -> torch.Tensor:
     return tiles.roll(1, dims=0)
 
 
-INTERNVL = intern_family("internvl", "pixel_values", tokens, tower, seen, videos=INTERN_VIDEOS)
+_PIXELS = "pixel_values"
+
+INTERNVL = intern_family("internvl", _PIXELS, tokens, tower, seen, videos=intern_videos(_PIXELS))
 
 
-class PrunedInternVLInfo(PrunedInfo, InternS1ProcessingInfo):
-    """`InternS1ProcessingInfo` with settings; see `PrunedInfo` for the changes.
+class PrunedInternVLInfo(PrunedInternInfo, InternS1ProcessingInfo):
+    """`InternS1ProcessingInfo` with settings; see `PrunedInternInfo` for the changes.
 
     Own changes:
     - memory is profiled with the largest picture, a row of as many tiles as allowed;
-    - the tokens of videos are stated beside those of images, or vLLM would not profile with videos;
     - the token that stands for a video is the processor's, which the configuration does not name.
     """
 
@@ -76,13 +81,6 @@ class PrunedInternVLInfo(PrunedInfo, InternS1ProcessingInfo):
         tiles = int(_settings(self, {}).get("max_patches", most))
         height, width = self.get_hf_config().vision_config.image_size
         return ImageSize(width=width * tiles, height=height)
-
-    def get_mm_max_tokens_per_item(
-        self, seq_len: int, mm_counts: Mapping[str, int]
-    ) -> Mapping[str, int]:
-        tokens = super().get_mm_max_tokens_per_item(seq_len, mm_counts)
-        frames = self.get_num_frames_with_most_features(seq_len, mm_counts)
-        return {**tokens, "video": frames * self.get_hf_processor().image_seq_length}
 
     @property
     def video_token(self) -> int:

@@ -1,9 +1,12 @@
 """InternVL as its authors publish it: `InternVLChatModel`, with vLLM's own processor.
 
-Follows `vllm/model_executor/models/internvl.py` of vLLM 0.32. Videos are served unpruned.
+Follows `vllm/model_executor/models/internvl.py` of vLLM 0.32. A frame of a video is one tile, named
+in the prompt (`Frame1: `), so each frame keeps its share of the budget. Models whose tokenizer has
+no `<|video_pad|>` take no videos.
 
 Methods that read the text after an image are refused: in this model's prompts an image is the text
-"<image>", not a token of its own, and a tokenizer may merge it with the text around it.
+"<image>", and a video "<video>", not a token of its own, and a tokenizer may merge it with the text
+around it.
 """
 
 from __future__ import annotations
@@ -23,7 +26,6 @@ from vllm.transformers_utils.processors.internvl import IMAGENET_MEAN, IMAGENET_
 
 from vllm_pruner.families import intern_tiles
 from vllm_pruner.methods.base import Method
-from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
 from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.worker.captured_model import CapturedModel
@@ -75,19 +77,34 @@ def check_method(hf_config: Any, method: Method) -> None:
         )
 
 
+_PIXELS = "pixel_values_flat"
+
 INTERNVL_CHAT = intern_tiles.intern_family(
-    "internvl_chat", "pixel_values_flat", tokens, tower, seen, check_method=check_method
+    "internvl_chat",
+    _PIXELS,
+    tokens,
+    tower,
+    seen,
+    check_method=check_method,
+    videos=intern_tiles.intern_videos(_PIXELS),
 )
 
 
-class PrunedInternVLChatInfo(PrunedInfo, InternVLProcessingInfo):
-    """`InternVLProcessingInfo` with settings; see `PrunedInfo` for the changes."""
+class PrunedInternVLChatInfo(intern_tiles.PrunedInternInfo, InternVLProcessingInfo):
+    """`InternVLProcessingInfo` with settings; see `PrunedInternInfo` for the changes.
+
+    Own change: the token that a video consists of is the processor's.
+    """
 
     family = INTERNVL_CHAT
 
     @property
     def image_token(self) -> int:
         return int(self.get_hf_processor().ctx_image_token_id)
+
+    @property
+    def video_token(self) -> int | None:
+        return self.get_hf_processor().ctx_video_token_id
 
 
 class PrunedInternVLChatProcessor(PrunedProcessor, InternVLMultiModalProcessor):

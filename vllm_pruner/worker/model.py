@@ -36,8 +36,8 @@ __all__ = ["PrunedModel"]
 
 logger = logging.getLogger("vllm.vtprune")
 
-_VIDEO_PIXELS = "pixel_values_videos"
-"""The field with a video's pixels, the same in every model."""
+_VIDEO_PIXELS = frozenset({"pixel_values_videos", "pixel_values_flat_video"})
+"""The field with a video's pixels, by whichever name a model has it."""
 
 
 class PrunedModel(BatchModel):
@@ -99,7 +99,7 @@ class PrunedModel(BatchModel):
         """Return the images or the videos of a batch; none if they are videos that this family
         does not prune."""
         videos = self.family.videos
-        if videos is not None and _VIDEO_PIXELS in kwargs:
+        if videos is not None and not _VIDEO_PIXELS.isdisjoint(kwargs):
             return videos.items(self.config, self._parse_and_validate_video_input(**kwargs))
         image_input = self._parse_and_validate_image_input(**kwargs)
         return [] if image_input is None else self.family.images(self.config, image_input)

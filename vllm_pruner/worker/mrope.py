@@ -99,19 +99,25 @@ class MRopeModel(PrunedModel):
     def _is_image(self, ids: torch.Tensor) -> torch.Tensor:
         """Return a mask `[prompt]` of the tokens that are images' placeholders."""
         is_image: torch.Tensor = ids == self.config.image_token_id
-        if not self.family.video_marks:
-            return is_image
-        start, end = (getattr(self.config, name) for name in self.family.video_marks)
-        depth = ((ids == start).int() - (ids == end).int()).cumsum(0)
-        return is_image.logical_and_(depth <= 0)
+        if self.family.video_marks:
+            is_image &= ~self._between_marks(ids)
+        return is_image
 
     def _is_video(self, ids: torch.Tensor) -> torch.Tensor:
         """Return a mask `[prompt]` of the tokens of videos, if this family prunes videos."""
         videos = self.family.videos
         if videos is None:
             return torch.zeros_like(ids, dtype=torch.bool)
+        if self.family.video_marks:
+            return self._between_marks(ids).logical_and_(ids == self.config.image_token_id)
         is_video: torch.Tensor = ids == getattr(self.config, videos.token)
         return is_video
+
+    def _between_marks(self, ids: torch.Tensor) -> torch.Tensor:
+        """Return a mask `[prompt]` of what is between a video's first and last token."""
+        start, end = (getattr(self.config, name) for name in self.family.video_marks)
+        depth: torch.Tensor = ((ids == start).int() - (ids == end).int()).cumsum(0)
+        return depth > 0
 
     @staticmethod
     def _delta(positions: torch.Tensor, length: int) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from vllm.multimodal.inputs import MultiModalKwargsItem, PlaceholderRange
 
 from vllm_pruner.layout.grid_layout import GridLayout
@@ -15,7 +16,6 @@ from vllm_pruner.plan import ImagePlan
 from vllm_pruner.settings.keys import PLAN_SETTINGS
 
 if TYPE_CHECKING:
-    import torch
     from vllm.multimodal.inputs import MultiModalFeatureSpec
 
     from vllm_pruner.family import Family
@@ -126,9 +126,17 @@ def _runs(
 
 
 def _moved(place: PlaceholderRange, runs: Sequence[_Run], index: torch.Tensor) -> PlaceholderRange:
-    """Return an item's place in the unpruned prompt; an unpruned item keeps its mask."""
+    """Return an item's place in the unpruned prompt; an unpruned item keeps its mask. Frames that
+    stand apart have a run each, behind a mark of their own."""
     offset = int(index[place.offset])
     more = sum(original - length for _, length, original in runs)
     if not more:
         return replace(place, offset=offset)
-    return PlaceholderRange(offset=offset, length=place.length + more)
+    length = place.length + more
+    if len(runs) == 1 and runs[0][0] == place.offset:
+        return PlaceholderRange(offset=offset, length=length)
+    is_embed = torch.zeros(length, dtype=torch.bool)
+    for start, _, original in runs:
+        first = int(index[start - 1]) + 1 - offset
+        is_embed[first : first + original] = True
+    return PlaceholderRange(offset=offset, length=length, is_embed=is_embed)
