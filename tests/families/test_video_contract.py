@@ -16,6 +16,7 @@ from vllm.exceptions import VLLMValidationError
 from vllm_pruner.layout.shares import frame_shares
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.keys import REPORT
+from vllm_pruner.settings.server import ServerConfig
 
 pytestmark = pytest.mark.slow
 
@@ -88,6 +89,24 @@ def test_videos_of_a_family_that_does_not_prune_them_are_refused_until_they_may_
         _process(processor, {"rate": 0.5}, CLIPS[0])
     whole = _process(processor, {"video_rate": 0.0}, CLIPS[0])[REPORT]["video"]
     assert whole["kept"] == whole["original"] > 0
+
+
+def test_a_video_larger_than_the_limits_is_refused_with_its_size(
+    processor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole or pruned; what is cached was accepted."""
+    for limits, said in [
+        ({"max_video_pixels": 5 * 200 * 90 - 1}, "max_video_pixels 89999"),
+        ({"max_pixels": 200 * 90 - 1}, "max_pixels 17999"),
+        ({"max_side_ratio": 2.0}, "max_side_ratio 2"),
+    ]:
+        config = ServerConfig.parse({"limits": limits})
+        monkeypatch.setattr(processor.info, "prune_config", config)
+        for settings in ({"rate": 0.5}, {"rate": 0.0}):
+            sentence = f"video is 5 frames of 90 x 200 pixels; allowed here: {said}"
+            with pytest.raises(VLLMValidationError, match=sentence):
+                _process(processor, settings, CLIPS[1])
+        assert _process(processor, {"rate": 0.5}, CLIPS[0])
 
 
 def test_a_batch_becomes_videos_with_the_layouts_of_their_items(processor: Any) -> None:

@@ -159,7 +159,8 @@ def test_settings_are_checked_without_an_image_too() -> None:
         (
             {"limits": {"rate": 1}},
             "limits.rate is 1 but there is no such key; "
-            "allowed: min_rate, max_rate, methods, min_tokens, max_pixels, max_side_ratio",
+            "allowed: min_rate, max_rate, methods, min_tokens, max_pixels, max_video_pixels, "
+            "max_side_ratio",
         ),
         ({"detail": {"low": 2}}, "detail.low is 2; it should be less than 1"),
         (

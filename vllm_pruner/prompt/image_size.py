@@ -1,14 +1,19 @@
-"""Check the sizes of images against the operator's limits."""
+"""Check the sizes of images and videos against the operator's limits."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
+
+from PIL import Image
 
 from vllm_pruner.prompt.refusal import settings_refusal
-from vllm_pruner.settings.bounds import size_fault
+from vllm_pruner.settings.bounds import size_fault, video_size_fault
 from vllm_pruner.settings.limits import Limits
 
-__all__ = ["check_file", "check_sizes", "limit_files"]
+__all__ = ["check_file", "check_sizes", "check_videos", "limit_files"]
+
+_CHANNELS = (1, 3, 4)
 
 _LIMITS: list[Limits] = []
 """The limits of each engine in this process. A server has one engine; offline there may be several,
@@ -45,3 +50,31 @@ def check_sizes(limits: Limits, sizes: Iterable[tuple[int, int] | None]) -> None
     for size in sizes:
         if size is not None and (fault := size_fault(limits, size)):
             raise settings_refusal(fault)
+
+
+def check_videos(limits: Limits, videos: Iterable[Any]) -> None:
+    """Refuse videos that an engine does not accept, after vLLM has decoded them: what a file's
+    header says of its frames is no bound.
+
+    Args:
+        limits: the engine's limits.
+        videos: vLLM's items: the frames of each, with or without their facts; None if a cache has
+            the video.
+
+    Raises:
+        VLLMValidationError: a 400 for the client.
+    """
+    for video in videos:
+        frames = video[0] if isinstance(video, tuple) else video
+        if frames is None or not len(frames):
+            continue
+        first, count = frames[0], len(frames)
+        width, height = first.size if isinstance(first, Image.Image) else _size(first.shape)
+        if fault := video_size_fault(limits, count, (width, height)):
+            raise settings_refusal(fault)
+
+
+def _size(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return width and height of an array whose channels are first or last."""
+    height, width = shape[:2] if shape[-1] in _CHANNELS else shape[-2:]
+    return width, height

@@ -12,14 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any, Final
 
-from vllm.multimodal.parse import DictEmbeddingItems, ImageEmbeddingItems
+from vllm.multimodal.parse import DictEmbeddingItems, EmbeddingItems, ImageEmbeddingItems
 
 from vllm_pruner import compat
 from vllm_pruner.prompt.asked import IMAGE, VIDEO, Asked, report
 from vllm_pruner.prompt.byte_pixels import BytePixels
 from vllm_pruner.prompt.identities import identified, sizes_of
 from vllm_pruner.prompt.image_items import PlannedItems, hand_on
-from vllm_pruner.prompt.image_size import check_sizes
+from vllm_pruner.prompt.image_size import check_sizes, check_videos
 from vllm_pruner.prompt.live_rate import rate_for
 from vllm_pruner.prompt.names import Known, Names
 from vllm_pruner.prompt.pictures import Pictures
@@ -144,9 +144,12 @@ class PrunedProcessor(PlannedItems, BytePixels):
         self, inputs: ProcessorInputs, requested: object, is_dummy: bool, rate: float | None
     ) -> Asked:
         """Return the videos with their settings, all the same, and plans; raises as for images."""
+        videos = inputs.mm_data_items[VIDEO]
+        if not is_dummy and not isinstance(videos, DictEmbeddingItems | EmbeddingItems):
+            check_videos(self.info.prune_config.limits, videos.get_all())
         with answered():
             config = resolve_videos(self.info, requested, is_dummy, rate)
-        configs = [config] * len(inputs.mm_data_items[VIDEO])
+        configs = [config] * len(videos)
         keeps = [0] * len(configs)  # not known before the videos are processed
         names = None if is_dummy else self._identities(VIDEO, inputs)
         return Asked(VIDEO, configs, self._planner.plans(VIDEO, configs, keeps, inputs, names))

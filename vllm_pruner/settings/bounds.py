@@ -20,6 +20,7 @@ __all__ = [
     "size_fault",
     "video_method_fault",
     "video_rate_fault",
+    "video_size_fault",
 ]
 
 
@@ -134,6 +135,23 @@ def size_fault(limits: Limits, size: tuple[int, int] | None) -> SettingError | N
     if max(width, height) > limits.max_side_ratio * min(width, height):
         value = f"{width} x {height} pixels"
         return _error("image", value, f"max_side_ratio {limits.max_side_ratio:g}")
+    return None
+
+
+def video_size_fault(limits: Limits, frames: int, size: tuple[int, int]) -> SettingError | None:
+    """Return what is wrong with a video's size, or None.
+
+    Args:
+        limits: the operator's limits.
+        frames: how many frames were decoded.
+        size: width and height of each in pixels.
+    """
+    width, height = size
+    value = f"{frames} frames of {width} x {height} pixels"
+    if found := size_fault(limits, size):
+        return _error("video", value, found.allowed or "")
+    if frames * width * height > limits.max_video_pixels:
+        return _error("video", value, f"max_video_pixels {limits.max_video_pixels}")
     return None
 
 

@@ -59,6 +59,10 @@ class Limits(BaseModel):
     """Most pixels of an image, checked before it is decoded. The largest common photographs from
     phones have 108 million."""
 
+    max_video_pixels: Annotated[int, Field(ge=1)] = 2_000_000_000
+    """Most pixels of all frames of a video together, as vLLM decoded them; a frame is held against
+    the limits of an image too. 768 frames of full HD have 1.6 billion."""
+
     max_side_ratio: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 500.0
     """Largest ratio of an image's longer side to its shorter one. A processor may first scale the
     shorter side to a fixed size, which turns a line of pixels into billions; 1 x 500 scaled to 448
