@@ -87,6 +87,51 @@ def test_the_second_time_is_the_first_without_its_pixels(
     assert np.array_equal(np.asarray(first.media), np.asarray(second.media))
 
 
+@pytest.mark.parametrize("kind", ["plain", "upright", "to-turn", "to-convert", "broken", "png"])
+def test_a_new_file_is_what_vllm_makes_of_it(kind: str, load: type[ImageMediaIO]) -> None:
+    data = {
+        "plain": picture(),
+        "upright": picture(orientation=1),
+        "to-turn": picture(orientation=6),
+        "to-convert": picture(mode="L"),
+        "broken": picture()[:-400],
+        "png": picture("PNG"),
+    }[kind]
+    stock = inspect.unwrap(load.load_bytes)
+    if kind == "broken":
+        with pytest.raises(ValueError, match="Failed to load image") as theirs:
+            stock(load(), data)
+        with pytest.raises(ValueError, match="Failed to load image") as ours:
+            load().load_bytes(data)
+        assert str(ours.value) == str(theirs.value)
+        return
+    theirs_, ours_ = stock(load(), data), load().load_bytes(data)
+    assert np.array_equal(np.asarray(theirs_.media), np.asarray(ours_.media))
+    assert (theirs_.mode, theirs_.io_config) == (ours_.mode, ours_.io_config)
+    assert identity(theirs_) == identity(ours_)
+
+
+def test_a_new_file_is_decoded_once_and_not_copied(
+    load: type[ImageMediaIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = picture()
+
+    def copied(self: Image.Image) -> Image.Image:
+        raise AssertionError("copied")
+
+    monkeypatch.setattr(Image.Image, "copy", copied)
+    made = load().load_bytes(data)
+    assert not made.media.tile, "decoded, so that a broken file is refused before it is rendered"
+
+
+def test_vllms_own_bound_on_pixels_holds(
+    load: type[ImageMediaIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_MAX_IMAGE_PIXELS", "100")
+    with pytest.raises(ValueError, match="exceed the maximum of 100 pixels"):
+        load().load_bytes(picture())
+
+
 def test_another_mode_is_another_picture(load: type[ImageMediaIO]) -> None:
     data = picture()
     load().load_bytes(data)

@@ -1,9 +1,11 @@
-"""Decode a JPEG that has been decoded before only when its pixels are needed.
+"""Decode a JPEG that has been decoded before only when its pixels are needed, and a new one without
+a copy.
 
 Replaces: `ImageMediaIO.load_bytes`.
 Why: a chat sends all its images again with every turn, and vLLM decodes each before it looks into
 its caches, although these are keyed by the file's bytes, and by `io_config` if the image is not
-what the file holds: converted, or decoded at another size.
+what the file holds: converted, or decoded at another size. Of a new one it makes a copy that is
+turned upright, even if the file is upright.
 Relies on: `load_bytes` returning the image itself unless it must be converted or rotated; Pillow
 decoding lazily, and decoding the same bytes to the same image.
 vLLM versions: 0.32 and 0.33; earlier ones decode every time.
@@ -92,7 +94,8 @@ def _unless_known(
 
     def load_bytes(self: Any, data: bytes) -> Any:
         name = hashlib.blake2b(data, digest_size=16).digest(), self.image_mode
-        if name in known and (picture := _opened(self, data, reduce)) is not None:
+        look = partial(_opened, self, data, reduce) if name in known else partial(_new, self, data)
+        if (picture := look()) is not None:
             known.add(name)
         else:
             picture = load(self, data)
@@ -107,17 +110,50 @@ def _unless_known(
 
 def _opened(media_io: Any, data: bytes, reduce: Reduce) -> Any:
     """Return an image of which only the header has been read; None if it needs rotation."""
-    from PIL.ExifTags import Base
     from vllm.multimodal.image import open_image
-    from vllm.multimodal.media.base import MediaWithBytes
 
     image = open_image(io.BytesIO(data))
-    try:
-        if image.getexif().get(Base.Orientation) not in (None, _UPRIGHT):
-            return None
-    except Exception:
-        return None  # leave unreadable metadata to vLLM
+    if not _is_upright(image):
+        return None
     reduce(image)
+    return _charged(media_io, data, image)
+
+
+def _new(media_io: Any, data: bytes) -> Any:
+    """Return the decoded image of a file that needs neither rotation nor conversion; None for any
+    other file, among them those that vLLM refuses."""
+    from vllm import envs
+    from vllm.multimodal.media import image as media
+
+    if not data.startswith(_JPEG):
+        return None
+    try:
+        image = vars(media)["open_image"](io.BytesIO(data))  # ours: see `image_header`
+        most = envs.VLLM_MAX_IMAGE_PIXELS
+        if image.mode != (media_io.image_mode or image.mode) or not _is_upright(image):
+            return None
+        if 0 < most < image.width * image.height:
+            return None
+        image.load()
+        return _charged(media_io, data, image)
+    except Exception:
+        return None  # vLLM says what is wrong with it
+
+
+def _is_upright(image: Any) -> bool:
+    """Return whether vLLM leaves an image as it is; False if its metadata is unreadable."""
+    from PIL.ExifTags import Base
+
+    try:
+        return image.getexif().get(Base.Orientation) in (None, _UPRIGHT)
+    except Exception:
+        return False
+
+
+def _charged(media_io: Any, data: bytes, image: Any) -> Any:
+    """Return an image as vLLM does, with its size counted towards a bound that it may have."""
+    from vllm.multimodal.media.base import MediaWithBytes
+
     if (budget := getattr(media_io, "decoded_budget", None)) is not None:  # from 0.33 on
         budget.charge(image.width * image.height * 4)
     return MediaWithBytes(image, data)
