@@ -10,6 +10,7 @@ import pytest
 from vllm_pruner import compat
 from vllm_pruner.compat.chat import _Hooks, _with_settings
 from vllm_pruner.compat.patching import Patch, apply
+from vllm_pruner.prompt import rendering
 
 
 def _unused(*_: Any) -> Any:
@@ -33,7 +34,7 @@ def test_chat_requests_made_in_another_way(monkeypatch: pytest.MonkeyPatch) -> N
     before = OpenAIServingChat.create_chat_completion
     monkeypatch.delattr(OnlineRenderer, "preprocess_chat")
     with pytest.raises(RuntimeError, match=r"^vtprune: this vLLM .* has no preprocess_chat"):
-        compat.patch_chat("vtprune", _unused, _unused, _unused, _unused, _unused, _unused)
+        compat.patch_chat("vtprune", _unused, _unused, _unused, _unused, _unused, _unused, _unused)
     assert OpenAIServingChat.create_chat_completion is before
 
 
@@ -87,13 +88,14 @@ def test_requests_at_once_see_their_own_settings_only() -> None:
         seen = []
         for _ in range(3):
             seen.append((self.trust_request_mm_kwargs, request.mm_processor_kwargs))
+            counts.append(rendering.rendered())
             await asyncio.sleep(0)
         return messages, [seen]
 
     async def all_at_once() -> list[Any]:
         return await asyncio.gather(*(patched(renderer, request, []) for request in requests))
 
-    rates = [0.25, None, 0.5]
+    rates, counts = [0.25, None, 0.5], []
     requests = [
         ChatCompletionRequest(messages=[{"role": "user", "content": str(rate)}]) for rate in rates
     ]
@@ -105,11 +107,11 @@ def test_requests_at_once_see_their_own_settings_only() -> None:
         rate = rate_of[id(request)]
         return {} if rate is None else {"rate": rate}
 
-    patched = _with_settings(
-        _Hooks("vtprune", requested, lambda *_: None, lambda _, messages: messages), preprocess
-    )
+    hooks = _Hooks("vtprune", requested, lambda *_: None, lambda _, same: same, rendering.counted)
+    patched = _with_settings(hooks, preprocess)
     for rate, (_, (seen,)) in zip(rates, asyncio.run(all_at_once()), strict=True):
         carried = (False, None) if rate is None else (True, {"vtprune": {"rate": rate}})
         assert seen == [carried] * 3
+    assert (max(counts), rendering.rendered()) == (len(requests), 0)
     assert renderer.trust_request_mm_kwargs is False
     assert [request.mm_processor_kwargs for request in requests] == [None] * 3

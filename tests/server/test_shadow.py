@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from media import image_part, text_part
+from PIL import Image
 from vllm_server import Server
 from vtprune_evaluate.datasets.synthetic import SYNTHETIC
 
@@ -177,3 +179,18 @@ def test_nothing_is_shadowed_while_requests_wait(shadowed: Server) -> None:
     _until(lambda: _settled(shadowed) == before + 8)
     skipped = shadowed.metrics("vtprune_shadow_skipped_total")
     assert skipped[_SKIPPED % "busy"] - asked.get(_SKIPPED % "busy", 0) >= 2
+
+
+def test_nothing_is_shadowed_while_images_wait_to_be_prepared(shadowed: Server) -> None:
+    """Eight large pictures at once: the API server is behind, the engine never."""
+    before, asked = _settled(shadowed), shadowed.metrics("vtprune_shadow_skipped_total")
+    shadowed.texts_at_once([_large(shade) for shade in range(8)], max_tokens=1)
+    _until(lambda: _settled(shadowed) == before + 8)
+    skipped = shadowed.metrics("vtprune_shadow_skipped_total")
+    assert skipped[_SKIPPED % "busy"] > asked.get(_SKIPPED % "busy", 0)
+
+
+def _large(shade: int) -> list[dict[str, Any]]:
+    file = io.BytesIO()
+    Image.new("RGB", (5000, 5000), (shade, 90, 90)).save(file, "PNG", compress_level=1)
+    return [image_part(file.getvalue(), "image/png"), text_part("what color are the tiles?")]

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Coroutine, Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -37,6 +37,7 @@ class _Hooks(NamedTuple):
     requested: Callable[[ModelConfig, Any, list[Any]], Any]
     take_counts: Callable[[Any, Any], None]
     rename: Callable[[ModelConfig, list[Any]], list[Any]]
+    rendering: Callable[[], AbstractContextManager[None]]
 
 
 def patch_chat(
@@ -47,6 +48,7 @@ def patch_chat(
     report: Callable[[Any, Any, MutableMapping[str, Any]], Any],
     given: Callable[[Any, Any, Any, Any], Any],
     around: Callable[[_Async, Any, Any, Any], Coroutine[Any, Any, Any]],
+    rendering: Callable[[], AbstractContextManager[None]],
 ) -> None:
     """Let a chat request carry settings, and its answer carry counts. Safe to call again.
 
@@ -62,6 +64,7 @@ def patch_chat(
             request or None, and vLLM's answer; called before `report`.
         around: answers a chat completion, given vLLM's own way to, its handler, the request and the
             HTTP request.
+        rendering: entered for as long as vLLM makes the engine's input from a request.
 
     Raises:
         RuntimeError: this vLLM lacks one of the four methods.
@@ -70,7 +73,7 @@ def patch_chat(
     from vllm.entrypoints.openai.responses.serving import OpenAIServingResponses
     from vllm.renderers.online_renderer import OnlineRenderer
 
-    with_settings = partial(_with_settings, _Hooks(key, requested, take_counts, rename))
+    with_settings = partial(_with_settings, _Hooks(key, requested, take_counts, rename, rendering))
     reporting = partial(with_report, report)
     apply(
         Patch(OnlineRenderer, "preprocess_chat", with_settings),
@@ -96,12 +99,13 @@ def _with_settings(hooks: _Hooks, preprocess: _Async) -> _Async:
     ) -> Any:
         settings = hooks.requested(self.model_config, request, messages)
         messages = hooks.rename(self.model_config, messages)
-        if settings:
-            _check_client(self, request)
-            with _carrying(request, hooks.key, settings):
-                made = await preprocess(_trusting(self), request, messages, *args, **kwargs)
-        else:
-            made = await preprocess(self, request, messages, *args, **kwargs)
+        with hooks.rendering():
+            if settings:
+                _check_client(self, request)
+                with _carrying(request, hooks.key, settings):
+                    made = await preprocess(_trusting(self), request, messages, *args, **kwargs)
+            else:
+                made = await preprocess(self, request, messages, *args, **kwargs)
         for engine_input in made[1]:
             hooks.take_counts(request, engine_input)
         return made

@@ -20,6 +20,7 @@ from vllm_pruner.prompt import (
     image_size,
     jpegs,
     prefill_queue,
+    rendering,
     shadow,
 )
 from vllm_pruner.settings.keys import KEY
@@ -66,6 +67,7 @@ def install(config: ServerConfig, model_config: ModelConfig) -> None:
         chat.report,
         shadow.given,
         confidence.answer_surely,
+        rendering.counted,
     )
     compat.patch_chat_batch(chat.add_up, chat.report)
     compat.patch_completion(body.refuse_without_images)

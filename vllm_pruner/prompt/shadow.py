@@ -4,7 +4,8 @@ unpruned, to count how far the two answers agree.
 No client is affected: its answer is complete before its shadow begins, an aborted request has no
 shadow, and an error in a shadow stays there. The cost is bounded: one shadow at a time per process,
 four waiting, `MOST_TOKENS` per answer, the lowest priority if vLLM schedules by priority, and no
-shadow while requests wait in a scheduler. Shadows beyond that are dropped and counted.
+shadow while requests wait, in a scheduler or for their images to be prepared. Shadows beyond that
+are dropped and counted.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 from vllm_pruner.prompt import shadow_request
 from vllm_pruner.prompt.agreement import Agreement, count, rate_label
 from vllm_pruner.prompt.live_rate import live_rate
+from vllm_pruner.prompt.rendering import rendered
 from vllm_pruner.prompt.shadow_rule import ShadowRule
 from vllm_pruner.settings.again import UNPRUNED, Again
 from vllm_pruner.settings.keys import COUNTS, settings_in
@@ -145,8 +147,7 @@ class _Shadows:
     async def _compare(self, drawn: _Drawn) -> None:
         answers = []
         for settings in (shadow_request.own_settings(drawn.request), UNPRUNED):
-            load = engine_load()
-            if load is None or load.waiting:
+            if _requests_wait():
                 metrics.SHADOW_SKIPPED.add(reason="busy")
                 return
             again = Again(settings, drawn.counts.get("rate"))
@@ -158,6 +159,13 @@ class _Shadows:
             drawn.rule.note(drawn.counts["rate"], agreement)
         if self._log is not None:
             await asyncio.to_thread(_append, self._log, _line(drawn, agreement))
+
+
+def _requests_wait() -> bool:
+    """Whether requests wait in a scheduler, or for this process: of several whose prompts it makes,
+    it prepares the images of one at a time."""
+    load = engine_load()
+    return load is None or load.waiting > 0 or rendered() > 1
 
 
 async def _until_out(raw_request: Any) -> None:
