@@ -13,6 +13,7 @@ import pytest
 import torch
 from forked_servers import __file__ as FORKED
 from vllm_process import environment
+from vllm_server import core
 from vtprune_kernels.spec import all_specs
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +45,7 @@ def _forked(script: str, *arguments: str) -> str:
     paths = [*(str(ROOT / folder) for folder in folders), os.environ.get("PYTHONPATH", "")]
     run = subprocess.run(
         [sys.executable, FORKED, ROOT / "benchmarks" / script, *arguments, "--dry-run"],
-        env=environment(PYTHONPATH=os.pathsep.join(paths)),
+        env=environment(**core(), PYTHONPATH=os.pathsep.join(paths)),
         capture_output=True,
         text=True,
         timeout=540,
@@ -63,7 +64,7 @@ def test_serving_benchmark_asks_every_contender_of_a_qwen() -> None:
     """Of a photograph of 112 x 112: 16 tokens, or as many as each budget keeps of them."""
     results = ROOT / "benchmarks" / "results" / "serve-cpu.jsonl"
     before = results.read_bytes()
-    printed = _forked("serve.py", "--model", "bench-qwen", "--keep", "1/2", "1/4")
+    printed = _forked("serve.py", "--model", "demo-qwen2.5", "--keep", "1/2", "1/4")
     rows = _rows(printed)
     prompts = {row["contender"]: row["prompt_tokens"] for row in rows}
     assert list(prompts) == ["stock", "vtprune 1/2", "vtprune 1/4", "text-only"]
@@ -101,7 +102,7 @@ def test_the_run_on_a_gpu_walks_through_every_stage(tmp_path: Path) -> None:
     script = [sys.executable, FORKED, ROOT / "benchmarks" / "gpu.py", "--dry-run"]
     run = subprocess.run(
         [*script, "--out", tmp_path],
-        env=environment(PYTHONPATH=os.pathsep.join(paths), COMMIT="a-copy"),
+        env=environment(**core(), PYTHONPATH=os.pathsep.join(paths), COMMIT="a-copy"),
         capture_output=True,
         text=True,
         timeout=540,

@@ -23,12 +23,12 @@ _PROBE = [
 ]
 
 
-def _core() -> dict[str, str]:
+def core() -> dict[str, str]:
     """A core for the engines of each of pytest's processes; vLLM binds all to the first one."""
     if not (worker := os.environ.get("PYTEST_XDIST_WORKER")):
         return {}
-    core = int(worker.removeprefix("gw")) % (os.cpu_count() or 1)
-    return {"VLLM_CPU_OMP_THREADS_BIND": str(core)}
+    number = int(worker.removeprefix("gw")) % (os.cpu_count() or 1)
+    return {"VLLM_CPU_OMP_THREADS_BIND": str(number)}
 
 
 class Server(VllmProcess):
@@ -39,7 +39,7 @@ class Server(VllmProcess):
     ) -> None:
         inherited = [path for path in [os.environ.get("PYTHONPATH")] if path]
         path = os.pathsep.join([str(Path(__file__).parent), *inherited])
-        env = {"PYTHONPATH": path, **_core(), **env}
+        env = {"PYTHONPATH": path, **core(), **env}
         super().__init__(log, model, *_COMMON, *_PROBE, *arguments, **env)
         self._fork = fork
         # uvicorn closes an idle connection after 5 seconds, which is httpx's default as well.
