@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vllm.multimodal.parse import ImageSize
+
     from vllm_pruner.plan import ImagePlan
     from vllm_pruner.settings.config import PruneConfig
 
@@ -33,6 +35,9 @@ class Asked:
 
     kept: list[int] = field(default_factory=list)
     """Visual tokens kept of each, filled in once the prompt is made."""
+
+    sizes: Sequence[ImageSize | None] = ()
+    """Width and height of each image in pixels; None if not known. Empty for videos."""
 
 
 def report(asked: Sequence[Asked], rate: float | None = None) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property, partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from vllm.multimodal.parse import DictEmbeddingItems, EmbeddingItems, ImageEmbeddingItems
 
@@ -20,7 +20,6 @@ from vllm_pruner.prompt.byte_pixels import BytePixels
 from vllm_pruner.prompt.identities import identified, sizes_of
 from vllm_pruner.prompt.image_items import PlannedItems, hand_on
 from vllm_pruner.prompt.image_size import check_sizes, check_videos
-from vllm_pruner.prompt.live_rate import rate_for
 from vllm_pruner.prompt.names import Known, Names
 from vllm_pruner.prompt.pictures import Pictures
 from vllm_pruner.prompt.places import (
@@ -35,8 +34,8 @@ from vllm_pruner.prompt.refusal import answered
 from vllm_pruner.prompt.render_thread import compute_alone
 from vllm_pruner.prompt.serving import install_where_rendered
 from vllm_pruner.prompt.traffic import count_items
-from vllm_pruner.settings.again import Again
-from vllm_pruner.settings.keys import DUMMY, KEY, REPORT
+from vllm_pruner.prompt.wanted import Wanted, as_dummy, taken
+from vllm_pruner.settings.keys import REPORT
 from vllm_pruner.settings.rules import check_video, resolve, resolve_videos
 
 if TYPE_CHECKING:
@@ -47,9 +46,6 @@ if TYPE_CHECKING:
     from vllm_pruner.prompt.info import PrunedInfo
 
 __all__ = ["PrunedProcessor"]
-
-_OURS: Final = object()
-"""The mark of dummy inputs, which no client can send."""
 
 
 class PrunedProcessor(PlannedItems, BytePixels):
@@ -66,106 +62,109 @@ class PrunedProcessor(PlannedItems, BytePixels):
 
     def apply(self, inputs: ProcessorInputs, timing_ctx: TimingContext) -> MultiModalInput:
         compute_alone()
-        bare, requested, is_dummy = _take_settings(inputs)
-        is_traffic = not is_dummy and (not isinstance(requested, Again) or requested.is_counted)
-        rate = None if is_dummy else rate_for(self.info.prune_config, requested)
-        requested = requested.settings if isinstance(requested, Again) else requested
+        bare, wanted = taken(inputs, self.info.prune_config)
         if bare.cache is not None:
             bare = dataclasses.replace(bare, cache=compat.item_cache(self, bare.cache))
         bare, named = identified(self, bare, self._names, self._pictures)
-        asked = []
-        if images := bare.mm_data_items.get(IMAGE):
-            known = named.get(IMAGE)
-            sizes = sizes_of(images) if known is None else [each.size for each in known]
-            asked.append(self._asked_of_images(bare, requested, sizes, known, is_dummy, rate))
-        if bare.mm_data_items.get(VIDEO):
-            asked.append(self._asked_of_videos(bare, requested, is_dummy, rate))
+        asked = self._asked(bare, wanted, named.get(IMAGE))
         plans = {each.modality: each.plans for each in asked if each.plans}
         known_by = {name: [plan.image for plan in those] for name, those in plans.items()}
-        hashed = bare if is_dummy else compat.hashed(self, bare, known_by)
+        hashed = bare if wanted.is_dummy else compat.hashed(self, bare, known_by)
         output = super().apply(hand_on(plans, hashed), timing_ctx)
-        for each in asked:
-            each.kept = [
-                place.get_num_embeds() for place in output["mm_placeholders"][each.modality]
-            ]
-            if each.modality == VIDEO:
-                self._count_videos(each, requested, output)
-            elif each.plans:
-                self._count_images(each, sizes, bare.hf_processor_mm_kwargs)
-        if plans and not is_dummy:  # vLLM's dummy prompt has no text between its items
-            self._check_prompt(output)
-            if [each.modality for each in asked] == [IMAGE]:
-                check_length(output, sum(asked[0].kept), self.info.ctx.model_config.max_model_len)
-        # A server that never prunes anything by default answers as stock vLLM does.
-        tells = asked and (plans or rate is not None or not self.info.prune_config.off)
-        if tells and (told := report(asked, rate)) is not None:
-            output[REPORT] = told  # type: ignore[literal-required]  # for `prompt.chat`
-        if asked and is_traffic and self.info.prefills:
-            count_items(asked)
+        self._count(asked, wanted, bare, output)
+        if plans and not wanted.is_dummy:  # vLLM's dummy prompt has no text between its items
+            self._check_prompt(asked, output)
+        self._tell(asked, wanted, output)
         if inputs.cache is not None:
             for items in output["mm_kwargs"].values():
                 compat.deliver_once(items, inputs.cache)
         return output
 
+    def _asked(
+        self, inputs: ProcessorInputs, wanted: Wanted, known: Sequence[Known] | None
+    ) -> list[Asked]:
+        """Return the images and the videos of a prompt with their settings and plans.
+
+        Args:
+            inputs: the prompt's.
+            wanted: what its request says.
+            known: the content of each image, if any of them has a name.
+        """
+        asked = []
+        if images := inputs.mm_data_items.get(IMAGE):
+            sizes = sizes_of(images) if known is None else [each.size for each in known]
+            asked.append(self._asked_of_images(inputs, wanted, sizes, known))
+        if inputs.mm_data_items.get(VIDEO):
+            asked.append(self._asked_of_videos(inputs, wanted))
+        return asked
+
     def _asked_of_images(
         self,
         inputs: ProcessorInputs,
-        requested: object,
+        wanted: Wanted,
         sizes: Sequence[ImageSize | None],
         known: Sequence[Known] | None,
-        is_dummy: bool,
-        rate: float | None,
     ) -> Asked:
         """Return the images with their settings and plans.
-
-        `rate` replaces the server's own rate, if that moves.
 
         Raises:
             VLLMValidationError: a 400 for the client: a setting cannot be used.
             GenerationError: a 500: a method of another package failed.
         """
-        if not is_dummy:
+        if not wanted.is_dummy:
             check_sizes(self.info.prune_config.limits, sizes)
         images = inputs.mm_data_items[IMAGE]
         tokens = self._image_tokens(images, sizes, inputs.hf_processor_mm_kwargs)
         identities = self._identities(IMAGE, inputs)
         look = partial(self._pictures.of_items, images, known, identities)
+        look_if_real = None if wanted.is_dummy else look
         with answered():
-            configs = resolve(self.info, requested, tokens, None if is_dummy else look, rate)
+            configs = resolve(self.info, wanted.settings, tokens, look_if_real, wanted.rate)
             keeps = [
                 0 if count is None or config.off else config.keep_count(count)
                 for config, count in zip(configs, tokens, strict=True)
             ]
-        names = None if is_dummy else identities
+        names = None if wanted.is_dummy else identities
         plans = self._planner.plans(IMAGE, configs, keeps, inputs, names)
-        return Asked(IMAGE, configs, plans, tokens)
+        return Asked(IMAGE, configs, plans, tokens, sizes=sizes)
 
-    def _asked_of_videos(
-        self, inputs: ProcessorInputs, requested: object, is_dummy: bool, rate: float | None
-    ) -> Asked:
+    def _asked_of_videos(self, inputs: ProcessorInputs, wanted: Wanted) -> Asked:
         """Return the videos with their settings, all the same, and plans; raises as for images."""
         videos = inputs.mm_data_items[VIDEO]
-        if not is_dummy and not isinstance(videos, DictEmbeddingItems | EmbeddingItems):
+        if not wanted.is_dummy and not isinstance(videos, DictEmbeddingItems | EmbeddingItems):
             check_videos(self.info.prune_config.limits, videos.get_all())
         with answered():
-            config = resolve_videos(self.info, requested, is_dummy, rate)
+            config = resolve_videos(self.info, wanted.settings, wanted.is_dummy, wanted.rate)
         configs = [config] * len(videos)
         keeps = [0] * len(configs)  # not known before the videos are processed
-        names = None if is_dummy else self._identities(VIDEO, inputs)
+        names = None if wanted.is_dummy else self._identities(VIDEO, inputs)
         return Asked(VIDEO, configs, self._planner.plans(VIDEO, configs, keeps, inputs, names))
 
     def _identities(self, modality: str, inputs: ProcessorInputs) -> Callable[[], list[str]]:
         """Return a cached function that returns the identity of each item."""
         return cache(lambda: compat.item_identities(self, inputs, modality))
 
-    def _count_images(
+    def _count(
         self,
-        asked: Asked,
-        sizes: Sequence[ImageSize | None],
-        mm_kwargs: Mapping[str, object],
+        asked: Sequence[Asked],
+        wanted: Wanted,
+        inputs: ProcessorInputs,
+        output: MultiModalInput,
     ) -> None:
+        """Fill in what is kept, from the placeholders of the prompt."""
+        for each in asked:
+            places = output["mm_placeholders"][each.modality]
+            each.kept = [place.get_num_embeds() for place in places]
+            if each.modality == VIDEO:
+                self._count_videos(each, wanted.settings, output)
+            elif each.plans:
+                self._count_images(each, inputs.hf_processor_mm_kwargs)
+
+    def _count_images(self, asked: Asked, mm_kwargs: Mapping[str, object]) -> None:
         """Check the placeholders of pruned images, and subtract those of separators from `kept`."""
-        more = [0 if size is None else self.info.separators(size, mm_kwargs) for size in sizes]
+        more = [
+            0 if size is None else self.info.separators(size, mm_kwargs) for size in asked.sizes
+        ]
         check_counts(asked, more)
         asked.kept = [count - others for count, others in zip(asked.kept, more, strict=True)]
 
@@ -184,11 +183,27 @@ class PrunedProcessor(PlannedItems, BytePixels):
         check_counts(asked, [0] * len(asked.kept))
         check_reach(layouts, asked.kept)
 
-    def _check_prompt(self, output: MultiModalInput) -> None:
-        """Refuse prompts in which kept tokens would get wrong positions."""
+    def _check_prompt(self, asked: Sequence[Asked], output: MultiModalInput) -> None:
+        """Refuse prompts in which kept tokens would get wrong positions, and those too long."""
         if self.info.family.item_layout is not None:
             check_neighbours(output, self.info.item_tokens)
         check_video_marks(output, self.info.video_marks)
+        if [each.modality for each in asked] == [IMAGE]:
+            check_length(output, sum(asked[0].kept), self.info.ctx.model_config.max_model_len)
+
+    def _tell(self, asked: Sequence[Asked], wanted: Wanted, output: MultiModalInput) -> None:
+        """Put the counts into the output, for `prompt.chat`, and add them to the metrics.
+
+        A server that never prunes anything by default answers as stock vLLM does.
+        """
+        if not asked:
+            return
+        prunes = wanted.rate is not None or not self.info.prune_config.off
+        tells = prunes or any(each.plans for each in asked)
+        if tells and (told := report(asked, wanted.rate)) is not None:
+            output[REPORT] = told  # type: ignore[literal-required]
+        if wanted.is_traffic and self.info.prefills:
+            count_items(asked)
 
     @cached_property
     def _names(self) -> Names:
@@ -226,15 +241,4 @@ class PrunedProcessor(PlannedItems, BytePixels):
         ]
 
     def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> ProcessorInputs:
-        inputs = super().get_dummy_inputs(*args, **kwargs)
-        marked = {**inputs.hf_processor_mm_kwargs, DUMMY: _OURS}
-        return dataclasses.replace(inputs, hf_processor_mm_kwargs=marked)
-
-
-def _take_settings(inputs: ProcessorInputs) -> tuple[ProcessorInputs, object, bool]:
-    """Return the inputs without our keys, the request's settings (None if it has none), and whether
-    the items are vLLM's dummies."""
-    kwargs = dict(inputs.hf_processor_mm_kwargs)
-    is_dummy = kwargs.pop(DUMMY, None) is _OURS
-    requested = kwargs.pop(KEY, None)
-    return dataclasses.replace(inputs, hf_processor_mm_kwargs=kwargs), requested, is_dummy
+        return as_dummy(super().get_dummy_inputs(*args, **kwargs))
