@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     from vllm_pruner.layout.layout import Layout
     from vllm_pruner.methods.base import Need
 
-__all__ = ["FEATURES", "CapturedTower", "Columns", "EncoderImage", "Pad", "Tower"]
+__all__ = ["FEATURES", "VIDEO_PIXELS", "CapturedTower", "Columns", "EncoderImage", "Pad", "Tower"]
 
 FEATURES = "features"
 """The column that is always returned, besides those of the `Need`s that are asked for."""
+
+VIDEO_PIXELS = frozenset({"pixel_values_videos", "pixel_values_flat_video"})
+"""The field with a video's pixels, by vLLM's name of it in any model."""
 
 Columns = dict[str, "torch.Tensor"]
 """`[rows, ...]` by field of `VisualTokens`; a score is `[rows]`."""

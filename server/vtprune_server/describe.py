@@ -11,6 +11,7 @@ from vllm_pruner.methods.faults import MethodFault
 from vllm_pruner.settings.bounds import method_fault
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.errors import ConfigError
+from vllm_pruner.settings.rules import resolve_videos
 from vtprune_server.protocol import ConfigResponse, MethodCard, MethodsResponse
 from vtprune_server.surface import Surface
 
@@ -49,12 +50,17 @@ def _version(package: str) -> str | None:
 
 def describe_methods(surface: Surface) -> MethodsResponse:
     """Return every installed method with the schema of its options."""
-    return MethodsResponse(methods=[_card(surface, name) for name in methods.names()])
+    return MethodsResponse(
+        methods=[_card(name, _refused(surface, name)) for name in methods.names()],
+        video_methods=[
+            _card(name, _refused_for_videos(surface, name))
+            for name in methods.names(methods.VIDEO_GROUP)
+        ],
+    )
 
 
-def _card(surface: Surface, name: str) -> MethodCard:
+def _card(name: str, refused: str | None) -> MethodCard:
     method = methods.get(name)
-    refused = _refused(surface, name)
     return MethodCard(
         name=name,
         allowed=refused is None,
@@ -76,6 +82,15 @@ def _refused(surface: Surface, name: str) -> str | None:
     except ConfigError:
         return None  # an option without a default, which a request can name
     return None if fault is None else fault.at_request()
+
+
+def _refused_for_videos(surface: Surface, name: str) -> str | None:
+    """Return why no request can choose a method that compares frames, or None."""
+    try:
+        resolve_videos(surface.image_info, {"video_method": name})
+    except ConfigError as error:
+        return error.at_request()
+    return None
 
 
 def _schema(method: Method) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""Explain what the images of a message would keep and why, without generating anything."""
+"""Explain what the images and videos of a message would keep and why, without generating
+anything."""
 
 from __future__ import annotations
 
@@ -18,37 +19,53 @@ __all__ = ["explain", "items_of", "render", "selection"]
 _MOST_IMAGES = 16
 """Most images in one message: an explanation costs a run of the tower per image."""
 
+_MOST_VIDEOS = 1
+"""Most videos in one message."""
+
 
 async def explain(surface: Surface, body: ExplainRequest) -> ExplainResponse:
     """Select as a chat completion with this body would, and explain the selection.
 
     Raises:
-        HTTPException: the message has no image or too many, or a chat completion would refuse it.
+        HTTPException: the message has nothing to explain or too much, or a chat completion would
+            refuse it.
     """
     _check_number(body.messages)
-    images = []
-    for item in items_of(await render(surface, body)):
+    engine_input = await render(surface, body)
+    images, videos = (items_of(engine_input, each) for each in ("image", "video"))
+    if not images and not videos:
+        raise HTTPException(400, "messages have no image; allowed: one or more, or a video")
+    return ExplainResponse(
+        images=await _explained(surface, images, overlay=body.overlay),
+        videos=await _explained(surface, videos, overlay=False),
+    )
+
+
+async def _explained(surface: Surface, items: list[Any], *, overlay: bool) -> list[Explanation]:
+    explanations = []
+    for item in items:
         # One at a time, so that the engine can serve other requests between two calls.
         found = await selection(surface, item)
-        drawn = item if body.overlay else None
-        images.append(await asyncio.to_thread(_explanation, surface, found, drawn))
-    return ExplainResponse(images=images)
+        drawn = item if overlay else None
+        explanations.append(await asyncio.to_thread(_explanation, surface, found, drawn))
+    return explanations
 
 
 def _check_number(messages: list[dict[str, Any]]) -> None:
-    """Refuse too many images before any of them is read.
+    """Refuse too many images or videos before any of them is read.
 
     Raises:
-        HTTPException: the message has more images than are explained at once.
+        HTTPException: the message has more than are explained at once.
     """
     contents = [message.get("content") for message in messages]
     parts = [part for content in contents if isinstance(content, list) for part in content]
     # vLLM infers the type of a part without `type` from its keys.
     words = [f"{part.get('type')} {' '.join(part)}" for part in parts if isinstance(part, dict)]
-    if (count := sum("image" in word for word in words)) > _MOST_IMAGES:
-        raise HTTPException(
-            400, f"messages have {count} images; allowed: {_MOST_IMAGES} in an explanation"
-        )
+    for what, most in (("image", _MOST_IMAGES), ("video", _MOST_VIDEOS)):
+        if (count := sum(what in word for word in words)) > most:
+            raise HTTPException(
+                400, f"messages have {count} {what}s; allowed: {most} in an explanation"
+            )
 
 
 async def render(surface: Surface, body: ExplainRequest) -> Any:
@@ -69,18 +86,16 @@ async def render(surface: Surface, body: ExplainRequest) -> Any:
     return engine_input
 
 
-def items_of(engine_input: Any) -> list[dict[str, Any]]:
-    """Return the images as the model gets them, each as a batch of one, with the fields of their
-    plans.
-
-    Raises:
-        HTTPException: the message has no image.
-    """
-    items = engine_input.get("mm_kwargs", {}).get("image", [])
-    if not items:
-        raise HTTPException(400, "messages have no image; allowed: one or more")
+def items_of(engine_input: Any, modality: str = "image") -> list[dict[str, Any]]:
+    """Return the images or videos as the model gets them, each as a batch of one, with the fields
+    of their plans; only tensors of what is known of a video."""
+    made = (
+        {name: field.field.reduce_data([field]) for name, field in item.items()}
+        for item in engine_input.get("mm_kwargs", {}).get(modality, [])
+    )
     return [
-        {name: field.field.reduce_data([field]) for name, field in item.items()} for item in items
+        {name: each for name, each in item.items() if hasattr(each, "is_floating_point")}
+        for item in made
     ]
 
 

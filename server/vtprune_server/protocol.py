@@ -87,6 +87,8 @@ class MethodsResponse(_Described):
     """All methods, by name."""
 
     methods: list[MethodCard]
+    video_methods: list[MethodCard]
+    """Those that compare the frames of a video, to be chosen by `video_method`."""
 
 
 class ImageSize(_Body):
@@ -132,7 +134,7 @@ class EstimateResponse(_Described):
 
 
 class ExplainRequest(_Body):
-    """A message with images."""
+    """A message with images or a video."""
 
     messages: Messages
     vtprune: Settings | None = None
@@ -170,9 +172,11 @@ class Explanation(_Described):
 
 
 class ExplainResponse(_Described):
-    """One explanation for each image."""
+    """One explanation for each image and each video."""
 
     images: list[Explanation]
+    videos: list[Explanation]
+    """A view is a frame, or the two that the tower takes together; it is not drawn."""
 
 
 class CompareRequest(_Body):

@@ -28,6 +28,8 @@ from PIL import Image
 from shared_servers import SharedServers
 from vllm_server import Server
 
+from vllm_pruner.layout.shares import frame_shares
+
 pytestmark = pytest.mark.server
 
 CHECKPOINTS = ["demo-glm4v", "demo-qwen2.5", "demo-qwen3"]
@@ -285,6 +287,27 @@ def test_a_video_file_has_one_budget_over_its_frames(pair: Pair) -> None:
         name = f'vtprune_videos_total{{method="{method}"}}'
         assert after[name] - before.get(name, 0) == 1
     assert original > 8
+
+
+def test_a_video_is_explained_frame_by_frame(pair: Pair) -> None:
+    settings = {"method": "attention", "tokens": 21}
+    message = {"role": "user", "content": [*FILM, *_picture("tiny")]}
+    body = {"messages": [message], "vtprune": settings}
+    answer = pair.pruned.client.post("/vtprune/explain", json=body).json()
+    (video,), (image,) = answer["videos"], answer["images"]
+    counts = pair.pruned.ask(FILM, max_tokens=1, vtprune=settings)["usage"]["visual_tokens"]
+    assert (video["original"], len(video["kept"])) == (counts["original"], counts["kept"])
+    assert image["views"][0]["overlay"] and len(image["kept"]) <= 21
+    size, frames = video["original"] // len(video["views"]), enumerate(video["views"])
+    assert video["kept"] == [n * size + place for n, view in frames for place in view["kept"]]
+    for number, view in enumerate(video["views"]):
+        assert view["rows"] * view["columns"] == size and view["overlay"] is None
+        share = frame_shares(len(video["views"]), 21)[number]
+        order = sorted(range(size), key=lambda place: -view["importance"][place])
+        assert view["kept"] == sorted(order[:share])
+    cards = pair.pruned.client.get("/vtprune/methods").json()["video_methods"]
+    allowed = {card["name"]: card["allowed"] for card in cards}
+    assert allowed == dict.fromkeys(("evs", "vidcom2"), pair.model not in FRAMES_STAND_APART)
 
 
 def test_a_video_beside_an_image_is_pruned_with_it_or_left_whole(pair: Pair) -> None:

@@ -18,6 +18,7 @@ from vllm_pruner.methods.base import VisualTokens
 from vllm_pruner.plan import ImagePlan
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.keys import BYTES
+from vllm_pruner.tower import VIDEO_PIXELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,8 +35,8 @@ Observer = Callable[[VisualTokens, torch.Tensor, "Layout"], None]
 _SHARPNESS = 100.0
 """Inverse temperature of the softmax for relevance: AdaFV's, whatever the method."""
 
-_PIXELS = frozenset({"pixel_values", "pixel_values_flat", BYTES})
-"""The fields that hold an image's pixels; its other fields stay on the CPU."""
+_PIXELS = VIDEO_PIXELS | {"pixel_values", "pixel_values_flat", BYTES}
+"""The fields that hold an image's or a video's pixels; its other fields stay on the CPU."""
 
 _WHOLE = ImagePlan(PruneConfig(rate=0.0), ImagePlan.ANONYMOUS)
 """For an image that has no plan because nothing in its request is pruned."""

@@ -17,7 +17,7 @@ from vllm_pruner.plan import ImagePlan
 from vllm_pruner.settings.keys import BYTES, settings_in
 from vllm_pruner.settings.server import ServerConfig
 from vllm_pruner.telemetry import metrics
-from vllm_pruner.tower import EncoderImage, Tower
+from vllm_pruner.tower import VIDEO_PIXELS, EncoderImage, Tower
 from vllm_pruner.worker import explain, guard
 from vllm_pruner.worker.batch_model import BatchModel
 from vllm_pruner.worker.batches import batches
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["PrunedModel"]
 
 logger = logging.getLogger("vllm.vtprune")
-
-_VIDEO_PIXELS = frozenset({"pixel_values_videos", "pixel_values_flat_video"})
-"""The field with a video's pixels, by whichever name a model has it."""
 
 
 class PrunedModel(BatchModel):
@@ -99,7 +96,7 @@ class PrunedModel(BatchModel):
         """Return the images or the videos of a batch; none if they are videos that this family
         does not prune."""
         videos = self.family.videos
-        if videos is not None and not _VIDEO_PIXELS.isdisjoint(kwargs):
+        if videos is not None and not VIDEO_PIXELS.isdisjoint(kwargs):
             return videos.items(self.config, self._parse_and_validate_video_input(**kwargs))
         image_input = self._parse_and_validate_image_input(**kwargs)
         return [] if image_input is None else self.family.images(self.config, image_input)
