@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from pruned_model import pruned_model
-from test_tower_graphs import CPU, Host, captured
+from test_tower_graphs import CPU, captured
 from vllm.model_executor.layers.attention import mm_encoder_attention
 from vllm.model_executor.models.interfaces import supports_encoder_cudagraph
 
@@ -20,6 +20,7 @@ from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.tower import FEATURES, EncoderImage
 from vllm_pruner.worker import packing
 from vllm_pruner.worker.captured_packed_tower import pad_ends
+from vllm_pruner.worker.host_free import HostFree
 
 BUDGETS = [16, 32, 64, 128, 192]
 
@@ -151,7 +152,7 @@ def test_what_is_captured_beside_attention_never_meets_the_host(
     sizes = (BUDGETS[-1], manager.max_batch_size, manager.max_frames_per_batch)
     made_for = model.prepare_encoder_cudagraph_capture_inputs
     values = made_for(*sizes, CPU, torch.float32).values
-    with Host(), torch.inference_mode():
+    with HostFree(), torch.inference_mode():
         model.encoder_cudagraph_forward(values)
 
 
