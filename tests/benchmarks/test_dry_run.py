@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import torch
 from forked_servers import __file__ as FORKED
@@ -45,7 +46,7 @@ def _forked(script: str, *arguments: str) -> str:
     paths = [*(str(ROOT / folder) for folder in folders), os.environ.get("PYTHONPATH", "")]
     run = subprocess.run(
         [sys.executable, FORKED, ROOT / "benchmarks" / script, *arguments, "--dry-run"],
-        env=environment(**core(), PYTHONPATH=os.pathsep.join(paths)),
+        **forked.lent(environment(**core(), PYTHONPATH=os.pathsep.join(paths))),
         capture_output=True,
         text=True,
         timeout=540,
@@ -102,7 +103,7 @@ def test_the_run_on_a_gpu_walks_through_every_stage(tmp_path: Path) -> None:
     script = [sys.executable, FORKED, ROOT / "benchmarks" / "gpu.py", "--dry-run"]
     run = subprocess.run(
         [*script, "--out", tmp_path],
-        env=environment(**core(), PYTHONPATH=os.pathsep.join(paths), COMMIT="a-copy"),
+        **forked.lent(environment(**core(), PYTHONPATH=os.pathsep.join(paths), COMMIT="a-copy")),
         capture_output=True,
         text=True,
         timeout=540,

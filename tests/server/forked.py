@@ -14,15 +14,22 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import launcher
 
-__all__ = ["ForkedProcess", "run"]
+__all__ = ["ForkedProcess", "lent", "run"]
+
+_LENT = "FORKED_CONTROL"
+"""Names the descriptor of a launcher that another process has started."""
 
 
 @cache
 def _control() -> socket.socket:
-    """The socket of this pytest process's launcher, which starts with the first server."""
+    """The socket of this pytest process's launcher, which starts with the first server; in a script
+    that a test runs, of the test's."""
+    if descriptor := os.environ.get(_LENT):
+        return socket.socket(fileno=int(descriptor))
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with there:
         process = subprocess.Popen(
@@ -38,6 +45,12 @@ def _control() -> socket.socket:
 
     atexit.register(end)
     return here
+
+
+def lent(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Options of `subprocess.run` by which a script's servers are forked from this launcher too."""
+    descriptor = _control().fileno()
+    return {"env": {**environment, _LENT: str(descriptor)}, "pass_fds": [descriptor]}
 
 
 class ForkedProcess:
