@@ -13,6 +13,9 @@ _REAL_SIZE = 500
 """Tokens: LLaVA has 576, LLaVA-NeXT up to 2,880. Literal formulas and Triton's interpreter take
 seconds there."""
 
+_SHORT = {"layout", "settings"}
+"""Folders whose files take seconds."""
+
 
 def pytest_configure() -> None:
     """Give torch the cores that fall to one of pytest's processes.
@@ -28,10 +31,12 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before marks choose among tests
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what computes at the size of a real image."""
+    """Mark what computes at the size of a real image, and put short files at the end, so that none
+    of pytest's processes waits there while another is in the middle of a long one."""
     for item in items:
         if _is_of_real_size(item):
             item.add_marker("slow")
+    items.sort(key=lambda item: item.path.parent.name in _SHORT)
 
 
 @pytest.hookimpl(tryfirst=True)  # before its fixtures start anything
