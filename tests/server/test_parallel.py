@@ -39,13 +39,16 @@ def test_both_ways_of_sharing_a_tower_keep_as_much(start: Callable[..., Server],
 ROUNDED = "demo-qwen3.5"
 """Whose linear attention runs in bfloat16 only, on a CPU."""
 
-FAMILIES = ["demo-glm4v", "demo-qwen2.5", "demo-qwen3", ROUNDED, "demo-mistral3"]
+FAMILIES = [
+    *("demo-glm4v", "demo-qwen2.5", "demo-qwen3", ROUNDED),
+    *("demo-internvl", "demo-internvl-chat", "demo-mistral3"),
+]
 
 
 @pytest.mark.parametrize("model", FAMILIES)
 def test_two_ranks_keep_the_tokens_of_one(start: Callable[..., Server], model: str) -> None:
     """Each holds half of the tower's heads; where the same is kept, the same is answered."""
-    flags = ["--plugin", "vtprune", "--prune-rate", "0.5"]
+    flags = ["--plugin", "vtprune", "--prune-rate", "0.5", "--trust-remote-code"]
     flags += ["--dtype", "bfloat16"] if model == ROUNDED else []
     one, answers = _kept_by(start(model, *flags, model=model))
     first, second, on_two = _kept_by(
