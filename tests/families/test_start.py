@@ -215,7 +215,7 @@ def test_flags_that_only_move_positions_do_not_matter_to_llava() -> None:
     ("model", "settings", "sentence"),
     [
         ("demo", {"video_method": "evs"}, "video_method is 'evs', but videos of llava cannot"),
-        ("demo-glm4v", {"video_rate": 0.5}, "video_rate is 0.5, but videos of glm4v cannot be pru"),
+        ("demo", {"video_rate": 0.5}, "video_rate is 0.5, but videos of llava cannot be pruned"),
         (
             "demo-qwen3",
             {"video_method": "vidcom2"},

@@ -21,6 +21,7 @@ def shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector
     """What /metrics would show with several API servers, where vLLM says which folder it reads."""
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     monkeypatch.delenv("VLLM_VTPRUNE_METRICS_DIR", raising=False)
+    metrics.set_model("")  # a model that another test configured in this process
     metrics.publish()
     registry = CollectorRegistry()
     MultiProcessCollector(registry)
