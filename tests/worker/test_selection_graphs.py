@@ -152,7 +152,7 @@ def test_without_cuda_selection_is_eager_and_said(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(selection_graphs.logger.parent, "propagate", True)
-    assert _graphs(selection_graphs.recorded_on_cuda, tokens=10) is None
+    assert _graphs(selection_graphs.CudaRecorder(), tokens=10) is None
     assert "selection is served without CUDA graphs" in caplog.text
 
 

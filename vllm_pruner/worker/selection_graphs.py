@@ -14,7 +14,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from vllm_pruner.settings.config import PruneConfig
     from vllm_pruner.tower import Tower
 
-__all__ = ["IMAGES", "Recorded", "SelectionGraphs", "recorded_on_cuda", "selection_graphs"]
+__all__ = ["IMAGES", "CudaRecorder", "Record", "Recorded", "SelectionGraphs", "selection_graphs"]
 
 logger = logging.getLogger("vllm.vtprune")
 
@@ -39,13 +39,23 @@ IMAGES = (1, 2, 3, 4, 6, 8)
 Recorded = tuple[Callable[[], None], Kept]
 """A recorded selection: a function that runs it again, and the buffers that it writes."""
 
+Record = Callable[[Callable[[], Kept]], Recorded]
 
-def recorded_on_cuda(choose: Callable[[], Kept]) -> Recorded:
-    """Capture a selection in a CUDA graph. Its kernels must have been launched before."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        kept = choose()
-    return graph.replay, kept
+
+class CudaRecorder:
+    """Captures selections in CUDA graphs that share their memory, since one is replayed at a time
+    and its result copied before the next. Kernels must have been launched before."""
+
+    def __init__(self) -> None:
+        self._pool: Any = None
+
+    def __call__(self, choose: Callable[[], Kept]) -> Recorded:
+        """Capture one selection."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            kept = choose()
+        self._pool = graph.pool()
+        return graph.replay, kept
 
 
 @torch.no_grad()
@@ -53,7 +63,7 @@ def selection_graphs(
     config: PruneConfig,
     layout: Layout,
     tower: Tower,
-    record: Callable[[Callable[[], Kept]], Recorded] = recorded_on_cuda,
+    record: Record | None = None,
 ) -> SelectionGraphs | None:
     """Return the graphs of a server's selection, or None, said in the log, if there are none.
 
@@ -61,7 +71,7 @@ def selection_graphs(
         config: the server's settings of images.
         layout: the layout of all images.
         tower: makes the tokens.
-        record: see `SelectionGraphs`.
+        record: see `SelectionGraphs`; None captures CUDA graphs.
     """
     if not _has_fixed_shapes(config):
         return None
@@ -71,7 +81,7 @@ def selection_graphs(
     projected = tokens.projected if Need.PROJECTED in method.needs else None
     tokens = replace(tokens, projected=projected, text=None, grid=layout.whole_grid)
     try:
-        made = SelectionGraphs(config, keep, tokens, record)
+        made = SelectionGraphs(config, keep, tokens, record or CudaRecorder())
     except RuntimeError as error:
         logger.warning("vtprune: selection is served without CUDA graphs: %s", error)
         return None
@@ -104,7 +114,7 @@ class SelectionGraphs:
         config: PruneConfig,
         keep: int,
         tokens: VisualTokens,
-        record: Callable[[Callable[[], Kept]], Recorded] = recorded_on_cuda,
+        record: Record,
     ) -> None:
         """Capture, and hold each graph against the method on the same tokens.
 
@@ -120,7 +130,8 @@ class SelectionGraphs:
         """
         self._key = *config.resolved, keep
         self._buffers = _repeated(tokens, IMAGES[-1])
-        self._graphs = {number: self._capture(number, record) for number in IMAGES}
+        # The largest first: smaller ones find their memory in its pool.
+        self._graphs = {number: self._capture(number, record) for number in reversed(IMAGES)}
         for number in IMAGES:
             self._prove(number)
 
@@ -145,7 +156,7 @@ class SelectionGraphs:
         rows = None if kept.rows is None else kept.rows[:images].clone()
         return Kept(kept.index[:images].clone(), rows)  # the next replay overwrites the buffers
 
-    def _capture(self, number: int, record: Callable[[Callable[[], Kept]], Recorded]) -> Recorded:
+    def _capture(self, number: int, record: Record) -> Recorded:
         method, options, keep = self._key
         tokens = _first(self._buffers, number)
         with HostFree():
