@@ -39,6 +39,7 @@ def test_both_ways_of_sharing_a_tower_keep_as_much(start: Callable[..., Server],
 FAMILIES = [
     *("demo-glm4v", "demo-qwen2.5", "demo-qwen3"),
     *("demo-internvl", "demo-internvl-chat", "demo-mistral3"),
+    *("demo-onevision", "demo-idefics3", "demo-smolvlm", "demo-gemma3"),
 ]
 """Not Qwen3.5: vLLM itself does not divide the layers of `demo-qwen3.5` between two ranks."""
 
