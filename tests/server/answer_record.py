@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from launcher import compile_nothing
 from position_record import CLIP, CLIP_FACTS, PICTURES, budget, prompt
 from vllm import LLM, SamplingParams
 from vllm.v1.attention.backends.cpu_attn import CPUAttentionMetadataBuilder
@@ -150,6 +151,7 @@ def mutual(llm: LLM, image: str) -> list[dict[str, Any]]:
 
 
 def main() -> None:
+    compile_nothing()
     checkpoint, image, kind, file, *dtype = sys.argv[1:]
     asked = cases(checkpoint)
     more = {"mm_processor_kwargs": {"vtprune": {"rate": 0.5}}} if kind == "pruned" else {}

@@ -122,6 +122,17 @@ def share_compiled_code() -> None:
     envs.compile_factors = without_core
 
 
+def compile_nothing() -> None:
+    """Run as it is what vLLM compiles even with `enforce_eager`.
+
+    That is one comparison, of log-probabilities: five seconds of processor time in every process
+    that is asked for some.
+    """
+    from torch import compiler
+
+    compiler.set_stance("force_eager")
+
+
 def _run_to_the_end() -> NoReturn:
     """Run what `sys.argv` says and exit as Python would, but leave the memory to the kernel.
 
@@ -179,6 +190,8 @@ def _become(request: dict[str, object], stdout: int, stderr: int) -> None:
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = arguments
+    if "--enforce-eager" in arguments:
+        compile_nothing()
     paths = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
     sys.path[:] = [*paths, *(path for path in sys.path[1:] if path not in paths)]
     # Several API servers count in files of this folder. prometheus_client decides that at import.

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from launcher import compile_nothing
 from PIL import Image
 from transformers import AutoConfig
 from vllm import LLM, SamplingParams
@@ -239,6 +240,7 @@ def budget(scheduler: Any, tokens: int) -> Iterator[None]:
 
 
 def main() -> None:
+    compile_nothing()
     llm = LLM(
         sys.argv[1],
         dtype=AutoConfig.from_pretrained(sys.argv[1]).dtype,
