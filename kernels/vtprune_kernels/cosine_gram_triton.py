@@ -18,14 +18,8 @@ import torch
 
 from vtprune_kernels._triton import capability, flags, next_power_of_2, tl, triton
 
-__all__ = [
-    "TILE_CHANNELS",
-    "cosine_gram_triton",
-    "cosine_tile",
-    "tile_of",
-    "tile_pointers",
-    "unit_limbs",
-]
+__all__ = ["TILE_CHANNELS", "cosine_gram_triton", "cosine_tile", "tile_of", "tile_pointers"]
+__all__ += ["unit_limbs"]
 
 
 _TILE, _WARPS = 64, 8

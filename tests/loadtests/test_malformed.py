@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from locust_run import run
 
+pytestmark = pytest.mark.slow
+
 EVENTS = (
     b'data: {"choices": [{"delta": {"content": "a"}, "finish_reason": "length"}]}\n\n'
     b'data: {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 1}}\n\n'

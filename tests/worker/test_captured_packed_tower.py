@@ -22,6 +22,8 @@ from vllm_pruner.worker import packing
 from vllm_pruner.worker.captured_packed_tower import pad_ends
 from vllm_pruner.worker.host_free import HostFree
 
+pytestmark = pytest.mark.slow
+
 BUDGETS = [16, 32, 64, 128, 192]
 
 

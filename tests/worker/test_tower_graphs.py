@@ -28,6 +28,8 @@ from vllm_pruner.worker.row_format import RowFormat
 from vllm_pruner.worker.tower_graphs import IMAGES
 from vllm_pruner.worker.warm_up import warm_up
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 Rows = dict[str, torch.Tensor]
 

@@ -27,6 +27,8 @@ from vllm_pruner.tower import FEATURES
 from vllm_pruner.worker.columns import columns_of
 from vllm_pruner.worker.warm_up import SMALLEST, sizes_up_to, warm_up
 
+pytestmark = pytest.mark.slow
+
 META, DTYPE = torch.device("meta"), torch.bfloat16
 WIDTH, DECODER, HEADS = 1024, 4096, 16
 NAMES = [name for name in methods.built_in() if methods.get(name).shrink is None]
