@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
-from transformers.vision_utils import get_vision_window_index
 from vllm_process import MODELS
+from window_order import in_raster
 
 __all__ = ["last_norms"]
 
@@ -25,14 +25,4 @@ def last_norms(checkpoint: str, picture: Image.Image) -> list[float]:
     visual.blocks[-1].register_forward_hook(lambda _, args, output: seen.append(output))
     visual(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"])
     tokens = seen[0].norm(dim=-1).unflatten(0, (-1, 4)).sum(dim=1)
-    if not hasattr(visual, "window_size"):
-        return tokens.tolist()
-    order, _ = get_vision_window_index(
-        inputs["image_grid_thw"],
-        spatial_merge_size=visual.spatial_merge_size,
-        window_size=visual.window_size,
-        patch_size=visual.patch_size,
-    )
-    raster = torch.empty_like(tokens)
-    raster[torch.as_tensor(order)] = tokens
-    return raster.tolist()
+    return in_raster(tokens, visual, inputs["image_grid_thw"]).tolist()

@@ -20,8 +20,8 @@ import torch
 from forked import run
 from position_record import BUDGETS, CASES, FIRST, WHOLE, frames_stand_apart, words
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
-from transformers.vision_utils import get_vision_window_index
 from vllm_process import MODELS, environment
+from window_order import in_raster
 
 pytestmark = pytest.mark.server
 
@@ -334,17 +334,8 @@ def test_importance_is_the_attention_received_before_the_merger(recorded: Record
     attention.register_forward_pre_hook(look, with_kwargs=True)
     with torch.no_grad():
         visual(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"])
-    tokens = seen[0].unflatten(0, (-1, 4)).sum(dim=1)
-    if hasattr(visual, "window_size"):  # tokens are sorted by window
-        order, _ = get_vision_window_index(
-            inputs["image_grid_thw"],
-            spatial_merge_size=visual.spatial_merge_size,
-            window_size=visual.window_size,
-            patch_size=visual.patch_size,
-        )
-        raster = torch.empty_like(tokens)
-        raster[torch.as_tensor(order)] = tokens
-        tokens = raster
+    folded = seen[0].unflatten(0, (-1, 4)).sum(dim=1)
+    tokens = in_raster(folded, visual, inputs["image_grid_thw"])
     found = torch.tensor(recorded.importance_of_first)
     close = {"rtol": 5e-2, "atol": 5e-3} if recorded.rounds else {"rtol": 2e-3, "atol": 1e-6}
     torch.testing.assert_close(found, tokens, **close)

@@ -134,8 +134,9 @@ def _new(media_io: Any, data: bytes) -> Any:
             return None
         if 0 < most < image.width * image.height:
             return None
+        picture = _charged(media_io, data, image)
         image.load()
-        return _charged(media_io, data, image)
+        return picture
     except Exception:
         return None  # vLLM says what is wrong with it
 

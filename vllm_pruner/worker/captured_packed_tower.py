@@ -103,8 +103,7 @@ class CapturedPackedTower(PackedTower):
         self._packing = Packing(ends, len(values[_PIXELS]), self.patches_per_row, tokens)
         with self._probe.capture(needs) as captured:
             features = self._stock.encoder_cudagraph_forward(values)
-        columns = {str(need): self._probe.reduce(need, read) for need, read in captured.items()}
-        return {FEATURES: features, **columns}
+        return {FEATURES: features, **self._probe.columns(captured)}
 
     def _in_order(self, patches: int, device: torch.device) -> torch.Tensor:
         each: int = self.patches_per_row

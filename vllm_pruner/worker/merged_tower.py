@@ -91,8 +91,7 @@ class MergedTower(ABC):
         packing = self._packing = Packing.of_rasters(grids, self._merge, device)
         with self._probe.capture(needs) as captured:
             encoded = self.run(images, grids)
-        columns = {str(need): self._probe.reduce(need, values) for need, values in captured.items()}
-        return {FEATURES: self.features(encoded, packing), **columns}
+        return {FEATURES: self.features(encoded, packing), **self._probe.columns(captured)}
 
     @abstractmethod
     def run(self, images: Sequence[EncoderImage], grids: Grids) -> torch.Tensor:

@@ -96,8 +96,7 @@ class PackedTower:
         self._packing = self._pack(grids, metadata)
         with self._probe.capture(needs) as captured:
             features = self.module(pixels, grids, encoder_metadata=metadata)
-        columns = {str(need): self._probe.reduce(need, values) for need, values in captured.items()}
-        return {FEATURES: features, **columns}
+        return {FEATURES: features, **self._probe.columns(captured)}
 
     def _grid(self, image: EncoderImage) -> list[int]:
         """Return the numbers of frames, and of rows and columns of patches."""

@@ -132,6 +132,10 @@ class AttentionProbe:
                 stack.callback(handle.remove)
             yield captured
 
+    def columns(self, captured: Mapping[Need, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return what was captured, reduced over the ranks, by the name of each column."""
+        return {str(need): self.reduce(need, values) for need, values in captured.items()}
+
     def _hook(self, need: Need, captured: dict[Need, torch.Tensor]) -> Any:
         @torch.no_grad()
         def look(layer: Any, args: tuple[torch.Tensor, ...], kwargs: dict[str, Any]) -> None:
