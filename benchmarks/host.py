@@ -7,10 +7,11 @@
 With a GPU, a single API process is the first bottleneck of many requests. Both servers run at once
 and take turns at the same requests in short blocks (`_turns.py`); the figure is the ratio of the
 CPU times of their API processes, with a 95 % bootstrap interval and its spread over quarters of the
-run. Answers stream, 16 tokens each. There are two kinds of traffic:
+run. Answers stream, 16 tokens each. There are three kinds of traffic:
 
 - `fresh`: every picture is new;
-- `known`: eight pictures that were asked about before, with a new question each time.
+- `known`: eight pictures that were asked about before, with a new question each time;
+- `text`: no picture, which is what of the other two no plugin for pictures can save.
 
 The engine runs eagerly, because it is not measured. The server that starts second takes about 3 %
 less, whichever it is, so measure both orders. Rows are appended to
@@ -30,7 +31,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from _chat import image_body, photographs
+from _chat import image_body, photographs, text_body
 from _machine import describe
 from _turns import CONTENDERS, block, ratio_row, start
 from vllm_process import VllmProcess
@@ -39,13 +40,16 @@ RESULTS = Path(__file__).parent / "results" / "host-cpu.jsonl"
 KNOWN = 8
 """Pictures of the traffic `known`."""
 
+WORDS = 12
+"""Of a question of the traffic `text`."""
+
 Pairs = list[dict[str, dict[str, float]]]
 
 
 def main() -> None:
     """Run, print the table and append it to the results."""
     arguments = _arguments()
-    traffic = {"fresh": _fresh(arguments), "known": _known(arguments)}
+    traffic = {"fresh": _fresh(arguments), "known": _known(arguments), "text": _text(arguments)}
     with ExitStack() as stack:
         logs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         flags = ["--dtype", arguments.dtype, "--max-num-seqs", "64", "--enforce-eager"]
@@ -100,6 +104,12 @@ def _known(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for picture in itertools.cycle(list(few)):
         question = f"What is it that number {choose.randrange(10**9)} stands for?"
         yield image_body(picture, arguments.output_tokens, question)
+
+
+def _text(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    choose = random.Random(arguments.seed)
+    while True:
+        yield text_body(WORDS, arguments.output_tokens, choose)
 
 
 def _pairs(
