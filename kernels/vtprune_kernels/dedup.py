@@ -17,8 +17,6 @@ Source: VisPruner (arXiv 2412.01818), section 3.2.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -27,6 +25,7 @@ import torch
 from vtprune_kernels._triton import register_op, traced_on_cpu, use_triton
 from vtprune_kernels.cosine_gram import cosine_gram_reference
 from vtprune_kernels.dedup_triton import dedup_triton
+from vtprune_kernels.one_thread import one_thread
 from vtprune_kernels.segments import each_alone
 from vtprune_kernels.spec import EXACT, Spec, features
 
@@ -90,7 +89,7 @@ def _remove(gram: torch.Tensor, keep: int, step: int) -> torch.Tensor:
     segments, rows, _ = gram.shape
     starts = torch.arange(segments, device=gram.device).unsqueeze(1) * rows
     alive = torch.arange(rows, device=gram.device).expand(segments, rows)
-    with _one_thread():
+    with one_thread():
         columns = gram.mT.contiguous().flatten(0, 1)
         while (length := alive.shape[1]) > keep:
             a, b = alive[:, 0::2], alive[:, 1::2]
@@ -102,22 +101,6 @@ def _remove(gram: torch.Tensor, keep: int, step: int) -> torch.Tensor:
             order = best.argsort(dim=1, descending=True, stable=True)[:, removed:]
             alive = torch.cat([a.gather(1, order), b], dim=1)
         return alive.sort(dim=1).values
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep the calling thread's torch operations on one core.
-
-    A round is tens of microseconds between two barriers. A second core gains nothing (3.2 ms with
-    one and with two, 544 rows, AMD EPYC), and one that is busy with something else, as a server's
-    cores are, makes every barrier wait for the scheduler: 1,024 ms instead of 22 for 8 segments.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _dedup_fake(

@@ -66,23 +66,33 @@ class _Coverage:
         score    w[i] sum_j max(0, S[j, i] - cover[j])
         next p   cover[j] = max(cover[j], S[j, p])
 
-    S is clipped to 1 and counted in whole multiples of 2**-22.
+    S is clipped to 1 and counted in whole multiples of 2**-22, so sums are exact in any order: a
+    step subtracts what p takes away, and reads only the columns whose cover p raises. Which those
+    are it asks the host.
     """
 
     def __init__(self, gram: torch.Tensor, weight: torch.Tensor) -> None:
         self._weight = weight
-        self._similarity = (gram.clamp(-1.0, 1.0) * _ONE).round().double()
+        self._similarity = (gram.clamp(-1.0, 1.0) * _ONE).round()
         self._cover = self._similarity.new_zeros(gram.shape[:2])
+        self._gains = self._sum(self._similarity.clamp_min(0), weight)
 
     def score(self) -> torch.Tensor:
-        return self._gain().sum(dim=1).float() * self._weight
+        return self._gains.float() * self._weight
 
     def take(self, best: torch.Tensor) -> None:
-        self._cover = torch.maximum(self._cover, _row(self._similarity, best))
+        for segment, p in enumerate(best):
+            similarity, cover = self._similarity[segment], self._cover[segment]
+            rise = (similarity[p] - cover).clamp_min(0)
+            j = rise.nonzero().squeeze(1)
+            over = similarity[j] - cover[j, None]  # S is symmetric, and its rows are contiguous
+            lost = torch.minimum(over, rise[j, None]).clamp_min_(0)
+            self._gains[segment] -= self._sum(lost, self._weight[segment, j])
+            self._cover[segment] += rise
 
-    def _gain(self) -> torch.Tensor:
-        """Return `[segments, j, i]`, what covering j gains by i."""
-        return (self._similarity - self._cover[:, :, None]).clamp_min(0)
+    def _sum(self, gained: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """Return `[..., N]` float64: of `gained [..., J, N]`, what row i gains of all columns j."""
+        return gained.sum(dim=-2, dtype=torch.float64)
 
 
 class _Demand(_Coverage):
@@ -93,12 +103,12 @@ class _Demand(_Coverage):
     w is counted in whole multiples of 2**-30, exact while a segment's w add up to 1 at most.
     """
 
-    def __init__(self, gram: torch.Tensor, weight: torch.Tensor) -> None:
-        super().__init__(gram, weight)
-        self._demand = (weight.double() * _ALL_DEMAND).round().unsqueeze(1)
-
     def score(self) -> torch.Tensor:
-        return torch.bmm(self._demand, self._gain()).squeeze(1)
+        return self._gains
+
+    def _sum(self, gained: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        demand = (weight.double() * _ALL_DEMAND).round().unsqueeze(-2)
+        return (demand @ gained.double()).squeeze(-2)
 
 
 class _Determinant:

@@ -19,10 +19,11 @@ from typing import Any
 
 import torch
 
-from vtprune_kernels._triton import register_op, traced_on_cpu, use_triton
+from vtprune_kernels._triton import register_op, use_triton
 from vtprune_kernels.cosine_gram import cosine_gram_reference
 from vtprune_kernels.greedy_objectives import OBJECTIVES
 from vtprune_kernels.greedy_select_triton import greedy_select_triton
+from vtprune_kernels.one_thread import one_thread
 from vtprune_kernels.segments import each_alone
 from vtprune_kernels.spec import EXACT, Spec, features
 
@@ -61,7 +62,8 @@ def greedy_select(
         raise ValueError(f"objective is {objective!r}; allowed: {', '.join(OBJECTIVES)}")
     if not 0 <= keep <= gram.shape[-1]:
         raise ValueError(f"keep is {keep}; allowed: 0 to {gram.shape[-1]}")
-    if traced_on_cpu(gram) or (gram.shape[-1] <= _MOST_ROWS and use_triton(gram)):
+    # On a CPU too, as one opaque step: the reference asks the host, which no kernel does.
+    if gram.is_cpu or (gram.shape[-1] <= _MOST_ROWS and use_triton(gram)):
         return _greedy_select_op(gram, keep, objective, weight, valid, counts)
     return greedy_select_reference(gram, keep, objective, weight, valid, counts)
 
@@ -89,11 +91,12 @@ def _take(
     weight = gram.new_ones((segments, rows)) if weight is None else weight
     state = OBJECTIVES[objective](gram, weight)
     taken = torch.zeros((segments, rows), dtype=torch.bool, device=gram.device)
-    for _ in range(keep):
-        # argmax gives the first of equals.
-        best = state.score().masked_fill(taken, float("-inf")).argmax(dim=1)
-        taken.scatter_(1, best.unsqueeze(1), True)
-        state.take(best)
+    with one_thread():
+        for _ in range(keep):
+            # argmax gives the first of equals.
+            best = state.score().masked_fill(taken, float("-inf")).argmax(dim=1)
+            taken.scatter_(1, best.unsqueeze(1), True)
+            state.take(best)
     # In raster order: a stable sort brings the taken ones to the front, as they were.
     return taken.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :keep].contiguous()
 
