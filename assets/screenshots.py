@@ -57,13 +57,14 @@ def _page(width: int, height: int) -> Iterator[Page]:
 
 
 def playground(arguments: argparse.Namespace) -> None:
-    """The scene with its overlay, and the answers of two methods and of every token."""
+    """The scene with its overlay, and the answers of three methods and of every token."""
     flags = ["--plugin", "vtprune", "--dtype", "float32"]
     with tempfile.TemporaryDirectory() as folder:
         server = VllmProcess(Path(folder) / "server.log", str(DEMO), *flags)
         with server, _page(1200, 700) as page:
             page.goto(f"{server.url}/vtprune/")
             page.locator("#question").fill(arguments.question)
+            page.locator("#beside input[value=vispruner]").check()  # misses what is faint
             expect(page.locator("#counts")).to_contain_text("visual tokens kept")
             for _ in range(2):  # the first answers compile: their times say nothing
                 page.locator("#ask").click()

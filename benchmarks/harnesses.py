@@ -19,7 +19,7 @@ from pathlib import Path
 import _lmms_eval
 import _vlmevalkit
 from vtprune_evaluate.client import Server
-from vtprune_evaluate.contender import Contender, contenders
+from vtprune_evaluate.contender import DEFAULT_METHOD, Contender, contenders
 from vtprune_evaluate.datasets import DATASETS
 from vtprune_evaluate.item import Item
 from vtprune_evaluate.run import evaluate
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("harness", choices=HARNESSES)
     parser.add_argument("--url", default="http://localhost:8000", help="without /v1")
     parser.add_argument("--model", default="demo")
-    parser.add_argument("--methods", nargs="+", default=["vispruner"])
+    parser.add_argument("--methods", nargs="+", default=[DEFAULT_METHOD])
     parser.add_argument("--keep", nargs="+", type=Fraction, default=SHARES, metavar="SHARE")
     parser.add_argument("--items", type=int, default=200)
     arguments = parser.parse_args(argv)

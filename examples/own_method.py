@@ -23,7 +23,7 @@ After `pip install .` the method can be used like a built-in one:
 
 A request may choose it if the operator lists it among all methods that requests may choose:
 
-    vllm serve MODEL --plugin vtprune --prune-limits '{"methods": ["vispruner", "fovea"]}'
+    vllm serve MODEL --plugin vtprune --prune-limits '{"methods": ["scope", "fovea"]}'
 
 `tests/test_own_method.py` does all of this.
 """

@@ -29,7 +29,7 @@ from _machine import describe
 from _summary import summary
 from vllm_process import VllmProcess
 from vtprune_evaluate.client import Server
-from vtprune_evaluate.contender import AS_IS, Contender
+from vtprune_evaluate.contender import AS_IS, DEFAULT_METHOD, Contender
 from vtprune_evaluate.datasets.synthetic import SYNTHETIC
 from vtprune_evaluate.run import evaluate
 
@@ -131,7 +131,8 @@ def _held(rows: list[dict[str, Any]], name: str, bound: float) -> int:
 def _accuracies(arguments: argparse.Namespace) -> dict[str, float]:
     """Per cent of the demo's questions that it answers rightly, asked one at a time."""
     items = list(islice(SYNTHETIC.items(None, arguments.questions), arguments.questions))
-    kinds = {"moving": Contender(AS_IS), "low": Contender("vispruner", 1 - Fraction(arguments.low))}
+    low = Contender(DEFAULT_METHOD, 1 - Fraction(arguments.low))
+    kinds = {"moving": Contender(AS_IS), "low": low}
     found = {}
     with _server(DEMO, arguments) as server, tempfile.TemporaryDirectory() as folder:
         asked = Server(server.url, "demo", concurrency=1)

@@ -42,7 +42,7 @@ def test_images_without_plans_have_none() -> None:
 
 def test_an_identity_is_of_image_settings_and_text() -> None:
     base = ImagePlan(PRUNED, "image", (1, 2))
-    same = ImagePlan(PruneConfig.parse({"tokens": 64, "options": {"step": 8}}), "image", (1, 2))
+    same = ImagePlan(PruneConfig.parse({"tokens": 64, "options": {"alpha": 1}}), "image", (1, 2))
     assert base.identity == same.identity
     others = [
         ImagePlan(PRUNED, "image", (12,)),

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vtprune_evaluate.client import Server, ServerError
-from vtprune_evaluate.contender import contenders
+from vtprune_evaluate.contender import DEFAULT_METHOD, contenders
 from vtprune_evaluate.datasets import DATASETS
 from vtprune_evaluate.item import Dataset, DatasetError, Item
 from vtprune_evaluate.report import markdown
@@ -39,11 +39,11 @@ def _parser(prog: str | None, example: str) -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     run = _add(commands, "run", "accuracy of methods at kept shares", prog, example)
-    run.add_argument("--methods", nargs="+", default=["vispruner"], metavar="NAME[{JSON}]")
+    run.add_argument("--methods", nargs="+", default=[DEFAULT_METHOD], metavar="NAME[{JSON}]")
     run.add_argument("--keep", nargs="+", type=Fraction, default=SHARES, metavar="SHARE")
     run.add_argument("--floor", action="store_true", help="also each with the floor for print")
     finder = _add(commands, "tune", "the highest rate within a bound of unpruned", prog, example)
-    finder.add_argument("--method", default="vispruner", metavar="NAME[{JSON}]")
+    finder.add_argument("--method", default=DEFAULT_METHOD, metavar="NAME[{JSON}]")
     finder.add_argument("--bound", type=float, default=1.0, help="points below unpruned")
     finder.add_argument("--sure", action="store_true", help="within it with 95 %% confidence")
     finder.add_argument(

@@ -8,11 +8,15 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-__all__ = ["UNPRUNED", "Contender", "contenders"]
+__all__ = ["AS_IS", "DEFAULT_METHOD", "UNPRUNED", "Contender", "contenders"]
 
 UNPRUNED = "unpruned"
 AS_IS = "as-is"
 """Sends no settings at all, for a server that does not run vtprune."""
+
+
+DEFAULT_METHOD = "scope"
+"""A server's own method unless its operator names another (`--prune-method`)."""
 
 
 @dataclass(frozen=True, slots=True)

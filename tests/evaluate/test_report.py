@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from vtprune_evaluate.contender import contenders
+from vtprune_evaluate.contender import DEFAULT_METHOD, contenders
 from vtprune_evaluate.datasets import DATASETS
 from vtprune_evaluate.plot import draw_plot
 from vtprune_evaluate.report import interval, markdown, paired_difference
 from vtprune_evaluate.run import read_records
 from vtprune_evaluate.tune import LADDER, tune
+
+from vllm_pruner.settings import config
 
 HALF = Fraction(1, 2)
 
@@ -32,6 +34,11 @@ def made(accuracy: float, method: str = "unpruned", keep: Fraction = Fraction(1)
         }
         for i, lot in enumerate(lots)
     ]
+
+
+def test_the_method_that_is_asked_by_default_is_the_servers() -> None:
+    """The evaluation stands alone and cannot import it."""
+    assert DEFAULT_METHOD == config.DEFAULT_METHOD
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:

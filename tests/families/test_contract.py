@@ -32,7 +32,7 @@ from vllm_pruner.layout.crop_layout import CropLayout
 from vllm_pruner.layout.raster import is_mixed
 from vllm_pruner.methods.base import VisualTokens
 from vllm_pruner.prompt.info import PrunedInfo
-from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.config import DEFAULT_METHOD, PruneConfig
 from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.settings.keys import BYTES, REPORT
 
@@ -188,7 +188,7 @@ def test_a_method_is_served_or_refused_with_its_name_and_what_is_allowed(
         except ConfigError as error:
             assert str(error).startswith(f"method is {name!r}, which "), error
             assert "; allowed: " in str(error)
-    assert {"attention", "vispruner", "uniform"} <= set(served)
+    assert {"attention", DEFAULT_METHOD, "uniform"} <= set(served)
     if family.largest(info).whole_grid is None:
         assert not {name for name in served if "grid" in methods.get(name).needs}
 
@@ -249,8 +249,8 @@ def _size(size: tuple[int, int]) -> Any:
 def test_a_prompt_has_the_kept_count_of_placeholders(processor: Any, size: tuple[int, int]) -> None:
     tokens = processor.info.image_tokens(_size(size))
     for budget in BUDGETS:
-        config = PruneConfig.parse({"method": "vispruner", **budget})
-        output = _process(processor, {"method": "vispruner", **budget}, size)
+        config = PruneConfig.parse(budget)
+        output = _process(processor, budget, size)
         (place,) = output["mm_placeholders"]["image"]
         assert place.is_embed is not None or place.length == place.get_num_embeds()
         separators = processor.info.separators(_size(size), {})

@@ -14,7 +14,7 @@ from pruning_processor import pruning_processor
 from vllm.exceptions import VLLMValidationError
 
 from vllm_pruner.layout.shares import frame_shares
-from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.config import DEFAULT_METHOD, PruneConfig
 from vllm_pruner.settings.keys import REPORT
 from vllm_pruner.settings.server import ServerConfig
 
@@ -74,7 +74,7 @@ def test_a_video_keeps_what_was_asked_of_all_its_frames(
         shares = frame_shares(layout.frames, kept) if layout.apart else [kept]
         assert _runs(processor, output, place) == [share for share in shares if share]
         counts = {"original": layout.tokens, "kept": kept}
-        assert output[REPORT] == {**counts, "video": counts, "method": "vispruner"}
+        assert output[REPORT] == {**counts, "video": counts, "method": DEFAULT_METHOD}
         assert output["mm_hashes"]["video"] != stock["mm_hashes"]["video"]
 
 

@@ -18,7 +18,7 @@ from vllm_pruner.layout.newlines import method_budget
 from vllm_pruner.layout.raster import arrange
 from vllm_pruner.layout.shares import shares
 from vllm_pruner.methods.base import VisualTokens
-from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.config import DEFAULT_METHOD, PruneConfig
 from vllm_pruner.settings.errors import ConfigError
 
 SIDE, WIDTH = 6, 24
@@ -76,7 +76,7 @@ def test_a_faint_token_that_the_question_asks_for_is_kept_where_it_stands(keep: 
 
 
 @pytest.mark.parametrize("crop_budget", ["joint", "per_crop"])
-@pytest.mark.parametrize("method", ["vispruner", "attention", "uniform", "random"])
+@pytest.mark.parametrize("method", ["vispruner", "scope", "attention", "uniform", "random"])
 def test_padding_is_never_kept_however_bright(method: str, crop_budget: str) -> None:
     """Padding of infinite importance, at every budget; whether a newline is kept says its row."""
     features, importance = _encoded(2, images=2)
@@ -125,7 +125,7 @@ def test_per_crop_is_the_method_in_every_crop() -> None:
         share = budget * (before + len(crop)) // 132 - budget * before // 132
         part = tokens.at(crop)
         kept = vllm_pruner.select(
-            "vispruner", keep=share, features=part.features[0], importance=part.importance[0]
+            DEFAULT_METHOD, keep=share, features=part.features[0], importance=part.importance[0]
         )
         expected |= set(crop[kept].tolist())
     assert len(expected) == budget

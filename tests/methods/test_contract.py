@@ -228,12 +228,13 @@ def test_extreme_values_still_give_exactly_as_many_tokens(name, options, extreme
         ),
         pytest.param(
             {"ratio": 0.5},
-            "options.ratio is 0.5 but there is no such key; allowed: important_ratio, step",
+            "options.ratio is 0.5 but vispruner has no such option; allowed: important_ratio, step",
             id="unknown option",
         ),
         pytest.param(
             {"name": "uniform", "step": 8},
-            "options.step is 8 but there is no such key; allowed: none",
+            "options.step is 8 but uniform has no such option; allowed: none; "
+            "method vispruner has it",
             id="option of another method",
         ),
         pytest.param(

@@ -211,7 +211,7 @@ class Recorder:
         ):
             self.kept, self.importance = [], []
             request = {"prompt": self._words.prompt(text), "multi_modal_data": data}
-            request["mm_processor_kwargs"] = {"vtprune": {"tokens": 101}}
+            request["mm_processor_kwargs"] = {"vtprune": {"method": "vispruner", "tokens": 101}}
             self.engine.add_request(name, request, SAMPLING)
             while self.engine.has_unfinished_requests():
                 self.engine.step()

@@ -10,6 +10,8 @@ from media import PHOTOS, encode, image_part, noise, photo_question, text_part
 from PIL import Image
 from vllm_server import Server
 
+from vllm_pruner.settings.config import DEFAULT_METHOD
+
 pytestmark = pytest.mark.server
 
 TOKENS, KEPT = 576, 64
@@ -20,9 +22,10 @@ def _prompt_tokens(server: Server, content: Any) -> int:
 
 
 def test_start_says_in_one_line_what_will_happen(pruned: Server) -> None:
-    lines = [line for line in pruned.log.splitlines() if "vtprune: vispruner" in line]
+    lines = [line for line in pruned.log.splitlines() if f"vtprune: {DEFAULT_METHOD}" in line]
     assert len(lines) == 1
-    assert "vispruner keeps 64 of 576 visual tokens per image (rate 0.8889)" in lines[0]
+    kept = f"{DEFAULT_METHOD} keeps 64 of 576 visual tokens per image (rate 0.8889)"
+    assert kept in lines[0]
     assert "LlavaForConditionalGeneration" in lines[0]
     assert "selection runs on torch references, because the device is cpu" in pruned.log
 

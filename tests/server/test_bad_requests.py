@@ -12,6 +12,8 @@ import torch
 from media import PHOTOS, data_url, encode, image_part, noise, photo_question, text_part
 from vllm_server import Server
 
+from vllm_pruner.settings.config import DEFAULT_METHOD
+
 pytestmark = pytest.mark.server
 
 _PHOTO = encode(noise(64, 48), "JPEG")
@@ -36,8 +38,16 @@ SETTINGS: dict[str, tuple[Any, str]] = {
     "tokens-10000": ({"tokens": 10_000}, "tokens is 10000; allowed: 1 to 576"),
     "rate-and-tokens": ({"rate": 0.5, "tokens": 64}, "allowed: one of the two"),
     "unknown-method": ({"method": "fastv"}, "method is 'fastv'; allowed here: adafv, adafv-ref, "),
-    "unknown-option": ({"options": {"steps": 3}}, "allowed: important_ratio, step"),
-    "bad-option": ({"options": {"important_ratio": 2.0}}, "options.important_ratio is 2.0"),
+    "unknown-option": (
+        {"method": "vispruner", "options": {"steps": 3}},
+        "vispruner has no such option; allowed: important_ratio, step; the nearest is step",
+    ),
+    "option-of-another": (
+        {"options": {"important_ratio": 0.75}},
+        f"options.important_ratio is 0.75 but {DEFAULT_METHOD} has no such option; "
+        "allowed: alpha; method vispruner has it",
+    ),
+    "bad-option": ({"options": {"alpha": -1}}, "options.alpha is -1"),
     "no-merger": ({"importance": "merger_norm"}, "but llava merges no patches; allowed: attention"),
     "unknown-key": ({"ratio": 0.5}, "ratio is 0.5 but there is no such key"),
     "not-an-object": (0.5, "settings are 0.5"),

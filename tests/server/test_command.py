@@ -17,6 +17,7 @@ from vllm_server import Server
 from vtprune_server.command.parser import EXAMPLES
 
 from vllm_pruner import methods
+from vllm_pruner.settings.config import DEFAULT_METHOD
 
 
 def _run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -115,13 +116,13 @@ class TestOnAServer:
         done = run(*_example("evaluate"))
         assert done.returncode == 0, done.stderr
         assert len((tmp_path / "evaluation.jsonl").read_text().splitlines()) == 4
-        assert "vispruner" in done.stdout
+        assert DEFAULT_METHOD in done.stdout
 
     def test_tune(self, run, tmp_path: Path) -> None:
         done = run(*_example("tune"))
         assert done.returncode == 0, done.stderr
         *told, command = done.stdout.splitlines()
         assert command.startswith("vllm serve ") and Path(shlex.split(command)[2]).is_dir()
-        assert " --plugin vtprune --prune-method vispruner --prune-rate 0." in command
+        assert f" --plugin vtprune --prune-method {DEFAULT_METHOD} --prune-rate 0." in command
         assert [line for line in told if line.startswith("random kept ")]
         assert (tmp_path / "evaluation.png").stat().st_size > 1000

@@ -29,6 +29,7 @@ from shared_servers import SharedServers
 from vllm_server import Server
 
 from vllm_pruner.layout.shares import frame_shares
+from vllm_pruner.settings.config import DEFAULT_METHOD
 
 pytestmark = pytest.mark.server
 
@@ -126,7 +127,7 @@ def test_rate_0_is_stock_to_the_byte_and_keeping_all_says_the_same(pair: Pair) -
         assert every == expected[0]["message"]["content"]
 
 
-@pytest.mark.parametrize("method", ["vispruner", "adafv"])
+@pytest.mark.parametrize("method", [DEFAULT_METHOD, "adafv"])
 def test_the_same_answer_alone_at_once_and_on_every_hit(pair: Pair, method: str) -> None:
     body = {"vtprune": {"method": method}}
     contents = CONTENTS

@@ -17,6 +17,8 @@ import pytest
 from media import encode, image_part, noise, photo_question, text_part
 from vllm_server import Server
 
+from vllm_pruner.settings.config import DEFAULT_METHOD
+
 pytestmark = pytest.mark.server
 
 HERE = Path(__file__).parent
@@ -89,7 +91,7 @@ def _serve(site: Path, start: Callable[..., Server], name: str, *flags: str, **e
         "PYTHONPATH": os.pathsep.join([str(site), str(HERE), *inherited]),
         "VLLM_VTPRUNE_METHOD_SECONDS": "2",
     }
-    limits = json.dumps({"methods": ["vispruner", "pool", *faulty_methods.METHODS]})
+    limits = json.dumps({"methods": [DEFAULT_METHOD, "pool", *faulty_methods.METHODS]})
     arguments = ["--plugin", "vtprune", "--prune-tokens", str(KEEP), "--prune-limits", limits]
     return start(name, *arguments, *flags, **env)
 
@@ -217,7 +219,7 @@ def test_the_routes_say_the_same(server: Server) -> None:
         assert " of package faulty r" in response.json()["error"]["message"]
     cards = server.client.get("/vtprune/methods").json()["methods"]
     allowed = {card["name"] for card in cards if card["allowed"]}
-    assert allowed == {"vispruner", "pool", *faulty_methods.METHODS} - {"options-raise"}
+    assert allowed == {DEFAULT_METHOD, "pool", *faulty_methods.METHODS} - {"options-raise"}
 
 
 def test_after_all_of_them_fresh_pictures_are_answered_as_before(

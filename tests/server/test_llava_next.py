@@ -14,6 +14,8 @@ from test_refusals import PRUNE, refusal
 from vllm_process import MODELS
 from vllm_server import Server
 
+from vllm_pruner.settings.config import DEFAULT_METHOD
+
 pytestmark = pytest.mark.server
 
 # Width and height of a picture, and its tokens: 64 of the base crop, then what is not padding of a
@@ -66,7 +68,7 @@ def _fresh(server: Server, content: Any, **body: Any) -> str:
 def alone(next_pruned: Server) -> dict[str, list[str]]:
     """Each request on an idle server with empty caches, by method."""
     return {
-        "vispruner": [_fresh(next_pruned, content) for content in CONTENTS],
+        DEFAULT_METHOD: [_fresh(next_pruned, content) for content in CONTENTS],
         "adafv": [_fresh(next_pruned, content, **ADAFV) for content in CONTENTS],
     }
 
@@ -106,7 +108,7 @@ def test_rate_0_is_stock_to_the_byte_and_keeping_all_says_the_same(
         assert every == expected[0]["message"]["content"]
 
 
-@pytest.mark.parametrize("method", ["vispruner", "adafv"])
+@pytest.mark.parametrize("method", [DEFAULT_METHOD, "adafv"])
 def test_the_same_answer_at_once_and_on_every_hit(
     method: str, next_pruned: Server, alone: dict[str, list[str]]
 ) -> None:
@@ -199,7 +201,7 @@ def test_tokens_are_bounded_by_the_largest_image(next_pruned: Server) -> None:
 def test_methods_that_this_model_refuses_are_marked(next_pruned: Server) -> None:
     found = next_pruned.client.get("/vtprune/methods").json()["methods"]
     cards = {card["name"]: card for card in found}
-    assert cards["vispruner"]["allowed"] and not cards["visionzip"]["allowed"]
+    assert cards[DEFAULT_METHOD]["allowed"] and not cards["visionzip"]["allowed"]
     assert "several crops" in cards["visionzip"]["refused"]
     for name, card in cards.items():
         body = {"images": [{"width": 300, "height": 200}], "vtprune": {"method": name}}

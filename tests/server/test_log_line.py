@@ -10,6 +10,8 @@ import pytest
 from media import photo_question
 from vllm_server import Server
 
+from vllm_pruner.settings.config import DEFAULT_METHOD
+
 pytestmark = pytest.mark.server
 
 EVERY = 6
@@ -33,7 +35,7 @@ def test_a_line_says_what_the_metrics_say(talkative: Server) -> None:
     assert line["requests"] == line["images"] == EVERY
     assert line["visual_tokens_original"] == EVERY * 576
     assert line["visual_tokens_kept"] == 576 + (EVERY - 1) * 64
-    assert line["images_by_method"] == {"none": 1, "vispruner": EVERY - 1}
+    assert line["images_by_method"] == {"none": 1, DEFAULT_METHOD: EVERY - 1}
     assert line["tower_seconds"] > 0 and line["selection_seconds"] > 0
     assert line["feature_cache_hits"] + line["feature_cache_misses"] > 0
     assert line["seconds"] > 0
@@ -44,4 +46,4 @@ def test_dropping_next_to_nothing_costs_more_than_it_saves(talkative: Server) ->
     for number in range(3 * EVERY):
         talkative.ask(photo_question(number, f"Which {number}?"), vtprune={"tokens": 575})
     (said,) = [line for line in talkative.log.splitlines() if "costs more than it saves" in line]
-    assert "WARNING" in said and "vispruner costs more than it saves" in said
+    assert "WARNING" in said and f"{DEFAULT_METHOD} costs more than it saves" in said

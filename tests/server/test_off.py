@@ -10,6 +10,8 @@ import pytest
 from media import encode, image_part, noise, photo_question, text_part
 from vllm_server import Server
 
+from vllm_pruner.settings.config import DEFAULT_METHOD
+
 pytestmark = pytest.mark.server
 
 REQUESTS: dict[str, dict[str, Any]] = {
@@ -50,7 +52,7 @@ def test_answers_are_those_of_stock_vllm_to_the_byte(
 
 
 def test_a_request_can_turn_any_method_off(pruned: Server, expected: dict[str, str]) -> None:
-    for method in ("vispruner", "adafv"):
+    for method in (DEFAULT_METHOD, "adafv"):
         pruned.forget()  # a prefix found in the cache is computed in other steps, and rounds so
         assert _answers(pruned, vtprune={"method": method, "rate": 0}) == expected
 

@@ -13,6 +13,8 @@ from playwright.sync_api import Page, Route, expect, sync_playwright
 from test_surface import picture
 from vllm_server import Server
 
+from vllm_pruner.settings.config import DEFAULT_METHOD
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 pytestmark = [
@@ -82,7 +84,7 @@ def test_it_opens_on_a_question_that_the_demo_answers(page: Page) -> None:
     expect(page.locator("#speed")).to_be_visible()
     expect(page.locator("#speed")).to_contain_text("do not show what pruning saves")
     _ask(page)
-    assert _answers(page) == {"vispruner": "orange", "adafv": "orange", "every": "orange"}
+    assert _answers(page) == {DEFAULT_METHOD: "orange", "adafv": "orange", "every": "orange"}
 
 
 def test_the_demo_answers_what_is_offered_about_its_scene(page: Page, answering: Server) -> None:
@@ -105,9 +107,9 @@ def test_methods_stand_side_by_side_eight_at_most(page: Page, answering: Server)
     assert all(box.is_disabled() for box in boxes.all() if not box.is_checked())
     _ask(page)
     answers = _answers(page)
-    assert list(answers) == ["vispruner", *checked, "every"]
-    # The method that reads the question finds the faint diamond with as few tokens.
-    assert answers["every"] == answers["adafv"] == "pink" != answers["vispruner"]
+    assert list(answers) == [DEFAULT_METHOD, *checked, "every"]
+    # What covers the picture has the faint diamond too; what follows attention alone does not.
+    assert answers["every"] == answers[DEFAULT_METHOD] == "pink" != answers["attention"]
     content = _question(SCENE.read_bytes(), "What color is the diamond?")
     for name in checked:
         asked = answering.text(content, vtprune={"method": name, "rate": 0.89}, max_tokens=64)
@@ -183,7 +185,7 @@ def test_a_dropped_picture_is_answered_as_over_http(page: Page, answering: Serve
     expect(page.locator("#counts")).to_have_text("128 of 256 visual tokens kept")
     _ask(page)
     content = _question(PHOTOS[0].read_bytes(), "What is in this picture?")
-    for name, rate, seen in (("vispruner", 0.5, "128 of 256"), ("every", 0, "256 of 256")):
+    for name, rate, seen in ((DEFAULT_METHOD, 0.5, "128 of 256"), ("every", 0, "256 of 256")):
         expected = answering.text(content, vtprune={"rate": rate}, max_tokens=64)
         assert _answers(page)[name] == expected.strip()
         expect(page.locator(f"[data-method={name}] dl")).to_contain_text(seen)

@@ -350,7 +350,7 @@ def test_a_frame_is_ranked_as_a_picture_of_its_own(recorded: Recorded) -> None:
     first = [place for place in kept if place < rows * columns]
     second = [place - rows * columns for place in kept[len(first) :]]
     assert (len(first), len(second)) == (51, 50)
-    # A half of each share is of the most important ones: the default method's.
+    # VisPruner keeps the most important ones, by half of each share.
     for chosen, scores in zip((first, second), images["importance"], strict=True):
         order = sorted(range(len(scores)), key=lambda place: -scores[place])
         assert {*order[: len(chosen) // 2]} <= {*chosen}

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from media import image_part, text_part
 from vllm_server import Server
 
 ROOT = Path(__file__).parents[2]
+SCENE = ROOT / "assets" / "scene.png"
 README = (ROOT / "README.md").read_text()
 PAGES = {file: file.read_text() for file in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
 ALL = "\n".join(PAGES.values())
@@ -36,6 +38,21 @@ def test_curl_is_answered_as_shown(answering: Server) -> None:
     assert completion["usage"]["prompt_tokens"] == shown["usage"]["prompt_tokens"]
     answer = completion["choices"][0]["message"]["content"]
     assert answer == shown["choices"][0]["message"]["content"]
+
+
+@pytest.mark.server
+def test_the_faint_diamond_is_what_the_readme_says(answering: Server) -> None:
+    """Every setting beside the question in its paragraph, and none, and unpruned."""
+    (told,) = re.findall(r"Ask for\nthe faint diamond, .*?(?=Of photographs)", README, re.DOTALL)
+    (question,) = re.findall(r"`(What .*?)`", told)
+    answers = {
+        text: answering.text(
+            [image_part(SCENE.read_bytes()), text_part(question)], vtprune=json.loads(text)
+        ).strip()
+        for text in ['{"rate": 0}', "{}", *re.findall(r"`({.*?})`", told)]
+    }
+    assert list(answers.values()) == ["pink", "pink", "orange", "pink"]
+    assert re.findall(r"pink|orange", told) == ["pink", "orange", "pink"]  # the first two at once
 
 
 def test_the_readme_is_read_in_a_minute() -> None:

@@ -11,6 +11,7 @@ import pytest
 from vllm_server import Server
 from vtprune_server.ready import sentence
 
+from vllm_pruner.settings.config import DEFAULT_METHOD
 from vllm_pruner.settings.server import ServerConfig
 
 
@@ -43,13 +44,21 @@ OFF = 'off for a request with "vtprune": {"rate": 0}, for all without --plugin v
 @pytest.mark.parametrize(
     ("settings", "kept", "ended"),
     [
-        ({}, "vispruner keeps 64 of an image's 576 visual tokens, more of one with print", OFF),
+        (
+            {},
+            f"{DEFAULT_METHOD} keeps 64 of an image's 576 visual tokens, more of one with print",
+            OFF,
+        ),
         (
             {"method": "adafv", "tokens": 40, "floor": "off"},
             "adafv keeps 40 of an image's 576 visual tokens",
             OFF,
         ),
-        ({"request_tokens": 900}, "vispruner keeps 900 visual tokens of a request's images", OFF),
+        (
+            {"request_tokens": 900},
+            f"{DEFAULT_METHOD} keeps 900 visual tokens of a request's images",
+            OFF,
+        ),
         (
             {"rate": 0},
             "images are kept whole unless a request asks for less",
@@ -57,7 +66,7 @@ OFF = 'off for a request with "vtprune": {"rate": 0}, for all without --plugin v
         ),
         (
             {"rate": 0.5, "limits": {"min_rate": 0.25}, "floor": "off"},
-            "vispruner keeps 288 of an image's 576 visual tokens",
+            f"{DEFAULT_METHOD} keeps 288 of an image's 576 visual tokens",
             "off for all without --plugin vtprune",
         ),
     ],

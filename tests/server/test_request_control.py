@@ -15,9 +15,11 @@ import pytest
 from media import PHOTOS, data_url, photo_question, text_part
 from vllm_server import Server
 
+from vllm_pruner.settings.config import DEFAULT_METHOD
+
 pytestmark = pytest.mark.server
 
-LIMITS = {"max_rate": 0.97, "min_tokens": 18, "methods": ["vispruner", "adafv", "attention"]}
+LIMITS = {"max_rate": 0.97, "min_tokens": 18, "methods": [DEFAULT_METHOD, "adafv", "attention"]}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,7 @@ def _counts(answer: dict[str, Any]) -> Any:
         ({"tokens": 100}, 100),
         ({"method": "adafv"}, 64),
         ({"method": "attention", "tokens": 18}, 18),
-        ({"options": {"important_ratio": 1}}, 64),
+        ({"options": {"alpha": 2}}, 64),
     ],
     ids=str,
 )
@@ -253,7 +255,7 @@ def test_nothing_that_was_meant_for_us_is_ignored(
     [
         ({"vtprune": {"rate": 0.98}}, "rate is 0.98; allowed here: rates from 0 to 0.97"),
         ({"vtprune": {"tokens": 4}}, "tokens is 4; allowed here: 18 or more"),
-        ({"vtprune": {"method": "random"}}, "allowed here: vispruner, adafv, attention"),
+        ({"vtprune": {"method": "random"}}, f"allowed here: {DEFAULT_METHOD}, adafv, attention"),
         ({"vtprune": {"rate": 0.97}}, "which keeps 17 of an image's 576 tokens"),
         ({"vtprune": {"rate": 1}}, "rate is 1; it should be less than 1"),
         ({"vtprune": {"tokens": 600}}, "tokens is 600; allowed: 1 to 576"),
@@ -285,7 +287,7 @@ def test_bad_settings_without_an_image_and_bad_details_are_refused(bounded: Serv
 def test_requests_with_different_settings_at_once_are_answered_as_alone(bounded: Server) -> None:
     bodies = [
         {"vtprune": {"method": method, "tokens": tokens}}
-        for method in ("vispruner", "adafv", "attention")
+        for method in (DEFAULT_METHOD, "adafv", "attention")
         for tokens in (20, 64, 200)
     ]
     alone = []

@@ -16,12 +16,17 @@ from PIL import Image
 from vllm_server import Server
 from vtprune_evaluate.datasets.synthetic import SYNTHETIC
 
+from vllm_pruner.settings.config import DEFAULT_METHOD
+
 pytestmark = pytest.mark.server
 
 LLAVA = str(Path(__file__).parents[2] / "demo" / "llava")
 HARSH, MILD = {"method": "random", "tokens": 6}, {"rate": 0.5}
 """Settings, of a model with 256 visual tokens an image."""
-LABELS = {"HARSH": '{method="random",rate="0.95"}', "MILD": '{method="vispruner",rate="0.50"}'}
+LABELS = {
+    "HARSH": '{method="random",rate="0.95"}',
+    "MILD": f'{{method="{DEFAULT_METHOD}",rate="0.50"}}',
+}
 ASKED = 10
 _SKIPPED = 'vtprune_shadow_skipped_total{reason="%s"}'
 
@@ -141,10 +146,10 @@ def test_shadows_are_no_traffic(shadowed: Server) -> None:
     _follow(shadowed, content, vtprune=MILD)
     change = {name: count - before.get(name, 0) for name, count in counted().items()}
     assert {name: count for name, count in change.items() if count} == {
-        'vtprune_requests_total{method="vispruner"}': 1,
-        'vtprune_images_total{method="vispruner"}': 1,
-        'vtprune_visual_tokens_original_total{method="vispruner"}': 256,
-        'vtprune_visual_tokens_kept_total{method="vispruner"}': 128,
+        f'vtprune_requests_total{{method="{DEFAULT_METHOD}"}}': 1,
+        f'vtprune_images_total{{method="{DEFAULT_METHOD}"}}': 1,
+        f'vtprune_visual_tokens_original_total{{method="{DEFAULT_METHOD}"}}': 256,
+        f'vtprune_visual_tokens_kept_total{{method="{DEFAULT_METHOD}"}}': 128,
     }
     assert shadowed.metric("vllm:request_success") - asked == 3, "vLLM counts what it answers"
 

@@ -13,6 +13,8 @@ from media import data_url, noise, photo_question, text_part
 from PIL import Image
 from vllm_server import Server
 
+from vllm_pruner.settings.config import DEFAULT_METHOD
+
 pytestmark = pytest.mark.server
 
 
@@ -39,7 +41,7 @@ def _patches(mask: np.ndarray) -> np.ndarray:
 def test_config_says_what_is_in_effect(pruned: Server) -> None:
     config = pruned.client.get("/vtprune/config").json()
     assert (config["model"], config["visual_tokens"]) == ("demo", 576)
-    assert config["settings"]["method"] == "vispruner"
+    assert config["settings"]["method"] == DEFAULT_METHOD
     assert config["settings"]["detail"] == {"low": 0.95, "high": 0.5}
     assert config["implementation"].startswith("torch references, because")
     assert config["versions"]["vllm"].startswith("0.32")
@@ -66,7 +68,7 @@ def test_estimate_agrees_with_the_usage_of_the_answer(pruned: Server) -> None:
     assert {"original": one["original"], "kept": one["kept"]} == usage
 
 
-@pytest.mark.parametrize("method", ["vispruner", "adafv", "attention"])
+@pytest.mark.parametrize("method", [DEFAULT_METHOD, "adafv", "attention"])
 def test_explain_tells_what_the_answer_is_made_from(method: str, pruned: Server) -> None:
     settings = {"method": method, "tokens": 40}
     pruned.forget()

@@ -10,6 +10,8 @@ import torch
 from media import PHOTOS, photo_question
 from vllm_server import Server
 
+from vllm_pruner.settings.config import DEFAULT_METHOD
+
 pytestmark = pytest.mark.server
 
 
@@ -31,9 +33,9 @@ def _answers(server: Server, **settings: Any) -> list[str]:
 
 
 def test_every_rank_keeps_the_same_tokens(two_ranks: Server, pruned: Server) -> None:
-    _answers(pruned, method="vispruner")
+    _answers(pruned, method=DEFAULT_METHOD)
     (single,) = pruned.rpc("read_probe")
-    _answers(two_ranks, method="vispruner")
+    _answers(two_ranks, method=DEFAULT_METHOD)
     first, second = two_ranks.rpc("read_probe")
     assert first["kept"] == second["kept"]
     assert len(first["kept"]) == len(PHOTOS)

@@ -56,7 +56,9 @@ def _told(data: object) -> str:
         ({"metod": "adafv"}, "; the nearest is method"),
         ({"prune_rate": 0.5}, "; the nearest is rate"),
         ({"pruning-rate": 0.5}, "; the nearest is rate"),
-        ({"options": {"important_ration": 0.5}}, "; the nearest is important_ratio"),
+        ({"options": {"alfa": 0.5}}, "; the nearest is alpha"),
+        ({"options": {"step": 4}}, "; method vispruner has it"),
+        ({"options": {"reserve": 0}}, "; method adafv or adafv-ref has it"),
     ],
     ids=str,
 )
@@ -95,6 +97,9 @@ def test_an_operator_is_told_flags() -> None:
         ServerConfig.parse({"rate": "off"})
     told = caught.value.at_start(FLAGS)
     assert told.endswith("; to turn pruning off write --prune-rate 0")
+    with pytest.raises(SettingError) as caught:
+        ServerConfig.parse({"options": {"step": 4}})
+    assert caught.value.at_start(FLAGS).endswith("; --prune-method vispruner has it")
 
 
 def test_the_nearest_is_one_that_is_allowed() -> None:

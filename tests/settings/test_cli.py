@@ -8,6 +8,7 @@ import pytest
 
 from vllm_pruner import methods
 from vllm_pruner.settings import cli
+from vllm_pruner.settings.config import DEFAULT_METHOD
 from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.settings.server import ServerConfig
 
@@ -29,8 +30,8 @@ def settings(*flags: str) -> ServerConfig | None:
         (["--prune-tokens", "10000"], {"tokens": 10_000}),
         (["--prune-method", "attention"], {"method": "attention"}),
         (
-            ["--prune-options", '{"important_ratio": 0.75, "step": 32}'],
-            {"options": {"important_ratio": 0.75, "step": 32}},
+            ["--prune-options", '{"alpha": 0.5}'],
+            {"method": DEFAULT_METHOD, "options": {"alpha": 0.5}},
         ),
         (
             ["--prune-method=random", "--prune-tokens=9", '--prune-options={"seed": 5}'],
@@ -86,15 +87,20 @@ def test_arguments_made_without_our_flags_mean_no_settings() -> None:
         ),
         (
             ['--prune-options={"stride": 8}'],
-            "--prune-options.stride is 8 but there is no such key; allowed: important_ratio, step",
+            f"--prune-options.stride is 8 but {DEFAULT_METHOD} has no such option; allowed: alpha",
         ),
         (
-            ['--prune-options={"step": 0}'],
+            ['--prune-options={"important_ratio": 0.75}'],
+            f"--prune-options.important_ratio is 0.75 but {DEFAULT_METHOD} has no such option; "
+            "allowed: alpha; --prune-method vispruner has it",
+        ),
+        (
+            ["--prune-method=vispruner", '--prune-options={"step": 0}'],
             "--prune-options.step is 0; it should be greater than or equal to 1",
         ),
         (
-            ['--prune-options={"important_ratio": NaN}'],
-            "--prune-options.important_ratio is nan; it should be a finite number",
+            ['--prune-options={"alpha": NaN}'],
+            "--prune-options.alpha is nan; it should be a finite number",
         ),
         (
             ["--prune-options={step: 8}"],
@@ -112,7 +118,7 @@ def test_arguments_made_without_our_flags_mean_no_settings() -> None:
         ),
         (
             ['--prune-limits={"methods": ["adafv"]}'],
-            "--prune-method is 'vispruner'; allowed: adafv, by --prune-limits",
+            f"--prune-method is '{DEFAULT_METHOD}'; allowed: adafv, by --prune-limits",
         ),
     ],
     ids=str,

@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from vllm_pruner import methods
-from vllm_pruner.settings.config import DEFAULT_RATE, PruneConfig
+from vllm_pruner.settings.config import DEFAULT_METHOD, DEFAULT_RATE, PruneConfig
 from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.settings.rules import override
 
@@ -55,19 +55,25 @@ NAN, INF = float("nan"), float("inf")
         ({"method": None}, "method is None; it should be a valid string"),
         ({"method": ["vispruner"]}, "method is ['vispruner']; it should be a valid string"),
         (
-            {"options": {"stride": 8}},
-            "options.stride is 8 but there is no such key; allowed: important_ratio, step",
+            {"method": "vispruner", "options": {"stride": 8}},
+            "options.stride is 8 but vispruner has no such option; allowed: important_ratio, step",
         ),
         (
-            {"method": "attention", "options": {"step": 8}},
-            "options.step is 8 but there is no such key; allowed: none",
+            {"options": {"important_ratio": 0.75}},
+            f"options.important_ratio is 0.75 but {DEFAULT_METHOD} has no such option; "
+            "allowed: alpha; method vispruner has it",
         ),
         (
-            {"options": {"important_ratio": 2}},
+            {"method": "attention", "options": {"alpha": 0.1}},
+            "options.alpha is 0.1 but attention has no such option; allowed: none; "
+            "method hiprune or scope has it",
+        ),
+        (
+            {"method": "vispruner", "options": {"important_ratio": 2}},
             "options.important_ratio is 2; it should be less than or equal to 1",
         ),
         (
-            {"options": {"step": "8"}},
+            {"method": "vispruner", "options": {"step": "8"}},
             "options.step is '8'; it should be a valid integer; write 8, without quotes",
         ),
         ({"options": [8]}, "options is [8]; it should be a valid dictionary"),
@@ -99,7 +105,7 @@ def test_bad_settings_get_one_sentence_with_key_value_and_what_is_allowed(data, 
         ({"tokens": 17}, 17),
         ({"tokens": 10_000}, 576),
         ({"method": "random", "tokens": 32, "options": {"seed": 3}}, 32),
-        ({"options": {"important_ratio": 1, "step": 32}}, 64),
+        ({"method": "vispruner", "options": {"important_ratio": 1, "step": 32}}, 64),
     ],
     ids=str,
 )
@@ -107,10 +113,15 @@ def test_good_settings_keep_as_many_of_576_as_they_say(data, kept) -> None:
     assert PruneConfig.parse(data).keep_count(576) == kept
 
 
-def test_the_defaults_are_vispruner_at_eight_ninths() -> None:
+def test_the_defaults_are_scope_at_eight_ninths() -> None:
     config = PruneConfig.parse({})
-    assert (config.method, config.rate, config.tokens) == ("vispruner", DEFAULT_RATE, None)
-    assert config.resolved[1].model_dump() == {"important_ratio": 0.5, "step": 8}
+    assert (config.method, config.rate, config.tokens) == ("scope", 8 / 9, None)
+    assert config.resolved[1].model_dump() == {"alpha": 1.0}
+
+
+def test_the_default_reads_no_question() -> None:
+    """All questions about a picture share its tokens, and so their prefix."""
+    assert not methods.get(DEFAULT_METHOD).needs_text
 
 
 @pytest.mark.parametrize(
@@ -129,18 +140,21 @@ def test_only_rate_0_is_off(data, off) -> None:
     assert PruneConfig.parse(data).off is off
 
 
-SERVER = {"rate": 0.5, "options": {"step": 32}}
+SERVER = {"rate": 0.5, "method": "vispruner", "options": {"step": 32}}
 
 
 @pytest.mark.parametrize(
     "server, request_, merged",
     [
         (SERVER, {}, SERVER),
-        (SERVER, {"rate": 0.75}, {"rate": 0.75, "options": {"step": 32}}),
-        (SERVER, {"tokens": 64}, {"tokens": 64, "options": {"step": 32}}),
+        (SERVER, {"rate": 0.75}, SERVER | {"rate": 0.75}),
+        (SERVER, {"tokens": 64}, SERVER | {"tokens": 64, "rate": None}),
         ({"tokens": 64}, {"rate": 0}, {"rate": 0}),
         (SERVER, {"method": "vispruner"}, SERVER),
         (SERVER, {"method": "random"}, {"rate": 0.5, "method": "random"}),
+        (SERVER, {"method": DEFAULT_METHOD}, {"rate": 0.5}),
+        ({"options": {"alpha": 2}}, {}, {"options": {"alpha": 2}}),
+        ({"options": {"alpha": 2}}, {"method": "hiprune"}, {"method": "hiprune"}),
         (
             SERVER,
             {"method": "random", "options": {"seed": 1}},
@@ -149,11 +163,11 @@ SERVER = {"rate": 0.5, "options": {"step": 32}}
         (
             SERVER,
             {"options": {"important_ratio": 1}},
-            {"rate": 0.5, "options": {"important_ratio": 1}},
+            SERVER | {"options": {"important_ratio": 1}},
         ),
-        (SERVER, {"options": {}}, {"rate": 0.5}),
+        (SERVER, {"options": {}}, SERVER | {"options": {}}),
         (SERVER, {"rate": None, "tokens": None, "method": None, "options": None}, SERVER),
-        (SERVER, {"rate": None, "tokens": 64}, {"tokens": 64, "options": {"step": 32}}),
+        (SERVER, {"rate": None, "tokens": 64}, SERVER | {"rate": None, "tokens": 64}),
     ],
     ids=str,
 )
@@ -170,7 +184,8 @@ def test_a_request_changes_what_it_names_and_leaves_the_rest(server, request_, m
         ({"rate": 0.5, "tokens": 64}, "rate is 0.5 and tokens is 64; allowed: one of the two"),
         (
             {"method": "uniform", "options": {"step": 32}},
-            "options.step is 32 but there is no such key; allowed: none",
+            "options.step is 32 but uniform has no such option; allowed: none; "
+            "method vispruner has it",
         ),
         (0.5, "settings are 0.5; allowed: an object such as {'rate': 0.9}"),
         (None, "settings are None; allowed: an object such as {'rate': 0.9}"),
@@ -184,11 +199,12 @@ def test_a_bad_request_is_refused_like_bad_settings(request_, sentence) -> None:
 
 
 SAME = [
-    [{}, {"rate": DEFAULT_RATE}, {"method": "vispruner"}, {"options": {"step": 8}}],
+    [{}, {"rate": DEFAULT_RATE}, {"method": DEFAULT_METHOD}, {"options": {"alpha": 1}}],
+    [{"method": "vispruner"}, {"method": "vispruner", "options": {"step": 8}}],
     [{"rate": 0}, {"rate": 0.0}],
     [
-        {"tokens": 64, "options": {"important_ratio": 1, "step": 32}},
-        {"options": {"step": 32, "important_ratio": 1.0}, "tokens": 64, "rate": None},
+        {"method": "vispruner", "options": {"important_ratio": 1, "step": 32}},
+        {"options": {"step": 32, "important_ratio": 1.0}, "method": "vispruner", "tokens": None},
     ],
     [{"tokens": 64}],
     [{"tokens": 65}],
@@ -235,9 +251,11 @@ def test_the_canonical_text_is_the_same_in_another_process() -> None:
     """Hash seeds differ between processes; a cache shared by them must not notice."""
     program = (
         "from vllm_pruner.settings.config import PruneConfig;"
-        "print(PruneConfig.parse({'options': {'step': 4, 'important_ratio': 0.1}}).canonical())"
+        "options = {'step': 4, 'important_ratio': 0.1};"
+        "print(PruneConfig.parse({'method': 'vispruner', 'options': options}).canonical())"
     )
-    expected = PruneConfig.parse({"options": {"important_ratio": 0.1, "step": 4}}).canonical()
+    options = {"important_ratio": 0.1, "step": 4}
+    expected = PruneConfig.parse({"method": "vispruner", "options": options}).canonical()
     for seed in ("1", "2"):
         done = subprocess.run(
             [sys.executable, "-c", program],
@@ -257,7 +275,7 @@ def test_settings_do_not_change_once_made() -> None:
 
 def test_a_copy_with_other_values_has_a_text_of_its_own() -> None:
     """Both are reckoned once for each settings object, and identities in all caches hang on it."""
-    config = PruneConfig.parse({"rate": 0.5, "options": {"important_ratio": 0.75}})
+    config = PruneConfig.parse({"rate": 0.5, "options": {"alpha": 0.75}})
     before, plain = config.canonical(), config.unfloored
     other = config.model_copy(update={"rate": 0.25})
     assert other.canonical() != before == config.canonical()

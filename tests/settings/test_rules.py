@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.config import DEFAULT_METHOD, PruneConfig
 from vllm_pruner.settings.errors import ConfigError, SettingError
 from vllm_pruner.settings.rules import check, image_configs, resolve
 from vllm_pruner.settings.server import ServerConfig
@@ -15,7 +15,7 @@ BOUNDED = {
     "limits": {
         "min_rate": 0.5,
         "max_rate": 0.9,
-        "methods": ["vispruner", "adafv"],
+        "methods": [DEFAULT_METHOD, "adafv"],
         "min_tokens": 64,
     },
 }
@@ -83,7 +83,11 @@ def test_a_small_image_may_keep_all_that_it_has() -> None:
             {"rate": 0.9},
             "rate is 0.9, which keeps 58 of an image's 576 tokens; allowed here: 64 or more",
         ),
-        (BOUNDED, {"method": "random"}, "method is 'random'; allowed here: vispruner, adafv"),
+        (
+            BOUNDED,
+            {"method": "random"},
+            f"method is 'random'; allowed here: {DEFAULT_METHOD}, adafv",
+        ),
     ],
     ids=str,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -140,3 +141,13 @@ def test_the_help_has_the_values_of_the_defaults() -> None:
     assert "min_tokens (fewest visual tokens that an image keeps; " in helps["limits"]
     assert helps["crop_budget"].endswith("Allowed: joint, per_crop. Default: joint.")
     assert not any("`" in text for text in helps.values())
+
+
+def test_an_example_may_be_typed_alone() -> None:
+    """Without another flag, so it is one for the default method."""
+    texts = {setting.key: setting.about for setting in settings_of(ServerConfig)}
+    examples = {key: re.findall(r"`({.*?})`", text) for key, text in texts.items()}
+    assert {key for key, found in examples.items() if found} == {"options", "limits"}
+    for key, found in examples.items():
+        for example in found:
+            ServerConfig.parse({key: json.loads(example)})

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from vllm_pruner import methods
-from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.config import DEFAULT_METHOD, PruneConfig
 from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.settings.rules import check, check_video, resolve_videos
 from vllm_pruner.settings.server import ServerConfig
@@ -16,9 +16,9 @@ from vllm_pruner.settings.server import ServerConfig
 @pytest.mark.parametrize(
     ("said", "method", "rate", "tokens"),
     [
-        ({"rate": 0.5}, "vispruner", 0.5, None),
-        ({"tokens": 9}, "vispruner", None, 9),
-        ({"tokens": 9, "video_rate": 0.75}, "vispruner", 0.75, None),
+        ({"rate": 0.5}, DEFAULT_METHOD, 0.5, None),
+        ({"tokens": 9}, DEFAULT_METHOD, None, 9),
+        ({"tokens": 9, "video_rate": 0.75}, DEFAULT_METHOD, 0.75, None),
         ({"rate": 0.5, "video_method": "evs"}, "evs", 0.5, None),
         ({"rate": 0.0, "video_rate": 0.9, "video_method": "adafv"}, "adafv", 0.9, None),
     ],
@@ -30,7 +30,7 @@ def test_a_video_has_the_settings_of_images_but_for_its_own(
     video, image = config.of_video(), config.of_image()
     assert (video.method, video.rate, video.tokens) == (method, rate, tokens)
     assert (image.method, image.rate, image.tokens) == (
-        "vispruner",
+        DEFAULT_METHOD,
         said.get("rate"),
         said.get("tokens"),
     )
@@ -45,8 +45,8 @@ def test_options_are_of_the_method_that_has_them() -> None:
     )
     assert config.of_image().options == {"important_ratio": 0.75}
     assert config.of_video().options == {}
-    same = PruneConfig.parse({"options": {"important_ratio": 0.75}, "video_method": "vispruner"})
-    assert same.of_video().options == {"important_ratio": 0.75}
+    same = PruneConfig.parse({"options": {"alpha": 0.5}, "video_method": DEFAULT_METHOD})
+    assert same.of_video().options == {"alpha": 0.5}
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from torch import nn
 from vllm_pruner import methods
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.methods.base import TOWER, Kept, Need, VisualTokens
-from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.config import DEFAULT_METHOD, PruneConfig
 from vllm_pruner.tower import FEATURES
 from vllm_pruner.worker import selection_graphs
 from vllm_pruner.worker.host_free import HostFree
@@ -97,10 +97,10 @@ def test_every_number_of_images_keeps_what_the_method_keeps(method: str) -> None
 def test_what_was_kept_outlives_the_next_replay() -> None:
     graphs, config = _graphs(tokens=10), PruneConfig(tokens=10)
     assert graphs is not None
-    first = graphs.kept(_tokens("vispruner", 2), config, 10)
+    first = graphs.kept(_tokens(DEFAULT_METHOD, 2), config, 10)
     assert first is not None
     copy = first.index.clone()
-    graphs.kept(_tokens("vispruner", 2, seed=1), config, 10)
+    graphs.kept(_tokens(DEFAULT_METHOD, 2, seed=1), config, 10)
     assert torch.equal(first.index, copy)
 
 
@@ -108,7 +108,7 @@ def test_what_was_kept_outlives_the_next_replay() -> None:
     ("settings", "keep", "images"),
     [
         ({"method": "attention", "tokens": 10}, 10, 1),
-        ({"tokens": 10, "options": {"important_ratio": 0.75}}, 10, 1),
+        ({"tokens": 10, "options": {"alpha": 0.5}}, 10, 1),
         ({"tokens": 11}, 11, 1),
         ({"tokens": 10}, 10, IMAGES[-1] + 1),
     ],
@@ -118,7 +118,7 @@ def test_another_selection_than_the_servers_own_runs_eagerly(
 ) -> None:
     graphs = _graphs(tokens=10)
     assert graphs is not None
-    method = settings.get("method", "vispruner")
+    method = settings.get("method", DEFAULT_METHOD)
     assert graphs.kept(_tokens(method, images), PruneConfig(**settings), keep) is None
 
 
@@ -126,7 +126,11 @@ def test_a_request_that_says_what_the_server_does_is_held_too() -> None:
     graphs = _graphs(tokens=10)
     assert graphs is not None
     config = PruneConfig(rate=1 - 10 / 48, floor="off")
-    assert graphs.kept(_tokens("vispruner", 1), config, 10) is not None
+    assert graphs.kept(_tokens(DEFAULT_METHOD, 1), config, 10) is not None
+
+
+def test_the_default_is_held() -> None:
+    assert DEFAULT_METHOD in HELD
 
 
 @pytest.mark.parametrize("method", sorted({*methods.built_in()} - {*HELD}))
@@ -145,7 +149,7 @@ def test_a_graph_that_missed_work_is_not_used_and_said(
     """One that does not read its buffers keeps what it kept when it was recorded."""
     monkeypatch.setattr(selection_graphs.logger.parent, "propagate", True)
     assert _graphs(lambda choose: ((lambda: None), choose()), tokens=10) is None
-    assert "'vispruner' for 1 images keeps other tokens than the method" in caplog.text
+    assert f"{DEFAULT_METHOD!r} for 1 images keeps other tokens than the method" in caplog.text
 
 
 def test_without_cuda_selection_is_eager_and_said(

@@ -47,7 +47,7 @@ def check_method(hf_config: Any, method: Method) -> None:
     """Refuse a method that works on one grid of tokens; see `Family.check_method`."""
     if method.needs_one_grid:
         why = ", which works on an image of one grid, but an image of this model is tiles"
-        allowed = "methods that choose tokens one by one, such as vispruner"
+        allowed = "methods that choose tokens one by one, such as scope"
         raise SettingError("method", repr(method.name), allowed, why)
 
 

@@ -73,7 +73,7 @@ def check_method(hf_config: Any, method: Method) -> None:
         raise ConfigError(
             f"method is {method.name!r}, which reads the text after an image, but prompts of this "
             "model have no token that stands for one; allowed: methods that read no text, such as "
-            "vispruner, or the model in its transformers form"
+            "scope, or the model in its transformers form"
         )
 
 

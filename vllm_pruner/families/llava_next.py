@@ -102,7 +102,7 @@ def check_method(hf_config: Any, method: Method) -> None:
             ", which works on an image of one grid, but an image of this model is several crops "
             "with newlines between rows"
         )
-        allowed = "methods that choose tokens one by one, such as vispruner"
+        allowed = "methods that choose tokens one by one, such as scope"
         raise SettingError("method", repr(method.name), allowed, why)
 
 

@@ -1,7 +1,7 @@
 """Suggest what to write instead of an unusable setting, at the end of the error's sentence.
 
 Only where it is clear what was meant: a percentage for a fraction, a word for "off", the share kept
-for the share removed, or a misspelt name.
+for the share removed, another method's option, or a misspelt name.
 """
 
 from __future__ import annotations
@@ -11,10 +11,20 @@ from collections.abc import Iterable, Mapping
 from difflib import SequenceMatcher, get_close_matches
 from math import isfinite
 
-__all__ = ["RATE", "VIDEO_RATE", "nearest", "of_key", "of_name", "of_value", "off"]
+__all__ = [
+    "METHOD",
+    "RATE",
+    "VIDEO_RATE",
+    "nearest",
+    "of_key",
+    "of_name",
+    "of_option",
+    "of_value",
+    "off",
+]
 
-RATE, VIDEO_RATE = "{rate}", "{video_rate}"
-"""Placeholders in an advice for the reader's name of a rate: `rate`, or `--prune-rate`."""
+METHOD, RATE, VIDEO_RATE = "{method}", "{rate}", "{video_rate}"
+"""Placeholders in an advice for the reader's name of a key: `rate`, or `--prune-rate`."""
 
 _OFF_WORDS = frozenset({"off", "none", "no", "false", "disabled", "stock", "unpruned"})
 _OFF_KEYS = frozenset({"enable", "enabled", "disable", "disabled", "off"})
@@ -52,6 +62,12 @@ def of_name(name: str, allowed: Iterable[str], rate: str = RATE) -> str:
     """Return the advice for an unknown name, such as a method's; "" if there is none."""
     found = nearest(name, allowed)
     return off(name, rate) or (f"the nearest is {found}" if found else "")
+
+
+def of_option(owners: Iterable[str]) -> str:
+    """Return the advice for an option that other methods have, `owners`; "" if none has it."""
+    names = " or ".join(owners)
+    return f"{METHOD} {names} has it" if names else ""
 
 
 def of_key(key: str, value: object, allowed: Iterable[str]) -> str:

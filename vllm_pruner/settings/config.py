@@ -23,14 +23,18 @@ from vllm_pruner.settings.errors import ConfigError, SettingError, shown
 from vllm_pruner.settings.limits import MethodName, Rate, VideoMethodName
 from vllm_pruner.settings.validation import check_method_name, parse_options, validate
 
-__all__ = ["BUDGETS", "DEFAULT_RATE", "PruneConfig", "names_budget"]
+__all__ = ["BUDGETS", "DEFAULT_METHOD", "DEFAULT_RATE", "PruneConfig", "names_budget"]
 
 BUDGETS = ("rate", "tokens", "request_tokens")
 """The keys that set how much is kept; settings have exactly one of them."""
 
+DEFAULT_METHOD = "scope"
+"""The best of the methods that do not read the question, so that all questions about a picture
+share its tokens and their prefix: `docs/methods.md` has what this rests on."""
+
 DEFAULT_RATE = 8 / 9
-"""64 of LLaVA-1.5's 576 tokens. At this rate VisPruner retains 92.8 % (RESTORE's re-run) to 96.6 %
-(its authors) of the scores of LLaVA-1.5-7B."""
+"""64 of LLaVA-1.5's 576 tokens. At this rate SCOPE retains 95.4 % (SIEVE's table) to 96.0 % (TOPS')
+of the scores of LLaVA-1.5-7B, and 94 % of the demo LLaVA's accuracy (`docs/methods.md`)."""
 
 
 def names_budget(data: Mapping[str, object]) -> bool:
@@ -47,7 +51,7 @@ class PruneConfig(BaseModel):
 
     # The docstrings are shown to users: see `settings.setting`.
 
-    method: MethodName = "vispruner"
+    method: MethodName = DEFAULT_METHOD
     """How tokens are chosen."""
 
     rate: Rate | None = None
@@ -69,7 +73,7 @@ class PruneConfig(BaseModel):
     same whatever an image shows."""
 
     options: dict[str, Any] = Field(default_factory=dict)
-    """Options of the method, such as `{"important_ratio": 0.75}`."""
+    """Options of the method, such as `{"alpha": 0.5}` for `scope`."""
 
     crop_budget: Literal["joint", "per_crop"] = "joint"
     """`joint`: the crops of an image compete for one budget; `per_crop`: each has its share of it.
@@ -201,7 +205,7 @@ class PruneConfig(BaseModel):
         """Return the settings as JSON, equal for equal settings: it is hashed, and the model reads
         it.
 
-        Options are written out with their defaults, so `{}` and `{"step": 8}` do not differ.
+        Options are written out with their defaults, so `{}` and `{"alpha": 1.0}` do not differ.
         """
         return self._canonical
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from vllm_pruner.settings.advice import RATE, VIDEO_RATE
+from vllm_pruner.settings.advice import METHOD, RATE, VIDEO_RATE
 
 __all__ = ["ConfigError", "SettingError", "shown"]
 
@@ -79,8 +79,8 @@ class SettingError(ConfigError):
         )
         end = "" if self.allowed is None else f"; {allowed}: {self.allowed}{bounds}"
         advice = self.advice
-        for rate in (RATE, VIDEO_RATE):
-            advice = advice.replace(rate, _rename(rate.strip("{}"), names))
+        for key in (METHOD, RATE, VIDEO_RATE):
+            advice = advice.replace(key, _rename(key.strip("{}"), names))
         return f"{subject}{self.fault}{end}{advice and f'; {advice}'}"
 
 

@@ -55,9 +55,9 @@ class ServerConfig(PruneConfig):
     """Rates of OpenAI's `image_url.detail`; `auto` means the server's own settings."""
 
     limits: Limits = Field(default_factory=Limits)
-    """What a request may ask for, such as `{"max_rate": 0.95, "methods": ["adafv"]}`. Default:
-    anything, with vtprune's own methods and the server's, for images of up to 120 million pixels
-    with sides in a ratio of up to 500."""
+    """What a request may ask for, such as `{"max_rate": 0.95, "methods": ["scope", "adafv"]}`. The
+    server's own settings have to be within. Default: anything, with vtprune's own methods and the
+    server's, for images of up to 120 million pixels with sides in a ratio of up to 500."""
 
     shadow: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
     """Share of pruned chat completions that the server answers twice more, pruned and unpruned, up

@@ -45,6 +45,12 @@ def parse_options(method: Method, options: Mapping[str, object]) -> Options:
     """
     try:
         return validate(method.options, dict(options), prefix="options.")
+    except SettingError as error:
+        option = error.key.removeprefix("options.")
+        if option in options and option not in method.options.model_fields:
+            error.fault = f" but {method.name} has no such option"
+            error.advice = advice.of_option(_owners(option)) or error.advice
+        raise
     except ConfigError:
         raise
     except Exception as error:
@@ -53,6 +59,12 @@ def parse_options(method: Method, options: Mapping[str, object]) -> Options:
             raise
         raised = f"raised {type(error).__name__}: {error} in its options"
         raise foreign.fault(method.name, raised) from error
+
+
+def _owners(option: str) -> list[str]:
+    """Return which of our methods have an option."""
+    own = methods.built_in()
+    return [name for name in own if option in methods.get(name).options.model_fields]
 
 
 def check_method_name(name: str, key: str = "method", videos: bool = False) -> None:

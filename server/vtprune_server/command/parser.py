@@ -23,9 +23,9 @@ EXAMPLES = {
     "methods": "vtprune methods",
     "estimate": "vtprune estimate photo.jpg --rate 0.9",
     "explain": 'vtprune explain photo.jpg --question "What is on the left?" --method adafv',
-    "evaluate": "vtprune evaluate --items 2 --methods vispruner --keep 1/9",
+    "evaluate": "vtprune evaluate --items 2 --methods scope --keep 1/9",
     "plan": "vtprune plan --requests 200 --visual-tokens 576 --rate 8/9 --answer 64 --ttft 1",
-    "tune": "vtprune tune --items 2 --method vispruner --bound 5",
+    "tune": "vtprune tune --items 2 --method scope --bound 5",
 }
 """The last line of each command's help."""
 
