@@ -36,6 +36,7 @@ from vllm_pruner.compat.symbols import Process
 from vllm_pruner.compat.tower import last_norm, position_embedding, tower_attention
 from vllm_pruner.compat.tracing import patch_tracing
 from vllm_pruner.compat.versions import SUPPORTED, check, check_version, is_known
+from vllm_pruner.compat.video_header import patch_video_header
 from vllm_pruner.compat.worker_methods import add_worker_methods
 
 __all__ = [
@@ -74,6 +75,7 @@ __all__ = [
     "patch_offline",
     "patch_raw_prompts",
     "patch_tracing",
+    "patch_video_header",
     "position_embedding",
     "profiled_images",
     "queued_tokens",

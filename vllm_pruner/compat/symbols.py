@@ -81,6 +81,8 @@ SYMBOLS: tuple[Symbol, ...] = (
         "ImageMediaIO.load_bytes"),
     *_symbols(_SERVER, f"{_COMPAT}.image_header", "vllm.multimodal.media.image",
         "open_image", first=(0, 32)),
+    *_symbols(_SERVER, f"{_COMPAT}.video_header", "vllm.multimodal.video_decoders.opencv",
+        "OpenCVVideoBackendMixin.read_frames", first=(0, 32)),
     *_symbols(_SERVER, f"{_COMPAT}.known_files", "vllm.multimodal.image",
         "open_image", first=(0, 32)),
     *_symbols(_SERVER, f"{_COMPAT}.known_files", "vllm.multimodal.media.base", "MediaWithBytes"),

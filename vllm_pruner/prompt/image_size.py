@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from PIL import Image
 
 from vllm_pruner.prompt.refusal import settings_refusal
 from vllm_pruner.settings.bounds import size_fault, video_size_fault
+from vllm_pruner.settings.errors import SettingError
 from vllm_pruner.settings.limits import Limits
 
-__all__ = ["check_file", "check_sizes", "check_videos", "limit_files"]
+__all__ = ["check_file", "check_sizes", "check_video_file", "check_videos", "limit_files"]
 
 _CHANNELS = (1, 3, 4)
 
@@ -21,7 +22,7 @@ and when a file is read it is not known for which."""
 
 
 def limit_files(limits: Limits) -> None:
-    """Let `check_file` allow what these limits allow."""
+    """Let `check_file` and `check_video_file` allow what these limits allow."""
     if limits not in _LIMITS:
         _LIMITS.append(limits)
 
@@ -32,7 +33,24 @@ def check_file(size: tuple[int, int] | None) -> None:
     Raises:
         VLLMValidationError: a 400 for the client.
     """
-    faults = [fault for limits in _LIMITS if (fault := size_fault(limits, size))]
+    _refuse_by_all(lambda limits: size_fault(limits, size))
+
+
+def check_video_file(frames: int, size: tuple[int, int]) -> None:
+    """Refuse a video that no engine in this process accepts; see `video_size_fault`.
+
+    Args:
+        frames: how many frames will be kept.
+        size: width and height of each in pixels.
+
+    Raises:
+        VLLMValidationError: a 400 for the client.
+    """
+    _refuse_by_all(lambda limits: video_size_fault(limits, frames, size))
+
+
+def _refuse_by_all(find: Callable[[Limits], SettingError | None]) -> None:
+    faults = [fault for limits in _LIMITS if (fault := find(limits))]
     if faults and len(faults) == len(_LIMITS):
         raise settings_refusal(faults[-1])
 
@@ -53,8 +71,7 @@ def check_sizes(limits: Limits, sizes: Iterable[tuple[int, int] | None]) -> None
 
 
 def check_videos(limits: Limits, videos: Iterable[Any]) -> None:
-    """Refuse videos that an engine does not accept, after vLLM has decoded them: what a file's
-    header says of its frames is no bound.
+    """Refuse videos that an engine does not accept, whether they came as files or not.
 
     Args:
         limits: the engine's limits.

@@ -78,6 +78,7 @@ def install(config: ServerConfig, model_config: ModelConfig) -> None:
     image_size.limit_files(config.limits)
     jpegs.reduce_to(config.jpeg_side)
     compat.patch_image_header(image_size.check_file, jpegs.reduce)
+    compat.patch_video_header(image_size.check_video_file)
     compat.patch_known_files(jpegs.reduce, jpegs.decoded_at)
     compat.patch_key_holder()
 

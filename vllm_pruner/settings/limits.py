@@ -60,8 +60,9 @@ class Limits(BaseModel):
     phones have 108 million."""
 
     max_video_pixels: Annotated[int, Field(ge=1)] = 2_000_000_000
-    """Most pixels of all frames of a video together, as vLLM decoded them; a frame is held against
-    the limits of an image too. 768 frames of full HD have 1.6 billion."""
+    """Most pixels of all frames together that vLLM keeps of a video, checked before they are
+    decoded; a frame is held against the limits of an image too. 768 frames of full HD have 1.6
+    billion."""
 
     max_side_ratio: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 500.0
     """Largest ratio of an image's longer side to its shorter one. A processor may first scale the
