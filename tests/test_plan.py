@@ -20,6 +20,7 @@ PLANS = [
     ImagePlan(PRUNED, "0123abcd"),
     ImagePlan(_config(method="adafv", rate=0.5), "given by a client: ü", (5, 6)),
     ImagePlan(PRUNED, ImagePlan.ANONYMOUS),
+    ImagePlan(_config(rate=0.5).of_video(), "clip", keep=9, between=((7, 8, 7), (7,))),
 ]
 
 
@@ -32,8 +33,9 @@ def test_plans_come_out_of_the_fields_as_they_went_in() -> None:
 
 
 def test_rows_that_vllm_has_stacked_are_read_as_well() -> None:
-    stacked = {name: row.unsqueeze(0) for name, row in PLANS[1].fields().items()}
-    assert ImagePlan.pop_all(stacked) == [PLANS[1]]
+    for plan in PLANS:
+        stacked = {name: row.unsqueeze(0) for name, row in plan.fields().items()}
+        assert ImagePlan.pop_all(stacked) == [plan]
 
 
 def test_images_without_plans_have_none() -> None:
@@ -50,6 +52,7 @@ def test_an_identity_is_of_image_settings_and_text() -> None:
         ImagePlan(PRUNED, "other", (1, 2)),
         ImagePlan(PruneConfig.parse({"tokens": 65}), "image", (1, 2)),
         ImagePlan(PruneConfig.parse({"tokens": 64, "method": "adafv"}), "image", (1, 2)),
+        *(ImagePlan(PRUNED, "image", (1, 2), between=each) for each in [((1, 2),), ((1,), (2,))]),
     ]
     assert len({plan.identity for plan in [base, *others]}) == len(others) + 1
 

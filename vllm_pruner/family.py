@@ -7,14 +7,12 @@ by name. Everything here follows from the model's configuration and the image's 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from vllm_pruner import methods
-from vllm_pruner.layout.shares import frame_shares, shares
+from vllm_pruner.layout.cuts import Cut, cut_frames, cut_runs
 from vllm_pruner.settings.config import DEFAULT_RATE, PruneConfig
 from vllm_pruner.settings.errors import ConfigError, SettingError
 
@@ -25,51 +23,7 @@ if TYPE_CHECKING:
     from vllm_pruner.methods.base import Method
     from vllm_pruner.tower import EncoderImage, Tower
 
-__all__ = ["Cut", "Family", "Videos", "cut_frames", "cut_runs"]
-
-Cut = Callable[[Sequence[int], Sequence[bool], int], list[int]]
-"""`cut(full, is_embed, kept)`: the tokens of an item of which `kept` visual tokens are kept; see
-`cut_runs`."""
-
-
-def cut_runs(
-    full: Sequence[int],
-    is_embed: Sequence[bool],
-    kept: int,
-    divide: Callable[[Sequence[int], int], list[int]] = shares,
-) -> list[int]:
-    """Return an image's tokens with fewer placeholders and all of its structure tokens.
-
-    Structure tokens (row breaks, labels of tiles) may split the placeholders into runs. Each run
-    then keeps a share in proportion to its length, rounded as by `layout.shares.shares`.
-
-    Args:
-        full: all tokens that the processor inserted for the image.
-        is_embed: which of them are placeholders, replaced by the encoder's rows.
-        kept: how many placeholders to keep.
-        divide: returns the share of each run, given their lengths and `kept`.
-
-    Raises:
-        ValueError: a run of placeholders consists of different tokens.
-    """
-    if all(is_embed) and full.count(full[0]) == len(full):
-        return list(full[:kept])  # one run, as most models have it
-    pairs = zip(full, is_embed, strict=True)
-    runs = [(embeds, list(run)) for embeds, run in groupby(pairs, itemgetter(1))]
-    sizes = [len(run) for embeds, run in runs if embeds]
-    left = iter(divide(sizes, kept))
-    short: list[int] = []
-    for embeds, run in runs:
-        tokens = [token for token, _ in run]
-        if embeds and len(set(tokens)) != 1:
-            raise ValueError(f"placeholders are {tokens}; allowed: one token, repeated")
-        short += tokens[: next(left)] if embeds else tokens
-    return short
-
-
-def cut_frames(full: Sequence[int], is_embed: Sequence[bool], kept: int) -> list[int]:
-    """Return a video's tokens with as many placeholders in each frame as the frame keeps."""
-    return cut_runs(full, is_embed, kept, lambda runs, kept: frame_shares(len(runs), kept))
+__all__ = ["Family", "Videos"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +39,7 @@ class Videos:
     `_parse_and_validate_video_input` returns it."""
 
     cut: Cut = cut_runs
-    """The `cut` of a video: `cut_frames` if other tokens separate its frames."""
+    """The `cut` of a video: `cut_frames` if other tokens separate its frames. See also `joins`."""
 
     frame_mark: str | None = None
     """Name in `hf_config` of the token that precedes the tokens of a frame, if frames are `apart`
@@ -99,15 +53,10 @@ class Videos:
         """Whether other tokens separate the frames of a video."""
         return self.cut is cut_frames
 
-    def fault(self, config: PruneConfig) -> SettingError | None:
-        """Return what is wrong with the method for a video, or None."""
-        if not self.apart or not methods.compares_frames(config.method):
-            return None
-        why = (
-            ", which gives frames shares of their own, but the prompt of this model has the time "
-            "or number of each frame in front of its tokens"
-        )
-        return SettingError("video_method", repr(config.method), ", ".join(methods.names()), why)
+    def joins(self, config: PruneConfig) -> bool:
+        """Return whether frames that stand `apart` become one run: the method gives each a share
+        that is not known when the prompt is written."""
+        return self.apart and not config.off and methods.compares_frames(config.method)
 
 
 @dataclass(frozen=True, slots=True)

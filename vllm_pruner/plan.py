@@ -10,13 +10,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, ClassVar
 
 import torch
 
 from vllm_pruner import methods
+from vllm_pruner.layout.joined_frames import Between
 from vllm_pruner.settings.config import PruneConfig
-from vllm_pruner.settings.keys import KEY, PLAN_IMAGE, PLAN_KEEP, PLAN_SETTINGS, PLAN_TEXT
+from vllm_pruner.settings.keys import (
+    KEY,
+    PLAN_BETWEEN,
+    PLAN_IMAGE,
+    PLAN_KEEP,
+    PLAN_SETTINGS,
+    PLAN_TEXT,
+)
 
 __all__ = [
     "ASK_FAULTS",
@@ -27,7 +37,7 @@ __all__ = [
     "foreign_prefix",
 ]
 
-FIELDS = (PLAN_SETTINGS, PLAN_IMAGE, PLAN_TEXT, PLAN_KEEP)
+FIELDS = (PLAN_SETTINGS, PLAN_IMAGE, PLAN_TEXT, PLAN_KEEP, PLAN_BETWEEN)
 """Names of a plan's fields."""
 
 
@@ -65,6 +75,15 @@ class ImagePlan:
     """Visual tokens that have placeholders in the prompt; 0 to compute it from the settings. It is
     stored because a method of another package may return another count when asked again."""
 
+    between: Between = ()
+    """Of a video whose frames are joined (`Videos.joins`): what is between them, which has
+    placeholders too."""
+
+    @property
+    def others(self) -> int:
+        """The number of tokens in `between`."""
+        return sum(map(len, self.between))
+
     def kept_of(self, tokens: int) -> int:
         """Return how many of the image's `tokens` tokens are kept."""
         return self.keep or self.config.keep_count(tokens)
@@ -75,7 +94,8 @@ class ImagePlan:
 
         An unpruned image has the same identity as without a plan. If another package provides the
         method, the prefix names the method, so that the API server knows to ask for its faults
-        before it answers.
+        before it answers. What is `between` frames is part of it, because the prompt's tokens do
+        not tell one time from another.
         """
         if self.config.off:
             return self.image
@@ -83,6 +103,8 @@ class ImagePlan:
         plan = f"{self.image}\n{self.config.canonical()}\n{text}"
         if self.package is not None:
             plan += f"\n{self.keep}"
+        if self.between:
+            plan += f"\n{self.between}"
         digest = hashlib.blake2b(plan.encode(), digest_size=32).hexdigest()
         return digest if self.package is None else foreign_prefix(self.config.method) + digest
 
@@ -99,12 +121,18 @@ class ImagePlan:
             PLAN_IMAGE: _to_tensor(self.image),
             PLAN_TEXT: torch.tensor(self.text, dtype=torch.int64),
             PLAN_KEEP: torch.tensor([self.keep]),
+            PLAN_BETWEEN: _to_rows(self.between),
         }
 
     @staticmethod
     def config_of(item: Mapping[str, Any]) -> PruneConfig:
         """Return the settings in the fields of one image."""
         return PruneConfig.from_canonical(_to_text(item[PLAN_SETTINGS]))
+
+    @staticmethod
+    def between_of(item: Mapping[str, Any]) -> Between:
+        """Return `between` of the plan in the fields of one video."""
+        return _of_rows(item[PLAN_BETWEEN])
 
     @classmethod
     def pop_all(cls, fields: dict[str, Any]) -> list[ImagePlan]:
@@ -120,8 +148,9 @@ class ImagePlan:
                 _to_text(image),
                 tuple(text.tolist()),
                 int(keep),
+                _of_rows(between),
             )
-            for config, image, text, keep in zip(*columns, strict=True)
+            for config, image, text, keep, between in zip(*columns, strict=True)
         ]
 
 
@@ -132,3 +161,13 @@ def _to_tensor(text: str) -> torch.Tensor:
 
 def _to_text(tensor: torch.Tensor) -> str:
     return bytes(tensor.tolist()).decode()
+
+
+def _to_rows(between: Between) -> torch.Tensor:
+    rows = [(token, frame) for frame, text in enumerate(between) for token in text]
+    return torch.tensor(rows, dtype=torch.int64).view(-1, 2)
+
+
+def _of_rows(rows: torch.Tensor) -> Between:
+    texts = groupby(rows.tolist(), itemgetter(1))
+    return tuple(tuple(token for token, _ in text) for _, text in texts)

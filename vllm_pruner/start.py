@@ -78,9 +78,11 @@ def check(config: ServerConfig, engine_args: EngineArgs, model_config: ModelConf
         raise fault
     if fault := least_fault(config.limits, config, config.rate_under_load, tokens):
         raise fault
-    alone = encoder_only.lacks_language_model(model_config, engine_args)
-    if alone and (fault := encoder_only.fault(config)):
-        raise fault
+    if encoder_only.lacks_language_model(model_config, engine_args):
+        videos = registry.family_of(model_config.hf_config).videos
+        found = encoder_only.fault(config) or encoder_only.video_fault(config.of_video(), videos)
+        if found:
+            raise found
     try:
         envs.log_every()
         envs.method_seconds()

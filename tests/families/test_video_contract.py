@@ -14,6 +14,7 @@ from pruning_processor import pruning_processor
 from vllm.exceptions import VLLMValidationError
 
 from vllm_pruner.layout.shares import frame_shares
+from vllm_pruner.plan import ImagePlan
 from vllm_pruner.settings.config import DEFAULT_METHOD, PruneConfig
 from vllm_pruner.settings.keys import REPORT
 from vllm_pruner.settings.server import ServerConfig
@@ -127,14 +128,49 @@ def test_a_batch_becomes_videos_with_the_layouts_of_their_items(processor: Any) 
         assert torch.equal(video.pixels, item[pixels].data)
 
 
-def test_a_method_for_videos_is_served_or_refused(processor: Any) -> None:
-    videos = processor.info.family.videos
-    for name in ("evs", "vidcom2"):
-        if not videos.apart:
-            told = _process(processor, {"video_method": name}, CLIPS[1])[REPORT]
-            assert told["method"] == name
-            continue
-        with pytest.raises(VLLMValidationError, match=f"video_method is '{name}', which gives fr"):
-            _process(processor, {"video_method": name}, CLIPS[1])
+@pytest.mark.parametrize("name", ["evs", "vidcom2"])
+@pytest.mark.parametrize("clip", CLIPS, ids=str)
+def test_a_method_that_compares_frames_has_one_run_for_all_of_them(
+    processor: Any, clip: tuple[int, int, int], name: str
+) -> None:
+    """Also where other tokens stand between frames: these go along, the prompt is no longer."""
+    stock = _process(processor, {"rate": 0.0}, clip)
+    (whole,) = stock["mm_placeholders"]["video"]
+    for budget in ({"rate": 0.5}, {"tokens": 1}, {"tokens": 7}, {"rate": 1e-12}):
+        settings: dict[str, Any] = {**budget, "video_method": name}
+        output = _process(processor, settings, clip)
+        (place,), (item,) = output["mm_placeholders"]["video"], output["mm_kwargs"]["video"]
+        layout = processor.info.video_layout(item.get_data())
+        kept = PruneConfig.parse(budget).keep_count(layout.tokens)
+        between = ImagePlan.between_of(item.get_data())
+        assert len(between) == (layout.frames - 1 if layout.apart else 0)
+        rows = kept + sum(map(len, between))
+        assert place.get_num_embeds() == rows and _runs(processor, output, place) == [rows]
+        assert whole.length - place.length == layout.tokens - kept
+        counts = {"original": layout.tokens, "kept": kept}
+        assert output[REPORT] == {**counts, "video": counts, "method": name}
+        # With all frames whole, and what goes along between them, it is stock's prompt.
+        ids, mask = output["prompt_token_ids"], place.is_embed
+        first = place.offset + (0 if mask is None else int(mask.int().argmax()))
+        frame = ids[first : first + 1] * (layout.frame_tokens if layout.apart else layout.tokens)
+        run = [*frame, *(token for text in between for token in [*text, *frame])]
+        assert [*ids[:first], *run, *ids[first + rows :]] == stock["prompt_token_ids"]
+
+
+def test_a_method_that_shrinks_images_is_refused_for_videos(processor: Any) -> None:
     with pytest.raises(VLLMValidationError, match="method is 'resize', which "):
         _process(processor, {"video_method": "resize"}, CLIPS[1])
+
+
+def test_an_engine_without_a_language_model_joins_no_frames(
+    processor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could not embed what is between them; the engine that decodes encodes such a video."""
+    info, config = processor.info, PruneConfig.parse({"video_method": "evs"}).of_video()
+    monkeypatch.setattr(info.ctx.model_config.get_multimodal_config(), "mm_encoder_only", True)
+    found = info.video_fault(config)
+    assert (found is not None) == info.family.videos.apart
+    if found is not None:
+        said = "video_method is 'evs', which has the text between frames embedded by the language"
+        assert str(found).startswith(said) and "which encodes the video itself" in str(found)
+    assert info.video_fault(PruneConfig.parse({"rate": 0.5})) is None

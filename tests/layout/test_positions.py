@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vllm_pruner.layout.grid_layout import GridLayout
-from vllm_pruner.layout.positions import as_placed, fill, split, unpruned, with_places
+from vllm_pruner.layout.positions import Run, as_placed, fill, split, unpruned, with_places
 
 IMAGE, TEXT, VIDEO = 9, 1, 8
 GRIDS = [(6, 9, 11), (300, 4, 260), (2, 2, 1), (2, 3, 1), (3, 3, 9)]
@@ -24,7 +24,7 @@ class Prompt:
         draw = torch.Generator().manual_seed(seed)
         self.ids = [TEXT, TEXT]
         self.rows: list[tuple[int, torch.Tensor]] = []
-        media: list[tuple[int, int, int]] = []
+        media: list[Run] = []
         whole: list[torch.Tensor] = []
         images = [(GridLayout(*grid), keep) for *grid, keep in GRIDS]
         clips = [(GridLayout(*grid, frames, pace), keep) for frames, *grid, pace, keep in CLIPS]
@@ -33,15 +33,15 @@ class Prompt:
             kept = torch.randperm(layout.tokens, generator=draw)[:keep].sort().values
             places = layout.places_at(kept)
             features = torch.randn(1, keep, 5, generator=draw).to(dtype)
-            media.append((len(self.ids), keep, layout.tokens))
+            token = VIDEO if layout.frames else IMAGE
+            media.append(Run(len(self.ids), keep, [token] * layout.tokens))
             placed = with_places(features, places[None], is_image=not layout.frames)[0]
             self.rows.append((len(self.ids), placed))
-            token = VIDEO if layout.frames else IMAGE
             self._media(whole, token, layout.places_at(torch.arange(layout.tokens)), kept)
         for token, is_image in ((VIDEO, False), (IMAGE, True)):
             self._text(whole)
             places = GridLayout(2, 3).places_at(torch.arange(6))
-            media.append((len(self.ids), 6, 6))
+            media.append(Run(len(self.ids), 6, [token] * 6))
             self.rows.append((len(self.ids), as_placed(torch.randn(6, 5).to(dtype), is_image)))
             self._media(whole, token, places, torch.arange(6))
         self._text(whole)
@@ -129,9 +129,11 @@ def test_text_needs_no_filling() -> None:
 
 
 def test_the_unpruned_prompt_has_each_image_whole() -> None:
-    whole = unpruned([1, 2, 9, 9, 3, 8, 8, 4, 5], [(2, 2, 5), (5, 2, 2), (8, 0, 2)], filler=8)
-    assert whole.tokens == [1, 2, 9, 9, 9, 9, 9, 3, 8, 8, 4, 8, 8, 5]
-    assert whole.index.tolist() == [0, 1, 2, 3, 7, 8, 9, 10, 13]
+    """And each video, with what is between its frames."""
+    runs = [Run(2, 2, [9] * 5), Run(5, 3, [8, 8, 6, 7, 8, 8]), Run(9, 0, [8, 8])]
+    whole = unpruned([1, 2, 9, 9, 3, 8, 8, 8, 4, 5], runs)
+    assert whole.tokens == [1, 2, 9, 9, 9, 9, 9, 3, 8, 8, 6, 7, 8, 8, 4, 8, 8, 5]
+    assert whole.index.tolist() == [0, 1, 2, 3, 7, 8, 9, 10, 14, 17]
 
 
 def test_rows_are_what_they_were_before_the_digits() -> None:

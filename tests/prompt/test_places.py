@@ -92,7 +92,12 @@ def test_a_prompt_too_long_names_the_visual_tokens_that_fit(
 
 
 def test_a_video_that_no_digits_can_place_is_refused() -> None:
-    check_reach([GridLayout(2, 2, 100, pace=655.35)], [65_535])
-    for layout, kept in ((GridLayout(2, 2, 100, pace=656.0), 4), (GridLayout(2, 2, 1), 65_536)):
+    apart = GridLayout(2, 3, 20_000, apart=True)
+    check_reach([GridLayout(2, 2, 100, pace=655.35), apart, apart], [65_535] * 3, [0, 5_535, 0])
+    for layout, rows, others in (
+        (GridLayout(2, 2, 100, pace=656.0), 4, 0),
+        (GridLayout(2, 2, 1), 65_536, 0),
+        (apart, 5_540, 5_536),
+    ):
         with pytest.raises(VLLMValidationError, match="allowed: 65535 of each, or vtprune video_r"):
-            check_reach([layout], [kept])
+            check_reach([layout], [rows], [others])

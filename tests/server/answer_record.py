@@ -28,6 +28,7 @@ SETTINGS: list[dict[str, Any]] = [
     {"rate": 0.5, "crop_budget": "per_crop"},
     {"tokens": 9, "method": "uniform"},
     {"rate": 0.7, "method": "divprune"},
+    {"rate": 0.6, "video_method": "evs"},
 ]
 CASES = [
     ("{}\nWhat is it?", ["wide"]),
@@ -178,6 +179,7 @@ def main() -> None:
         found["by norm"] = selected(llm, image, importance="merger_norm")
     for film in asked[len(CASES) :]:
         found["film"] = selected(llm, image, film)
+        found["film compared"] = selected(llm, image, film, video_method="evs")
     if llm.model_config.is_mm_prefix_lm:
         found["mutual"] = mutual(llm, image)
     torch.save(found, file)

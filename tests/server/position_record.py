@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from string import Formatter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,7 +36,7 @@ class Words(NamedTuple):
     def prompt(self, text: str) -> str:
         """A text that ends in `{end}` is not put into a turn, and ends in an image's tokens."""
         opened = self.picture.rpartition("<|")[0]
-        made = text.format(picture=self.picture, video=self.video, end=opened)
+        made = text.format(picture=self.picture, video=self.video, slow=self.video, end=opened)
         return made if text.endswith("{end}") else self.turn.format(made)
 
 
@@ -50,6 +51,11 @@ GLM = Words(
 def frames_stand_apart(checkpoint: str) -> bool:
     """Whether a prompt has the time of each frame beside it."""
     return "qwen3" in checkpoint or "glm" in checkpoint
+
+
+def films_of(text: str) -> list[str]:
+    """The names of the clips in a request's text."""
+    return [name for _, name, *_ in Formatter().parse(text) if name in FILMS]
 
 
 def words(checkpoint: str) -> Words:
@@ -69,8 +75,15 @@ FIRST, SECOND = picture(0, 224, 336), picture(1, 420, 120)
 CLIP = np.random.default_rng(4).integers(0, 256, (6, 112, 112, 3), dtype=np.uint8)
 CLIP_FACTS = {"fps": 2.0, "total_num_frames": 6, "duration": 3.0, "do_sample_frames": False}
 CLIP_FACTS["frames_indices"] = [0, 1, 2, 3, 4, 5]
+SLOW = np.random.default_rng(5).integers(0, 256, (8, 84, 168, 3), dtype=np.uint8)
+SLOW[:2] //= 8  # an unusual frame
+SLOW[4:6] = SLOW[2:4]  # one that nothing changed in
+SLOW_FACTS = {"fps": 1.0, "total_num_frames": 8, "duration": 8.0, "do_sample_frames": False}
+SLOW_FACTS["frames_indices"] = [0, 1, 2, 3, 4, 5, 6, 7]
 FRAME = 16
 """Tokens of two frames, where a token is 28 pixels wide."""
+
+FILMS = {"video": (CLIP, CLIP_FACTS), "slow": (SLOW, SLOW_FACTS)}
 
 PICTURES = {
     "wide": FIRST,
@@ -79,6 +92,9 @@ PICTURES = {
     "small": picture(3, 100, 100),
 }
 """For `answer_record`."""
+
+COMPARED = "frames compared"
+"""The case whose clips are selected by methods that compare frames."""
 
 CASES: dict[str, list[tuple[str, list[Image.Image], dict[str, Any]]]] = {
     "cold": [("{picture}What is it?", [FIRST], {"rate": 0.5})],
@@ -109,8 +125,24 @@ CASES: dict[str, list[tuple[str, list[Image.Image], dict[str, Any]]]] = {
             {"rate": 0.7, "positions": "compact"},
         ),
         ("{picture}Is it new?", [SECOND], {"rate": 0.0, "positions": "compact"}),
+        ("{video}Who was it?", [], {"rate": 0.8, "positions": "compact"}),
     ],
-    "preempted": [("{picture}Who? {video}Where? {picture}Why?", [SECOND, FIRST], {"rate": 0.4})],
+    COMPARED: [
+        ("{video}What happens?", [], {"rate": 0.6, "video_method": "vidcom2"}),
+        ("{video}Then {picture}who?", [FIRST], {"tokens": 4, "video_method": "evs"}),
+        ("{slow}Why?", [], {"rate": 0.0}),
+        ("{slow}What happens?", [], {"rate": 0.6, "video_method": "vidcom2"}),
+        (
+            "{picture}See {video}and {slow}, then say.",
+            [SECOND],
+            {"rate": 0.55, "video_method": "evs"},
+        ),
+    ],
+    "compared again": [("{video}What happens?", [], {"rate": 0.6, "video_method": "vidcom2"})],
+    "preempted": [
+        ("{picture}Who? {video}Where? {picture}Why?", [SECOND, FIRST], {"rate": 0.4}),
+        ("{video}Where? {picture}Why?", [FIRST], {"rate": 0.65, "video_method": "evs"}),
+    ],
 }
 
 
@@ -119,7 +151,6 @@ class Recorder:
 
     def __init__(self, llm: LLM, checkpoint: str) -> None:
         self.engine, self._words = llm.llm_engine, words(checkpoint)
-        self._is_apart = frames_stand_apart(checkpoint)
         self._core: Any = self.engine.engine_core.engine_core
         self.scheduler = self._core.scheduler
         self._runner = self._core.model_executor.driver_worker.worker.model_runner
@@ -127,6 +158,8 @@ class Recorder:
         self.kept: list[tuple[int, int, int, list[int]]] = []
         self.importance: list[list[float]] = []
         self.videos: list[dict[str, Any]] = []
+        self.compared: list[dict[str, Any]] = []
+        self._case = ""
         self._step: Any = None
         self._watch()
 
@@ -143,8 +176,12 @@ class Recorder:
                 self._note(positions)
 
         def note(tokens: Any, index: Any, layout: Any) -> None:
-            for row in index.tolist():
-                self.kept.append((layout.frames, layout.rows, layout.columns, row))
+            grid = (layout.frames, layout.rows, layout.columns)
+            for features, row in zip(tokens.features, index.tolist(), strict=True):
+                self.kept.append((*grid, row))
+                if layout.frames and len(row) < layout.tokens:
+                    known = {"grid": grid, "kept": row, "features": features.tolist()}
+                    self.compared += [known] if self._case == COMPARED else []
             self.importance += tokens.importance.tolist()
 
         count_positions = model.get_mrope_input_positions
@@ -155,7 +192,8 @@ class Recorder:
                     data = {name: field.data for name, field in feature.data.items()}
                     seconds = data.get("second_per_grid_ts")
                     grid = data["video_grid_thw"].tolist()
-                    self.videos.append({"grid": grid, "seconds": seconds and float(seconds)})
+                    facts = {"grid": grid, "seconds": seconds and float(seconds)}
+                    self.videos += [facts] if facts not in self.videos else []
             return count_positions(tokens, features)
 
         model.get_mrope_input_positions = note_videos
@@ -176,13 +214,13 @@ class Recorder:
     def ask(self, case: str, preempt: bool) -> list[dict[str, Any]]:
         """Answer the requests of a case together; possibly throw them out in between."""
         self.places.clear()
+        self._case = case
         for place, (text, images, settings) in enumerate(CASES[case]):
             request: Any = {"prompt": self._words.prompt(text)}
-            data = {"image": images} if images else {}
-            if "{video}" in text:
-                data["video"] = [(CLIP, CLIP_FACTS)]
-                if self._is_apart:
-                    settings = {**settings, "video_method": None}
+            films = [FILMS[name] for name in films_of(text)]
+            if len(films) > 1 and self._words is GLM:
+                continue  # it takes one a message
+            data = {name: each for name, each in (("image", images), ("video", films)) if each}
             if data:
                 request["multi_modal_data"] = data
                 request["mm_processor_kwargs"] = {"vtprune": settings}
@@ -260,9 +298,9 @@ def main() -> None:
                 if tokens != WHOLE and case == "cold":
                     llm.reset_prefix_cache()
                 found[f"{case}/{tokens}"] = recorder.ask(case, case == "preempted")
-    first, video = recorder.importance[0], recorder.videos[0]
-    found = {"kept": recorder.kept, "importance": first, "video": video, "found": found}
-    found["frames"] = recorder.frames()
+    first, videos = recorder.importance[0], [*recorder.videos]
+    found = {"kept": recorder.kept, "importance": first, "videos": videos, "found": found}
+    found |= {"compared": recorder.compared, "frames": recorder.frames()}
     print("positions", json.dumps(found))  # noqa: T201
 
 

@@ -146,6 +146,34 @@ def test_each_frame_of_a_video_keeps_its_share_and_a_newline_stays(found: Answer
     torch.testing.assert_close(chosen["embedded"], chosen["rows"][[*kept, *newline]])
 
 
+def test_frames_that_are_compared_are_one_run_with_the_text_between(found: Answers) -> None:
+    """If there is any, as in stock vLLM's prompt. Features of resampled frames are mixtures."""
+    if found.checkpoint not in ("demo-internvl", "demo-internvl-chat"):
+        pytest.skip("no text is between frames, or videos of this family are not pruned")
+    chosen = found.pruned["film compared"]
+    kept: list[int] = chosen["kept"].tolist()
+    features = chosen["features"].unflatten(0, (6, -1))
+    expected = vllm_pruner.select_video("evs", keep=len(kept), features=features)
+    assert kept == expected.tolist()
+    token, size = _image_token(chosen), features.shape[1]
+    runs = [(each, list(run)) for each, run in groupby(_film(found.stock), token.__eq__)]
+    between = [run for is_frame, run in runs[2:-2] if not is_frame]
+    assert len(between) == 5
+    oracle = Oracle(found.checkpoint, found.pruned["selected"]["rows"])
+    rows = []
+    for frame, text in enumerate([*between, []]):
+        rows.append(chosen["rows"][[place for place in kept if place // size == frame]])
+        rows.append(oracle.model.get_input_embeddings()(torch.tensor(text, dtype=torch.int64)))
+    torch.testing.assert_close(chosen["embedded"], torch.cat(rows).detach())
+    assert chosen["record"]["prompt"].count(token) == len(chosen["embedded"])
+
+
+def _film(answers: dict[str, Any]) -> list[int]:
+    """The prompt of the request with a clip, which is the last one."""
+    prompt: list[int] = answers["alone"][-1]["prompt"]
+    return prompt
+
+
 def _image_token(chosen: dict[str, Any]) -> int:
     """The token that stands for an image: no other is there so often."""
     prompt = chosen["record"]["prompt"]

@@ -18,10 +18,22 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from forked import run
-from position_record import BUDGETS, CASES, FIRST, WHOLE, frames_stand_apart, words
+from position_record import (
+    BUDGETS,
+    CASES,
+    CLIP,
+    COMPARED,
+    FILMS,
+    FIRST,
+    WHOLE,
+    films_of,
+    frames_stand_apart,
+)
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from vllm_process import MODELS, environment
 from window_order import in_raster
+
+import vllm_pruner
 
 pytestmark = pytest.mark.server
 
@@ -53,7 +65,8 @@ class Run(NamedTuple):
     kept: Sequence[int]
     """Which of its tokens it has."""
 
-    of_video: bool = False
+    of_video: int = 0
+    """How many tokens are kept of the video that it is of."""
 
 
 class Recorded:
@@ -61,11 +74,14 @@ class Recorded:
 
     def __init__(self, checkpoint: str, found: dict[str, Any]) -> None:
         self.checkpoint, self.answers = checkpoint, found["found"]
-        self._video, self.frames = found["video"], found["frames"]
-        self.importance_of_first: list[float] = found["importance"]
+        self.frames, self.importance_of_first = found["frames"], found["importance"]
+        self.compared: list[dict[str, Any]] = found["compared"]
+        self._films: dict[str, Any] = dict(zip(FILMS, found["videos"], strict=True))
         self.config: Any = AutoConfig.from_pretrained(MODELS / checkpoint)
         self.rounds = self.config.dtype == torch.bfloat16
-        self._kept = {(*grid, len(kept)): kept for *grid, kept in found["kept"]}
+        self._kept: dict[tuple[int, ...], list[int]] = {}
+        for *grid, kept in found["kept"]:
+            assert self._kept.setdefault((*grid, len(kept)), kept) == kept
         # The first case selects of the first picture; the other one has another grid.
         first = tuple(found["kept"][0][1:3])
         pictures = {(rows, columns) for frames, rows, columns, _ in self._kept if not frames}
@@ -78,61 +94,96 @@ class Recorded:
 
     def expected(self, case: str, number: int, record: dict[str, Any]) -> torch.Tensor:
         """The positions `[tokens, 3]` of a request's prompt and answer."""
-        _, images, settings = CASES[case][number]
+        asked = CASES[case][number]
+        text, images, settings = asked
         is_compact = settings.get("positions") == "compact" and settings["rate"]
         if is_compact:
-            return self._compact(images, record)
-        whole: list[int] = []
-        at: list[int] = []
-        for token, grid, kept, _ in self._runs(record["prompt"], images):
-            at += [len(whole) + row for row in kept]
-            whole += [token] * (math.prod(grid) if grid else len(kept))
-        positions = self._stock(whole, [self._grids[id(image)] for image in images])
+            return self._compact(asked, record)
+        whole, at = self.unpruned(record["prompt"], asked)
+        grids = [self._grids[id(image)] for image in images]
+        positions = self._stock(whole, grids, films_of(text))
         decoded = int(positions.max()) + 1 + torch.arange(len(record["answer"]))
         return torch.cat([positions[:, at].T, decoded.unsqueeze(1).expand(-1, 3)])
 
-    def _runs(self, prompt: list[int], images: list[Any]) -> Iterator[Run]:
-        """The runs of a prompt, its clip as one or frame by frame."""
-        grids = iter([self._grids[id(image)] for image in images])
-        films = iter(self._films(self._kinds(prompt).count(2)))
+    def unpruned(self, prompt: list[int], asked: Any) -> tuple[list[int], list[int]]:
+        """A prompt as it would be without pruning, and where each of its tokens is in that."""
+        whole: list[int] = []
+        at: list[int] = []
+        for token, grid, kept, _ in self._runs(prompt, asked):
+            at += [len(whole) + row for row in kept]
+            whole += [token] * (math.prod(grid) if grid else len(kept))
+        return whole, at
+
+    def _runs(self, prompt: list[int], asked: Any) -> Iterator[Run]:
+        """The runs of a prompt, its clips as one or frame by frame."""
+        text, images, settings = asked
+        grids, names = iter([self._grids[id(image)] for image in images]), iter(films_of(text))
+        joins = self._is_apart and settings.get("video_method") and settings.get("rate") != 0
+        frames: Iterator[Run] = iter(())
+        if self._is_apart and not joins:
+            frames = iter(self._frames(films_of(text), self.kinds(prompt).count(2)))
         before = None
-        for (token, kind), alike in groupby(zip(prompt, self._kinds(prompt), strict=True)):
+        for (token, kind), alike in groupby(zip(prompt, self.kinds(prompt), strict=True)):
             length = len(list(alike))
-            if self._is_apart and (before, token) == self._marks and kind == 0:
-                yield next(films)  # of which nothing is kept
+            if self._is_apart and not joins and (before, token) == self._marks and kind == 0:
+                yield next(frames)  # of which nothing is kept
             before = token
             if kind == 1:
                 rows, columns = next(grids)
-                kept = range(length)
+                kept: Sequence[int] = range(length)
                 if length < rows * columns:
                     kept = self._kept[0, rows, columns, length]
                 yield Run(token, (1, rows, columns), kept)
+            elif kind == 2 and joins:
+                yield from self._joined(next(names), length)
+            elif kind == 2 and not self._is_apart:
+                grid = self._grid(next(names))
+                yield Run(token, grid, self._kept_of(grid, length), length)
             elif kind == 2:
-                run = next(films)
+                run = next(frames)
                 assert len(run.kept) == length
                 yield run
             else:
                 yield Run(token, None, range(length))
 
-    def _films(self, total: int) -> list[Run]:
-        """The runs of the clip in a prompt that has so many of its tokens."""
-        if not total:
+    def _joined(self, name: str, length: int) -> Iterator[Run]:
+        """The frames of a clip that is one run, and the text between, which is that of the clip
+        unpruned."""
+        between = self._between(name)
+        frames = self._frames([name], length - sum(map(len, between)))
+        for frame, text in zip(frames, [*between, []], strict=True):
+            yield frame
+            yield from (Run(token, None, range(1)) for token in text)
+
+    def _between(self, name: str) -> list[list[int]]:
+        """What stands between the frames of a clip, from the prompt of a request that keeps all."""
+        case, number = {"video": ("a video", 2), "slow": (COMPARED, 2)}[name]
+        assert films_of(CASES[case][number][0]) == [name]
+        prompt = self.answers[f"{case}/{WHOLE}"][number]["prompt"]
+        kinds = self.kinds(prompt)
+        parts = groupby(zip(prompt, kinds, strict=True), lambda pair: pair[1] == 2)
+        runs = [(of_video, [token for token, _ in run]) for of_video, run in parts]
+        return [run for of_video, run in runs[2:-2] if not of_video]
+
+    def _frames(self, names: list[str], total: int) -> list[Run]:
+        """The frames of a clip of which so many tokens are kept, a run each."""
+        if not names:
             return []
-        token, grid = self._frame_token, self._clip()
-        kept = range(total) if total == math.prod(grid) else self._kept[*grid, total]
-        if not self._is_apart:
-            return [Run(token, grid, kept, True)]
-        frames, rows, columns = grid
-        firsts = range(0, frames * rows * columns, rows * columns)
+        (name,) = names
+        frames, rows, columns = grid = self._grid(name)
+        kept, size = self._kept_of(grid, total), rows * columns
         return [
             Run(
-                token,
+                self._frame_token,
                 (1, rows, columns),
-                [row - first for row in kept if first <= row < first + rows * columns],
-                True,
+                [row - first for row in kept if first <= row < first + size],
+                total,
             )
-            for first in firsts
+            for first in range(0, frames * size, size)
         ]
+
+    def _kept_of(self, grid: tuple[int, int, int], total: int) -> Sequence[int]:
+        return range(total) if total == math.prod(grid) else self._kept[*grid, total]
 
     @property
     def _is_apart(self) -> bool:
@@ -150,13 +201,13 @@ class Recorded:
         around = (f"{name}_start_token_id", f"{name}_end_token_id")
         return getattr(self.config, around[0]), getattr(self.config, around[1])
 
-    def _clip(self) -> tuple[int, int, int]:
-        """Frames, rows and columns of tokens."""
-        frames, rows, columns = self._video["grid"]
+    def _grid(self, name: str) -> tuple[int, int, int]:
+        """Frames, rows and columns of tokens of a clip."""
+        frames, rows, columns = self._films[name]["grid"]
         merge = self.config.vision_config.spatial_merge_size
         return frames, rows // merge, columns // merge
 
-    def _kinds(self, ids: list[int]) -> list[int]:
+    def kinds(self, ids: list[int]) -> list[int]:
         """0 for text, 1 for an image's tokens, 2 for a video's."""
         kinds, in_video = [], False
         for token in ids:
@@ -169,21 +220,21 @@ class Recorded:
             kinds.append(2 if is_video else int(is_image))
         return kinds
 
-    def _compact(self, images: list[Any], record: dict[str, Any]) -> torch.Tensor:
+    def _compact(self, asked: Any, record: dict[str, Any]) -> torch.Tensor:
         """The same as if each picture or frame were as small as what is kept of it: rows and
         columns are drawn together, text begins where the small picture ends."""
         positions: list[tuple[int, int, int]] = []
-        start, of_video = 0, self._kinds(record["prompt"]).count(2)
-        runs = self._runs([*record["prompt"], *record["answer"]], images)
-        for _, grid, rows_kept, is_video in runs:
+        start = 0
+        runs = self._runs([*record["prompt"], *record["answer"]], asked)
+        for _, grid, rows_kept, of_video in runs:
             if grid is None:
                 positions += [(place,) * 3 for place in range(start, start + len(rows_kept))]
                 start += len(rows_kept)
                 continue
             frames, rows, columns = grid
             each = math.ceil(len(rows_kept) / frames)
-            if is_video:
-                each = math.ceil(of_video / self._clip()[0])
+            if of_video:
+                each = math.ceil(of_video / self._grid("video")[0])
             fewer_rows = math.ceil(rows * math.sqrt(each / (rows * columns)))
             fewer_columns = math.ceil(each / fewer_rows)
             assert fewer_rows * fewer_columns >= each and fewer_columns <= columns
@@ -198,20 +249,23 @@ class Recorded:
     def _time(self, frame: int) -> int:
         """Where a frame stands in a video that is one run."""
         per_second = getattr(self.config.vision_config, "tokens_per_second", 1)
-        return int(frame * (self._video["seconds"] or 1.0) * per_second)
+        return int(frame * (self._films["video"]["seconds"] or 1.0) * per_second)
 
-    def _stock(self, ids: list[int], grids: list[tuple[int, int]]) -> torch.Tensor:
+    def _stock(
+        self, ids: list[int], grids: list[tuple[int, int]], names: list[str]
+    ) -> torch.Tensor:
         """`[3, tokens]` by transformers."""
-        kinds = torch.tensor([self._kinds(ids)], dtype=torch.int32)
+        kinds = torch.tensor([self.kinds(ids)], dtype=torch.int32)
         if not kinds.any():
             return torch.arange(len(ids)).expand(3, -1)
         merge = self.config.vision_config.spatial_merge_size
         thw = [[1, rows * merge, columns * merge] for rows, columns in grids]
         items: dict[str, Any] = {"image_grid_thw": torch.tensor(thw)} if thw else {}
         if (kinds == 2).any():
-            items["video_grid_thw"] = torch.tensor([self._video["grid"]])
-            if (seconds := self._video["seconds"]) is not None:
-                items["second_per_grid_ts"] = [seconds]
+            films = [self._films[name] for name in names]
+            items["video_grid_thw"] = torch.tensor([film["grid"] for film in films])
+            if films[0]["seconds"] is not None:
+                items["second_per_grid_ts"] = [film["seconds"] for film in films]
         module, name = MODULES[self.checkpoint].split(":")
         model = getattr(importlib.import_module(module), name)
         tokens = torch.tensor([ids])
@@ -273,34 +327,42 @@ def test_answers_are_the_same_in_steps_of_any_size(
             assert one["answer"] == other["answer"]
         close = pytest.approx(other["logprobs"][:end], abs=ROUGHLY if recorded.rounds else 2e-3)
         assert one["logprobs"][:end] == close
-    assert recorded.answers[f"again/{budget}"][0]["places"][0][0] > 0, "a prefix was cached"
+    for again in ("again", "compared again"):
+        assert recorded.answers[f"{again}/{budget}"][0]["places"][0][0] > 0, "a prefix was cached"
 
 
-def test_transformers_gives_the_same_answer_to_the_kept_tokens(recorded: Recorded) -> None:
-    """The first picture, at half of its tokens: embeddings gathered, positions from the oracle."""
-    (record,) = recorded.answers[f"cold/{WHOLE}"]
+@pytest.mark.parametrize(
+    ("case", "number"),
+    [("cold", 0), (COMPARED, 1)],
+)
+def test_transformers_gives_the_same_answer_to_the_kept_tokens(
+    recorded: Recorded, case: str, number: int
+) -> None:
+    """The first picture, beside a clip too: all rows of the unpruned prompt, gathered at those that
+    are kept and at all text, with positions from the oracle."""
+    record, asked = recorded.answers[f"{case}/{WHOLE}"][number], CASES[case][number]
     folder = MODELS / recorded.checkpoint
     model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype="float32").eval()
-    inputs = AutoProcessor.from_pretrained(folder)(
-        text=[words(recorded.checkpoint).prompt("{picture}What is it?")],
-        images=[FIRST],
-        return_tensors="pt",
-    )
-    token = recorded.config.image_token_id
-    ids = torch.tensor([record["prompt"] + record["answer"]])
-    is_image = ids == token
-    kept = recorded.kept_of_first(int(is_image.sum()))
+    whole, at = recorded.unpruned([*record["prompt"], *record["answer"]], asked)
+    kinds = torch.tensor(recorded.kinds(whole))
     with torch.no_grad():
-        visual = model.model.visual(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"])
-        embeds = model.get_input_embeddings()(ids)
-        embeds[is_image] = visual.pooler_output[kept]
-        levels: Any = {}
-        if deepstack := getattr(visual, "deepstack_features", None):
-            levels["visual_pos_masks"] = is_image
-            levels["deepstack_visual_embeds"] = [level[kept] for level in deepstack]
-        positions = recorded.expected("cold", 0, record).T.unsqueeze(1)
+        embeds = model.get_input_embeddings()(torch.tensor(whole))
+        levels: list[torch.Tensor] = []
+        for kind, (pixels, grid) in enumerate(_pixels(folder, films_of(asked[0])), 1):
+            visual = model.model.visual(pixels, grid_thw=grid)
+            embeds[kinds == kind] = visual.pooler_output
+            for place, level in enumerate(getattr(visual, "deepstack_features", None) or ()):
+                levels += [torch.zeros_like(embeds)] if place == len(levels) else []
+                levels[place][kinds == kind] = level
+        is_visual = kinds[at] > 0
+        deepstack: Any = {}
+        if levels:
+            deepstack["visual_pos_masks"] = is_visual.unsqueeze(0)
+            deepstack["deepstack_visual_embeds"] = [level[at][is_visual] for level in levels]
         hidden = model.model.language_model(
-            inputs_embeds=embeds, position_ids=positions, **levels
+            inputs_embeds=embeds[at].unsqueeze(0),
+            position_ids=recorded.expected(case, number, record).T.unsqueeze(1),
+            **deepstack,
         ).last_hidden_state
         scores = model.lm_head(hidden)[0].log_softmax(dim=-1)
     answer = torch.tensor(record["answer"])
@@ -310,6 +372,40 @@ def test_transformers_gives_the_same_answer_to_the_kept_tokens(recorded: Recorde
     assert recorded.rounds or torch.equal(before.argmax(dim=-1), answer)
     assert float((before.amax(dim=-1) - logprobs).max()) <= close
     assert logprobs.tolist() == pytest.approx(record["logprobs"], abs=close)
+
+
+_NORMS = ("image_mean", "image_std")
+
+
+def _pixels(folder: Path, films: list[str]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Patches and grid of the first picture, and of the clip if that is asked about too."""
+    processor: Any = AutoProcessor.from_pretrained(folder)
+    made = processor.image_processor(images=[FIRST], return_tensors="pt")
+    yield made["pixel_values"], made["image_grid_thw"]
+    if films:
+        # vLLM normalises frames on the device, as pictures
+        alike = {name: getattr(processor.image_processor, name) for name in _NORMS}
+        video: Any = {"videos": [CLIP], "do_sample_frames": False, **alike}
+        made = processor.video_processor(**video, return_tensors="pt")
+        ((frames, *sides),) = made["video_grid_thw"].tolist()
+        yield made["pixel_values_videos"], torch.tensor([[1, *sides]] * frames)  # GLM-V's way
+
+
+def test_what_is_kept_of_a_clip_is_what_its_method_chooses_offline(recorded: Recorded) -> None:
+    """Of all frames together, whether they stand apart in the prompt or not."""
+    width = recorded.config.get_text_config().hidden_size
+    counts: dict[str, list[list[int]]] = {"vidcom2": [], "evs": []}
+    for each in recorded.compared:
+        frames, rows, columns = each["grid"]
+        keep = len(each["kept"])
+        method = "vidcom2" if keep == round(0.4 * frames * rows * columns) else "evs"
+        features = torch.tensor(each["features"])[:, :width].unflatten(0, (frames, -1))
+        kept = vllm_pruner.select_video(method, keep=keep, features=features).tolist()
+        assert each["kept"] == kept
+        frame_of = [place // (rows * columns) for place in kept]
+        counts[method].append([frame_of.count(frame) for frame in range(frames)])
+    assert [4, 0, 0] in counts["evs"], "nothing of the later frames"
+    assert any(len({*some}) > 1 for some in counts["vidcom2"])
 
 
 def test_importance_is_the_attention_received_before_the_merger(recorded: Recorded) -> None:

@@ -25,6 +25,7 @@ COLD = {
     "worker/explain.py": "shows a selection to a person",
     "layout/positions.py": "counts positions on the host",
     "worker/mrope.py": "the host's token ids, looked at there",
+    "worker/unpruned.py": "the same",
 }
 
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from vllm_pruner.family import Family, Videos, cut_frames
+from vllm_pruner.family import Family, Videos
+from vllm_pruner.layout.cuts import cut_frames
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.layout.tile_layout import TileLayout
 from vllm_pruner.methods.base import Method

@@ -1,7 +1,7 @@
 """InternVL in its transformers form: `InternVLForConditionalGeneration`.
 
 Follows `vllm/model_executor/models/interns1.py` of vLLM 0.32. A frame of a video is one tile, named
-in the prompt (`Frame1: `), so each frame keeps its share of the budget.
+in the prompt (`Frame1: `).
 
 The processor cuts every picture into tiles, whatever the checkpoint's `crop_to_patches` is. vLLM
 follows that setting when it looks for the largest picture, so this module finds it itself.

@@ -1,8 +1,7 @@
 """InternVL as its authors publish it: `InternVLChatModel`, with vLLM's own processor.
 
 Follows `vllm/model_executor/models/internvl.py` of vLLM 0.32. A frame of a video is one tile, named
-in the prompt (`Frame1: `), so each frame keeps its share of the budget. Models whose tokenizer has
-no `<|video_pad|>` take no videos.
+in the prompt (`Frame1: `). Models whose tokenizer has no `<|video_pad|>` take no videos.
 
 Methods that read the text after an image are refused: in this model's prompts an image is the text
 "<image>", and a video "<video>", not a token of its own, and a tokenizer may merge it with the text

@@ -30,7 +30,8 @@ from vtprune_kernels import gather_rows
 
 from vllm_pruner.families.llava import seen
 from vllm_pruner.families.qwen_grid import QWEN_RATE, check_method
-from vllm_pruner.family import Family, cut_runs
+from vllm_pruner.family import Family
+from vllm_pruner.layout.cuts import cut_runs
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.layout.layout import Layout
 from vllm_pruner.prompt.info import PrunedInfo

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from vllm_pruner.family import Family, Videos, cut_frames
+from vllm_pruner.family import Family, Videos
+from vllm_pruner.layout.cuts import cut_frames
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.methods.base import Method
 from vllm_pruner.settings.errors import SettingError

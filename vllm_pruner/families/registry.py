@@ -131,8 +131,6 @@ def check_videos(model_config: Any, config: PruneConfig) -> None:
     if family.videos is None:
         why = f", but videos of {family.name} cannot be pruned"
         raise SettingError(*named[0], "none, or video_rate 0", why)
-    if found := family.videos.fault(video):
-        raise found
     try:
         family.check_method(model_config.hf_config, video.resolved[0])
     except SettingError as error:

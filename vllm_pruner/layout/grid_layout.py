@@ -32,8 +32,8 @@ class GridLayout:
     """Temporal positions per frame."""
 
     apart: bool = False
-    """Whether other tokens separate the frames in the prompt. Each frame then has a fixed share of
-    any budget, and no temporal positions: those tokens tell the time."""
+    """Whether other tokens separate the frames in the prompt. A frame then has no temporal position
+    of its own: those tokens tell the time."""
 
     @property
     def frame_tokens(self) -> int:
@@ -84,6 +84,17 @@ class GridLayout:
         pace = 0.0 if self.apart else self.pace
         time = frame if pace == 1.0 else (frame.double() * pace).long()
         return torch.stack([time, row, column], dim=-1)
+
+    def reach(self, others: int) -> float:
+        """Return how many positions of M-RoPE a run of a video takes.
+
+        Args:
+            others: tokens between joined frames, which are one run; 0 if frames are not joined.
+        """
+        if not self.apart:
+            return self.frames * self.pace
+        extent = max(self.rows, self.columns)
+        return self.frames * extent + others if others else extent
 
     def order_with_breaks(self, index: torch.Tensor) -> torch.Tensor:
         """Return `[images, keep + rows - 1]` int64, the order of the kept tokens and the breaks

@@ -10,8 +10,8 @@ again, and the positions are written for exactly the rows that a step feeds (`fi
 Nothing depends on earlier steps, so a prefix-cache hit or a chunk boundary may be anywhere, and
 filling twice gives the same result.
 
-Everything about images also applies to a video whose tokens form one run, and to each frame of a
-video whose frames form runs of their own.
+Everything about images also applies to a video whose tokens form one run, be it with other tokens
+among them (`joined_frames`), and to each frame of a video whose frames form runs of their own.
 
 Digits are base 256, two per number, because bfloat16 represents integers up to 256 exactly.
 """
@@ -20,10 +20,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
-__all__ = ["DIGITS", "MOST", "Unpruned", "as_placed", "fill", "split", "unpruned", "with_places"]
+__all__ = [
+    "DIGITS",
+    "MOST",
+    "Run",
+    "Unpruned",
+    "as_placed",
+    "fill",
+    "split",
+    "unpruned",
+    "with_places",
+]
 
 DIGITS = 11
 """Trailing columns, two each for: time, row, column, the row's index in its run, and the run's
@@ -128,6 +139,15 @@ def _may_start(run: tuple[int, int], row: int, keep: int, computed: int) -> bool
     return length == keep and (start >= computed if row == 0 else start <= computed)
 
 
+class Run(NamedTuple):
+    """A run of placeholders in a pruned prompt."""
+
+    offset: int
+    length: int
+    whole: Sequence[int]
+    """The tokens that would be there without pruning."""
+
+
 @dataclass(frozen=True, slots=True)
 class Unpruned:
     """A prompt as it would be without pruning."""
@@ -138,25 +158,21 @@ class Unpruned:
     pruned image get the image's first places; `fill` moves them."""
 
 
-def unpruned(
-    tokens: Sequence[int], media: Sequence[tuple[int, int, int]], filler: int = 0
-) -> Unpruned:
+def unpruned(tokens: Sequence[int], runs: Sequence[Run]) -> Unpruned:
     """Return the prompt as it would be without pruning.
 
     Args:
         tokens: the pruned prompt.
-        media: offset, length and unpruned length of each run, ascending by offset.
-        filler: the token to use for a run of which nothing is left.
+        runs: the runs of its images and videos, ascending.
     """
     whole: list[int] = []
     index: list[int] = []
     end = 0
-    for offset, length, original in media:
+    for offset, length, tokens_of_run in runs:
         index += range(len(whole), len(whole) + offset - end)
         whole += tokens[end:offset]
         index += range(len(whole), len(whole) + length)
-        whole += tokens[offset : offset + length]
-        whole += [tokens[offset] if length else filler] * (original - length)
+        whole += tokens_of_run
         end = offset + length
     index += range(len(whole), len(whole) + len(tokens) - end)
     whole += tokens[end:]

@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     from vllm.config import ModelConfig
     from vllm.engine.arg_utils import EngineArgs
 
-__all__ = ["fault", "lacks_language_model"]
+    from vllm_pruner.family import Videos
+
+__all__ = ["fault", "lacks_language_model", "video_fault"]
+
+_ELSEWHERE = "or this one on an engine with the language model, which encodes the image itself"
 
 
 def lacks_language_model(model_config: ModelConfig, engine_args: EngineArgs | None = None) -> bool:
@@ -33,5 +37,21 @@ def fault(config: PruneConfig) -> SettingError | None:
         ", which reads the question through the language model, but --mm-encoder-only leaves that "
         "unloaded"
     )
-    elsewhere = "or this one on an engine with the language model, which encodes the image itself"
-    return SettingError("method", repr(config.method), ", ".join([*allowed, elsewhere]), why)
+    return SettingError("method", repr(config.method), ", ".join([*allowed, _ELSEWHERE]), why)
+
+
+def video_fault(config: PruneConfig, videos: Videos | None) -> SettingError | None:
+    """Return what is wrong with the settings of a video for such an engine, or None.
+
+    Args:
+        config: the settings.
+        videos: how the family's videos are pruned.
+    """
+    if videos is None or not videos.joins(config):
+        return None
+    why = (
+        ", which has the text between frames embedded by the language model, but "
+        "--mm-encoder-only leaves that unloaded"
+    )
+    allowed = ", ".join([*methods.names(), _ELSEWHERE.replace("image", "video")])
+    return SettingError("video_method", repr(config.method), allowed, why)

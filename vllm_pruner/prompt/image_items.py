@@ -19,6 +19,7 @@ from vllm.multimodal.inputs import (
 )
 from vllm.multimodal.processing.processor import MultiModalProcessingResult
 
+from vllm_pruner.layout.cuts import between_frames, cut_joined
 from vllm_pruner.plan import FIELDS, ImagePlan
 from vllm_pruner.settings.keys import PLANS
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from vllm.multimodal.processing import ProcessorInputs, TimingContext
     from vllm.multimodal.processing.processor import ResolvedPromptUpdate
 
-    from vllm_pruner.family import Cut
+    from vllm_pruner.layout.cuts import Cut
 
     # Concrete for the checker: super() reaches the model's own processor, not the abstract base.
     _Processor = LlavaMultiModalProcessor
@@ -60,8 +61,8 @@ class PlannedItems(_Processor):
     """Mixin for a `BaseMultiModalProcessor` that carries out the plans of `hand_on`.
 
     Change: items with plans are processed and cached as if they had none; then their placeholders
-    are cut to the kept count, and the plans go to the model as fields. A plan without a kept count
-    gets one.
+    are cut to the kept count, and the plans go to the model as fields. A plan gets what is known
+    only by then: a kept count, if it has none, and what is between joined frames.
     """
 
     info: Any
@@ -79,9 +80,10 @@ class PlannedItems(_Processor):
         self, stock: MultiModalProcessingResult, modality: str, plans: list[ImagePlan]
     ) -> MultiModalProcessingResult:
         """Return a result in which the items of a modality have plans."""
+        cuts = [self.info.cut_of(modality, plan.config) for plan in plans]
         plans = [
-            plan if plan.keep else replace(plan, keep=plan.config.keep_count(_tokens(updates[0])))
-            for plan, updates in zip(plans, stock.prompt_updates[modality], strict=True)
+            _completed(plan, cut, updates[0])
+            for plan, cut, updates in zip(plans, cuts, stock.prompt_updates[modality], strict=True)
         ]
         items = [
             MultiModalKwargsItem({**item, **fields})
@@ -89,10 +91,11 @@ class PlannedItems(_Processor):
                 stock.kwargs.require_data()[modality], _as_items(modality, plans), strict=True
             )
         ]
-        cut = self.info.cut_of(modality)
         updates = [
-            [_short(update, plan, cut) for update in updates_of_item]
-            for updates_of_item, plan in zip(stock.prompt_updates[modality], plans, strict=True)
+            [_short(update, plan, cut) for update in its_updates]
+            for plan, cut, its_updates in zip(
+                plans, cuts, stock.prompt_updates[modality], strict=True
+            )
         ]
         return MultiModalProcessingResult(
             stock.prompt_ids,
@@ -100,6 +103,15 @@ class PlannedItems(_Processor):
             {**stock.hashes, modality: [plan.identity for plan in plans]},
             {**stock.prompt_updates, modality: updates},
         )
+
+
+def _completed(plan: ImagePlan, cut: Cut, update: ResolvedPromptUpdate) -> ImagePlan:
+    """Return a plan with what follows from the item's tokens."""
+    keep = plan.keep or plan.config.keep_count(_tokens(update))
+    if cut is not cut_joined:
+        return replace(plan, keep=keep)
+    between = between_frames(update.content.full, _is_embed(update))
+    return replace(plan, keep=keep, between=between)
 
 
 def _short(update: ResolvedPromptUpdate, plan: ImagePlan, cut: Cut) -> ResolvedPromptUpdate:

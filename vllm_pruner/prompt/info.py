@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from vllm_pruner import compat
+from vllm_pruner.layout.cuts import cut_joined
 from vllm_pruner.prompt import encoder_only
 from vllm_pruner.prompt.names import fresh
 from vllm_pruner.settings.config import PruneConfig
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from vllm.multimodal.parse import ImageSize
     from vllm.multimodal.processing import BaseProcessingInfo, InputProcessingContext
 
-    from vllm_pruner.family import Cut, Family
+    from vllm_pruner.family import Family
+    from vllm_pruner.layout.cuts import Cut
     from vllm_pruner.layout.layout import Layout
 
     _Info = BaseProcessingInfo
@@ -86,10 +88,12 @@ class PrunedInfo(_Info):
             item = {**item, "pixel_values": item[BYTES].movedim(-1, -3)}
         return self.family.seen(self.get_hf_config(), item)
 
-    def cut_of(self, modality: str) -> Cut:
-        """Return how the placeholders of an image or a video are cut."""
+    def cut_of(self, modality: str, config: PruneConfig) -> Cut:
+        """Return how the placeholders of an image or a video with these settings are cut."""
         videos = self.family.videos
-        return self.family.cut if modality == "image" or videos is None else videos.cut
+        if modality == "image" or videos is None:
+            return self.family.cut
+        return cut_joined if videos.joins(config) else videos.cut
 
     @property
     def image_token(self) -> int:
@@ -159,7 +163,9 @@ class PrunedInfo(_Info):
                 f"the message has a video, but those of {self.family.name} cannot be pruned; "
                 "allowed: video_rate 0, which leaves videos whole"
             )
-        return self.family.videos.fault(config) or self.fault(config)
+        if encoder_only.lacks_language_model(self.ctx.model_config):
+            return encoder_only.video_fault(config, self.family.videos) or self.fault(config)
+        return self.fault(config)
 
     def get_mm_max_tokens_per_item(
         self, seq_len: int, mm_counts: Mapping[str, int]

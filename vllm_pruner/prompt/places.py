@@ -48,22 +48,23 @@ def check_counts(asked: Asked, separators: Sequence[int]) -> None:
             )
 
 
-def check_reach(layouts: Sequence[Layout], kept: Sequence[int]) -> None:
+def check_reach(layouts: Sequence[Layout], rows: Sequence[int], others: Sequence[int]) -> None:
     """Refuse videos whose positions or number of rows do not fit into two digits of
     `layout.positions`.
 
     Args:
         layouts: the layout of each video.
-        kept: tokens kept of each.
+        rows: how many rows the decoder gets of each.
+        others: how many of these are of the tokens between joined frames.
 
     Raises:
         VLLMValidationError: a 400 for the client.
     """
-    for layout, count in zip(layouts, kept, strict=True):
-        end = layout.frames * layout.pace if isinstance(layout, GridLayout) else 0
+    for layout, count, between in zip(layouts, rows, others, strict=True):
+        end = layout.reach(between) if isinstance(layout, GridLayout) else 0
         if max(count, end) > MOST:
             raise refusal(
-                f"{KEY}: a video keeps {count} tokens and lasts {end:.0f} positions; allowed: "
+                f"{KEY}: a video has {count} rows and lasts {end:.0f} positions; allowed: "
                 f"{MOST} of each, or {KEY} video_rate 0",
                 parameter="messages",
             )

@@ -35,7 +35,7 @@ from vllm_pruner.prompt.render_thread import compute_alone
 from vllm_pruner.prompt.serving import install_where_rendered
 from vllm_pruner.prompt.traffic import count_items
 from vllm_pruner.prompt.wanted import Wanted, as_dummy, taken
-from vllm_pruner.settings.keys import REPORT
+from vllm_pruner.settings.keys import PLAN_BETWEEN, REPORT
 from vllm_pruner.settings.rules import check_video, resolve, resolve_videos
 
 if TYPE_CHECKING:
@@ -174,14 +174,16 @@ class PrunedProcessor(PlannedItems, BytePixels):
             asked.tokens = [*asked.kept]
             return
         info: PrunedInfo = self.info
-        items = output["mm_kwargs"].require_data()[VIDEO]
-        layouts = [info.video_layout(item.get_data()) for item in items]
+        items = [item.get_data() for item in output["mm_kwargs"].require_data()[VIDEO]]
+        layouts = [info.video_layout(item) for item in items]
         asked.tokens = [layout.tokens for layout in layouts]
+        more = [len(item[PLAN_BETWEEN]) for item in items]
         with answered():
             for config, layout in zip(asked.configs, layouts, strict=True):
                 check_video(info.prune_config, requested, config, layout.tokens)
-        check_counts(asked, [0] * len(asked.kept))
-        check_reach(layouts, asked.kept)
+        check_counts(asked, more)
+        check_reach(layouts, asked.kept, more)
+        asked.kept = [rows - others for rows, others in zip(asked.kept, more, strict=True)]
 
     def _check_prompt(self, asked: Sequence[Asked], output: MultiModalInput) -> None:
         """Refuse prompts in which kept tokens would get wrong positions, and those too long."""

@@ -10,6 +10,7 @@ __all__ = [
     "DUMMY",
     "KEY",
     "PLANS",
+    "PLAN_BETWEEN",
     "PLAN_IMAGE",
     "PLAN_KEEP",
     "PLAN_SETTINGS",
@@ -44,7 +45,11 @@ PLAN_TEXT = f"{KEY}_text"
 """A field of an image on its way to the model: the token ids of the text that follows it."""
 
 PLAN_KEEP = f"{KEY}_keep"
-"""A field of an image on its way to the model: its number of placeholders, 0 if not known."""
+"""A field of an image on its way to the model: its number of visual tokens, 0 if not known."""
+
+PLAN_BETWEEN = f"{KEY}_between"
+"""A field of a video on its way to the model: the tokens between its frames, if these are joined.
+`[tokens, 2]`: an id, and the frame that it follows."""
 
 REPORT = f"{KEY}_report"
 """In the engine's input, for usage and span: the result of `prompt.asked.report`."""

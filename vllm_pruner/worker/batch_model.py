@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.nn.functional import pad
 from vtprune_kernels import gather_rows
 
+from vllm_pruner.layout.grid_layout import GridLayout
+from vllm_pruner.layout.joined_frames import JoinedFrames
 from vllm_pruner.layout.raster import arrange, is_mixed
 from vllm_pruner.methods.base import CAPTURED, Kept, Need, VisualTokens
 from vllm_pruner.methods.on_device import on_device
@@ -78,9 +81,20 @@ class BatchModel(_Model):
         return [embeddings[place] for place in range(len(batch.images))]
 
     def placed(self, rows: torch.Tensor, index: torch.Tensor, group: Group) -> torch.Tensor:
-        """Return the rows `[images, keep, width]` with what they carry to the decoder in addition;
-        here nothing, since a token's place in the sequence is its position."""
-        return rows
+        """Return the rows `[images, keep, width]` with what goes to the decoder in addition; here
+        the tokens between joined frames, since a token's place in the sequence is its position."""
+        if not group.between:
+            return rows
+        joined = self._joined(index, group)
+        others = self.decoder.embed_input_ids(joined.tokens)
+        others = pad(others, (0, rows.shape[2] - others.shape[1]))  # no levels of DeepStack
+        others = others.expand(len(rows), -1, -1)
+        return gather_rows([torch.cat([rows, others], dim=1)], joined.order())[0]
+
+    def _joined(self, index: torch.Tensor, group: Group) -> JoinedFrames:
+        """Return the runs of a group whose frames are joined."""
+        assert isinstance(group.layout, GridLayout)
+        return JoinedFrames.of(group.layout, index, group.between)
 
     def _encode(self, batch: Batch) -> Columns:
         """Run the tower for what the methods of a batch need."""

@@ -13,6 +13,7 @@ from itertools import accumulate, groupby, pairwise
 
 import torch
 
+from vllm_pruner.layout.joined_frames import Between
 from vllm_pruner.layout.layout import Layout
 from vllm_pruner.methods import foreign
 from vllm_pruner.methods.faults import MethodFault
@@ -28,7 +29,8 @@ _ALIGNED = 16
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The images of a batch that have the same layout and settings."""
+    """The images of a batch that have the same layout and settings, and of joined frames the same
+    tokens between them."""
 
     layout: Layout
     config: PruneConfig
@@ -51,6 +53,16 @@ class Group:
 
     starts: list[int] = field(default_factory=list)
     """Index of each image's first row among the rows of the batch."""
+
+    @property
+    def key(self) -> tuple[Layout, PruneConfig, int, Between]:
+        """What its images share."""
+        return self.layout, self.config, self.keep, self.between
+
+    @property
+    def between(self) -> Between:
+        """See `ImagePlan.between`."""
+        return self.plans[0].between
 
     @property
     def foreign(self) -> bool:
@@ -85,8 +97,8 @@ class Batch:
         groups: list[Group] = []
         for place, (image, plan) in enumerate(zip(self.images, self.plans, strict=True)):
             keep = plan.kept_of(image.layout.tokens)
-            key = image.layout, plan.config, keep
-            alike = (group for group in groups if (group.layout, group.config, group.keep) == key)
+            key = image.layout, plan.config, keep, plan.between
+            alike = (group for group in groups if group.key == key)
             if (group := next(alike, None)) is None:
                 group = Group(image.layout, plan.config, keep, self._rows(image), self.small_grid)
                 groups.append(group)

@@ -136,7 +136,7 @@ class PrunedModel(BatchModel):
             RuntimeError: they differ, so that rows of one image would go to another's places.
         """
         for image, plan, rows in zip(images, plans, embeddings, strict=True):
-            keep = self.family.rows(image.layout, plan.kept_of(image.layout.tokens))
+            keep = self.family.rows(image.layout, plan.kept_of(image.layout.tokens)) + plan.others
             if len(rows) != keep:
                 raise RuntimeError(
                     f"vtprune: method {plan.config.method!r} returned {len(rows)} rows of an "

@@ -58,6 +58,9 @@ class MRopeModel(PrunedModel):
         layout = group.layout
         assert isinstance(layout, GridLayout)
         within = counted_grid(layout, group.config)
+        if group.between:
+            joined = super().placed(rows, index, group)
+            return with_places(joined, self._joined(index, group).places(within), is_image=False)
         runs = frame_shares(layout.frames, rows.shape[1]) if layout.apart else ()
         return with_places(rows, layout.places_at(index, within), not layout.frames, runs)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from vllm.multimodal.inputs import MultiModalKwargsItem, PlaceholderRange
 
 from vllm_pruner.layout.grid_layout import GridLayout
-from vllm_pruner.layout.positions import Unpruned, unpruned
+from vllm_pruner.layout.joined_frames import Between
+from vllm_pruner.layout.positions import Run, Unpruned, unpruned
 from vllm_pruner.layout.shares import frame_shares
 from vllm_pruner.plan import ImagePlan
 from vllm_pruner.settings.keys import PLAN_SETTINGS
@@ -29,8 +30,18 @@ GRIDS = "image_grid_thw"
 _VIDEO_GRIDS = "video_grid_thw"
 """The same for a video."""
 
-_Run = tuple[int, int, int]
-"""Offset, length and unpruned length of a run of placeholders."""
+
+class _Item(NamedTuple):
+    """An image or video of a prompt."""
+
+    feature: MultiModalFeatureSpec
+    """With the grid in which positions are counted."""
+
+    grid: GridLayout | None = None
+    """That grid; None if the item has no plan."""
+
+    between: Between = ()
+    """See `ImagePlan.between`."""
 
 
 def as_unpruned(
@@ -52,12 +63,11 @@ def as_unpruned(
     mark = getattr(hf_config, name) if name else None
     in_order = sorted(features, key=lambda feature: feature.mm_position.offset)
     counted = [_as_counted(family, hf_config, feature) for feature in in_order]
-    runs = [_runs(feature.mm_position, layout, tokens, mark) for feature, layout in counted]
-    filler = getattr(hf_config, videos.token) if videos else 0
-    whole = unpruned(tokens, [run for of_item in runs for run in of_item], filler)
+    runs = [_runs(item, tokens, mark) for item in counted]
+    whole = unpruned(tokens, [run for of_item in runs for run in of_item])
     moved = [
-        replace(feature, mm_position=_moved(feature.mm_position, of_item, whole.index))
-        for (feature, _), of_item in zip(counted, runs, strict=True)
+        replace(item.feature, mm_position=_moved(item, of_item, whole.index))
+        for item, of_item in zip(counted, runs, strict=True)
     ]
     return whole, moved
 
@@ -70,24 +80,21 @@ def counted_grid(layout: GridLayout, config: PruneConfig) -> GridLayout:
     return layout.compact(config.keep_count(layout.tokens))
 
 
-def _as_counted(
-    family: Family, hf_config: Any, feature: MultiModalFeatureSpec
-) -> tuple[MultiModalFeatureSpec, GridLayout | None]:
-    """Return an image or video with its grid replaced by the one in which positions are counted,
-    and that grid; None in its place if the item has no plan."""
+def _as_counted(family: Family, hf_config: Any, feature: MultiModalFeatureSpec) -> _Item:
+    """Return an image or video with its grid replaced by the one in which positions are counted."""
     if feature.data is None or PLAN_SETTINGS not in feature.data:
-        return feature, None
+        return _Item(feature)
     item: dict[str, Any] = {name: field.data for name, field in feature.data.items()}
     layout, grids = _layout_of(family, hf_config, item)
-    counted = counted_grid(layout, ImagePlan.config_of(item))
+    counted, between = counted_grid(layout, ImagePlan.config_of(item)), ImagePlan.between_of(item)
     if counted == layout:
-        return feature, layout
+        return _Item(feature, layout, between)
     thw = item[grids].clone()
     thw[..., 1] = thw[..., 1] // layout.rows * counted.rows
     thw[..., 2] = thw[..., 2] // layout.columns * counted.columns
     field = replace(feature.data[grids], data=thw)
     data = MultiModalKwargsItem({**feature.data, grids: field})
-    return replace(feature, data=data), counted
+    return _Item(replace(feature, data=data), counted, between)
 
 
 def _layout_of(family: Family, hf_config: Any, item: dict[str, Any]) -> tuple[GridLayout, str]:
@@ -102,41 +109,46 @@ def _layout_of(family: Family, hf_config: Any, item: dict[str, Any]) -> tuple[Gr
     return layout, grids
 
 
-def _runs(
-    place: PlaceholderRange, layout: GridLayout | None, tokens: list[int], mark: int | None
-) -> list[_Run]:
+def _runs(item: _Item, tokens: list[int], mark: int | None) -> list[Run]:
     """Return the runs of an image or video.
 
     Args:
-        place: its place in the prompt.
-        layout: the grid in which positions are counted; None for an item without a plan.
+        item: the item.
         tokens: the prompt.
         mark: the token before each frame, if other tokens separate a video's frames.
     """
-    if layout is None:
-        return [(place.offset, place.length, place.length)]
-    if not layout.apart:
-        return [(place.offset, place.length, layout.tokens)]
+    place, grid = item.feature.mm_position, item.grid
+    offset, length = place.offset, place.length
+    if grid is None:
+        return [Run(offset, length, tokens[offset : offset + length])]
+    if not grid.apart:
+        return [Run(offset, length, tokens[offset : offset + 1] * grid.tokens)]
     assert mark is not None
-    runs, offset = [], place.offset
-    for share in frame_shares(layout.frames, place.get_num_embeds()):
+    first = tokens.index(mark, offset) + 1
+    frame = tokens[first : first + 1] * grid.frame_tokens  # at least one token of it is kept
+    if item.between:
+        joined = [*frame, *(token for text in item.between for token in [*text, *frame])]
+        return [Run(first, place.get_num_embeds(), joined)]
+    runs = []
+    for share in frame_shares(grid.frames, place.get_num_embeds()):
         offset = tokens.index(mark, offset) + 1
-        runs.append((offset, share, layout.frame_tokens))
+        runs.append(Run(offset, share, frame))
     return runs
 
 
-def _moved(place: PlaceholderRange, runs: Sequence[_Run], index: torch.Tensor) -> PlaceholderRange:
-    """Return an item's place in the unpruned prompt; an unpruned item keeps its mask. Frames that
-    stand apart have a run each, behind a mark of their own."""
+def _moved(item: _Item, runs: Sequence[Run], index: torch.Tensor) -> PlaceholderRange:
+    """Return an item's place in the unpruned prompt; an unpruned item keeps its mask. Of frames
+    that stand apart, each consists of the token that the first one begins with."""
+    place = item.feature.mm_position
     offset = int(index[place.offset])
-    more = sum(original - length for _, length, original in runs)
-    if not more:
+    if item.grid is None:
         return replace(place, offset=offset)
-    length = place.length + more
-    if len(runs) == 1 and runs[0][0] == place.offset:
+    length = place.length + sum(len(run.whole) - run.length for run in runs)
+    if not item.grid.apart:
         return PlaceholderRange(offset=offset, length=length)
     is_embed = torch.zeros(length, dtype=torch.bool)
-    for start, _, original in runs:
-        first = int(index[start - 1]) + 1 - offset
-        is_embed[first : first + original] = True
+    for run in runs:
+        first = int(index[run.offset - 1]) + 1 - offset
+        tokens = torch.tensor(run.whole)
+        is_embed[first : first + len(tokens)] = tokens == tokens[0]
     return PlaceholderRange(offset=offset, length=length, is_embed=is_embed)
