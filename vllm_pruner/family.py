@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vllm_pruner import methods
 from vllm_pruner.layout.cuts import Cut, cut_frames, cut_runs
-from vllm_pruner.settings.config import DEFAULT_RATE, PruneConfig
+from vllm_pruner.settings.config import DEFAULT_METHOD, DEFAULT_RATE, PruneConfig
 from vllm_pruner.settings.errors import ConfigError, SettingError
 
 if TYPE_CHECKING:
@@ -101,6 +101,9 @@ class Family:
     """`separators(layout)`: how many rows of its own, such as row breaks, the model's `placed`
     inserts among the kept rows of an image. `cut` has placeholders for them; they are not part of
     the budget. None if there are none."""
+
+    default_method: str = DEFAULT_METHOD
+    """The method if the operator names none."""
 
     default_rate: float = DEFAULT_RATE
     """Fraction removed if the operator sets neither a rate nor a number of tokens."""

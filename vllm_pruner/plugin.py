@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from vllm_pruner import compat, envs
 from vllm_pruner.methods.faults import MethodFault
 from vllm_pruner.settings import cli
-from vllm_pruner.settings.config import names_budget
 from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.settings.keys import KEY, settings_in
 from vllm_pruner.settings.server import ServerConfig
@@ -63,14 +62,12 @@ def _classes() -> dict[str, str]:
 def _fold_arguments(engine_args: EngineArgs, args: argparse.Namespace) -> None:
     """Put the command line's settings into `mm_processor_kwargs`, as the offline interface does."""
     try:
-        config = cli.settings(args)
+        settings = cli.settings(args)
     except ConfigError as error:
         raise SystemExit(f"vtprune: {error}") from None
-    if config is None:
+    if settings is None:
         return
-    kwargs, settings = engine_args.mm_processor_kwargs or {}, config.model_dump(exclude_none=True)
-    if not names_budget(cli.given(args)):
-        del settings["rate"]  # the family's default applies once the model is known
+    kwargs = engine_args.mm_processor_kwargs or {}
     if kwargs.get(KEY, settings) != settings:
         raise SystemExit(f"vtprune: --mm-processor-kwargs has {KEY!r} beside --plugin vtprune")
     engine_args.mm_processor_kwargs = {**kwargs, KEY: settings}
@@ -92,7 +89,8 @@ def _configure(engine_args: EngineArgs, original: Callable[[], ModelConfig]) -> 
         engine_args.mm_processor_kwargs = kwargs or None
         return original()
     try:
-        return _create_pruned(engine_args, original, ServerConfig.parse(settings))
+        ServerConfig.check_early(settings)
+        return _create_pruned(engine_args, original)
     except ConfigError as error:
         if getattr(engine_args, _FROM_CLI, False):
             raise SystemExit(f"vtprune: {error.at_start(cli.FLAGS)}") from None
@@ -103,9 +101,7 @@ def _configure(engine_args: EngineArgs, original: Callable[[], ModelConfig]) -> 
         raise
 
 
-def _create_pruned(
-    engine_args: EngineArgs, original: Callable[[], ModelConfig], config: ServerConfig
-) -> ModelConfig:
+def _create_pruned(engine_args: EngineArgs, original: Callable[[], ModelConfig]) -> ModelConfig:
     compat.check(compat.Process.SERVER)
     if not compat.is_known():
         logger.warning("vtprune: this vLLM is newer than any that vtprune was checked on")
@@ -116,7 +112,7 @@ def _create_pruned(
 
     start.replace_classes(engine_args)
     model_config = original()
-    config = start.with_rate(config, engine_args, model_config)
+    config = start.with_defaults(engine_args, model_config)
     tokens = start.check(config, engine_args, model_config)
     start.install(config, engine_args, model_config, tokens)
     if getattr(engine_args, _ONE_API_SERVER, False):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vllm.config import ModelConfig
     from vllm.engine.arg_utils import EngineArgs
 
-__all__ = ["advise", "check", "install", "replace_classes", "with_rate"]
+__all__ = ["advise", "check", "install", "replace_classes", "with_defaults"]
 
 logger = logging.getLogger("vllm.vtprune")
 
@@ -45,21 +45,23 @@ def replace_classes(engine_args: EngineArgs) -> None:
     engine_args.model_class_overrides = {**overrides, **classes}
 
 
-def with_rate(
-    config: ServerConfig, engine_args: EngineArgs, model_config: ModelConfig
-) -> ServerConfig:
-    """Return the settings, with the family's default rate if the operator named no budget.
+def with_defaults(engine_args: EngineArgs, model_config: ModelConfig) -> ServerConfig:
+    """Return the settings, with the family's method and rate where the operator named none.
 
-    The rate is also written to `mm_processor_kwargs`, where every process reads the settings.
+    These are also written to `mm_processor_kwargs`, where every process reads the settings.
+
+    Raises:
+        ConfigError: the settings cannot be used, such as options of another method.
     """
+    family = registry.family_of(model_config.hf_config)
     kwargs = engine_args.mm_processor_kwargs or {}
-    if names_budget(kwargs[KEY]):
-        return config
-    rate = registry.family_of(model_config.hf_config).default_rate
-    kwargs = {**kwargs, KEY: {**kwargs[KEY], "rate": rate}}
+    settings = {"method": family.default_method, **kwargs[KEY]}
+    if not names_budget(settings):
+        settings["rate"] = family.default_rate
+    kwargs = {**kwargs, KEY: settings}
     engine_args.mm_processor_kwargs = kwargs
     model_config.get_multimodal_config().mm_processor_kwargs = kwargs
-    return ServerConfig.parse(kwargs[KEY])
+    return ServerConfig.parse(settings)
 
 
 def check(config: ServerConfig, engine_args: EngineArgs, model_config: ModelConfig) -> int:

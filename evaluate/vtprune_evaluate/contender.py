@@ -16,7 +16,7 @@ AS_IS = "as-is"
 
 
 DEFAULT_METHOD = "scope"
-"""A server's own method unless its operator names another (`--prune-method`)."""
+"""The method of LLaVA's servers unless their operator names another (`--prune-method`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import pytest
 
 from vllm_pruner.families import registry
 from vllm_pruner.families.llava import LLAVA
-from vllm_pruner.settings.config import DEFAULT_RATE, PruneConfig
+from vllm_pruner.settings.config import DEFAULT_METHOD, DEFAULT_RATE, PruneConfig
 from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.settings.server import ServerConfig
 from vllm_pruner.settings.setting import settings_of
@@ -64,16 +64,17 @@ def test_a_family_from_outside_is_one_like_ours(install: Install) -> None:
     assert registry.family_of(_config("LlavaForConditionalGeneration")) is LLAVA
 
 
-def test_the_help_names_the_rates_of_the_families() -> None:
-    """As "1/2 for families other than LLaVA" and 8/9 for these."""
+def test_the_help_names_the_defaults_of_the_families() -> None:
+    """The README and the help say so of "families other than LLaVA"."""
     families = [registry._load(architecture) for architecture in registry.classes()]
-    halves = {each.name for each in families if each.default_rate == 1 / 2}
-    assert halves == {each.name for each in families if not each.name.startswith("llava")}
-    others = {each.default_rate for each in families if each.name not in halves}
-    assert others == {DEFAULT_RATE}
-    (rate,) = [each for each in settings_of(ServerConfig) if each.key == "rate"]
-    assert rate.default.startswith("8/9")
-    assert rate.default.endswith("1/2 for families other than LLaVA")
+    defaults: dict[bool, set[tuple[str, float]]] = {True: set(), False: set()}
+    for each in families:
+        defaults[each.name.startswith("llava")].add((each.default_method, each.default_rate))
+    assert defaults == {True: {(DEFAULT_METHOD, DEFAULT_RATE)}, False: {("vispruner", 1 / 2)}}
+    said = {each.key: each.default for each in settings_of(ServerConfig)}
+    assert said["method"] == f"`{DEFAULT_METHOD}`, or `vispruner` for families other than LLaVA"
+    assert said["rate"].startswith("8/9")
+    assert said["rate"].endswith("1/2 for families other than LLaVA")
 
 
 def test_two_classes_of_one_architecture_are_refused(install: Install) -> None:

@@ -1,4 +1,4 @@
-"""Settled when a server starts: the family's rate, and flags that cannot go with pruning."""
+"""Settled when a server starts: a family's method and rate, and flags that cannot go with it."""
 
 from __future__ import annotations
 
@@ -28,16 +28,24 @@ def _arguments(model: str, settings: dict[str, Any], **flags: Any) -> EngineArgs
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({}, {"rate": 0.5}),
+        ({}, {"method": "vispruner", "rate": 0.5}),
         ({"method": "triad", "rate": None}, {"method": "triad", "rate": 0.5}),
-        ({"rate": 0.3}, {"rate": 0.3}),
-        ({"tokens": 9}, {"tokens": 9}),
-        ({"rate": 0.0}, {"rate": 0.0}),
-        ({"limits": {"max_rate": 0.6}}, {"limits": {"max_rate": 0.6}, "rate": 0.5}),
+        ({"rate": 0.3}, {"method": "vispruner", "rate": 0.3}),
+        ({"method": "scope", "tokens": 9}, {"method": "scope", "tokens": 9}),
+        ({"rate": 0.0}, {"method": "vispruner", "rate": 0.0}),
+        (
+            {"options": {"step": 4}, "limits": {"max_rate": 0.6, "methods": ["vispruner"]}},
+            {
+                "method": "vispruner",
+                "rate": 0.5,
+                "options": {"step": 4},
+                "limits": {"max_rate": 0.6, "methods": ["vispruner"]},
+            },
+        ),
     ],
     ids=str,
 )
-def test_a_family_has_a_rate_of_its_own_unless_the_operator_names_a_budget(
+def test_a_family_has_a_method_and_a_rate_of_its_own_unless_the_operator_names_them(
     settings: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     """The same for every configuration made of the same arguments; some callers make two."""
@@ -48,9 +56,9 @@ def test_a_family_has_a_rate_of_its_own_unless_the_operator_names_a_budget(
     assert arguments.mm_processor_kwargs == {"vtprune": expected}
 
 
-def test_the_rate_of_llava_is_one_ninth() -> None:
+def test_scope_keeps_one_ninth_of_llava_s() -> None:
     config: Any = _arguments("demo", {}).create_model_config().multimodal_config
-    assert config.mm_processor_kwargs["vtprune"] == {"rate": 8 / 9}
+    assert config.mm_processor_kwargs["vtprune"] == {"method": "scope", "rate": 8 / 9}
 
 
 @pytest.mark.parametrize(
@@ -68,14 +76,42 @@ def test_the_limits_hold_for_a_family_s_own_rate(
     assert str(raised.value).startswith(sentence)
 
 
-def test_what_only_the_model_can_refuse_is_said_in_flags_too() -> None:
+@pytest.mark.parametrize(
+    ("model", "flag", "sentence"),
+    [
+        (
+            "demo",
+            '--prune-limits={"max_rate": 0.6}',
+            "--prune-rate is 0.888889; allowed: rates from 0 to 0.6, by --prune-limits",
+        ),
+        (
+            "demo",
+            '--prune-options={"step": 4}',
+            "--prune-options.step is 4 but scope has no such option; allowed: alpha; "
+            "--prune-method vispruner has it",
+        ),
+        (
+            "demo-qwen3",
+            '--prune-options={"alpha": 1}',
+            "--prune-options.alpha is 1 but vispruner has no such option; "
+            "allowed: important_ratio, step; --prune-method hiprune or scope has it",
+        ),
+        (
+            "demo-qwen3",
+            '--prune-limits={"methods": ["scope"]}',
+            "--prune-method is 'vispruner'; allowed: scope, by --prune-limits",
+        ),
+    ],
+    ids=["rate", "option", "qwen's option", "qwen's method"],
+)
+def test_what_only_the_model_can_refuse_is_said_in_flags_too(
+    model: str, flag: str, sentence: str
+) -> None:
     plugin.register()
     parser = EngineArgs.add_cli_args(FlexibleArgumentParser())
-    flags = ["--plugin=vtprune", '--prune-limits={"max_rate": 0.6}']
-    args = parser.parse_args([f"--model={MODELS / 'demo'}", *flags])
+    args = parser.parse_args([f"--model={MODELS / model}", "--plugin=vtprune", flag])
     with pytest.raises(SystemExit) as raised:
         EngineArgs.from_cli_args(args).create_model_config()
-    sentence = "--prune-rate is 0.888889; allowed: rates from 0 to 0.6, by --prune-limits"
     assert str(raised.value) == f"vtprune: {sentence}"
 
 
@@ -240,4 +276,5 @@ def test_what_it_can_do_is_taken() -> None:
         ("demo-qwen2.5", {"video_method": "vidcom2"}),
     ):
         config: Any = _arguments(model, settings).create_model_config().multimodal_config
-        assert config.mm_processor_kwargs["vtprune"] == {**settings, "rate": 0.5}
+        expected = {**settings, "method": "vispruner", "rate": 0.5}
+        assert config.mm_processor_kwargs["vtprune"] == expected

@@ -15,7 +15,7 @@ from vllm.exceptions import VLLMValidationError
 
 from vllm_pruner.layout.shares import frame_shares
 from vllm_pruner.plan import ImagePlan
-from vllm_pruner.settings.config import DEFAULT_METHOD, PruneConfig
+from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.keys import REPORT
 from vllm_pruner.settings.server import ServerConfig
 
@@ -75,7 +75,8 @@ def test_a_video_keeps_what_was_asked_of_all_its_frames(
         shares = frame_shares(layout.frames, kept) if layout.apart else [kept]
         assert _runs(processor, output, place) == [share for share in shares if share]
         counts = {"original": layout.tokens, "kept": kept}
-        assert output[REPORT] == {**counts, "video": counts, "method": DEFAULT_METHOD}
+        own = processor.info.prune_config.method
+        assert output[REPORT] == {**counts, "video": counts, "method": own}
         assert output["mm_hashes"]["video"] != stock["mm_hashes"]["video"]
 
 

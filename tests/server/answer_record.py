@@ -21,6 +21,8 @@ from vllm.v1.attention.backends.utils import fill_mm_prefix_query_ranges
 
 BUDGETS = (4096, 37, 16)
 SAMPLING = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True, logprobs=0)
+SELECTED_BY = "scope"
+"""The method of what is compared with an offline selection."""
 SETTINGS: list[dict[str, Any]] = [
     {"rate": 0.0},
     {"rate": 1e-12},
@@ -117,7 +119,9 @@ def selected(
     engine.reset_prefix_cache()
     engine.reset_mm_cache()
     engine.reset_encoder_cache()
-    found["record"] = ask(llm, [request(case, image, {"rate": 0.5, **settings})])[0]
+    found["record"] = ask(
+        llm, [request(case, image, {"method": SELECTED_BY, "rate": 0.5, **settings})]
+    )[0]
     model.embed_planned, model.on_selection = embed, None
     return found
 

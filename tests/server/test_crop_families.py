@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from answer_oracle import Oracle, as_pruned
-from answer_record import SETTINGS, cases
+from answer_record import SELECTED_BY, SETTINGS, cases
 from forked import run
 from media import (
     PHOTOS,
@@ -36,7 +36,6 @@ from vllm_server import Server
 
 import vllm_pruner
 from vllm_pruner.layout.shares import frame_shares, shares
-from vllm_pruner.settings.config import DEFAULT_METHOD
 
 pytestmark = pytest.mark.server
 
@@ -121,7 +120,7 @@ def test_an_offline_selection_of_the_same_features_keeps_the_same(found: Answers
     columns = [chosen[name].chunk(len(lengths)) for name in ("features", "importance")]
     kept: list[int] = []
     for number, (length, features, scores) in enumerate(zip(lengths, *columns, strict=True)):
-        part = vllm_pruner.select(DEFAULT_METHOD, keep=length, features=features, importance=scores)
+        part = vllm_pruner.select(SELECTED_BY, keep=length, features=features, importance=scores)
         kept += (part + number * len(features)).tolist()
     assert chosen["kept"].tolist() == kept
     assert bool((chosen["importance"] > 0).all())
@@ -140,7 +139,7 @@ def test_each_frame_of_a_video_keeps_its_share_and_a_newline_stays(found: Answer
     frames = zip(shares_of, *(column.chunk(6) for column in columns), strict=True)
     expected: list[int] = []
     for number, (share, features, scores) in enumerate(frames):
-        part = vllm_pruner.select(DEFAULT_METHOD, keep=share, features=features, importance=scores)
+        part = vllm_pruner.select(SELECTED_BY, keep=share, features=features, importance=scores)
         expected += (part + number * len(features)).tolist()
     assert kept == expected and newline in ([], [len(chosen["features"])])
     torch.testing.assert_close(chosen["embedded"], chosen["rows"][[*kept, *newline]])

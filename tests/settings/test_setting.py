@@ -42,7 +42,7 @@ from vtprune_server import protocol
 def config(*flags):
     parser = argparse.ArgumentParser()
     cli.add_arguments(parser)
-    return cli.settings(parser.parse_args(["--plugin=vtprune", *flags]))
+    return ServerConfig.parse(cli.settings(parser.parse_args(["--plugin=vtprune", *flags])))
 
 def fault(action):
     try:

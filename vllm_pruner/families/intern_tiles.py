@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from vllm_pruner.families.merging import MERGING
 from vllm_pruner.family import Family, Videos
 from vllm_pruner.layout.cuts import cut_frames
 from vllm_pruner.layout.grid_layout import GridLayout
@@ -27,9 +28,6 @@ __all__ = [
     "intern_videos",
     "of_tiles",
 ]
-
-_RATE = 0.5
-"""Lower than LLaVA's, because a token is already 2 x 2 patches, as in Qwen-VL."""
 
 
 def of_tiles(hf_config: Any, tiles: int) -> TileLayout:
@@ -158,6 +156,5 @@ def intern_family(
         ]
 
     fields: dict[str, Any] = {"largest": largest, "check_method": check_method}
-    fields |= {"default_rate": _RATE, "merger": True}
-    fields |= {"captured": True, "captured_unasked": False, **more}
+    fields |= {"captured": True, "captured_unasked": False, **MERGING, **more}
     return Family(name, layout=layout, images=images, tower=tower, seen=seen, **fields)

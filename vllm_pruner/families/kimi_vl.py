@@ -22,7 +22,8 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.multimodal.parse import ImageSize
 
 from vllm_pruner.families.kimi_grid import images, largest, largest_size, layout, seen
-from vllm_pruner.families.qwen_grid import QWEN_RATE, check_method
+from vllm_pruner.families.merging import MERGING
+from vllm_pruner.families.qwen_grid import check_method
 from vllm_pruner.family import Family
 from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
@@ -42,8 +43,7 @@ KIMI_VL = Family(
     MoonTower,
     seen,
     partial(check_method, smaller="in_token_limit"),
-    default_rate=QWEN_RATE,
-    merger=True,
+    **MERGING,
 )
 
 

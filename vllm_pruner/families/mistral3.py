@@ -29,7 +29,8 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from vtprune_kernels import gather_rows
 
 from vllm_pruner.families.llava import seen
-from vllm_pruner.families.qwen_grid import QWEN_RATE, check_method
+from vllm_pruner.families.merging import MERGING
+from vllm_pruner.families.qwen_grid import check_method
 from vllm_pruner.family import Family
 from vllm_pruner.layout.cuts import cut_runs
 from vllm_pruner.layout.grid_layout import GridLayout
@@ -95,9 +96,8 @@ MISTRAL3 = Family(
     seen,
     partial(check_method, smaller="size"),
     cut,
-    default_rate=QWEN_RATE,
-    merger=True,
     separators=separators,
+    **MERGING,
 )
 
 

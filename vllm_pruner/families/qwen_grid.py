@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from vllm_pruner.families.merging import MERGING
 from vllm_pruner.family import Family, Videos
 from vllm_pruner.layout.cuts import cut_frames
 from vllm_pruner.layout.grid_layout import GridLayout
@@ -19,12 +20,7 @@ from vllm_pruner.settings.errors import SettingError
 from vllm_pruner.tower import EncoderImage
 from vllm_pruner.worker.captured_packed_tower import CapturedPackedTower
 
-__all__ = ["QWEN3_VIDEOS", "QWEN_RATE", "QWEN_VIDEOS", "qwen_family"]
-
-QWEN_RATE = 0.5
-"""A token of these models is already four patches, so one ninth is too few: retaining 97 % of
-Qwen3-VL's scores takes about 40 % of the tokens (F3A, arXiv 2605.16359), and text suffers first
-(Qwen2.5-VL-7B at a quarter: TextVQA .702 instead of .862, "The Lossy Merger", a draft)."""
+__all__ = ["QWEN3_VIDEOS", "QWEN_VIDEOS", "qwen_family"]
 
 
 def largest(info: Any) -> GridLayout:
@@ -155,11 +151,10 @@ def qwen_family(name: str, videos: Videos | None = None) -> Family:
         CapturedPackedTower,
         seen,
         check_method,
-        default_rate=QWEN_RATE,
-        merger=True,
         captured=True,
         captured_unasked=False,
         item_layout=item_layout,
         marks=("vision_start_token_id", "vision_end_token_id"),
         videos=videos,
+        **MERGING,
     )

@@ -43,8 +43,8 @@ def given(args: argparse.Namespace) -> dict[str, str]:
     return {key: text for key, text in texts.items() if text is not None}
 
 
-def settings(args: argparse.Namespace) -> ServerConfig | None:
-    """Return the settings made from the flags, or None without `--plugin vtprune`.
+def settings(args: argparse.Namespace) -> dict[str, Any] | None:
+    """Return the settings that the flags name, or None without `--plugin vtprune`.
 
     Raises:
         ConfigError: a value cannot be used; one sentence with the flag, the value and what is
@@ -56,10 +56,12 @@ def settings(args: argparse.Namespace) -> ServerConfig | None:
             raise ConfigError(f"{FLAGS[next(iter(texts))]} is given without --plugin vtprune")
         return None
     types = {setting.key: setting.type for setting in settings_of(ServerConfig)}
+    named = {key: _value(types[key], text) for key, text in texts.items()}
     try:
-        return ServerConfig.parse({key: _value(types[key], text) for key, text in texts.items()})
+        ServerConfig.check_early(named)
     except ConfigError as error:
         raise ConfigError(error.at_start(FLAGS)) from None
+    return named
 
 
 def _value(type_: str, text: str) -> Any:

@@ -30,7 +30,8 @@ BUDGETS = ("rate", "tokens", "request_tokens")
 
 DEFAULT_METHOD = "scope"
 """The best of the methods that do not read the question, so that all questions about a picture
-share its tokens and their prefix: `docs/methods.md` has what this rests on."""
+share its tokens and their prefix: `docs/methods.md` has what this rests on. Families whose images
+keep more of their tokens have another (`Family.default_method`)."""
 
 DEFAULT_RATE = 8 / 9
 """64 of LLaVA-1.5's 576 tokens. At this rate SCOPE retains 95.4 % (SIEVE's table) to 96.0 % (TOPS')
@@ -52,7 +53,7 @@ class PruneConfig(BaseModel):
     # The docstrings are shown to users: see `settings.setting`.
 
     method: MethodName = DEFAULT_METHOD
-    """How tokens are chosen."""
+    """How tokens are chosen. Default: `scope`, or `vispruner` for families other than LLaVA."""
 
     rate: Rate | None = None
     """Fraction of each image's visual tokens removed, from 0 (off) to below 1. Default: 8/9

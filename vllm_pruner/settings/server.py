@@ -122,6 +122,24 @@ class ServerConfig(PruneConfig):
         return self
 
     @classmethod
+    def check_early(cls, settings: object) -> None:
+        """Refuse what is wrong with an operator's settings for any model.
+
+        A method or a budget that is not named is that of the model's family, which is not known
+        yet; the plugin writes it into the settings once it is, and parses them again.
+
+        Raises:
+            ConfigError: the first fault.
+        """
+        if isinstance(settings, Mapping) and "method" not in settings:
+            settings = dict(settings)
+            if isinstance(settings.get("options"), Mapping):
+                del settings["options"]
+            if isinstance(limits := settings.get("limits"), Mapping):
+                settings["limits"] = {**limits, "methods": None}
+        cls.parse(settings)
+
+    @classmethod
     def of(cls, settings: Mapping[str, object]) -> Self:
         """Return the result of `parse`, cached, for the operator's settings.
 
