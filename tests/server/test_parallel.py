@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from media import PHOTOS, photo_question
+from media import PHOTOS, clip, photo_question, text_part, video_part
 from nightly import NIGHTLY
 from vllm_server import Server
 
@@ -65,6 +65,20 @@ def test_two_ranks_keep_the_tokens_of_one(start: Callable[..., Server], model: s
         assert answers[place] == on_two[place]
     shared = sum(len({*a} & {*b}) for a, b in zip(one["kept"], first["kept"], strict=True))
     assert shared >= 0.95 * sum(map(len, one["kept"])), "rounding may exchange the last ones"
+
+
+def test_two_ranks_embed_what_is_between_joined_frames(start: Callable[..., Server]) -> None:
+    """Each holds half of the words. With all frames whole, the answer is that of the times as
+    text."""
+    flags = ["--plugin", "vtprune", "--tensor-parallel-size", "2"]
+    server = start("tp2-frames", *flags, model="demo-qwen3", **TWO_CORES)
+    content = [video_part(clip(8)), text_part("What happens?")]
+    joined = server.ask(content, vtprune={"rate": 1e-12, "video_method": "evs"})
+    apart = server.ask(content, vtprune={"rate": 0})
+    assert joined["choices"][0]["message"] == apart["choices"][0]["message"]
+    assert joined["usage"]["prompt_tokens"] == apart["usage"]["prompt_tokens"]
+    half = server.ask(content, vtprune={"rate": 0.5, "video_method": "evs"})
+    assert half["choices"][0]["message"] != apart["choices"][0]["message"]
 
 
 def _kept_by(server: Server) -> list[Any]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 from vllm_pruner.layout.crop_layout import CropLayout
+from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.plan import ImagePlan
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.tower import EncoderImage
@@ -66,6 +68,18 @@ def test_a_group_shares_layout_and_settings_wherever_its_images_stand() -> None:
         [[2, 3, 4]],
         [[5, 6, 7]],
         [[8]],
+    ]
+
+
+def test_joined_frames_share_a_group_if_the_same_is_between_them() -> None:
+    clip = GridLayout(2, 2, 3, apart=True)
+    texts = [((7, 8), (7, 9)), ((7, 8), (7, 9)), ((7,), (8, 7, 9))]
+    plans = [replace(_plan(n, tokens=4), between=text) for n, text in enumerate(texts)]
+    images = [EncoderImage(torch.zeros(clip.tokens, 2), clip)] * 3
+    groups = next(batches(images, plans, 10_000)).groups()
+    assert [(group.places, group.between) for group in groups] == [
+        ([0, 1], texts[0]),
+        ([2], texts[2]),
     ]
 
 
