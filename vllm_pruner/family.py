@@ -48,6 +48,9 @@ class Videos:
     token: str = "video_token_id"
     """Name in `hf_config` of the token that stands for a video in a prompt."""
 
+    in_tree: bool = False
+    """Whether vLLM itself can prune these videos (`--video-pruning-rate`) beside pruned images."""
+
     @property
     def apart(self) -> bool:
         """Whether other tokens separate the frames of a video."""

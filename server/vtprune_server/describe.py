@@ -11,6 +11,7 @@ from vllm_pruner.methods.faults import MethodFault
 from vllm_pruner.settings.bounds import method_fault
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.errors import ConfigError
+from vllm_pruner.settings.in_tree import check_owner
 from vllm_pruner.settings.rules import resolve_videos
 from vtprune_server.protocol import ConfigResponse, MethodCard, MethodsResponse
 from vtprune_server.surface import Surface
@@ -88,6 +89,7 @@ def _refused_for_videos(surface: Surface, name: str) -> str | None:
     """Return why no request can choose a method that compares frames, or None."""
     try:
         resolve_videos(surface.image_info, {"video_method": name})
+        check_owner(surface.image_info.in_tree, {"video_method": name})
     except ConfigError as error:
         return error.at_request()
     return None

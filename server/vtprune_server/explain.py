@@ -33,6 +33,8 @@ async def explain(surface: Surface, body: ExplainRequest) -> ExplainResponse:
     _check_number(body.messages)
     engine_input = await render(surface, body)
     images, videos = (items_of(engine_input, each) for each in ("image", "video"))
+    if surface.image_info.in_tree is not None:
+        videos = []  # vLLM selects from them
     if not images and not videos:
         raise HTTPException(400, "messages have no image; allowed: one or more, or a video")
     return ExplainResponse(

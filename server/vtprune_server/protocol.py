@@ -172,7 +172,7 @@ class Explanation(_Described):
 
 
 class ExplainResponse(_Described):
-    """One explanation for each image and each video."""
+    """One explanation for each image and each video; none for videos that vLLM prunes."""
 
     images: list[Explanation]
     videos: list[Explanation]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vllm.engine.protocol import EngineClient
     from vllm.multimodal.parse import ImageSize
 
+    from vllm_pruner.settings.in_tree import InTree
     from vllm_pruner.settings.server import ServerConfig
 
 __all__ = ["ImageInfo", "Surface"]
@@ -23,6 +24,11 @@ __all__ = ["ImageInfo", "Surface"]
 class ImageInfo(ModelInfo, Protocol):
     """What the routes need to know of the model's images; implemented by
     `vllm_pruner.prompt.info.PrunedInfo`."""
+
+    @property
+    def in_tree(self) -> InTree | None:
+        """How vLLM itself prunes the videos; None if it leaves them to us."""
+        ...
 
     def image_tokens(self, size: ImageSize) -> int:
         """Return the number of visual tokens of an image of that size, unpruned."""

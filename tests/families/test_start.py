@@ -10,9 +10,11 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm_process import MODELS
 
 from vllm_pruner import compat, plugin
+from vllm_pruner.settings import cli
 from vllm_pruner.settings.errors import ConfigError
 
 pytestmark = pytest.mark.server
+older = pytest.mark.skipif(not compat.encoder_graphs_known(), reason="another vLLM, 0.31")
 
 
 def _arguments(model: str, settings: dict[str, Any], **flags: Any) -> EngineArgs:
@@ -131,9 +133,15 @@ def test_a_class_of_somebody_else_is_not_replaced() -> None:
             "pipeline_parallel_size is 2; allowed: 1 with this model, ",
         ),
         (
-            "demo-qwen2.5",
+            "demo-qwen2",
             {"video_pruning_rate": 0.5},
-            "video_pruning_rate is 0.5; allowed: 0 beside vtprune, ",
+            "video_pruning_rate is 0.5, but this vLLM does not prune the videos of qwen2_vl; "
+            "allowed: 0",
+        ),
+        (
+            "demo-qwen3.5",
+            {"video_pruning_rate": 0.5},
+            "video_pruning_rate is 0.5, but this vLLM does not prune the videos of qwen3_5; ",
         ),
         (
             "demo-qwen3",
@@ -146,7 +154,7 @@ def test_a_class_of_somebody_else_is_not_replaced() -> None:
             "mm_encoder_tp_mode is 'data'; allowed: 'weights' with this model, ",
         ),
     ],
-    ids=["pipeline", "video", "compiled", "shards"],
+    ids=["pipeline", "video", "broken video", "compiled", "shards"],
 )
 def test_a_flag_that_cannot_be_right_is_named(
     model: str, flags: dict[str, Any], sentence: str
@@ -188,9 +196,6 @@ def test_graphs_that_end_before_the_selection_are_switched_off(
     arguments.create_model_config()
     assert not arguments.compilation_config.cudagraph_mm_encoder
     assert "cudagraph_mm_encoder is switched off" in caplog.text
-
-
-older = pytest.mark.skipif(not compat.encoder_graphs_known(), reason="vLLM 0.31 has other graphs")
 
 
 @older
@@ -262,6 +267,23 @@ def test_what_a_model_cannot_do_with_videos_stops_the_start(
     with pytest.raises(ConfigError) as raised:
         _arguments(model, settings).create_model_config()
     assert str(raised.value).startswith(sentence)
+
+
+@older
+@pytest.mark.parametrize("model", ["demo-qwen2.5", "demo-qwen3", "demo-qwen3-moe"])
+@pytest.mark.parametrize(("video_rate", "said"), [(None, "not set"), (0.25, "0.25")])
+def test_videos_are_pruned_by_one_of_the_two(
+    model: str, video_rate: float | None, said: str
+) -> None:
+    settings = {} if video_rate is None else {"video_rate": video_rate}
+    with pytest.raises(ConfigError) as raised:
+        _arguments(model, settings, video_pruning_rate=0.5).create_model_config()
+    assert raised.value.at_start(cli.FLAGS) == (
+        f"video_pruning_rate is 0.5 and --prune-video-rate is {said}; "
+        "allowed: 0 for one of the two; "
+        "to have vLLM prune videos and vtprune images: --prune-video-rate 0"
+    )
+    assert _arguments(model, {"video_rate": 0.0}, video_pruning_rate=0.5).create_model_config()
 
 
 def test_what_it_can_do_is_taken() -> None:

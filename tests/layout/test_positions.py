@@ -8,7 +8,15 @@ import pytest
 import torch
 
 from vllm_pruner.layout.grid_layout import GridLayout
-from vllm_pruner.layout.positions import Run, as_placed, fill, split, unpruned, with_places
+from vllm_pruner.layout.positions import (
+    Run,
+    as_placed,
+    fill,
+    split,
+    unpruned,
+    with_lumped_places,
+    with_places,
+)
 
 IMAGE, TEXT, VIDEO = 9, 1, 8
 GRIDS = [(6, 9, 11), (300, 4, 260), (2, 2, 1), (2, 3, 1), (3, 3, 9)]
@@ -162,3 +170,53 @@ def test_a_compact_grid_holds_what_is_kept_and_is_no_larger(grid: tuple[int, int
         sides.append(max(small.rows, small.columns))
     assert sides[-1] == max(grid), "where all is kept nothing is drawn together"
     assert layout.compact(layout.tokens) == layout
+
+
+MARK = 5
+LUMPED = [(2, [0, 4, 5]), (3, []), (2, [1, 2])]
+"""Of each frame of 2 x 3 tokens, how many of text are in front, and the kept tokens."""
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("empty", [0, 1], ids=["first kept", "first empty"])
+def test_a_video_with_all_kept_tokens_in_its_first_frame_is_placed_row_by_row(
+    empty: int, dtype: torch.dtype
+) -> None:
+    """In steps of any size after any hit, its text as well; beside a pruned image."""
+    clip = LUMPED[empty:] + LUMPED[:empty]
+    places, is_mark, is_kept, at = [], [], [], 0
+    for length, kept in clip:
+        text = range(at, at + length + 1)
+        at += length + 1
+        places += [(each,) * 3 for each in text]
+        places += [(at, at + token // 3, at + token % 3) for token in kept] + [(at + 3,) * 3]
+        is_mark += [0] * length + [1] + [0] * (len(kept) + 1)
+        is_kept += [0] * (length + 1) + [1] * len(kept) + [0]
+        at += 4
+    first, total = clip[0][0] + 1, sum(is_kept)
+    lumped = [*[TEXT] * (first - 1), MARK, *[VIDEO] * total, TEXT]
+    lumped += [token for length, _ in clip[1:] for token in [*[TEXT] * length, MARK, TEXT]]
+    assert len(lumped) == len(places)
+    ids = [TEXT, TEXT, *lumped, TEXT, IMAGE, IMAGE, TEXT]
+    features, numbers = torch.randn(len(lumped), 5).to(dtype), torch.tensor(places)
+    marks = torch.tensor(is_mark), torch.tensor(is_kept)
+    image = torch.tensor([[[0, 0, 1], [0, 1, 0]]])
+    rows = [
+        (2, with_lumped_places(features, numbers, *marks)),
+        (len(ids) - 3, with_places(torch.randn(1, 2, 5).to(dtype), image)[0]),
+    ]
+    text = torch.arange(2).expand(3, -1)
+    after = torch.arange(2 + at, 3 + at).expand(3, -1)
+    expected = torch.cat([text, 2 + numbers.T, after, 3 + at + image[0].T, after + 3], dim=1)
+    start = expected.clone()
+    start[:, 2 + first : 2 + len(lumped)] = 0
+    start[:, -3:-1] = 0
+    for chunk in (1, 3, 8, 100):
+        for hit in range(len(ids)):
+            positions = start.clone()
+            for computed in range(hit, len(ids), chunk):
+                end = min(len(ids), computed + chunk)
+                fed = [(split(each[max(0, computed - o) : max(0, end - o)])[1]) for o, each in rows]
+                videos, images = [(2 + first, total)], [(len(ids) - 3, 2)]
+                fill(positions, [part for part in fed if len(part)], images, videos, computed)
+            assert torch.equal(positions[:, hit:], expected[:, hit:])

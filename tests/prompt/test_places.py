@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from vllm.multimodal.inputs import PlaceholderRange
 
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.prompt.places import (
+    check_in_tree,
     check_length,
     check_neighbours,
     check_reach,
@@ -101,3 +103,18 @@ def test_a_video_that_no_digits_can_place_is_refused() -> None:
     ):
         with pytest.raises(VLLMValidationError, match="allowed: 65535 of each, or vtprune video_r"):
             check_reach([layout], [rows], [others])
+
+
+@pytest.mark.parametrize(("frames", "fits"), [(1000, True), (8000, False)])
+def test_a_video_of_vllm_s_pruning_has_to_fit_into_two_digits(frames: int, fits: bool) -> None:
+    item = SimpleNamespace(get_data=lambda: None)
+    output = {
+        **_output([TEXT, *[IMAGE] * 90, TEXT], video=[(1, 90)]),
+        "mm_kwargs": SimpleNamespace(require_data=lambda: {"video": [item]}),
+    }
+    layout = GridLayout(6, 9, frames, 2.0)
+    if fits:
+        check_in_tree(output, lambda _: layout)  # type: ignore[arg-type]
+        return
+    with pytest.raises(VLLMValidationError, match=r"8000 frames of 6 x 9 tokens takes up to 72090"):
+        check_in_tree(output, lambda _: layout)  # type: ignore[arg-type]

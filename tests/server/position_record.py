@@ -186,15 +186,15 @@ class Recorder:
 
         count_positions = model.get_mrope_input_positions
 
-        def note_videos(tokens: Any, features: Any) -> Any:
-            for feature in features:
+        def note_videos(input_tokens: Any, mm_features: Any) -> Any:
+            for feature in mm_features:
                 if feature.modality == "video":
                     data = {name: field.data for name, field in feature.data.items()}
                     seconds = data.get("second_per_grid_ts")
                     grid = data["video_grid_thw"].tolist()
                     facts = {"grid": grid, "seconds": seconds and float(seconds)}
                     self.videos += [facts] if facts not in self.videos else []
-            return count_positions(tokens, features)
+            return count_positions(input_tokens, mm_features)
 
         model.get_mrope_input_positions = note_videos
         self._runner.execute_model = remember

@@ -16,6 +16,7 @@ from vllm_pruner.compat.endpoints import enable_endpoints
 from vllm_pruner.compat.engine_args import patch_engine_args
 from vllm_pruner.compat.generate import ask_workers, patch_generate, queued_tokens
 from vllm_pruner.compat.image_header import patch_image_header
+from vllm_pruner.compat.in_tree import in_tree, in_tree_known
 from vllm_pruner.compat.key_holder import key_holder, patch_key_holder
 from vllm_pruner.compat.known_files import patch_known_files, reduces_files
 from vllm_pruner.compat.log_lines import quiet_overrides
@@ -55,6 +56,8 @@ __all__ = [
     "enable_position_hook_on_cpu",
     "encoder_graphs_known",
     "hashed",
+    "in_tree",
+    "in_tree_known",
     "is_known",
     "item_cache",
     "item_identities",

@@ -87,6 +87,11 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "MoonVitPretrainedModel.prepare_encoder_metadata MoonVitPretrainedModel.forward"),
     *_qwen("qwen2_vl", "Qwen2VLForConditionalGeneration", "Qwen2VisionTransformer"),
     *_qwen("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", "Qwen2_5_VisionTransformer"),
+    *_symbols(_ENGINE, f"{_WORKER}.in_tree", f"{MODELS}.qwen2_5_vl",
+        "Qwen2_5_VLForConditionalGeneration.iter_mm_grid_thw "
+        "Qwen2_5_VLForConditionalGeneration._postprocess_video_embeds_evs", first=(0, 32)),
+    *_symbols(_ENGINE, f"{_WORKER}.in_tree", f"{MODELS}.qwen3_vl",
+        "Qwen3VLForConditionalGeneration._postprocess_video_embeds_evs", first=(0, 32)),
     *_qwen("qwen3_vl", "Qwen3VLForConditionalGeneration", "Qwen3_VisionTransformer"),
     *_qwen("qwen3_5", "Qwen3_5ForConditionalGeneration", "Qwen3_VisionTransformer"),
     *_qwen("glm4_1v", "Glm4vForConditionalGeneration", "Glm4vVisionTransformer"),

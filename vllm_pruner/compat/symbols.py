@@ -24,6 +24,10 @@ SYMBOLS: tuple[Symbol, ...] = (
         "EngineArgs.add_cli_args EngineArgs.from_cli_args EngineArgs.create_model_config"),
     *_symbols(_EVERY, f"{_COMPAT}.mrope", "vllm.config.multimodal",
         "MultiModalConfig.is_multimodal_pruning_enabled MultiModalConfig.mm_processor_kwargs"),
+    *_symbols(_EVERY, f"{_COMPAT}.in_tree", "vllm.config.multimodal",
+        "MultiModalConfig.video_pruning_rate"),
+    *_symbols(_EVERY, f"{_COMPAT}.in_tree", "vllm.engine.arg_utils",
+        "EngineArgs.video_pruning_rate"),
     *_symbols(_EVERY, "vllm_pruner.start", "vllm.platforms", "current_platform"),
     *_symbols(_EVERY, "vllm_pruner.start", "vllm.engine.arg_utils",
         "EngineArgs.data_parallel_size EngineArgs.data_parallel_size_local "
@@ -32,7 +36,7 @@ SYMBOLS: tuple[Symbol, ...] = (
         "EngineArgs.otlp_traces_endpoint"),
     *_symbols(_SERVER, f"{_PROMPT}.engine_flags", "vllm.engine.arg_utils",
         "EngineArgs.compilation_config EngineArgs.pipeline_parallel_size "
-        "EngineArgs.video_pruning_rate EngineArgs.mm_encoder_tp_mode "
+        "EngineArgs.mm_encoder_tp_mode "
         "EngineArgs.tensor_parallel_size EngineArgs.enforce_eager EngineArgs.language_model_only "
         "EngineArgs.enable_tower_connector_lora EngineArgs.disable_log_stats"),
     *_symbols(_SERVER, f"{_PROMPT}.engine_flags", "vllm.config",

@@ -8,6 +8,8 @@ resolution is one grid of tokens, each 2 x 2 patches with DeepStack's levels app
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from vllm.model_executor.models.qwen3_vl import (
     Qwen3VLDummyInputsBuilder,
     Qwen3VLForConditionalGeneration,
@@ -24,11 +26,11 @@ from vllm_pruner.families.qwen_grid import QWEN3_VIDEOS, qwen_family
 from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
 from vllm_pruner.worker.captured_model import CapturedModel
-from vllm_pruner.worker.mrope import MRopeModel
+from vllm_pruner.worker.in_tree import InTreeModel
 
 __all__ = ["QWEN3_VL", "PrunedQwen3VL", "PrunedQwen3VLMoe"]
 
-QWEN3_VL = qwen_family("qwen3_vl", QWEN3_VIDEOS)
+QWEN3_VL = qwen_family("qwen3_vl", replace(QWEN3_VIDEOS, in_tree=True))
 
 
 class PrunedQwen3VLInfo(PrunedInfo, Qwen3VLProcessingInfo):
@@ -50,8 +52,8 @@ class PrunedQwen3VLProcessor(PrunedProcessor, Qwen3VLMultiModalProcessor):
 @MULTIMODAL_REGISTRY.register_processor(  # type: ignore[misc]  # the mixin knows LLaVA's info
     PrunedQwen3VLProcessor, info=PrunedQwen3VLInfo, dummy_inputs=Qwen3VLDummyInputsBuilder
 )
-class PrunedQwen3VL(MRopeModel, CapturedModel, Qwen3VLForConditionalGeneration):
-    """vLLM's Qwen3-VL with visual-token pruning; see `MRopeModel` and `CapturedModel`."""
+class PrunedQwen3VL(InTreeModel, CapturedModel, Qwen3VLForConditionalGeneration):
+    """vLLM's Qwen3-VL with visual-token pruning; see `InTreeModel` and `CapturedModel`."""
 
     family = QWEN3_VL
 
@@ -59,7 +61,7 @@ class PrunedQwen3VL(MRopeModel, CapturedModel, Qwen3VLForConditionalGeneration):
 @MULTIMODAL_REGISTRY.register_processor(  # type: ignore[misc]  # the mixin knows LLaVA's info
     PrunedQwen3VLProcessor, info=PrunedQwen3VLMoeInfo, dummy_inputs=Qwen3VLDummyInputsBuilder
 )
-class PrunedQwen3VLMoe(MRopeModel, CapturedModel, Qwen3VLMoeForConditionalGeneration):
-    """vLLM's Qwen3-VL MoE with visual-token pruning; see `MRopeModel` and `CapturedModel`."""
+class PrunedQwen3VLMoe(InTreeModel, CapturedModel, Qwen3VLMoeForConditionalGeneration):
+    """vLLM's Qwen3-VL MoE with visual-token pruning; see `InTreeModel` and `CapturedModel`."""
 
     family = QWEN3_VL

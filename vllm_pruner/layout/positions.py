@@ -33,6 +33,7 @@ __all__ = [
     "fill",
     "split",
     "unpruned",
+    "with_lumped_places",
     "with_places",
 ]
 
@@ -63,9 +64,39 @@ def with_places(
     device = rows.device
     of_run = torch.cat([_numbered(length, device) for length in runs or [rows.shape[1]] if length])
     where = torch.cat([places, of_run.expand(len(rows), -1, -1)], dim=2)
-    digits = torch.stack([where // _BASE, where % _BASE], dim=3).flatten(2).to(rows.dtype)
-    kind = torch.full_like(digits[..., :1], _IMAGE if is_image else _VIDEO)
-    return torch.cat([rows, digits, kind], dim=2)
+    kind = torch.full_like(where[..., :1], _IMAGE if is_image else _VIDEO)
+    return _with_digits(rows, where, kind)
+
+
+def with_lumped_places(
+    rows: torch.Tensor, places: torch.Tensor, is_mark: torch.Tensor, is_kept: torch.Tensor
+) -> torch.Tensor:
+    """Return the rows of a video with text among them, with their places appended, `[N, D + 11]`.
+
+    Its prompt has all kept tokens in the first frame, as one run, and the text of the other frames
+    behind it. Rows before that run are text, which keeps its positions; those behind it are
+    numbered on.
+
+    Args:
+        rows: `[N, D]`, in any float dtype.
+        places: `[N, 3]` int64, time, row and column, counted from the first row.
+        is_mark: `[N]` int64, 1 for the token before each frame, else 0.
+        is_kept: `[N]` int64, 1 for rows of the video, 0 for text.
+    """
+    mark = is_mark.argmax()
+    index = torch.arange(len(rows), device=rows.device) - mark - 1
+    stays = index < 0
+    index = index.masked_fill(stays, 1)  # not 0, with which a run begins
+    of_run = torch.stack([index, is_kept.sum().expand(len(rows))], dim=1)
+    where = torch.cat([(places - places[mark] - 1).clamp(min=0), of_run], dim=1)
+    kind = torch.where(stays, _OTHER_STAYS, _VIDEO).unsqueeze(1)
+    return _with_digits(rows, where, kind)
+
+
+def _with_digits(rows: torch.Tensor, where: torch.Tensor, kind: torch.Tensor) -> torch.Tensor:
+    """Return rows `[..., D]` with the digits of five numbers each, and their kind, appended."""
+    digits = torch.stack([where // _BASE, where % _BASE], dim=-1).flatten(-2)
+    return torch.cat([rows, digits.to(rows.dtype), kind.to(rows.dtype)], dim=-1)
 
 
 def _numbered(length: int, device: torch.device) -> torch.Tensor:
@@ -105,7 +136,7 @@ def fill(
         videos: the same for video tokens.
         computed: tokens computed before the step. A drafter's step starts one token later.
     """
-    rest = [iter(run for run in runs if sum(run) > computed) for runs in (images, videos)]
+    rest = [iter(images), iter(videos)]
     for part in _by_run(parts):
         kind, (row, keep) = int(part[0, -1]), part[0, 3:5].tolist()
         if kind == _OTHER_STAYS:
@@ -132,11 +163,13 @@ def _by_run(parts: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
 
 
 def _may_start(run: tuple[int, int], row: int, keep: int, computed: int) -> bool:
-    """Return whether a step can feed a run of `keep` rows from its `row` on: either it starts in
-    the run, or before it and `row` is 0. (Among runs of one row, a drafter's step may get the
-    previous run; it then rewrites positions of the target model's last step.)"""
+    """Return whether a step can feed a run of `keep` rows from its `row` on: either it starts at
+    that row, which may be one of the text behind the run, or before the run and `row` is 0. (Among
+    runs of one row, a drafter's step may get the previous run; it then rewrites positions of the
+    target model's last step.)"""
     start, length = run
-    return length == keep and (start >= computed if row == 0 else start <= computed)
+    begins = start >= computed if row == 0 else start + row in (computed, computed + 1)
+    return length == keep and begins
 
 
 class Run(NamedTuple):

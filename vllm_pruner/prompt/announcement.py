@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from vllm_pruner import compat
+
 if TYPE_CHECKING:
     from vllm.config import ModelConfig
 
@@ -16,7 +18,8 @@ logger = logging.getLogger("vllm.vtprune")
 
 
 def announce(config: ServerConfig, model_config: ModelConfig, tokens: int) -> None:
-    """Say in a line what will happen to every image, and in another what may change that.
+    """Say in a line what will happen to every image, in others who prunes videos, if that is vLLM,
+    and what may change the rate.
 
     Args:
         config: the operator's.
@@ -35,6 +38,12 @@ def announce(config: ServerConfig, model_config: ModelConfig, tokens: int) -> No
             1 - keep / tokens,
             model_config.architecture,
             model_config.model,
+        )
+    if (in_tree := compat.in_tree(model_config.multimodal_config)) is not None:
+        logger.info(
+            "vtprune: vLLM prunes videos (%s, video_pruning_rate %g), vtprune images only",
+            in_tree.method,
+            in_tree.rate,
         )
     if config.rate_under_load is not None:
         logger.info(

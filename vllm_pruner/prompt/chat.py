@@ -19,6 +19,7 @@ from vllm_pruner.prompt.usage import in_usage
 from vllm_pruner.settings.again import UNPRUNED, Again
 from vllm_pruner.settings.detail import AUTO, LEVELS
 from vllm_pruner.settings.errors import SettingError
+from vllm_pruner.settings.in_tree import check_owner
 from vllm_pruner.settings.keys import COUNTS, KEY, REPORT, TOLD, settings_in
 from vllm_pruner.settings.rules import DETAIL, check
 from vllm_pruner.settings.server import ServerConfig
@@ -76,6 +77,7 @@ def requested(
             wishes, said = apart(said)
             _check_wishes(server, wishes)
             check(server, said)
+            check_owner(compat.in_tree(model_config.multimodal_config), said)
     return {**(said or {}), **_detail(messages)}
 
 

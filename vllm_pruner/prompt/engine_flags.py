@@ -31,6 +31,7 @@ def check(family: Family, engine_args: EngineArgs, config: ServerConfig) -> None
             "compile_mm_encoder is True; allowed: False, because vtprune reads the attention "
             "inside the vision tower, which compiled layers do not show"
         )
+    _check_videos(family, engine_args, config)
     _check_stats(engine_args, config)
     _check_shadow_log(config)
     if config.jpeg_side is not None and not compat.reduces_files():
@@ -43,6 +44,21 @@ def check(family: Family, engine_args: EngineArgs, config: ServerConfig) -> None
             "mm_encoder_tp_mode is 'data'; allowed: 'weights' with this model, whose ranks would "
             "each see the attention of their own crops only"
         )
+
+
+def _check_videos(family: Family, engine_args: EngineArgs, config: ServerConfig) -> None:
+    """Refuse vLLM's own pruning of videos where it would do nothing, or where we prune them."""
+    in_tree = compat.in_tree(engine_args)
+    if in_tree is None:
+        return
+    rate = f"{in_tree.rate:g}"
+    if not compat.in_tree_known():
+        raise SettingError("video_pruning_rate", rate, "0 with vLLM 0.31")
+    if family.videos is None or not family.videos.in_tree:
+        why = f", but this vLLM does not prune the videos of {family.name}"
+        raise SettingError("video_pruning_rate", rate, "0", why)
+    if found := in_tree.start_fault(config):
+        raise found
 
 
 def _check_stats(engine_args: EngineArgs, config: ServerConfig) -> None:
@@ -107,9 +123,4 @@ def _check_positions(engine_args: EngineArgs) -> None:
         raise ConfigError(
             f"pipeline_parallel_size is {engine_args.pipeline_parallel_size}; allowed: 1 with this "
             "model, whose later ranks never see where kept tokens are in the image"
-        )
-    if engine_args.video_pruning_rate:
-        raise ConfigError(
-            f"video_pruning_rate is {engine_args.video_pruning_rate}; allowed: 0 beside vtprune, "
-            "because vLLM corrects positions for one of the two only"
         )

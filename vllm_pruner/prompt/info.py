@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vllm_pruner.family import Family
     from vllm_pruner.layout.cuts import Cut
     from vllm_pruner.layout.layout import Layout
+    from vllm_pruner.settings.in_tree import InTree
 
     _Info = BaseProcessingInfo
 else:
@@ -137,6 +138,11 @@ class PrunedInfo(_Info):
     def fresh_name(name: object) -> str:
         """Return a `uuid` for an image under which no cache has it; see `names.fresh`."""
         return fresh(name)
+
+    @cached_property
+    def in_tree(self) -> InTree | None:
+        """How vLLM itself prunes the videos; None if it leaves them to us."""
+        return compat.in_tree(self.ctx.get_mm_config())
 
     @cached_property
     def prefills(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vllm_pruner.layout.grid_layout import GridLayout
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_counts",
+    "check_in_tree",
     "check_length",
     "check_neighbours",
     "check_reach",
@@ -66,6 +67,33 @@ def check_reach(layouts: Sequence[Layout], rows: Sequence[int], others: Sequence
             raise refusal(
                 f"{KEY}: a video has {count} rows and lasts {end:.0f} positions; allowed: "
                 f"{MOST} of each, or {KEY} video_rate 0",
+                parameter="messages",
+            )
+
+
+def check_in_tree(
+    output: MultiModalInput, layout_of: Callable[[Mapping[str, Any]], Layout]
+) -> None:
+    """Refuse videos that vLLM prunes and whose positions or number of rows do not fit into two
+    digits of `layout.positions`.
+
+    Args:
+        output: the prompt.
+        layout_of: returns the layout of a processed video, given its fields.
+
+    Raises:
+        VLLMValidationError: a 400 for the client.
+    """
+    places = output["mm_placeholders"].get("video", ())
+    items = output["mm_kwargs"].require_data()["video"] if places else ()
+    for place, item in zip(places, items, strict=True):
+        grid = layout_of(item.get_data())
+        assert isinstance(grid, GridLayout)
+        end = place.length + grid.frames * max(grid.rows, grid.columns, grid.pace)
+        if end > MOST:
+            raise refusal(
+                f"{KEY}: a video of {grid.frames} frames of {grid.rows} x {grid.columns} tokens "
+                f"takes up to {end:.0f} positions; allowed: {MOST}, with fewer or smaller frames",
                 parameter="messages",
             )
 

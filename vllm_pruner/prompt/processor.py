@@ -24,6 +24,7 @@ from vllm_pruner.prompt.names import Known, Names
 from vllm_pruner.prompt.pictures import Pictures
 from vllm_pruner.prompt.places import (
     check_counts,
+    check_in_tree,
     check_length,
     check_neighbours,
     check_reach,
@@ -35,6 +36,7 @@ from vllm_pruner.prompt.render_thread import compute_alone
 from vllm_pruner.prompt.serving import install_where_rendered
 from vllm_pruner.prompt.traffic import count_items
 from vllm_pruner.prompt.wanted import Wanted, as_dummy, taken
+from vllm_pruner.settings.in_tree import check_owner
 from vllm_pruner.settings.keys import PLAN_BETWEEN, REPORT
 from vllm_pruner.settings.rules import check_video, resolve, resolve_videos
 
@@ -72,7 +74,8 @@ class PrunedProcessor(PlannedItems, BytePixels):
         hashed = bare if wanted.is_dummy else compat.hashed(self, bare, known_by)
         output = super().apply(hand_on(plans, hashed), timing_ctx)
         self._count(asked, wanted, bare, output)
-        if plans and not wanted.is_dummy:  # vLLM's dummy prompt has no text between its items
+        pruned = plans or (self.info.in_tree and VIDEO in output["mm_placeholders"])
+        if pruned and not wanted.is_dummy:  # vLLM's dummy prompt has no text between its items
             self._check_prompt(asked, output)
         self._tell(asked, wanted, output)
         if inputs.cache is not None:
@@ -83,7 +86,8 @@ class PrunedProcessor(PlannedItems, BytePixels):
     def _asked(
         self, inputs: ProcessorInputs, wanted: Wanted, known: Sequence[Known] | None
     ) -> list[Asked]:
-        """Return the images and the videos of a prompt with their settings and plans.
+        """Return the images and the videos of a prompt with their settings and plans. Videos that
+        vLLM itself prunes are checked, but not among them.
 
         Args:
             inputs: the prompt's.
@@ -95,7 +99,9 @@ class PrunedProcessor(PlannedItems, BytePixels):
             sizes = sizes_of(images) if known is None else [each.size for each in known]
             asked.append(self._asked_of_images(inputs, wanted, sizes, known))
         if inputs.mm_data_items.get(VIDEO):
-            asked.append(self._asked_of_videos(inputs, wanted))
+            videos = self._asked_of_videos(inputs, wanted)
+            if self.info.in_tree is None:
+                asked.append(videos)
         return asked
 
     def _asked_of_images(
@@ -135,6 +141,7 @@ class PrunedProcessor(PlannedItems, BytePixels):
             check_videos(self.info.prune_config.limits, videos.get_all())
         with answered():
             config = resolve_videos(self.info, wanted.settings, wanted.is_dummy, wanted.rate)
+            check_owner(self.info.in_tree, wanted.settings)
         configs = [config] * len(videos)
         keeps = [0] * len(configs)  # not known before the videos are processed
         names = None if wanted.is_dummy else self._identities(VIDEO, inputs)
@@ -190,7 +197,9 @@ class PrunedProcessor(PlannedItems, BytePixels):
         if self.info.family.item_layout is not None:
             check_neighbours(output, self.info.item_tokens)
         check_video_marks(output, self.info.video_marks)
-        if [each.modality for each in asked] == [IMAGE]:
+        if self.info.in_tree is not None:
+            check_in_tree(output, self.info.video_layout)
+        if [*output["mm_placeholders"]] == [IMAGE]:
             check_length(output, sum(asked[0].kept), self.info.ctx.model_config.max_model_len)
 
     def _tell(self, asked: Sequence[Asked], wanted: Wanted, output: MultiModalInput) -> None:

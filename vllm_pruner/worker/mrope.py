@@ -52,7 +52,11 @@ class MRopeModel(PrunedModel):
         if PLAN_SETTINGS in kwargs:
             return super().embed_multimodal(**kwargs)
         is_image = GRIDS in kwargs
-        return [as_placed(rows, is_image) for rows in super().embed_multimodal(**kwargs) or ()]
+        return [self.marked(rows, is_image) for rows in super().embed_multimodal(**kwargs) or ()]
+
+    def marked(self, rows: torch.Tensor, is_image: bool) -> torch.Tensor:
+        """Return the rows of an image or video without a plan, with digits that say so."""
+        return as_placed(rows, is_image)
 
     def placed(self, rows: torch.Tensor, index: torch.Tensor, group: Group) -> torch.Tensor:
         layout = group.layout
@@ -68,13 +72,20 @@ class MRopeModel(PrunedModel):
         self, input_tokens: list[int], mm_features: list[MultiModalFeatureSpec]
     ) -> tuple[torch.Tensor, int]:
         """Return positions `[3, prompt]`, and the offset from index to position in decoding."""
-        stock: Any = super()
-        if not any(PLAN_SETTINGS in (feature.data or {}) for feature in mm_features):
-            positions, delta = stock.get_mrope_input_positions(input_tokens, mm_features)
-            return positions, delta
-        whole, features = as_unpruned(self.family, self.config, input_tokens, mm_features)
-        positions, delta = stock.get_mrope_input_positions(whole.tokens, features)
+        in_tree = self.is_multimodal_pruning_enabled
+        if not in_tree and not any(PLAN_SETTINGS in (each.data or {}) for each in mm_features):
+            return self.stock_positions(input_tokens, mm_features)
+        whole, features = as_unpruned(self.family, self.config, input_tokens, mm_features, in_tree)
+        positions, delta = self.stock_positions(whole.tokens, features)
         return positions[:, whole.index], delta + len(whole.tokens) - len(input_tokens)
+
+    def stock_positions(
+        self, tokens: list[int], features: list[MultiModalFeatureSpec]
+    ) -> tuple[torch.Tensor, int]:
+        """Return the positions of an unpruned prompt, and the offset in decoding."""
+        stock: Any = super()
+        positions, delta = stock.get_mrope_input_positions(tokens, features)
+        return positions, delta
 
     def recompute_mrope_positions(
         self,
@@ -90,14 +101,14 @@ class MRopeModel(PrunedModel):
         """
         length = mrope_positions.shape[1]
         if not multimodal_embeddings:
-            return multimodal_embeddings, mrope_positions, self._delta(mrope_positions, length)
+            return multimodal_embeddings, mrope_positions, self.delta(mrope_positions, length)
         rows, digits = zip(*map(split, multimodal_embeddings), strict=True)
         lengths = [len(each) for each in digits]
         parts = torch.cat(digits).cpu().split(lengths)  # one sync, only in steps that feed images
         ids = torch.as_tensor(input_ids).cpu()
         images, videos = _runs(self._is_image(ids)), _runs(self._is_video(ids))
         fill(mrope_positions, parts, images, videos, num_computed_tokens)
-        return rows, mrope_positions, self._delta(mrope_positions, length)
+        return rows, mrope_positions, self.delta(mrope_positions, length)
 
     def _is_image(self, ids: torch.Tensor) -> torch.Tensor:
         """Return a mask `[prompt]` of the tokens that are images' placeholders."""
@@ -122,8 +133,8 @@ class MRopeModel(PrunedModel):
         depth: torch.Tensor = ((ids == start).int() - (ids == end).int()).cumsum(0)
         return depth > 0
 
-    @staticmethod
-    def _delta(positions: torch.Tensor, length: int) -> int:
+    def delta(self, positions: torch.Tensor, length: int) -> int:
+        """Return the offset from index to position in decoding, for a prompt of `length`."""
         return int(positions[:, -1].max()) + 1 - length  # max: a prompt may end in a whole image
 
     def get_encoder_cudagraph_config(self) -> Any:

@@ -43,12 +43,16 @@ class _Item(NamedTuple):
     between: Between = ()
     """See `ImagePlan.between`."""
 
+    in_tree: bool = False
+    """Whether it is a video that vLLM has pruned."""
+
 
 def as_unpruned(
     family: Family,
     hf_config: Any,
     tokens: list[int],
     features: Sequence[MultiModalFeatureSpec],
+    in_tree: bool = False,
 ) -> tuple[Unpruned, list[MultiModalFeatureSpec]]:
     """Return a prompt as it would be without pruning, with its images and videos in order.
 
@@ -57,12 +61,13 @@ def as_unpruned(
         hf_config: the configuration of the whole model.
         tokens: the pruned prompt.
         features: its images and videos, some of them pruned.
+        in_tree: whether vLLM has pruned the videos without a plan.
     """
     videos = family.videos
     name = videos and videos.frame_mark
     mark = getattr(hf_config, name) if name else None
     in_order = sorted(features, key=lambda feature: feature.mm_position.offset)
-    counted = [_as_counted(family, hf_config, feature) for feature in in_order]
+    counted = [_as_counted(family, hf_config, feature, in_tree) for feature in in_order]
     runs = [_runs(item, tokens, mark) for item in counted]
     whole = unpruned(tokens, [run for of_item in runs for run in of_item])
     moved = [
@@ -80,11 +85,17 @@ def counted_grid(layout: GridLayout, config: PruneConfig) -> GridLayout:
     return layout.compact(config.keep_count(layout.tokens))
 
 
-def _as_counted(family: Family, hf_config: Any, feature: MultiModalFeatureSpec) -> _Item:
+def _as_counted(
+    family: Family, hf_config: Any, feature: MultiModalFeatureSpec, in_tree: bool
+) -> _Item:
     """Return an image or video with its grid replaced by the one in which positions are counted."""
-    if feature.data is None or PLAN_SETTINGS not in feature.data:
+    if feature.data is None:
         return _Item(feature)
     item: dict[str, Any] = {name: field.data for name, field in feature.data.items()}
+    if PLAN_SETTINGS not in item:
+        if not in_tree or GRIDS in item:
+            return _Item(feature)
+        return _Item(feature, _layout_of(family, hf_config, item)[0], in_tree=True)
     layout, grids = _layout_of(family, hf_config, item)
     counted, between = counted_grid(layout, ImagePlan.config_of(item)), ImagePlan.between_of(item)
     if counted == layout:
@@ -126,6 +137,8 @@ def _runs(item: _Item, tokens: list[int], mark: int | None) -> list[Run]:
     assert mark is not None
     first = tokens.index(mark, offset) + 1
     frame = tokens[first : first + 1] * grid.frame_tokens  # at least one token of it is kept
+    if item.in_tree:
+        return [_lumped(place, first, frame, tokens)]
     if item.between:
         joined = [*frame, *(token for text in item.between for token in [*text, *frame])]
         return [Run(first, place.get_num_embeds(), joined)]
@@ -134,6 +147,24 @@ def _runs(item: _Item, tokens: list[int], mark: int | None) -> list[Run]:
         offset = tokens.index(mark, offset) + 1
         runs.append(Run(offset, share, frame))
     return runs
+
+
+def _lumped(place: PlaceholderRange, first: int, frame: list[int], tokens: list[int]) -> Run:
+    """Return the run of a video that vLLM has pruned, from the first token of its first frame to
+    its end: vLLM writes all kept tokens there, and none into the other frames.
+
+    Args:
+        place: the video's place in the prompt.
+        first: where its first frame begins.
+        frame: the tokens of an unpruned frame.
+        tokens: the prompt.
+    """
+    end = place.offset + place.length
+    whole = [*frame]
+    for token in tokens[first:end]:
+        if token != frame[0]:
+            whole += [token, *frame] if token == tokens[first - 1] else [token]
+    return Run(first, end - first, whole)
 
 
 def _moved(item: _Item, runs: Sequence[Run], index: torch.Tensor) -> PlaceholderRange:
