@@ -37,18 +37,22 @@ def test_both_ways_of_sharing_a_tower_keep_as_much(start: Callable[..., Server],
 
 
 FAMILIES = [
-    *("demo-glm4v", "demo-qwen2.5", "demo-qwen3"),
+    *("demo-glm4v", "demo-qwen2.5", "demo-qwen3", "demo-qwen3.5"),
     *("demo-internvl", "demo-internvl-chat", "demo-mistral3"),
     *("demo-onevision", "demo-idefics3", "demo-smolvlm", "demo-gemma3", "demo-kimi"),
 ]
-"""Not Qwen3.5: vLLM itself does not divide the layers of `demo-qwen3.5` between two ranks."""
+BFLOAT16 = ("demo-qwen3.5",)
+"""vLLM's linear attention on a CPU knows no other dtype."""
 
 
 @pytest.mark.parametrize("model", FAMILIES)
 def test_two_ranks_keep_the_tokens_of_one(start: Callable[..., Server], model: str) -> None:
     """Each holds half of the tower's heads. Where the same is kept, the same is answered, unless
-    two ranks round to another answer with nothing pruned, too."""
+    two ranks round to another answer with nothing pruned, too. In bfloat16 every picture keeps some
+    others."""
     flags = ["--plugin", "vtprune", "--prune-rate", "0.5", "--trust-remote-code"]
+    coarse = model in BFLOAT16
+    flags += ["--dtype", "bfloat16"] if coarse else []
     one, answers, whole = _kept_by(start(model, *flags, model=model))
     first, second, on_two, whole_on_two = _kept_by(
         start(f"{model}-tp2", *flags, "--tensor-parallel-size", "2", model=model, **TWO_CORES)
@@ -56,15 +60,16 @@ def test_two_ranks_keep_the_tokens_of_one(start: Callable[..., Server], model: s
     assert first == second
     assert len(one["kept"]) == len(first["kept"]) == len(QUESTIONS)
     for here, there in zip(one["importance"], first["importance"], strict=True):
-        assert there == pytest.approx(here, rel=1e-3, abs=1e-6)
+        assert there == pytest.approx(here, rel=3e-2 if coarse else 1e-3, abs=1e-6)
+    shared = sum(len({*a} & {*b}) for a, b in zip(one["kept"], first["kept"], strict=True))
+    least = 0.85 if coarse else 0.95  # rounding may exchange the last ones
+    assert shared >= least * sum(map(len, one["kept"]))
     places = [n for n, kept in enumerate(one["kept"]) if kept == first["kept"][n]]
-    assert places, "rounding may exchange the last ones of some"
+    assert places or coarse
     stable = [place for place in places if whole[place] == whole_on_two[place]]
-    assert stable or model == "demo-kimi", "whose experts round to other answers everywhere"
+    assert stable or coarse or model == "demo-kimi", "whose experts round to other answers"
     for place in stable:
         assert answers[place] == on_two[place]
-    shared = sum(len({*a} & {*b}) for a, b in zip(one["kept"], first["kept"], strict=True))
-    assert shared >= 0.95 * sum(map(len, one["kept"])), "rounding may exchange the last ones"
 
 
 def test_two_ranks_embed_what_is_between_joined_frames(start: Callable[..., Server]) -> None:
