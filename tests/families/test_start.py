@@ -132,16 +132,18 @@ def test_a_class_of_somebody_else_is_not_replaced() -> None:
             {"pipeline_parallel_size": 2},
             "pipeline_parallel_size is 2; allowed: 1 with this model, ",
         ),
-        (
+        pytest.param(
             "demo-qwen2",
             {"video_pruning_rate": 0.5},
             "video_pruning_rate is 0.5, but this vLLM does not prune the videos of qwen2_vl; "
             "allowed: 0",
+            marks=older,
         ),
-        (
+        pytest.param(
             "demo-qwen3.5",
             {"video_pruning_rate": 0.5},
             "video_pruning_rate is 0.5, but this vLLM does not prune the videos of qwen3_5; ",
+            marks=older,
         ),
         (
             "demo-qwen3",
