@@ -9,14 +9,13 @@ import torch
 
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.layout.positions import (
-    Run,
     as_placed,
     fill,
     split,
-    unpruned,
     with_lumped_places,
     with_places,
 )
+from vllm_pruner.layout.unpruned_prompt import Run, unpruned
 
 IMAGE, TEXT, VIDEO = 9, 1, 8
 GRIDS = [(6, 9, 11), (300, 4, 260), (2, 2, 1), (2, 3, 1), (3, 3, 9)]

@@ -2,10 +2,10 @@
 
 A stock model derives the positions of a prompt from the grids of its images: text after an image
 continues where the image's grid ends, however few of its tokens are kept. So the positions of text,
-and of images that keep everything, are those of the unpruned prompt (`Unpruned`) and follow from
-the prompt alone. Which tokens a pruned image keeps is known only once it has been encoded, so its
-rows carry their places along: eleven trailing columns of digits (`with_places`). They are split off
-again, and the positions are written for exactly the rows that a step feeds (`fill`).
+and of images that keep everything, are those of the unpruned prompt (`unpruned_prompt`) and follow
+from the prompt alone. Which tokens a pruned image keeps is known only once it has been encoded, so
+its rows carry their places along: eleven trailing columns of digits (`with_places`). They are split
+off again, and the positions are written for exactly the rows that a step feeds (`fill`).
 
 Nothing depends on earlier steps, so a prefix-cache hit or a chunk boundary may be anywhere, and
 filling twice gives the same result.
@@ -19,20 +19,15 @@ Digits are base 256, two per number, because bfloat16 represents integers up to 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 
 __all__ = [
     "DIGITS",
     "MOST",
-    "Run",
-    "Unpruned",
     "as_placed",
     "fill",
     "split",
-    "unpruned",
     "with_lumped_places",
     "with_places",
 ]
@@ -170,43 +165,3 @@ def _may_start(run: tuple[int, int], row: int, keep: int, computed: int) -> bool
     start, length = run
     begins = start >= computed if row == 0 else start + row in (computed, computed + 1)
     return length == keep and begins
-
-
-class Run(NamedTuple):
-    """A run of placeholders in a pruned prompt."""
-
-    offset: int
-    length: int
-    whole: Sequence[int]
-    """The tokens that would be there without pruning."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unpruned:
-    """A prompt as it would be without pruning."""
-
-    tokens: list[int]
-    index: torch.Tensor
-    """`[pruned prompt]` int64: the index in `tokens` of each token of the pruned prompt. Rows of a
-    pruned image get the image's first places; `fill` moves them."""
-
-
-def unpruned(tokens: Sequence[int], runs: Sequence[Run]) -> Unpruned:
-    """Return the prompt as it would be without pruning.
-
-    Args:
-        tokens: the pruned prompt.
-        runs: the runs of its images and videos, ascending.
-    """
-    whole: list[int] = []
-    index: list[int] = []
-    end = 0
-    for offset, length, tokens_of_run in runs:
-        index += range(len(whole), len(whole) + offset - end)
-        whole += tokens[end:offset]
-        index += range(len(whole), len(whole) + length)
-        whole += tokens_of_run
-        end = offset + length
-    index += range(len(whole), len(whole) + len(tokens) - end)
-    whole += tokens[end:]
-    return Unpruned(whole, torch.tensor(index))

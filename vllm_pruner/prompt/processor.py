@@ -8,11 +8,11 @@ A mixin for vLLM's multimodal processors. It chooses no tokens: the number comes
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from vllm.multimodal.parse import DictEmbeddingItems, EmbeddingItems, ImageEmbeddingItems
+from vllm.multimodal.parse import DictEmbeddingItems, EmbeddingItems
 
 from vllm_pruner import compat
 from vllm_pruner.prompt.asked import IMAGE, VIDEO, Asked, report
@@ -23,29 +23,27 @@ from vllm_pruner.prompt.image_size import check_sizes, check_videos
 from vllm_pruner.prompt.names import Known, Names
 from vllm_pruner.prompt.pictures import Pictures
 from vllm_pruner.prompt.places import (
-    check_counts,
     check_in_tree,
     check_length,
     check_neighbours,
-    check_reach,
     check_video_marks,
 )
 from vllm_pruner.prompt.planner import Planner
 from vllm_pruner.prompt.refusal import answered
 from vllm_pruner.prompt.render_thread import compute_alone
 from vllm_pruner.prompt.serving import install_where_rendered
+from vllm_pruner.prompt.token_counts import count, image_tokens
 from vllm_pruner.prompt.traffic import count_items
 from vllm_pruner.prompt.wanted import Wanted, as_dummy, taken
 from vllm_pruner.settings.in_tree import check_owner
-from vllm_pruner.settings.keys import PLAN_BETWEEN, REPORT
-from vllm_pruner.settings.rules import check_video, resolve, resolve_videos
+from vllm_pruner.settings.keys import REPORT
+from vllm_pruner.settings.rules import resolve, resolve_videos
 
 if TYPE_CHECKING:
     from vllm.inputs import MultiModalInput
     from vllm.multimodal.parse import ImageSize
     from vllm.multimodal.processing import ProcessorInputs, TimingContext
 
-    from vllm_pruner.prompt.info import PrunedInfo
 
 __all__ = ["PrunedProcessor"]
 
@@ -73,7 +71,7 @@ class PrunedProcessor(PlannedItems, BytePixels):
         known_by = {name: [plan.image for plan in those] for name, those in plans.items()}
         hashed = bare if wanted.is_dummy else compat.hashed(self, bare, known_by)
         output = super().apply(hand_on(plans, hashed), timing_ctx)
-        self._count(asked, wanted, bare, output)
+        count(self.info, asked, wanted.settings, bare.hf_processor_mm_kwargs, output)
         pruned = plans or (self.info.in_tree and VIDEO in output["mm_placeholders"])
         if pruned and not wanted.is_dummy:  # vLLM's dummy prompt has no text between its items
             self._check_prompt(asked, output)
@@ -120,15 +118,15 @@ class PrunedProcessor(PlannedItems, BytePixels):
         if not wanted.is_dummy:
             check_sizes(self.info.prune_config.limits, sizes)
         images = inputs.mm_data_items[IMAGE]
-        tokens = self._image_tokens(images, sizes, inputs.hf_processor_mm_kwargs)
+        tokens = image_tokens(self.info, images, sizes, inputs.hf_processor_mm_kwargs)
         identities = self._identities(IMAGE, inputs)
         look = partial(self._pictures.of_items, images, known, identities)
         look_if_real = None if wanted.is_dummy else look
         with answered():
             configs = resolve(self.info, wanted.settings, tokens, look_if_real, wanted.rate)
             keeps = [
-                0 if count is None or config.off else config.keep_count(count)
-                for config, count in zip(configs, tokens, strict=True)
+                0 if number is None or config.off else config.keep_count(number)
+                for config, number in zip(configs, tokens, strict=True)
             ]
         names = None if wanted.is_dummy else identities
         plans = self._planner.plans(IMAGE, configs, keeps, inputs, names)
@@ -150,47 +148,6 @@ class PrunedProcessor(PlannedItems, BytePixels):
     def _identities(self, modality: str, inputs: ProcessorInputs) -> Callable[[], list[str]]:
         """Return a cached function that returns the identity of each item."""
         return cache(lambda: compat.item_identities(self, inputs, modality))
-
-    def _count(
-        self,
-        asked: Sequence[Asked],
-        wanted: Wanted,
-        inputs: ProcessorInputs,
-        output: MultiModalInput,
-    ) -> None:
-        """Fill in what is kept, from the placeholders of the prompt."""
-        for each in asked:
-            places = output["mm_placeholders"][each.modality]
-            each.kept = [place.get_num_embeds() for place in places]
-            if each.modality == VIDEO:
-                self._count_videos(each, wanted.settings, output)
-            elif each.plans:
-                self._count_images(each, inputs.hf_processor_mm_kwargs)
-
-    def _count_images(self, asked: Asked, mm_kwargs: Mapping[str, object]) -> None:
-        """Check the placeholders of pruned images, and subtract those of separators from `kept`."""
-        more = [
-            0 if size is None else self.info.separators(size, mm_kwargs) for size in asked.sizes
-        ]
-        check_counts(asked, more)
-        asked.kept = [count - others for count, others in zip(asked.kept, more, strict=True)]
-
-    def _count_videos(self, asked: Asked, requested: object, output: MultiModalInput) -> None:
-        """Fill in the videos' numbers of tokens, and check what is kept against the limits."""
-        if not asked.plans:
-            asked.tokens = [*asked.kept]
-            return
-        info: PrunedInfo = self.info
-        items = [item.get_data() for item in output["mm_kwargs"].require_data()[VIDEO]]
-        layouts = [info.video_layout(item) for item in items]
-        asked.tokens = [layout.tokens for layout in layouts]
-        more = [len(item[PLAN_BETWEEN]) for item in items]
-        with answered():
-            for config, layout in zip(asked.configs, layouts, strict=True):
-                check_video(info.prune_config, requested, config, layout.tokens)
-        check_counts(asked, more)
-        check_reach(layouts, asked.kept, more)
-        asked.kept = [rows - others for rows, others in zip(asked.kept, more, strict=True)]
 
     def _check_prompt(self, asked: Sequence[Asked], output: MultiModalInput) -> None:
         """Refuse prompts in which kept tokens would get wrong positions, and those too long."""
@@ -227,29 +184,6 @@ class PrunedProcessor(PlannedItems, BytePixels):
     @cached_property
     def _planner(self) -> Planner:
         return Planner(self)
-
-    def _image_tokens(
-        self,
-        images: Any,
-        sizes: Sequence[ImageSize | None],
-        mm_kwargs: Mapping[str, object],
-    ) -> list[int | None]:
-        """Return the visual tokens of each image, unpruned; None if they are not yet known, as for
-        embeddings.
-
-        Args:
-            images: vLLM's items.
-            sizes: sizes in pixels, before the processor resizes them.
-            mm_kwargs: the request's arguments for the processor.
-        """
-        if isinstance(images, DictEmbeddingItems):
-            return [None] * len(images)
-        if isinstance(images, ImageEmbeddingItems):
-            return [images.get_feature_size(place) for place in range(len(images))]
-        unsized = self.info.get_max_image_tokens() if self.info.family.one_layout else None
-        return [
-            unsized if size is None else self.info.image_tokens(size, mm_kwargs) for size in sizes
-        ]
 
     def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> ProcessorInputs:
         return as_dummy(super().get_dummy_inputs(*args, **kwargs))

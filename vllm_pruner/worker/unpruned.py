@@ -11,8 +11,8 @@ from vllm.multimodal.inputs import MultiModalKwargsItem, PlaceholderRange
 
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.layout.joined_frames import Between
-from vllm_pruner.layout.positions import Run, Unpruned, unpruned
 from vllm_pruner.layout.shares import frame_shares
+from vllm_pruner.layout.unpruned_prompt import Run, Unpruned, unpruned
 from vllm_pruner.plan import ImagePlan
 from vllm_pruner.settings.keys import PLAN_SETTINGS
 
