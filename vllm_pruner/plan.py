@@ -29,10 +29,12 @@ from vllm_pruner.settings.keys import (
 )
 
 __all__ = [
+    "ASK_COVERAGE",
     "ASK_FAULTS",
     "EXPECT_ASKING",
     "FIELDS",
     "FOREIGN",
+    "WATCH",
     "ImagePlan",
     "foreign_prefix",
 ]
@@ -48,6 +50,9 @@ identities are, because LMCache reads them as numbers."""
 
 EXPECT_ASKING, ASK_FAULTS = f"{KEY}_expect_asking", f"{KEY}_ask_faults"
 """Names of worker methods (`worker.guard`) that `prompt.faults` calls."""
+
+WATCH, ASK_COVERAGE = f"{KEY}_watch", f"{KEY}_ask_coverage"
+"""Names of worker methods (`worker.coverage`) that `prompt.coverage` calls."""
 
 
 def foreign_prefix(method: str) -> str:

@@ -60,6 +60,33 @@ def test_the_margin_is_that_of_vllms_own_log_probabilities(answering: Server, co
         assert sure["choices"] == plain["choices"]
 
 
+def test_the_coverage_of_a_new_image_grows_with_what_is_kept(answering: Server) -> None:
+    """Of an image that was encoded for somebody who did not ask it is not known."""
+    item = next(islice(SYNTHETIC.items(None, 60), 50, None))
+    content = [image_part(item.load(), "image/png"), text_part(item.prompt)]
+    found = []
+    for tokens in (2, 8, 32, 128):
+        usage = _ask(answering, content, {"tokens": tokens, "confidence": True})["usage"]
+        found.append(usage["confidence"]["coverage"])
+    assert found == sorted(set(found)) and found[0] >= -1 and found[-1] < 1
+    assert _ask(answering, content, {"tokens": 8, "confidence": True})["usage"]["confidence"][
+        "coverage"
+    ] == pytest.approx(found[1], abs=1e-4)
+    whole = {"tokens": N, "confidence": True}
+    assert _ask(answering, content, whole)["usage"]["confidence"]["coverage"] == 1
+    _ask(answering, content, {"tokens": 9})
+    usage = _ask(answering, content, {"tokens": 9, "confidence": True})["usage"]
+    assert set(usage["confidence"]) == {"margin"}
+    both = [*content[:1], *_other(60, 51), *content[1:]]
+    _, usage = _stream(answering, both, vtprune={**HARSH, "tokens": 3, "confidence": True})
+    assert -1 <= usage["confidence"]["coverage"] < found[1]
+
+
+def _other(seed: int, number: int) -> list[dict[str, Any]]:
+    item = next(islice(SYNTHETIC.items(None, seed), number, None))
+    return [image_part(item.load(), "image/png")]
+
+
 @pytest.mark.parametrize(
     "body", [{}, {"logprobs": True}, {"logprobs": True, "top_logprobs": 1}], ids=str
 )

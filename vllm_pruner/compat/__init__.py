@@ -14,7 +14,12 @@ from vllm_pruner.compat.encoder_graphs import (
 )
 from vllm_pruner.compat.endpoints import enable_endpoints
 from vllm_pruner.compat.engine_args import patch_engine_args
-from vllm_pruner.compat.generate import ask_workers, patch_generate, queued_tokens
+from vllm_pruner.compat.generate import (
+    ask_workers,
+    asks_all_engines,
+    patch_generate,
+    queued_tokens,
+)
 from vllm_pruner.compat.image_header import patch_image_header
 from vllm_pruner.compat.in_tree import in_tree, in_tree_known
 from vllm_pruner.compat.key_holder import key_holder, patch_key_holder
@@ -46,6 +51,7 @@ __all__ = [
     "Process",
     "add_worker_methods",
     "ask_workers",
+    "asks_all_engines",
     "captured_graphs",
     "check",
     "check_version",

@@ -20,7 +20,7 @@ from vllm_pruner.compat.patching import Patch, apply
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
-__all__ = ["Outputs", "ask_workers", "patch_generate", "queued_tokens"]
+__all__ = ["Outputs", "ask_workers", "asks_all_engines", "patch_generate", "queued_tokens"]
 
 Outputs = AsyncGenerator[Any, None]
 
@@ -65,6 +65,12 @@ def queued_tokens(engine: AsyncLLM) -> int | None:
     return None if ask is None else int(ask())
 
 
+def asks_all_engines(engine: AsyncLLM) -> bool:
+    """Whether `ask_workers` hears of every engine."""
+    several = engine.vllm_config.parallel_config.data_parallel_size > 1
+    return not several or hasattr(engine.engine_core, "call_utility_all_async")
+
+
 async def ask_workers(engine: AsyncLLM, method: str, *arguments: object) -> list[Any]:
     """Call a method that vtprune adds to workers; return the answers of all workers of all engines.
 
@@ -75,7 +81,7 @@ async def ask_workers(engine: AsyncLLM, method: str, *arguments: object) -> list
     if ask_all is not None:
         answers = await ask_all("collective_rpc", method, None, arguments, None)
         return [answer for of_engine in answers for answer in of_engine]
-    if engine.vllm_config.parallel_config.data_parallel_size > 1:
+    if not asks_all_engines(engine):
         raise RuntimeError("vtprune: this vLLM cannot ask each of several engines for faults")
     answered: Sequence[Any] = await engine.collective_rpc(method, args=arguments)
     return list(answered)

@@ -26,9 +26,9 @@ from vllm_pruner.telemetry import metrics
 __all__ = ["CONFIDENCE", "answer_surely"]
 
 CONFIDENCE = "confidence"
-"""The field of `usage`: `{"margin": of the first token}`; of a request that may be answered again
-also `"retried"`, and then `"first"`, what the pruned answer was, or `"refused"`, why there is no
-other one."""
+"""The field of `usage`: `{"margin": of the first token}`, with `"coverage"` if the request asks for
+`confidence` and it is known. Of a request that may be answered again also `"retried"`, and then
+`"first"`, what the pruned answer was, or `"refused"`, why there is no other one."""
 
 _Answer = Callable[[Any, Any, Any], Coroutine[Any, Any, Any]]
 
@@ -50,15 +50,14 @@ async def answer_surely(answer: _Answer, handler: Any, request: Any, raw_request
     if wishes is None:
         return await answer(handler, request, raw_request)
     _check(handler, request)
-    with watched() as first:
+    with watched(wishes.confidence) as first:
         made = await answer(handler, request, raw_request)
     if wishes.retry_unpruned_below is None or not _is_answer(made):
-        return in_usage(made, lambda _: {CONFIDENCE: {"margin": first.margin}})
+        return in_usage(made, lambda _: {CONFIDENCE: _told(first)})
     if isinstance(made, AsyncGenerator):
         made = await _begun(made)
     if not _is_unsure(wishes, first, request):
-        told = {"margin": first.margin, "retried": False}
-        return in_usage(made, lambda _: {CONFIDENCE: told})
+        return in_usage(made, lambda _: {CONFIDENCE: {**_told(first), "retried": False}})
     return await _again(answer, handler, request, raw_request, made, first)
 
 
@@ -112,7 +111,7 @@ async def _again(
     with watched() as second:
         other = await _unpruned(answer, handler, request, raw_request)
     if isinstance(other, str):
-        told = {"margin": first.margin, "retried": False, "refused": other}
+        told = {**_told(first), "retried": False, "refused": other}
         return in_usage(made, lambda _: {CONFIDENCE: told})
     if isinstance(made, AsyncGenerator):
         await made.aclose()
@@ -134,6 +133,12 @@ async def _unpruned(answer: _Answer, handler: Any, request: Any, raw_request: An
     return made if _is_answer(made) else made.error.message
 
 
+def _told(first: FirstToken) -> dict[str, Any]:
+    """Return what is known of an answer, read when its usage is written."""
+    covered = {} if first.coverage is None else {"coverage": first.coverage}
+    return {"margin": first.margin, **covered}
+
+
 def _whole(counts: Mapping[str, Any]) -> dict[str, Any]:
     """What is said of the same images and videos where all is kept."""
     whole = {"original": counts["original"], "kept": counts["original"], "method": ""}
@@ -147,7 +152,7 @@ def _both(
     spent = {"prompt_tokens": first.prompt_tokens, "completion_tokens": first.completion_tokens}
     sums = {name: (usage[name] or 0) + count for name, count in spent.items()}
     pruned = {name: counts[name] for name in ("original", "kept")}
-    told = {"margin": first.margin, **spent, "visual_tokens": pruned}
+    told = {**_told(first), **spent, "visual_tokens": pruned}
     return {
         **sums,
         "total_tokens": sum(sums.values()),

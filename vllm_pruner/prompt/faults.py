@@ -12,6 +12,7 @@ from weakref import WeakSet
 
 from vllm_pruner import compat
 from vllm_pruner.plan import ASK_FAULTS, EXPECT_ASKING, FOREIGN
+from vllm_pruner.prompt.identities import identities_in
 from vllm_pruner.prompt.refusal import failure
 
 if TYPE_CHECKING:
@@ -29,15 +30,8 @@ def checked(
     engine: AsyncLLM, prompt: Any, _params: Any, _id: str, outputs: AsyncGenerator[Any, None]
 ) -> AsyncGenerator[Any, None]:
     """Return a request's outputs, which raise a 500 if a method failed on one of its images."""
-    names = _foreign_images(prompt)
+    names = [name for name in identities_in(prompt) if name.startswith(FOREIGN)]
     return _checked(engine, names, outputs) if names else outputs
-
-
-def _foreign_images(prompt: Any) -> list[str]:
-    """Return the identities of the images whose method another package provides."""
-    hashes = prompt.get("mm_hashes", {}) if isinstance(prompt, dict) else {}
-    names = [name for of_kind in hashes.values() for name in of_kind]
-    return [name for name in dict.fromkeys(names) if name and name.startswith(FOREIGN)]
 
 
 async def _checked(

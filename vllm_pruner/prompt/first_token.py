@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final
 
-__all__ = ["FirstToken", "is_watched", "margin_of", "seen", "watched"]
+__all__ = ["FirstToken", "is_watched", "margin_of", "seen", "watched", "watching"]
 
 _MOST: Final = 100.0
 """A margin that stands for any greater one: where sampling leaves a single token it has no end."""
@@ -35,6 +35,12 @@ class FirstToken:
     outputs: AsyncGenerator[Any, None] | None = None
     """Of the engine."""
 
+    asks_coverage: bool = False
+    """Whether the workers are asked for `coverage`, which costs calls to them."""
+
+    coverage: float | None = None
+    """How well the kept tokens stand for the dropped ones; see `prompt.coverage`."""
+
     def note(self, output: Any) -> None:
         """Read one output of the engine."""
         self.prompt_tokens = len(output.prompt_token_ids or ())
@@ -55,10 +61,15 @@ def is_watched() -> bool:
     return _watching.get() is not None
 
 
+def watching() -> FirstToken | None:
+    """Return what is noted of the answer to the request of this context; None if nothing is."""
+    return _watching.get()
+
+
 @contextmanager
-def watched() -> Iterator[FirstToken]:
+def watched(asks_coverage: bool = False) -> Iterator[FirstToken]:
     """Watch the answer that the engine is asked for in the block."""
-    first = FirstToken()
+    first = FirstToken(asks_coverage=asks_coverage)
     token = _watching.set(first)
     try:
         yield first

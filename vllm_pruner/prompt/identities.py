@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vllm.multimodal.parse import ImageSize
     from vllm.multimodal.processing import ProcessorInputs
 
-__all__ = ["identified", "sizes_of"]
+__all__ = ["identified", "identities_in", "sizes_of"]
 
 
 def identified(
@@ -55,6 +55,12 @@ def identified(
         ]
         uuids[modality] = [each.identity for each in known[modality]]
     return dataclasses.replace(inputs, mm_uuid_items=uuids), known
+
+
+def identities_in(prompt: Any) -> list[str]:
+    """Return the identities of the images and videos in an engine's input, each once."""
+    hashes = prompt.get("mm_hashes", {}) if isinstance(prompt, dict) else {}
+    return [name for name in dict.fromkeys(each for of in hashes.values() for each in of) if name]
 
 
 def _seen(

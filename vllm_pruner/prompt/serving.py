@@ -15,6 +15,7 @@ from vllm_pruner.prompt import (
     body,
     chat,
     confidence,
+    coverage,
     faults,
     first_token,
     image_size,
@@ -56,6 +57,7 @@ def install(config: ServerConfig, model_config: ModelConfig) -> None:
     metrics.publish()
     if any(map(methods.package_of, config.limits.methods or ())):
         compat.patch_generate(KEY, faults.checked)
+    compat.patch_generate(f"{KEY}-coverage", coverage.asked)
     compat.patch_generate(f"{KEY}-first-token", first_token.seen)
     if config.rate_under_load is not None:
         compat.patch_generate(f"{KEY}-queue", prefill_queue.seen)

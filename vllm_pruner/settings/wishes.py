@@ -28,7 +28,8 @@ class Wishes(BaseModel):
     )
 
     confidence: bool = False
-    """`usage` says how sure the model was of the answer's first token."""
+    """`usage` says how sure the model was of the answer's first token, and how well the kept tokens
+    of the images stand for those that were dropped."""
 
     retry_unpruned_below: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Answer again with all visual tokens where the margin of the first token is below this."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from vllm_pruner.layout.layout import Layout
     from vllm_pruner.worker.batches import Batch, Group
+    from vllm_pruner.worker.coverage import Coverage
     from vllm_pruner.worker.encoder import Encoder
     from vllm_pruner.worker.explain import Observer
     from vllm_pruner.worker.guard import Guard
@@ -53,6 +54,7 @@ class BatchModel(_Model):
 
     tower: Tower
     guard: Guard
+    coverage: Coverage
     _encoder: Encoder
     _selector: Selector
 
@@ -71,8 +73,9 @@ class BatchModel(_Model):
         own = [self._own(some, group) for some, group in zip(tokens, groups, strict=True)]
         selected = self._selector.select(own, groups)
         embeddings: dict[int, torch.Tensor] = {}
-        for group, some, kept in zip(groups, tokens, selected, strict=True):
+        for group, some, seen, kept in zip(groups, tokens, own, selected, strict=True):
             self._notify(some, kept, group)
+            self.coverage.note(seen, kept, group)
             rows = self._project(some, kept, group.layout)
             if group.foreign:
                 rows = self.guard.finite(rows, group.plans)

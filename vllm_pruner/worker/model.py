@@ -18,9 +18,10 @@ from vllm_pruner.settings.keys import BYTES, settings_in
 from vllm_pruner.settings.server import ServerConfig
 from vllm_pruner.telemetry import metrics
 from vllm_pruner.tower import VIDEO_PIXELS, EncoderImage, Tower
-from vllm_pruner.worker import explain, guard
+from vllm_pruner.worker import coverage, explain, guard
 from vllm_pruner.worker.batch_model import BatchModel
 from vllm_pruner.worker.batches import batches
+from vllm_pruner.worker.coverage import Coverage
 from vllm_pruner.worker.encoder import Encoder
 from vllm_pruner.worker.guard import Guard
 from vllm_pruner.worker.savings import Savings
@@ -70,6 +71,7 @@ class PrunedModel(BatchModel):
         self._encoder = Encoder(self.tower, config.feature_cache_mb << 20, config.needs)
         savings = Savings(self.tower.module, self.decoder)
         self.guard = Guard()
+        self.coverage = Coverage()
         self._selector = Selector(self._encoder, savings, self.guard)
         allowed = map(methods.get, config.limits.methods or methods.built_in())
         served = [each.name for each in allowed if self.family.serves(self.config, each)]
@@ -81,7 +83,8 @@ class PrunedModel(BatchModel):
             if normalises(image_processor):
                 dtype = vllm_config.model_config.dtype
                 self._normalize = ByteNormalizer(image_processor, dtype, self._encoder.device)
-        compat.add_worker_methods({**explain.WORKER_METHODS, **guard.WORKER_METHODS})
+        for each in (coverage, explain, guard):
+            compat.add_worker_methods(each.WORKER_METHODS)
         logger.info("vtprune: selection runs on %s", implementation(self._encoder.device))
 
     def embed_multimodal(self, **kwargs: object) -> Any:
