@@ -85,7 +85,7 @@ def test_host_benchmark_asks_both_servers_the_same() -> None:
     before = results.read_bytes()
     printed = _forked("host.py")
     blocks = _rows(printed)
-    assert len(blocks) == 4, "a pair that warms up and one that counts, of either traffic"
+    assert len(blocks) == 6, "a pair that warms up and one that counts, of each traffic"
     for block in blocks:
         assert block["stock"] > 0
         assert block["vtprune"] > 0, "its API process used no processor"
