@@ -13,6 +13,7 @@ import forked
 import pytest
 import torch
 from forked_servers import __file__ as FORKED
+from nightly import NIGHTLY
 from vllm_process import environment
 from vllm_server import core
 from vtprune_kernels.spec import all_specs
@@ -61,6 +62,7 @@ def _rows(printed: str) -> list[dict[str, Any]]:
 
 @pytest.mark.server
 @pytest.mark.slow
+@NIGHTLY
 def test_serving_benchmark_asks_every_contender_of_a_qwen() -> None:
     """Of a photograph of 112 x 112: 16 tokens, or as many as each budget keeps of them."""
     results = ROOT / "benchmarks" / "results" / "serve-cpu.jsonl"

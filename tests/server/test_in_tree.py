@@ -20,6 +20,7 @@ import pytest
 from forked import run
 from in_tree_record import CASES, TURNS, WHOLE, name
 from media import clip, encode, image_part, noise, text_part, video_part
+from nightly import NIGHTLY
 from transformers import AutoConfig
 from vllm_process import MODELS, environment
 from vllm_server import Server
@@ -167,7 +168,11 @@ class Recorded:
 
 @pytest.fixture(
     scope="module",
-    params=[("demo-qwen2.5", "evs"), ("demo-qwen3", "evs"), ("demo-qwen3", "vidcom2")],
+    params=[
+        ("demo-qwen2.5", "evs"),
+        ("demo-qwen3", "evs"),
+        pytest.param(("demo-qwen3", "vidcom2"), marks=NIGHTLY),
+    ],
     ids=" ".join,
 )
 def recorded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Recorded:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from forked import run
+from nightly import NIGHTLY
 from position_record import (
     BUDGETS,
     CASES,
@@ -281,7 +282,12 @@ class Recorded:
         return list(self._kept[(0, *self._grids[id(FIRST)], length)])
 
 
-@pytest.fixture(scope="module", params=list(MODULES))
+def _unless_of_experts(checkpoint: str) -> Any:
+    """A model of experts shares all that is tested here with the dense one: every night."""
+    return pytest.param(checkpoint, marks=NIGHTLY if checkpoint.endswith("-moe") else ())
+
+
+@pytest.fixture(scope="module", params=[_unless_of_experts(each) for each in MODULES])
 def recorded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     script = Path(__file__).with_name("position_record.py")
     done = run(

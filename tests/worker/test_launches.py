@@ -23,7 +23,7 @@ HOT = ("methods", "worker", "layout")
 COLD = {
     "methods/on_device.py": "the one place",
     "worker/explain.py": "shows a selection to a person",
-    "layout/positions.py": "counts positions on the host",
+    "layout/unpruned_prompt.py": "counts positions on the host",
     "worker/mrope.py": "the host's token ids, looked at there",
     "worker/unpruned.py": "the same",
 }
