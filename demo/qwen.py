@@ -101,13 +101,16 @@ def text_config(shape: QwenShape) -> dict[str, Any]:
     if shape.version.startswith("3"):
         common["head_dim"] = HEAD_SIZE
     if shape.version.startswith("3.5"):
-        rope |= {"mrope_section": [11, 11, 10], "partial_rotary_factor": 0.25}
-        # As published; and so a block of 32 tokens holds the state of a linear layer.
-        common["head_dim"] = 256
+        # The dense one has a linear head for each of two ranks; experts send more tokens elsewhere
+        # then, in bfloat16. A block of 32 tokens holds the state of a linear layer.
+        ranks = 1 if shape.version.endswith("-moe") else 2
+        section = [6, 5, 5] if ranks == 1 else [11, 11, 10]
+        rope |= {"mrope_section": section, "partial_rotary_factor": 0.25}
+        common["head_dim"] = 128 * ranks
         layers = shape.text_layers // 2
         common["layer_types"] = ["linear_attention", "full_attention"] * layers
         linear = {"key_head_dim": 64, "value_head_dim": 64}
-        linear |= {"num_key_heads": 2, "num_value_heads": 2}  # one for each of two ranks
+        linear |= {"num_key_heads": ranks, "num_value_heads": ranks}
         common |= {f"linear_{name}": number for name, number in linear.items()}
     if shape.version.endswith("-moe"):
         common |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 192}

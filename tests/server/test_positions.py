@@ -50,10 +50,10 @@ MODULES = {
 }
 
 
-ROUGHLY = 0.8
+ROUGHLY = 0.6
 """What rounding moves a log-probability by in bfloat16, the only dtype that vLLM runs linear
-attention in on a CPU; most where it sends a token to other experts. Other tokens of the same
-picture move some by 0.8 to 3.4; positions are compared exactly."""
+attention in on a CPU; most where it sends a token to other experts. Wrong rows move some by more;
+positions are compared exactly."""
 
 
 class Run(NamedTuple):
