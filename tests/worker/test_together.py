@@ -84,5 +84,6 @@ def test_widths_and_texts_go_along() -> None:
     assert joined.text is not None
     assert [len(text) for text in joined.text] == [1, 1, 2]
     assert joined.ragged is not None
-    assert joined.ragged.lengths == (4, 4, 3)
-    assert joined.ragged.keeps == tuple(group.keep for group in groups for _ in group.plans)
+    assert joined.ragged.lengths.tolist() == [4, 4, 3]
+    assert joined.ragged.keeps.tolist() == [group.keep for group in groups for _ in group.plans]
+    assert joined.ragged.least == min(group.keep for group in groups)

@@ -114,9 +114,10 @@ def _unequal_request(name: str, size: int, count: int) -> None:
     method = methods.get(name)
     if not method.ragged:
         return
-    lengths = (size, size - size // 3, size - 1)
-    ragged = Ragged(lengths, (count, 1, max(1, count // 2)))
-    tokens = replace(_asked(3, size, 7), grid=None, ragged=ragged)
+    tokens, lengths = _asked(3, size, 7), (size, size - size // 3, size - 1)
+    keeps = (count, 1, max(1, count // 2))
+    ragged = Ragged.of(lengths, keeps, tokens.features.device)
+    tokens = replace(tokens, grid=None, ragged=ragged)
     assert method.choose(tokens, count, method.options()).index.shape == (3, count)
 
 

@@ -22,8 +22,8 @@ def select(tokens: VisualTokens, keep: int, options: Options) -> torch.Tensor:
     assert tokens.importance is not None
     if (ragged := tokens.ragged) is None:
         return top_k_sorted(tokens.importance, keep)
-    scores = tokens.importance
-    return top_k_sorted(scores, keep, ragged.valid(scores), ragged.counts(scores.device))
+    valid = ragged.valid(tokens.importance.shape[1])
+    return top_k_sorted(tokens.importance, keep, valid, ragged.keeps)
 
 
 ATTENTION = Method("attention", select, needs=frozenset({Need.IMPORTANCE}), ragged=True)

@@ -42,8 +42,7 @@ def select(tokens: VisualTokens, keep: int, options: Options) -> torch.Tensor:
     assert tokens.projected is not None
     valid = counts = None
     if tokens.ragged is not None:
-        valid = tokens.ragged.valid(tokens.projected)
-        counts = tokens.ragged.counts(tokens.projected.device)
+        valid, counts = tokens.ragged.valid(tokens.projected.shape[1]), tokens.ragged.keeps
     gram = cosine_gram(tokens.projected, valid=valid)
     # Fixed point is off by 1e-7 here, which would decide between equally relevant tokens.
     gram.diagonal(dim1=1, dim2=2).round_()

@@ -30,9 +30,9 @@ def select(tokens: VisualTokens, keep: int, options: Options) -> torch.Tensor:
     assert tokens.projected is not None
     if (ragged := tokens.ragged) is None:
         return greedy_select(cosine_gram(tokens.projected), keep, "max-min")
-    valid, counts = ragged.valid(tokens.projected), ragged.counts(tokens.projected.device)
+    valid = ragged.valid(tokens.projected.shape[1])
     gram = cosine_gram(tokens.projected, valid=valid)
-    return greedy_select(gram, keep, "max-min", valid=valid, counts=counts)
+    return greedy_select(gram, keep, "max-min", valid=valid, counts=ragged.keeps)
 
 
 DIVPRUNE = Method("divprune", select, needs=frozenset({Need.PROJECTED}), ragged=True)

@@ -1,11 +1,13 @@
 """Images of unequal length and budget in one call of a method.
 
 They are padded at the end, to the longest one. The operators take `valid` and `counts` for that
-(`vtprune_kernels.segments`); both are made here from numbers on the host, without a device sync.
+(`vtprune_kernels.segments`). Lengths and budgets are on the device, so that a CUDA graph can read
+other ones at each replay; the host knows only how far apart the budgets may be.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,23 +21,27 @@ __all__ = ["Ragged", "first_of_each"]
 class Ragged:
     """The length and the budget of each image."""
 
-    lengths: tuple[int, ...]
-    """Tokens of each image; the rest of its N rows is padding."""
+    lengths: torch.Tensor
+    """`[images]` int64: tokens of each image; the rest of its N rows is padding."""
 
-    keeps: tuple[int, ...]
-    """Tokens to keep of each image."""
+    keeps: torch.Tensor
+    """`[images]` int64: tokens to keep of each image."""
 
-    def valid(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Return `[images, N]` bool, false for padding, on the device of `tokens` `[images, N,
-        ...]`."""
-        return first_of_each(self.lengths, tokens.shape[1], tokens.device)
+    least: int
+    """No image keeps fewer, unless it has no tokens. The most that one keeps is the `keep` of
+    `Method.select`."""
 
-    def counts(self, device: torch.device) -> torch.Tensor:
-        """Return the budgets, `[images]` int64."""
-        return on_device(self.keeps, device)
+    @classmethod
+    def of(cls, lengths: Sequence[int], keeps: Sequence[int], device: torch.device) -> Ragged:
+        """Copy lengths and budgets to a device, without a sync."""
+        sizes, budgets = on_device([lengths, keeps], device)
+        return cls(sizes, budgets, min(keeps))
+
+    def valid(self, width: int) -> torch.Tensor:
+        """Return `[images, width]` bool, false for padding."""
+        return first_of_each(self.lengths, width)
 
 
-def first_of_each(numbers: tuple[int, ...], width: int, device: torch.device) -> torch.Tensor:
+def first_of_each(numbers: torch.Tensor, width: int) -> torch.Tensor:
     """Return `[images, width]` bool, true for the first `numbers[i]` places of row i."""
-    ends = on_device(numbers, device).unsqueeze(1)
-    return torch.arange(width, device=device) < ends
+    return torch.arange(width, device=numbers.device) < numbers.unsqueeze(1)

@@ -43,9 +43,9 @@ def select(tokens: VisualTokens, keep: int, options: ScopeOptions) -> torch.Tens
     weight = saliency.pow(options.alpha).float()
     if (ragged := tokens.ragged) is None:
         return greedy_select(cosine_gram(tokens.features), keep, "coverage", weight)
-    valid, counts = ragged.valid(weight), ragged.counts(weight.device)
+    valid = ragged.valid(weight.shape[1])
     gram = cosine_gram(tokens.features, valid=valid)
-    return greedy_select(gram, keep, "coverage", weight, valid, counts)
+    return greedy_select(gram, keep, "coverage", weight, valid, ragged.keeps)
 
 
 SCOPE = Method("scope", select, ScopeOptions, frozenset({Need.IMPORTANCE}), ragged=True)

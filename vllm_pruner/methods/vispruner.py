@@ -25,7 +25,6 @@ exact arithmetic and without ties:
 from __future__ import annotations
 
 import math
-from operator import sub
 
 import torch
 from pydantic import Field
@@ -33,7 +32,6 @@ from vtprune_kernels import cosine_gram, dedup
 from vtprune_kernels.segments import ABSENT
 
 from vllm_pruner.methods.base import Method, Need, Options, VisualTokens
-from vllm_pruner.methods.on_device import on_device
 from vllm_pruner.methods.ragged import Ragged, first_of_each
 
 __all__ = ["VISPRUNER", "VisPrunerOptions"]
@@ -72,24 +70,25 @@ def _select_ragged(
 ) -> torch.Tensor:
     """The same steps for images of unequal length, whose pools begin in different places."""
     assert tokens.importance is not None
-    device, end = tokens.importance.device, tokens.importance.shape[1]
-    important = tuple(math.floor(each * options.important_ratio) for each in ragged.keeps)
-    diverse = tuple(map(sub, ragged.keeps, important))
-    waiting = tuple(map(sub, ragged.lengths, important))
+    ratio, end = options.important_ratio, tokens.importance.shape[1]
+    # As the host computes it: both multiply in IEEE double precision.
+    important = (ragged.keeps.double() * ratio).floor().long()
     # 1. Padding ranks last: among equals the lower index is first.
-    scores = tokens.importance.masked_fill(~ragged.valid(tokens.importance), -math.inf)
+    scores = tokens.importance.masked_fill(~ragged.valid(end), -math.inf)
     order = scores.argsort(dim=1, descending=True, stable=True)
-    kept = order[:, : max(important)]
-    kept = kept.where(first_of_each(important, max(important), device), end)
+    most = math.floor(keep * ratio)
+    kept = order[:, :most].where(first_of_each(important, most), end)
     # 2. Each image's pool follows its own number of important tokens.
-    if any(diverse):
-        exists = first_of_each(waiting, max(waiting), device)
-        places = on_device(important, device).unsqueeze(1) + torch.arange(
-            max(waiting), device=device
-        )
+    if ratio < 1.0:
+        width = end - math.floor(ragged.least * ratio)
+        exists = first_of_each(ragged.lengths - important, width)
+        places = important.unsqueeze(1) + torch.arange(width, device=order.device)
         pool = order.gather(1, places.clamp_max(end - 1)).where(exists, ABSENT)
         gram = cosine_gram(tokens.features, pool, exists)
-        left = dedup(gram, max(diverse), options.step, exists, on_device(diverse, device))
+        # One more than the largest budget leaves: a product can round up to the next integer.
+        left = dedup(
+            gram, min(keep - most + 1, width), options.step, exists, ragged.keeps - important
+        )
         left = pool.gather(1, left.clamp_min(0)).where(left >= 0, end)
         kept = torch.cat([kept, left], dim=1)
     # 3. What is absent sorts last.

@@ -68,13 +68,10 @@ def padded(tokens: Sequence[VisualTokens], groups: Sequence[Group]) -> VisualTok
         return whole
 
     text = None if tokens[0].text is None else [row for each in tokens for row in each.text or ()]
-    ragged = Ragged(
-        tuple(
-            length for length, number in zip(lengths, numbers, strict=True) for _ in range(number)
-        ),
-        tuple(
-            group.keep for group, number in zip(groups, numbers, strict=True) for _ in range(number)
-        ),
+    ragged = Ragged.of(
+        [length for length, number in zip(lengths, numbers, strict=True) for _ in range(number)],
+        [group.keep for group in groups for _ in group.plans],
+        tokens[0].features.device,
     )
     names = ("features", "importance", "projected", "keys", "received", "received_midway")
     return replace(

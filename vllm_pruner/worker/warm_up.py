@@ -119,7 +119,8 @@ def _launch(method: Method, tokens: VisualTokens, count: int, *, of_one_size: bo
         return
     kept = method.choose(tokens, count, method.options())
     if method.ragged and not of_one_size:
-        ragged = Ragged((tokens.features.shape[1],), (count,))  # launches what several would
+        # Launches what several would.
+        ragged = Ragged.of([tokens.features.shape[1]], [count], tokens.features.device)
         method.choose(replace(tokens, grid=None, ragged=ragged), count, method.options())
     seen = (FEATURES, *(method.needs & TOWER))  # in the order in which crops are arranged
     gather_rows([getattr(tokens, name) for name in seen], kept.index)
