@@ -15,7 +15,7 @@ ENV := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 VLLM_CPU_KVCACHE_SPACE=1
 SERVE_ENV := $(ENV) PYTHONWARNINGS='ignore:`torch.distributed.reduce_op`:FutureWarning'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models serve demo-qwen demo-reader demo-fast test test-fast test-matrix test-ray test-harness lint evaluate loadtest loadtest-adaptive soak hostile bench-serve gpu bench-questions bench-overhead screenshots bench-selection bench-set-quality bench-merger-scores bench-kernels wheel clean bench-host bench-harness docs docs-serve
+.PHONY: help setup models serve demo-qwen demo-reader demo-fast test test-fast test-matrix test-ray test-harness lint evaluate loadtest loadtest-adaptive soak hostile bench-serve gpu bench-questions bench-overhead screenshots bench-selection bench-set-quality bench-merger-scores bench-kernels wheel clean bench-host bench-harness bench-launches docs docs-serve
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -111,6 +111,9 @@ bench-questions: models  ## measure methods on new images and on many questions 
 
 bench-overhead: models  ## measure what vtprune costs text-only traffic (ARGS=its flags)
 	$(ENV) PYTHONPATH=environment $(BIN)/python benchmarks/overhead.py $(ARGS)
+
+bench-launches: models  ## count what the host launches for pictures, beside stock (ARGS=its flags)
+	$(ENV) PYTHONPATH=environment $(BIN)/python benchmarks/launches.py $(ARGS)
 
 bench-host: models  ## measure what a picture costs the API server (ARGS=its flags)
 	$(ENV) PYTHONPATH=environment $(BIN)/python benchmarks/host.py $(ARGS)

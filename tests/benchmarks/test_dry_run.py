@@ -41,6 +41,33 @@ def test_kernels_benchmark_runs_through_every_operator() -> None:
     assert (results.read_bytes() if results.exists() else None) == before
 
 
+@pytest.mark.slow
+def test_launches_are_counted_beside_stock() -> None:
+    results = ROOT / "benchmarks" / "results" / "launches.jsonl"
+    before = results.read_bytes()
+    script = ROOT / "benchmarks" / "launches.py"
+    paths = [str(ROOT / "environment"), os.environ.get("PYTHONPATH", "")]
+    run = subprocess.run(
+        [sys.executable, script, "--models", "demo-next", "--images", "1", "2", "--dry-run"],
+        env=environment(PYTHONPATH=os.pathsep.join(paths)),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
+    lines = [line for line in run.stdout.splitlines() if line.startswith("| demo-next |")]
+    rows = [line.split("|")[2:-1] for line in lines]
+    batches = ("1", "2 of one size", "2 of all sizes")
+    named = [(pictures.strip(), contender.strip()) for pictures, contender, *_ in rows]
+    assert named == [(it, who) for it in batches for who in ("new", "known", "stock")]
+    towers = [int(tower) for *_, tower in rows]
+    assert towers[1::3] == [0, 0, 0], "a known picture went through the tower"
+    assert all(towers[::3]), "a new one did not"
+    assert all(towers[2::3]), "stock's did not"
+    assert all(int(launches) > 0 for _, _, launches, *_ in rows)
+    assert results.read_bytes() == before, "a dry run is recorded"
+
+
 def _forked(script: str, *arguments: str) -> str:
     """What a benchmark prints in a dry run with servers that find vLLM imported."""
     folders = ("environment", "benchmarks", "tests/server")

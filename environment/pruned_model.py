@@ -1,13 +1,16 @@
-"""A real pruned model of a checkpoint in the test's own process, without an engine around it."""
+"""A real pruned model of a checkpoint in this process, without an engine around it, and batches of
+pictures as vLLM's engine hands them to it."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from vllm.config import set_current_vllm_config
 from vllm.distributed import ensure_model_parallel_initialized, init_distributed_environment
 from vllm.engine.arg_utils import EngineArgs
@@ -16,9 +19,12 @@ from vllm.model_executor.model_loader.utils import (
     initialize_model,
     process_weights_after_loading,
 )
+from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm_process import MODELS
 
 from vllm_pruner import plugin
+
+__all__ = ["be_alone", "picture_batch", "pruned_model"]
 
 
 @contextmanager
@@ -54,3 +60,34 @@ def be_alone() -> None:
         port = free.getsockname()[1]
     init_distributed_environment(1, 0, f"tcp://127.0.0.1:{port}", 0, backend="gloo")
     ensure_model_parallel_initialized(1, 1)
+
+
+def picture_batch(
+    config: Any, sizes: Sequence[tuple[int, int]], seed: Sequence[int], settings: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the fields of pictures of noise, as `embed_multimodal` gets them of as many requests.
+
+    Args:
+        config: vLLM's, of the model.
+        sizes: height and width of each picture.
+        seed: other pictures for other numbers.
+        settings: of the requests.
+    """
+    processor = MULTIMODAL_REGISTRY.create_processor(config.model_config)
+    hf_config = config.model_config.hf_config
+    marks = ("vision_start_token_id", "image_token_id", "image_token_index", "vision_end_token_id")
+    prompt = [token for mark in marks if (token := getattr(hf_config, mark, None)) is not None]
+    draw = np.random.default_rng(seed)
+    items = []
+    for size in sizes:
+        picture = Image.fromarray(draw.integers(0, 256, (*size, 3), np.uint8))
+        output = processor(
+            prompt,
+            processor.info.parse_mm_data({"image": [picture]}),
+            hf_processor_mm_kwargs={"vtprune": settings},
+        )
+        items += output["mm_kwargs"]["image"]
+    return {
+        name: element.field.reduce_data([item[name] for item in items])
+        for name, element in items[0].items()
+    }
