@@ -62,9 +62,12 @@ def use_triton(*tensors: torch.Tensor) -> bool:
 
 
 def traced_on_cpu(tensor: torch.Tensor) -> bool:
-    """Whether a compiler is tracing on a CPU. It cannot trace a reference that sets the number of
-    threads or loops over sizes, so the operator has to be one opaque step."""
-    return torch.compiler.is_compiling() and not tensor.is_cuda
+    """Whether a compiler traces, or a dispatch mode watches, what runs on a CPU. It cannot trace a
+    reference that sets the number of threads or loops over sizes, and what counts on a GPU is the
+    operator, so that has to be one opaque step."""
+    if tensor.is_cuda:
+        return False
+    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
 
 
 def flags(valid: torch.Tensor | None, otherwise: torch.Tensor) -> torch.Tensor:

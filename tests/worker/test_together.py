@@ -49,6 +49,26 @@ def test_an_image_keeps_what_it_keeps_alone(name: str, rate: float, kind: str) -
         assert torch.equal(found.index, wanted), group.layout
 
 
+@pytest.mark.parametrize("rest", [torch.nan, 1e9])
+@pytest.mark.parametrize("name", RAGGED)
+def test_what_padding_holds_changes_nothing(name: str, rest: float) -> None:
+    """A graph's buffers hold there what an earlier image left."""
+    groups = [_group(grid, method=name, rate=0.5) for grid in GRIDS]
+    tokens = [_tokens("random", group, seed) for seed, group in enumerate(groups)]
+    method, options = groups[0].config.resolved
+    joined = padded(tokens, groups)
+    assert joined.ragged is not None
+    padding = ~joined.ragged.valid(joined.features.shape[1])
+    for field in ("features", "importance", "projected", "keys", "received"):
+        column = getattr(joined, field)
+        column.masked_fill_(padding.view(padding.shape + (1,) * (column.ndim - 2)), rest)
+    most = max(group.keep for group in groups)
+    for found, group, alone in zip(
+        apart(method.choose(joined, most, options).index, groups), groups, tokens, strict=True
+    ):
+        assert torch.equal(found.index, method.choose(alone, group.keep, options).index)
+
+
 def test_nan_and_infinite_importance_is_no_padding() -> None:
     groups = [_group(grid, method="vispruner", tokens=3) for grid in ((2, 4), (3, 4))]
     tokens = [_tokens("random", group, seed) for seed, group in enumerate(groups)]

@@ -163,7 +163,7 @@ class Method:
     ragged: bool = False
     """Whether `select` takes images of unequal length: `keep` is then the largest budget, and a row
     of the result ends in -1 where its image keeps fewer. An image keeps the same tokens as alone,
-    so sums over its tokens have to be exact in any order."""
+    so sums over its tokens have to be exact in any order, and padding may hold anything."""
 
     def choose(self, tokens: VisualTokens, keep: int, options: Options) -> Kept:
         """Return what `select` keeps, always as a `Kept`."""

@@ -36,16 +36,17 @@ class ScopeOptions(Options):
 def select(tokens: VisualTokens, keep: int, options: ScopeOptions) -> torch.Tensor:
     """Return `[images, keep]` indices; see `Method.select`."""
     assert tokens.importance is not None
-    saliency = tokens.importance.double().nan_to_num(0.0).clamp_min(0.0)
+    saliency, valid, counts = tokens.importance.double(), None, None
+    if (ragged := tokens.ragged) is not None:
+        valid, counts = ragged.valid(saliency.shape[1]), ragged.keeps
+        saliency = saliency.where(valid, 0.0)
+    saliency = saliency.nan_to_num(0.0).clamp_min(0.0)
     # Scale the highest to 1, so that its power stays finite; the objective is scale-invariant.
     if saliency.shape[1]:
         saliency = saliency / saliency.amax(dim=1, keepdim=True).clamp_min(2.0**-100)
     weight = saliency.pow(options.alpha).float()
-    if (ragged := tokens.ragged) is None:
-        return greedy_select(cosine_gram(tokens.features), keep, "coverage", weight)
-    valid = ragged.valid(weight.shape[1])
     gram = cosine_gram(tokens.features, valid=valid)
-    return greedy_select(gram, keep, "coverage", weight, valid, ragged.keeps)
+    return greedy_select(gram, keep, "coverage", weight, valid, counts)
 
 
 SCOPE = Method("scope", select, ScopeOptions, frozenset({Need.IMPORTANCE}), ragged=True)

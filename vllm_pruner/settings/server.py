@@ -30,8 +30,8 @@ class ServerConfig(PruneConfig):
 
     tower_graphs: bool = True
     """Run the vision tower as CUDA graphs, captured at start, on NVIDIA GPUs: for LLaVA's families,
-    and with vLLM's `cudagraph_mm_encoder` for all others but Mistral 3; of LLaVA-1.5 the server's
-    own selection too. `--enforce-eager` turns them off too."""
+    and with vLLM's `cudagraph_mm_encoder` for all others but Mistral 3; the server's own selection
+    with all. `--enforce-eager` turns them off too."""
 
     byte_pixels: bool = True
     """Send images to the engine as bytes and normalise them on the device, for models whose tower

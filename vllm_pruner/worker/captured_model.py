@@ -10,7 +10,6 @@ import torch
 
 from vllm_pruner import compat
 from vllm_pruner.worker.model import PrunedModel
-from vllm_pruner.worker.selection_graphs import selection_graphs
 from vllm_pruner.worker.tower_graphs import IMAGES, TowerGraphs
 
 if TYPE_CHECKING:
@@ -63,15 +62,10 @@ class CapturedModel(PrunedModel):
             seconds,
             size >> 20,
         )
-        if self.family.one_layout:
-            self._selector.graphs = selection_graphs(
-                self._server_config.of_image(), self._largest, self.tower
-            )
 
     def graphs_cleared(self, manager: Any) -> None:
         """Run without graphs from now on; called by `compat.encoder_graphs`."""
         self._graphs.detach(manager)
-        self._selector.graphs = None
 
     def get_encoder_cudagraph_config(self) -> EncoderCudaGraphConfig:
         from vllm.v1.worker.encoder_cudagraph_defs import EncoderCudaGraphConfig

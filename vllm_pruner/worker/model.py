@@ -26,6 +26,7 @@ from vllm_pruner.worker.encoder import Encoder
 from vllm_pruner.worker.guard import Guard
 from vllm_pruner.worker.savings import Savings
 from vllm_pruner.worker.selection import Selector
+from vllm_pruner.worker.selection_graphs import selection_graphs
 from vllm_pruner.worker.warm_up import WarmUp
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ class PrunedModel(BatchModel):
     - a known image's features come from a cache instead of the tower;
     - the tower never encodes more at once than in vLLM's memory profile;
     - loading new weights clears that cache;
-    - on a GPU, vLLM's first dummy image triggers the compilation of kernels (`warm_up`).
+    - on a GPU, vLLM's first dummy image triggers the compilation of kernels (`warm_up`) and the
+      capture of the server's own selection (`selection_graphs`), which vLLM's memory profile sees.
     If no image of a batch has a plan (rate 0), the inherited method runs.
     """
 
@@ -77,6 +79,8 @@ class PrunedModel(BatchModel):
         served = [each.name for each in allowed if self.family.serves(self.config, each)]
         one_size = self.family.one_layout
         self._warm_up = WarmUp(self.tower, served, largest.tokens, of_one_size=one_size)
+        eager = vllm_config.model_config.enforce_eager
+        self._captures_selection = config.tower_graphs and not eager
         self._normalize: ByteNormalizer | None = None
         if self.family.byte_pixels and config.byte_pixels:
             image_processor = info.get_hf_processor().image_processor
@@ -90,7 +94,13 @@ class PrunedModel(BatchModel):
     def embed_multimodal(self, **kwargs: object) -> Any:
         kwargs = self._normalized(kwargs)
         plans = ImagePlan.pop_all(kwargs)
-        self._warm_up.once(plans, lambda: self._images(kwargs))
+        if self._warm_up.once(plans, lambda: self._images(kwargs)) and self._captures_selection:
+            self._selector.graphs = selection_graphs(
+                self._server_config.of_image(),
+                self._largest,
+                self.tower,
+                of_one_size=self.family.one_layout,
+            )
         if plans:
             return self.embed_planned(plans, **kwargs)
         return super().embed_multimodal(**kwargs)

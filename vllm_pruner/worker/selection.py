@@ -9,7 +9,7 @@ import torch
 from vllm.distributed import get_tp_group
 
 from vllm_pruner.layout.crop_budget import choose
-from vllm_pruner.methods.base import Kept, VisualTokens
+from vllm_pruner.methods.base import Kept, Method, VisualTokens
 from vllm_pruner.methods.faults import MethodFault
 from vllm_pruner.telemetry import metrics
 from vllm_pruner.telemetry.stopwatch import Stopwatch
@@ -82,17 +82,14 @@ class Selector:
     def _chosen(self, tokens: Sequence[VisualTokens], groups: Sequence[Group]) -> Kept:
         """Return what the groups' method keeps; of several groups, padded."""
         first = groups[0]
+        run = Method.choose if self.graphs is None else self.graphs.choose
         if len(groups) > 1:
             method, options = first.config.resolved
             keep = max(group.keep for group in groups)
-            return method.choose(padded(tokens, groups), keep, options)
+            return run(method, padded(tokens, groups), keep, options)
         if first.foreign:
             return self._guarded(tokens[0], first)
-        if self.graphs is not None:
-            kept = self.graphs.kept(tokens[0], first.config, first.keep)
-            if kept is not None:
-                return kept
-        return choose(tokens[0], first.config, first.layout)
+        return choose(tokens[0], first.config, first.layout, run=run)
 
     def _guarded(self, tokens: VisualTokens, group: Group) -> Kept:
         """Call a method of another package, on the first rank only.

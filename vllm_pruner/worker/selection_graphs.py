@@ -1,9 +1,9 @@
-"""The server's own selection in CUDA graphs, for models whose images all have equally many tokens.
+"""The server's own selection in CUDA graphs.
 
-A selection is some ten launches, which cost more than the work for few images: on an H200, choosing
-64 of 576 tokens of one image by `vispruner` took 1.27 ms in a server and 0.56 ms as a graph
-(2026-11-27, `benchmarks/results/h200-2026-11-27`). A graph has fixed shapes, so what is captured is
-the server's own method and options at its own rate, for a few numbers of images; every other
+A selection is ten to thirty launches, `scope`'s one for each kept token, which cost more than the
+work for few images: on an H200, choosing 64 of 576 tokens of one image by `vispruner` took 1.27 ms
+in a server and 0.56 ms as a graph (2026-11-27, `benchmarks/results/h200-2026-11-27`). What is
+captured is the server's own method and options, for the sizes in `selection_shapes`; every other
 selection runs eagerly. A method chooses for each image by itself, so an image keeps the same tokens
 beside whatever fills the rest of a graph.
 """
@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 
 from vllm_pruner import methods
-from vllm_pruner.methods.base import Kept, Need, VisualTokens
+from vllm_pruner.methods.base import Kept, Method, Need, Options, VisualTokens
 from vllm_pruner.worker.host_free import HostFree
+from vllm_pruner.worker.recorder import CudaRecorder, Record, Recorded
+from vllm_pruner.worker.selection_buffers import SelectionBuffers
+from vllm_pruner.worker.selection_shapes import Shape, exact_shapes, ragged_shapes
 from vllm_pruner.worker.warm_up import random_tokens
 
 if TYPE_CHECKING:
@@ -28,171 +30,153 @@ if TYPE_CHECKING:
     from vllm_pruner.settings.config import PruneConfig
     from vllm_pruner.tower import Tower
 
-__all__ = ["IMAGES", "CudaRecorder", "Record", "Recorded", "SelectionGraphs", "selection_graphs"]
+__all__ = ["SelectionGraphs", "selection_graphs"]
 
 logger = logging.getLogger("vllm.vtprune")
-
-IMAGES = (1, 2, 3, 4, 6, 8)
-"""Images of the graphs. For more, the device is busy for longer than the host takes to launch: at
-16 clients selection took 0.27 ms an image without graphs (the same measurement)."""
-
-Recorded = tuple[Callable[[], None], Kept]
-"""A recorded selection: a function that runs it again, and the buffers that it writes."""
-
-Record = Callable[[Callable[[], Kept]], Recorded]
-
-
-class CudaRecorder:
-    """Captures selections in CUDA graphs that share their memory, since one is replayed at a time
-    and its result copied before the next. Kernels must have been launched before."""
-
-    def __init__(self) -> None:
-        self._pool: Any = None
-
-    def __call__(self, choose: Callable[[], Kept]) -> Recorded:
-        """Capture one selection."""
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            kept = choose()
-        self._pool = graph.pool()
-        return graph.replay, kept
 
 
 @torch.no_grad()
 def selection_graphs(
     config: PruneConfig,
-    layout: Layout,
+    largest: Layout,
     tower: Tower,
+    *,
+    of_one_size: bool,
     record: Record | None = None,
 ) -> SelectionGraphs | None:
     """Return the graphs of a server's selection, or None, said in the log, if there are none.
 
     Args:
         config: the server's settings of images.
-        layout: the layout of all images.
+        largest: the layout of the largest image.
         tower: makes the tokens.
+        of_one_size: whether all images have that layout.
         record: see `SelectionGraphs`; None captures CUDA graphs.
     """
-    if not _has_fixed_shapes(config):
+    shapes = _shapes(config, largest.tokens, of_one_size=of_one_size)
+    if not shapes:
         return None
-    start, (method, _) = time.perf_counter(), config.resolved
-    keep = config.keep_count(layout.tokens)
-    tokens = random_tokens(tower, layout.tokens, method.needs)
+    method, options = config.resolved
+    longest = max(shape.tokens for shape in shapes)
+    start, held = time.perf_counter(), _reserved(tower)
+    tokens = random_tokens(tower, longest, method.needs)
     projected = tokens.projected if Need.PROJECTED in method.needs else None
-    tokens = replace(tokens, projected=projected, text=None, grid=layout.whole_grid)
+    tokens = replace(tokens, projected=projected, text=None, grid=largest.whole_grid)
     try:
-        made = SelectionGraphs(config, keep, tokens, record or CudaRecorder())
+        made = SelectionGraphs(method, options, tokens, shapes, record or CudaRecorder())
     except RuntimeError as error:
         logger.warning("vtprune: selection is served without CUDA graphs: %s", error)
         return None
     logger.info(
-        "vtprune: selection of %d of %d tokens by %s is in CUDA graphs for %s images: captured in "
-        "%.1f s",
-        keep,
-        layout.tokens,
+        "vtprune: selection by %s is in %d CUDA graphs, for up to %d images and %d visual tokens: "
+        "captured in %.1f s, %d MiB",
         method.name,
-        ", ".join(map(str, IMAGES)),
+        len(shapes),
+        max(shape.images for shape in shapes),
+        longest,
         time.perf_counter() - start,
+        _reserved(tower) - held >> 20,
     )
     return made
 
 
-def _has_fixed_shapes(config: PruneConfig) -> bool:
-    """Return whether settings choose one budget for every image by a method that reads no text and
-    does not shrink the image; one of ours, since others run guarded."""
+def _shapes(config: PruneConfig, most: int, *, of_one_size: bool) -> list[Shape]:
+    """Return the shapes to capture: none of a method that reads text or shrinks the image, nor of
+    another package's, which runs guarded."""
     if config.off or config.request_tokens or methods.package_of(config.method) is not None:
-        return False
+        return []
     method, _ = config.resolved
-    return not (method.needs_text or method.shrink)
+    if method.needs_text or method.shrink:
+        return []
+    exact = exact_shapes(most, config.keep_count(most)) if of_one_size else []
+    if not method.ragged:
+        return exact
+    return exact + ragged_shapes(most, config.keep_count, of_one_size=of_one_size)
+
+
+def _reserved(tower: Tower) -> int:
+    """Return the bytes that torch holds of the device."""
+    device = next(tower.module.parameters()).device
+    return torch.cuda.memory_reserved(device) if device.type == "cuda" else 0
 
 
 class SelectionGraphs:
-    """One method with one budget, captured for several numbers of images of N tokens."""
+    """One method with its options, captured for several shapes."""
 
     def __init__(
         self,
-        config: PruneConfig,
-        keep: int,
+        method: Method,
+        options: Options,
         tokens: VisualTokens,
+        shapes: list[Shape],
         record: Record,
     ) -> None:
         """Capture, and hold each graph against the method on the same tokens.
 
         Args:
-            config: the server's settings.
-            keep: tokens that they keep of an image.
+            method: the server's own.
+            options: its options.
             tokens: tokens of one image, `[1, N, ...]`, with what the method reads.
+            shapes: the sizes to capture; a selection takes the first that holds it.
             record: records a selection so that it can be run again.
 
         Raises:
             RuntimeError: the host takes part in the method, CUDA cannot capture it, or a graph
                 keeps other tokens than the method.
         """
-        self._key = *config.resolved, keep
-        self._buffers = _repeated(tokens, IMAGES[-1])
+        self._method, self._options = method, options
+        self._buffers = SelectionBuffers(tokens, shapes)
         # The largest first: smaller ones find their memory in its pool.
-        self._graphs = {number: self._capture(number, record) for number in reversed(IMAGES)}
-        for number in IMAGES:
-            self._prove(number)
+        order = sorted(shapes, key=lambda shape: -shape.images * shape.tokens**2)
+        captured = {shape: self._capture(shape, record) for shape in order}
+        self._graphs = {shape: captured[shape] for shape in shapes}
+        for shape in shapes:
+            self._prove(shape)
 
-    def kept(self, tokens: VisualTokens, config: PruneConfig, keep: int) -> Kept | None:
-        """Return what the method keeps of a group of images; None if no graph holds that selection.
-
-        Args:
-            tokens: the tokens of the group's images.
-            config: the group's settings.
-            keep: tokens that they keep of an image.
-        """
-        images, length = tokens.features.shape[:2]
-        if (*config.resolved, keep) != self._key or length != self._buffers.features.shape[1]:
-            return None
-        number = next((number for number in IMAGES if number >= images), None)
-        if number is None:
-            return None
-        for name in _tensors(self._buffers):
-            getattr(self._buffers, name)[:images].copy_(getattr(tokens, name))
-        replay, kept = self._graphs[number]
+    def choose(self, method: Method, tokens: VisualTokens, keep: int, options: Options) -> Kept:
+        """Return what `Method.choose` returns, from a graph where one holds the selection."""
+        shape = self._shape(method, tokens, keep, options)
+        if shape is None:
+            return method.choose(tokens, keep, options)
+        self._buffers.fill(shape, tokens, keep)
+        replay, kept = self._graphs[shape]
         replay()
+        images = len(tokens.features)
         rows = None if kept.rows is None else kept.rows[:images].clone()
-        return Kept(kept.index[:images].clone(), rows)  # the next replay overwrites the buffers
+        return Kept(kept.index[:images, :keep].clone(), rows)  # the next replay overwrites them
 
-    def _capture(self, number: int, record: Record) -> Recorded:
-        method, options, keep = self._key
-        tokens = _first(self._buffers, number)
+    def _shape(
+        self, method: Method, tokens: VisualTokens, keep: int, options: Options
+    ) -> Shape | None:
+        """Return the first shape that holds a selection, or None."""
+        if (method, options) != (self._method, self._options) or tokens.frames != 1:
+            return None
+        images, length = tokens.features.shape[:2]
+        # Of images in one call by their own lengths, `padded` to the longest.
+        least = keep if tokens.ragged is None else tokens.ragged.least
+        fitting = (
+            shape
+            for shape in self._graphs
+            if shape.holds(images, length, keep, least)
+            and (tokens.ragged is None or shape.least is not None)
+        )
+        return next(fitting, None)
+
+    def _capture(self, shape: Shape, record: Record) -> Recorded:
+        tokens = self._buffers.of(shape)
+        self._buffers.draw(shape, seed=0)
         with HostFree():
-            method.choose(tokens, keep, options)  # launches every kernel once
-        return record(lambda: method.choose(tokens, keep, options))
+            self._method.choose(tokens, shape.keep, self._options)  # launches every kernel once
+        return record(lambda: self._method.choose(tokens, shape.keep, self._options))
 
-    def _prove(self, number: int) -> None:
-        """Compare a graph with the method on noise, to find work that the capture missed."""
-        method, options, keep = self._key
-        for name in _tensors(self._buffers):
-            buffer = getattr(self._buffers, name)
-            draw = torch.Generator(buffer.device).manual_seed(number)  # not the sampler's
-            buffer.uniform_(generator=draw)
-        expected = method.choose(_first(self._buffers, number), keep, options)
-        replay, kept = self._graphs[number]
+    def _prove(self, shape: Shape) -> None:
+        """Compare a graph with the method on other noise, to find work that the capture missed."""
+        self._buffers.draw(shape, seed=1)
+        expected = self._method.choose(self._buffers.of(shape), shape.keep, self._options)
+        replay, kept = self._graphs[shape]
         replay()
         if not torch.equal(kept.index, expected.index):
             raise RuntimeError(
-                f"a graph of {method.name!r} for {number} images keeps other tokens than the method"
+                f"a graph of {self._method.name!r} for {shape.images} images of {shape.tokens} "
+                "tokens keeps other tokens than the method"
             )
-
-
-def _tensors(tokens: VisualTokens) -> list[str]:
-    """Return the names of the fields that hold a tensor."""
-    names = (field.name for field in fields(tokens))
-    return [name for name in names if isinstance(getattr(tokens, name), torch.Tensor)]
-
-
-def _repeated(tokens: VisualTokens, images: int) -> VisualTokens:
-    """Return buffers that hold the tokens of one image several times."""
-    made = {
-        name: getattr(tokens, name).repeat_interleave(images, dim=0) for name in _tensors(tokens)
-    }
-    return replace(tokens, **made)
-
-
-def _first(tokens: VisualTokens, images: int) -> VisualTokens:
-    """Return the first images as views, so that a graph reads the buffers themselves."""
-    return replace(tokens, **{name: getattr(tokens, name)[:images] for name in _tensors(tokens)})

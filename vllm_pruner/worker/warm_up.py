@@ -60,18 +60,19 @@ class WarmUp:
         self._device = next(tower.module.parameters()).device
         self._is_cold = self._device.type == "cuda"
 
-    def once(self, plans: Sequence[ImagePlan], images: Callable[[], list[EncoderImage]]) -> None:
-        """Warm up at the first call, unless that is a request because vLLM profiled nothing.
+    def once(self, plans: Sequence[ImagePlan], images: Callable[[], list[EncoderImage]]) -> bool:
+        """Warm up at the first call, unless that is a request because vLLM profiled nothing; return
+        whether this call did.
 
         Args:
             plans: the plans of vLLM's dummy images, or none if they are not pruned.
             images: returns these images; none for a video.
         """
         if not self._is_cold:
-            return
+            return False
         self._is_cold = False
         if any(plan.image != ImagePlan.ANONYMOUS for plan in plans):
-            return
+            return False
         start = time.perf_counter()
         warm_up(self._tower, images()[:1], self._names, self._tokens, of_one_size=self._of_one_size)
         torch.cuda.synchronize(self._device)
@@ -80,6 +81,7 @@ class WarmUp:
             len(self._names),
             time.perf_counter() - start,
         )
+        return True
 
 
 @torch.no_grad()
