@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import vllm_pruner
 from vllm_pruner.layout.grid_layout import GridLayout
-from vllm_pruner.methods.on_device import on_device
+from vllm_pruner.methods.on_device import on_device, sent
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.worker.batches import Group
 from vllm_pruner.worker.feature_cache import FeatureCache
@@ -70,6 +70,9 @@ def test_what_is_sent_arrives(values: Any) -> None:
     dtype = torch.bool if values and isinstance(values[0], list) else torch.int64
     assert on_device(values, CPU, dtype).tolist() == values
     assert on_device(values, torch.device("meta"), dtype).device.type == "meta"
+    here = torch.tensor(values, dtype=dtype)
+    assert sent(here, CPU).tolist() == values
+    assert sent(here, torch.device("meta")).device.type == "meta"
 
 
 def _launched(images: int, new: int, page: int = 4, rows: int = 6) -> Counter[str]:

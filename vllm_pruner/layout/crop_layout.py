@@ -12,10 +12,12 @@ Patches and positions are defined in `layout`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
-from vllm_pruner.layout.layout import View
+from vllm_pruner.layout.layout import TABLES, View
+from vllm_pruner.methods.on_device import sent
 
 __all__ = ["CropLayout"]
 
@@ -126,11 +128,10 @@ class CropLayout:
 
     def patches_at(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the patch at each position, and a mask of the newlines (whose patch is 0)."""
-        in_raster = positions - self.base
-        row, column = in_raster // (self.width + 1), in_raster % (self.width + 1)
-        newline = (in_raster >= 0) & (column == self.width)
-        patch = (self.base + row * self.width + column).where(in_raster >= 0, positions)
-        return patch.masked_fill(newline, 0), newline
+        if not self.height:
+            return positions, torch.zeros_like(positions, dtype=torch.bool)
+        patch, newline = _at_every_position(self, positions.device)
+        return patch[positions], newline[positions]
 
     def views(self) -> list[View]:
         """Return the base crop, and the raster of the other crops if there are any."""
@@ -140,3 +141,16 @@ class CropLayout:
         bounds = (self.grid, self.rows, self.columns)
         raster = View(*bounds, self.base, self.patches, tokens=self.resampled)
         return [base, raster] if self.height else [base]
+
+
+@lru_cache(maxsize=TABLES)
+def _at_every_position(
+    layout: CropLayout, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return `[tokens]` each, what `CropLayout.patches_at` returns of all positions."""
+    positions = torch.arange(layout.tokens, device="cpu")
+    in_raster = positions - layout.base
+    row, column = in_raster // (layout.width + 1), in_raster % (layout.width + 1)
+    newline = (in_raster >= 0) & (column == layout.width)
+    patch = (layout.base + row * layout.width + column).where(in_raster >= 0, positions)
+    return sent(patch.masked_fill(newline, 0), device), sent(newline, device)

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Crops", "Layout", "View"]
+__all__ = ["TABLES", "Crops", "Layout", "View"]
+
+TABLES = 128
+"""Layouts of which the device remembers what follows from them alone: of each, and of each kind of
+table, up to 35 kB for LLaVA-NeXT, 200 kB for a Qwen-VL of 16,384 tokens. Not to be read in a CUDA
+graph: the table of a layout that has not been seen for long goes."""
 
 
 class View(NamedTuple):
@@ -45,6 +50,8 @@ class View(NamedTuple):
 class Layout(Protocol):
     """The geometry of one image; hashable, so that images with equal layouts are selected in one
     call."""
+
+    def __hash__(self) -> int: ...
 
     @property
     def tokens(self) -> int:

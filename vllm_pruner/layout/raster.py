@@ -9,7 +9,8 @@ is 1. Padding is not ranked and enters no mean.
 
 from __future__ import annotations
 
-from typing import cast
+from functools import lru_cache
+from typing import NamedTuple, cast
 
 import torch
 from torch.nn.functional import interpolate
@@ -17,7 +18,8 @@ from vtprune_kernels import gather_rows
 
 from vllm_pruner.layout.clip_layout import ClipLayout
 from vllm_pruner.layout.crop_layout import CropLayout
-from vllm_pruner.layout.layout import Crops, Layout
+from vllm_pruner.layout.layout import TABLES, Crops, Layout
+from vllm_pruner.methods.on_device import sent
 
 __all__ = ["arrange", "is_mixed"]
 
@@ -36,19 +38,19 @@ def arrange(values: dict[str, torch.Tensor], layout: Layout) -> dict[str, torch.
         layout: the shared layout.
 
     Returns:
-        Each `[images, patches, ...]`; `values` itself if an image is one crop.
+        Each `[images, patches, ...]`; features and keys themselves if their rows are in order.
     """
     if isinstance(layout, ClipLayout):
         return {name: _pooled(value, layout) for name, value in values.items()}
     if layout.crops == 1:
         return values
     crops = cast("Crops", layout)
-    sources = crops.sources(next(iter(values.values())).device)
-    whole = [
-        value if value.dim() == 3 else _on_one_scale(value, sources, crops)
-        for value in values.values()
+    tables = _tables(crops, next(iter(values.values())).device)
+    rows = [
+        value if value.dim() == 3 else _on_one_scale(value, tables) for value in values.values()
     ]
-    rows = gather_rows(whole, sources.expand(len(whole[0]), -1))
+    if tables.sources is not None:
+        rows = gather_rows(rows, tables.sources.expand(len(rows[0]), -1))
     if isinstance(layout, CropLayout) and layout.resampled is not None:
         rows = [_resampled(value, layout.raster, layout.resampled) for value in rows]
     return dict(zip(values, rows, strict=True))
@@ -73,11 +75,32 @@ def _resampled(value: torch.Tensor, raster: tuple[int, int], size: tuple[int, in
     return torch.cat([value[:, :base], small.squeeze(2) if value.dim() == 2 else small], dim=1)
 
 
-def _on_one_scale(score: torch.Tensor, sources: torch.Tensor, layout: Crops) -> torch.Tensor:
-    """Return `[images, crops * N]`: each score divided by the mean over its crop's patches."""
-    is_patch = torch.zeros(layout.crops * layout.base, dtype=torch.bool, device=score.device)
+class _Tables(NamedTuple):
+    """What follows from a layout alone."""
+
+    sources: torch.Tensor | None
+    """`[patches]` int64, see `Crops.sources`; None if all rows are patches and in order."""
+
+    is_patch: torch.Tensor
+    """`[crops, N]` bool, false for padding."""
+
+    patches: torch.Tensor
+    """`[crops, 1]` int64, the patches of each crop; 1 for a crop that is all padding."""
+
+
+@lru_cache(maxsize=TABLES)
+def _tables(layout: Crops, device: torch.device) -> _Tables:
+    sources = layout.sources(torch.device("cpu"))
+    in_order = torch.equal(sources, torch.arange(layout.encoded, device="cpu"))
+    is_patch = torch.zeros(layout.encoded, dtype=torch.bool, device="cpu")
     is_patch = is_patch.index_fill_(0, sources, True).view(layout.crops, layout.base)
-    score = score.unflatten(1, (layout.crops, layout.base))
-    total = score.where(is_patch, 0.0).sum(dim=2, keepdim=True)
-    mean = total / is_patch.sum(dim=1, keepdim=True).clamp_min(1)
+    patches = is_patch.sum(dim=1, keepdim=True).clamp_min(1)
+    rest = (sent(each, device) for each in (is_patch, patches))
+    return _Tables(None if in_order else sent(sources, device), *rest)
+
+
+def _on_one_scale(score: torch.Tensor, tables: _Tables) -> torch.Tensor:
+    """Return `[images, crops * N]`: each score divided by the mean over its crop's patches."""
+    score = score.unflatten(1, tables.is_patch.shape)
+    mean = score.where(tables.is_patch, 0.0).sum(dim=2, keepdim=True) / tables.patches
     return (score / mean.clamp_min(torch.finfo(score.dtype).tiny)).flatten(1)

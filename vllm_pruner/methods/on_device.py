@@ -1,4 +1,4 @@
-"""Copy numbers from the host to the device without a sync.
+"""Copy from the host to the device without a sync.
 
 A copy from pageable memory blocks the host, whatever `non_blocking` says; a copy from pinned memory
 does not. torch's caching host allocator keeps the pinned memory until the copy is done.
@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["on_device"]
+__all__ = ["on_device", "sent"]
 
 
 def on_device(
@@ -20,3 +20,9 @@ def on_device(
     """Return `values`, numbers or nested sequences of numbers, as a tensor on a device."""
     here = torch.tensor(values, dtype=dtype, pin_memory=device.type == "cuda")
     return here.to(device, non_blocking=True)
+
+
+def sent(here: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a tensor of the host's on a device."""
+    pinned = here.pin_memory() if device.type == "cuda" else here
+    return pinned.to(device, non_blocking=True)

@@ -157,14 +157,13 @@ class BatchModel(_Model):
         between them."""
         if kept.rows is not None:
             return self.tower.project(kept.rows)
-        patches, newline = layout.patches_at(kept.index)
+        has_newlines = layout.height > 0
+        patches, newline = layout.patches_at(kept.index) if has_newlines else (kept.index, None)
         if tokens.projected is None:
             rows = self.tower.project(gather_rows([tokens.features], patches)[0])
         else:
             rows = gather_rows([tokens.projected], patches)[0]
-        if layout.height:
-            rows = rows.where(~newline.unsqueeze(2), self.image_newline)
-        return rows
+        return rows if newline is None else self.image_newline.where(newline.unsqueeze(2), rows)
 
     def _notify(self, tokens: VisualTokens, kept: Kept, group: Group) -> None:
         """Pass a selection to the observer, if there is one."""
