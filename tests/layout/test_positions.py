@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from vllm_pruner.layout.grid_layout import GridLayout
-from vllm_pruner.layout.positions import (
+from vllm_pruner.layout.placed_rows import (
     as_placed,
-    fill,
-    split,
+    placed_in,
     with_lumped_places,
     with_places,
 )
+from vllm_pruner.layout.positions import fill, split
 from vllm_pruner.layout.unpruned_prompt import Run, unpruned
 
 IMAGE, TEXT, VIDEO = 9, 1, 8
@@ -38,11 +38,10 @@ class Prompt:
         for layout, keep in [*images[:3], *clips, *images[3:]]:
             self._text(whole)
             kept = torch.randperm(layout.tokens, generator=draw)[:keep].sort().values
-            places = layout.places_at(kept)
             features = torch.randn(1, keep, 5, generator=draw).to(dtype)
             token = VIDEO if layout.frames else IMAGE
             media.append(Run(len(self.ids), keep, [token] * layout.tokens))
-            placed = with_places(features, places[None], is_image=not layout.frames)[0]
+            placed = placed_in(layout, layout, features, kept[None], ())[0]
             self.rows.append((len(self.ids), placed))
             self._media(whole, token, layout.places_at(torch.arange(layout.tokens)), kept)
         for token, is_image in ((VIDEO, False), (IMAGE, True)):
@@ -153,6 +152,17 @@ def test_rows_are_what_they_were_before_the_digits() -> None:
     assert (numbers[..., 0] * 256 + numbers[..., 1]).tolist() == [
         [*place, number, 4] for number, place in enumerate(places[0].tolist())
     ]
+
+
+@pytest.mark.parametrize("layout", [GridLayout(7, 300), GridLayout(2, 3, 3, 2.5)], ids=str)
+def test_places_looked_up_are_those_computed(layout: GridLayout) -> None:
+    index = torch.stack([torch.randperm(layout.tokens)[:7].sort().values for _ in range(3)])
+    rows = torch.randn(3, 7, 2)
+    runs = (4, 0, 3) if layout.frames else ()
+    for within in (layout, layout.compact(7)):
+        places, is_image = layout.places_at(index, within), not layout.frames
+        expected = with_places(rows, places, is_image, runs)
+        assert torch.equal(placed_in(layout, within, rows, index, runs), expected)
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (1, 9), (9, 1), (3, 5), (16, 16), (7, 23)])

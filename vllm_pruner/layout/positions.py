@@ -4,7 +4,7 @@ A stock model derives the positions of a prompt from the grids of its images: te
 continues where the image's grid ends, however few of its tokens are kept. So the positions of text,
 and of images that keep everything, are those of the unpruned prompt (`unpruned_prompt`) and follow
 from the prompt alone. Which tokens a pruned image keeps is known only once it has been encoded, so
-its rows carry their places along: eleven trailing columns of digits (`with_places`). They are split
+its rows carry their places along: eleven trailing columns of digits (`placed_rows`). They are split
 off again, and the positions are written for exactly the rows that a step feeds (`fill`).
 
 Nothing depends on earlier steps, so a prefix-cache hit or a chunk boundary may be anywhere, and
@@ -19,93 +19,29 @@ Digits are base 256, two per number, because bfloat16 represents integers up to 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from enum import IntEnum
 
 import torch
 
-__all__ = [
-    "DIGITS",
-    "MOST",
-    "as_placed",
-    "fill",
-    "split",
-    "with_lumped_places",
-    "with_places",
-]
+__all__ = ["BASE", "DIGITS", "MOST", "Kind", "fill", "split"]
 
 DIGITS = 11
 """Trailing columns, two each for: time, row, column, the row's index in its run, and the run's
 length; then one for the kind, below."""
 
-_BASE = 256
-MOST = _BASE**2 - 1
+BASE = 256
+MOST = BASE**2 - 1
 """The largest number that two digits hold."""
 
-_IMAGE, _VIDEO, _IMAGE_STAYS, _OTHER_STAYS = range(4)
-"""The kinds of row: kept of a pruned image; kept of a pruned video; of an unpruned image, which
-keeps its position; of anything else unpruned."""
 
+class Kind(IntEnum):
+    """The kinds of row: kept of a pruned image; kept of a pruned video; of an unpruned image, which
+    keeps its position; of anything else unpruned."""
 
-def with_places(
-    rows: torch.Tensor, places: torch.Tensor, is_image: bool = True, runs: Sequence[int] = ()
-) -> torch.Tensor:
-    """Return kept rows with their places appended, `[images, keep, D + 11]`.
-
-    Args:
-        rows: `[images, keep, D]`, in any float dtype.
-        places: `[images, keep, 3]` int64, time, row and column within the image, each < 65,536.
-        is_image: False for a video.
-        runs: how many rows each run of the prompt has; by default, all rows are one run.
-    """
-    device = rows.device
-    of_run = torch.cat([_numbered(length, device) for length in runs or [rows.shape[1]] if length])
-    where = torch.cat([places, of_run.expand(len(rows), -1, -1)], dim=2)
-    kind = torch.full_like(where[..., :1], _IMAGE if is_image else _VIDEO)
-    return _with_digits(rows, where, kind)
-
-
-def with_lumped_places(
-    rows: torch.Tensor, places: torch.Tensor, is_mark: torch.Tensor, is_kept: torch.Tensor
-) -> torch.Tensor:
-    """Return the rows of a video with text among them, with their places appended, `[N, D + 11]`.
-
-    Its prompt has all kept tokens in the first frame, as one run, and the text of the other frames
-    behind it. Rows before that run are text, which keeps its positions; those behind it are
-    numbered on.
-
-    Args:
-        rows: `[N, D]`, in any float dtype.
-        places: `[N, 3]` int64, time, row and column, counted from the first row.
-        is_mark: `[N]` int64, 1 for the token before each frame, else 0.
-        is_kept: `[N]` int64, 1 for rows of the video, 0 for text.
-    """
-    mark = is_mark.argmax()
-    index = torch.arange(len(rows), device=rows.device) - mark - 1
-    stays = index < 0
-    index = index.masked_fill(stays, 1)  # not 0, with which a run begins
-    of_run = torch.stack([index, is_kept.sum().expand(len(rows))], dim=1)
-    where = torch.cat([(places - places[mark] - 1).clamp(min=0), of_run], dim=1)
-    kind = torch.where(stays, _OTHER_STAYS, _VIDEO).unsqueeze(1)
-    return _with_digits(rows, where, kind)
-
-
-def _with_digits(rows: torch.Tensor, where: torch.Tensor, kind: torch.Tensor) -> torch.Tensor:
-    """Return rows `[..., D]` with the digits of five numbers each, and their kind, appended."""
-    digits = torch.stack([where // _BASE, where % _BASE], dim=-1).flatten(-2)
-    return torch.cat([rows, digits.to(rows.dtype), kind.to(rows.dtype)], dim=-1)
-
-
-def _numbered(length: int, device: torch.device) -> torch.Tensor:
-    """Return `[length, 2]`, the index of each row in its run and the run's length."""
-    number = torch.arange(length, device=device)
-    return torch.stack([number, torch.full_like(number, length)], dim=1)
-
-
-def as_placed(rows: torch.Tensor, is_image: bool) -> torch.Tensor:
-    """Return `[N, D + 11]`, the rows `[N, D]` of an unpruned image or video, so marked."""
-    nowhere = torch.zeros(1, len(rows), 3, dtype=torch.int64, device=rows.device)
-    marked = with_places(rows.unsqueeze(0), nowhere)[0]
-    marked[:, -1] = _IMAGE_STAYS if is_image else _OTHER_STAYS
-    return marked
+    IMAGE = 0
+    VIDEO = 1
+    IMAGE_STAYS = 2
+    OTHER_STAYS = 3
 
 
 def split(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -134,11 +70,11 @@ def fill(
     rest = [iter(images), iter(videos)]
     for part in _by_run(parts):
         kind, (row, keep) = int(part[0, -1]), part[0, 3:5].tolist()
-        if kind == _OTHER_STAYS:
+        if kind == Kind.OTHER_STAYS:
             continue
-        runs = rest[kind == _VIDEO]
+        runs = rest[kind == Kind.VIDEO]
         start = next((run[0] for run in runs if _may_start(run, row, keep, computed)), None)
-        if kind == _IMAGE_STAYS:
+        if kind == Kind.IMAGE_STAYS:
             continue
         assert start is not None, "the prompt was checked for what could hide an image"
         base = positions[0, start - 1] + 1 if start else 0
@@ -152,7 +88,7 @@ def _by_run(parts: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
     of the run, and kind."""
     for part in parts:
         digits = part.long()
-        numbers = torch.cat([digits[:, :-1:2] * _BASE + digits[:, 1:-1:2], digits[:, -1:]], dim=1)
+        numbers = torch.cat([digits[:, :-1:2] * BASE + digits[:, 1:-1:2], digits[:, -1:]], dim=1)
         begins = (numbers[1:, 3] == 0).nonzero().flatten() + 1
         yield from numbers.tensor_split(begins)
 

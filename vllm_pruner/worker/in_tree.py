@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vllm_pruner import compat
-from vllm_pruner.layout.positions import with_lumped_places, with_places
+from vllm_pruner.layout.placed_rows import with_lumped_places, with_places
 from vllm_pruner.worker.mrope import MRopeModel
 
 if TYPE_CHECKING:

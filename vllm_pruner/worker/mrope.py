@@ -15,7 +15,8 @@ import torch
 
 from vllm_pruner import compat
 from vllm_pruner.layout.grid_layout import GridLayout
-from vllm_pruner.layout.positions import as_placed, fill, split, with_places
+from vllm_pruner.layout.placed_rows import as_placed, placed_in, with_places
+from vllm_pruner.layout.positions import fill, split
 from vllm_pruner.layout.shares import frame_shares
 from vllm_pruner.settings.keys import PLAN_SETTINGS
 from vllm_pruner.worker.model import PrunedModel
@@ -66,7 +67,7 @@ class MRopeModel(PrunedModel):
             joined = super().placed(rows, index, group)
             return with_places(joined, self._joined(index, group).places(within), is_image=False)
         runs = frame_shares(layout.frames, rows.shape[1]) if layout.apart else ()
-        return with_places(rows, layout.places_at(index, within), not layout.frames, runs)
+        return placed_in(layout, within, rows, index, runs)
 
     def get_mrope_input_positions(
         self, input_tokens: list[int], mm_features: list[MultiModalFeatureSpec]
