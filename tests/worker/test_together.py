@@ -10,12 +10,15 @@ import torch
 from drawn_tokens import KINDS, WIDTH, draw
 
 from vllm_pruner import methods
+from vllm_pruner.layout.crop_budget import choose
+from vllm_pruner.layout.crop_layout import CropLayout
 from vllm_pruner.layout.grid_layout import GridLayout
+from vllm_pruner.layout.tile_layout import TileLayout
 from vllm_pruner.methods.base import VisualTokens
 from vllm_pruner.plan import ImagePlan
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.worker.batches import Group
-from vllm_pruner.worker.together import apart, padded, together
+from vllm_pruner.worker.together import apart, padded, share_of, together
 
 RAGGED = [name for name in methods.built_in() if methods.get(name).ragged]
 GRIDS = [(5, 7), (1, 1), (8, 8), (4, 15), (2, 3)]
@@ -44,7 +47,7 @@ def test_an_image_keeps_what_it_keeps_alone(name: str, rate: float, kind: str) -
     assert len(joined.features) == sum(len(group.plans) for group in groups)
     kept = method.choose(joined, max(group.keep for group in groups), options)
     assert kept.rows is None
-    for group, alone, found in zip(groups, tokens, apart(kept.index, groups), strict=True):
+    for group, alone, found in zip(groups, tokens, apart(kept.index, tokens, groups), strict=True):
         wanted = method.choose(alone, group.keep, options).index
         assert torch.equal(found.index, wanted), group.layout
 
@@ -64,9 +67,53 @@ def test_what_padding_holds_changes_nothing(name: str, rest: float) -> None:
         column.masked_fill_(padding.view(padding.shape + (1,) * (column.ndim - 2)), rest)
     most = max(group.keep for group in groups)
     for found, group, alone in zip(
-        apart(method.choose(joined, most, options).index, groups), groups, tokens, strict=True
+        apart(method.choose(joined, most, options).index, tokens, groups),
+        groups,
+        tokens,
+        strict=True,
     ):
         assert torch.equal(found.index, method.choose(alone, group.keep, options).index)
+
+
+CROPS = [
+    CropLayout(16, 4, (2, 2), (1, 7), (0, 8)),  # a picture in landscape
+    CropLayout(16, 4, (1, 2), (0, 4), (0, 8)),
+    CropLayout(16, 4, (2, 1), (0, 8), (1, 3)),
+    CropLayout(16, 4, (2, 2), (0, 8), (0, 8), resampled=(5, 5)),
+]
+
+
+@pytest.mark.parametrize("rate", [0.3, 0.8])
+@pytest.mark.parametrize("name", RAGGED)
+def test_pictures_in_crops_keep_what_they_keep_alone(name: str, rate: float) -> None:
+    """Newlines included, which are chosen after the method."""
+    groups = [replace(_group((1, 1), method=name, rate=rate), layout=layout) for layout in CROPS]
+    groups = [
+        replace(each, keep=each.config.keep_count(each.layout.tokens), rows=each.layout.encoded)
+        for each in groups
+    ]
+    assert together(groups) == [[0, 1, 2, 3]]
+    tokens = [
+        VisualTokens(**{**draw("random", 1, group.layout.patches, seed=seed), "grid": None})
+        for seed, group in enumerate(groups)
+    ]
+    method, options = groups[0].config.resolved
+    most = max(map(share_of, groups))
+    found = apart(method.choose(padded(tokens, groups), most, options).index, tokens, groups)
+    for each, group, alone in zip(found, groups, tokens, strict=True):
+        wanted = choose(alone, group.config, group.layout).index
+        assert torch.equal(each.index, wanted), group.layout
+
+
+def test_crops_with_budgets_of_their_own_are_selected_alone() -> None:
+    whole = _group((8, 8), method="attention", rate=0.5)
+    groups = [replace(whole, layout=CROPS[0]), replace(whole, layout=TileLayout(4, 3))]
+    assert together(groups) == [[0, 1]]
+    fixed = replace(whole, layout=TileLayout(4, 3, fixed_shares=True))
+    assert together([fixed, fixed]) == [[0], [1]]
+    of_crops = _group((8, 8), method="attention", rate=0.5, crop_budget="per_crop")
+    groups = [replace(of_crops, layout=layout) for layout in CROPS]
+    assert together(groups) == [[0], [1], [2], [3]]
 
 
 def test_nan_and_infinite_importance_is_no_padding() -> None:
@@ -75,7 +122,7 @@ def test_nan_and_infinite_importance_is_no_padding() -> None:
     odd = torch.tensor([[-torch.inf, torch.nan, *[-torch.inf] * 6]])
     tokens[0] = replace(tokens[0], importance=odd)
     method, options = groups[0].config.resolved
-    found = apart(method.choose(padded(tokens, groups), 3, options).index, groups)
+    found = apart(method.choose(padded(tokens, groups), 3, options).index, tokens, groups)
     for alone, each in zip(tokens, found, strict=True):
         assert torch.equal(each.index, method.choose(alone, 3, options).index)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vllm_pruner.layout.layout import Crops, Layout
     from vllm_pruner.settings.config import PruneConfig
 
-__all__ = ["Run", "choose"]
+__all__ = ["Run", "choose", "is_one_list", "method_share", "with_own"]
 
 
 Run = Callable[[Method, VisualTokens, int, Options], Kept]
@@ -50,23 +50,48 @@ def choose(
     """
     method, options = config.resolved
     keep = config.keep_count(layout.tokens) if keep is None else keep
-    if isinstance(layout, GridLayout) and layout.frames:
+    if is_one_list(config, layout):
+        chosen = run(method, tokens, method_share(layout, keep), options)
+        return with_own(chosen, tokens, method, layout, keep)
+    if isinstance(layout, GridLayout):
         return choose_of_video(tokens, method, options, layout.frames, keep, run)
     if isinstance(layout, ClipLayout):
         of_frames = choose_of_video(
             tokens, method, options, layout.frames, layout.budget(keep), run
         )
         return Kept(layout.with_newline(_indices(of_frames), keep))
+    of_crops = _per_crop(tokens, method_share(layout, keep), config, cast("Crops", layout), run)
+    return with_own(Kept(of_crops), tokens, method, layout, keep)
+
+
+def is_one_list(config: PruneConfig, layout: Layout) -> bool:
+    """Return whether a method sees all patches of an image as one list."""
+    if isinstance(layout, ClipLayout) or (isinstance(layout, GridLayout) and layout.frames):
+        return False
     if layout.crops == 1:
-        return run(method, tokens, keep, options)
-    crops = cast("Crops", layout)
-    budget = method_budget(keep, layout) if isinstance(layout, CropLayout) else keep
-    if config.crop_budget == "joint" and not crops.fixed_shares:
-        chosen = _indices(run(method, tokens, budget, options))
-    else:
-        chosen = _per_crop(tokens, budget, config, crops, run)
-    if not isinstance(layout, CropLayout):
-        return Kept(chosen)
+        return True
+    return config.crop_budget == "joint" and not cast("Crops", layout).fixed_shares
+
+
+def method_share(layout: Layout, keep: int) -> int:
+    """Return how many of the `keep` tokens of an image the method chooses; the rest goes to the
+    model's own."""
+    return method_budget(keep, layout) if isinstance(layout, CropLayout) else keep
+
+
+def with_own(kept: Kept, tokens: VisualTokens, method: Method, layout: Layout, keep: int) -> Kept:
+    """Return the kept positions of images, given what the method chose of their patches.
+
+    Args:
+        kept: as many as `method_share` says.
+        tokens: all patches.
+        method: the method; what it looks at decides which patches take the places that are left.
+        layout: the layout that all images share.
+        keep: how many positions to keep.
+    """
+    if not isinstance(layout, CropLayout) or layout.crops == 1:
+        return kept
+    chosen = _indices(kept)
     importance = tokens.importance if Need.IMPORTANCE in method.needs else None
     if importance is None:
         importance = _scattered(layout.patches, chosen)

@@ -13,7 +13,7 @@ from vllm_pruner.methods.base import Kept, Method, VisualTokens
 from vllm_pruner.methods.faults import MethodFault
 from vllm_pruner.telemetry import metrics
 from vllm_pruner.telemetry.stopwatch import Stopwatch
-from vllm_pruner.worker.together import apart, padded, together
+from vllm_pruner.worker.together import apart, padded, share_of, together
 
 if TYPE_CHECKING:
     from vllm_pruner.worker.batches import Group
@@ -76,20 +76,20 @@ class Selector:
         if self._watch.enabled:
             dropped = sum(len(group.plans) * (group.layout.tokens - group.keep) for group in groups)
             self._savings.add(config.method, dropped, self._encoder.seconds_per_patch)
-        kept = _from_first_rank(kept)
-        return [kept] if len(groups) == 1 else apart(kept.index, groups)
+        return _from_first_rank(kept)
 
-    def _chosen(self, tokens: Sequence[VisualTokens], groups: Sequence[Group]) -> Kept:
-        """Return what the groups' method keeps; of several groups, padded."""
+    def _chosen(self, tokens: Sequence[VisualTokens], groups: Sequence[Group]) -> list[Kept]:
+        """Return what each group keeps."""
         first = groups[0]
         run = Method.choose if self.graphs is None else self.graphs.choose
         if len(groups) > 1:
             method, options = first.config.resolved
-            keep = max(group.keep for group in groups)
-            return run(method, padded(tokens, groups), keep, options)
+            most = max(map(share_of, groups))
+            chosen = run(method, padded(tokens, groups), most, options)
+            return apart(chosen.index, tokens, groups)
         if first.foreign:
-            return self._guarded(tokens[0], first)
-        return choose(tokens[0], first.config, first.layout, run=run)
+            return [self._guarded(tokens[0], first)]
+        return [choose(tokens[0], first.config, first.layout, run=run)]
 
     def _guarded(self, tokens: VisualTokens, group: Group) -> Kept:
         """Call a method of another package, on the first rank only.
@@ -125,8 +125,8 @@ def _place_for(tokens: VisualTokens, group: Group, has_rows: bool) -> Kept:
     return Kept(index, features.new_empty(*index.shape, features.shape[2]) if has_rows else None)
 
 
-def _from_first_rank(kept: Kept) -> Kept:
-    """Return the selection of the first rank in the tensor-parallel group.
+def _from_first_rank(selections: list[Kept]) -> list[Kept]:
+    """Return the selections of the first rank in the tensor-parallel group, with one broadcast.
 
     Equal features give equal indices, and ranks have equal features because an all-reduce gives the
     same bits on all of them. If a backend broke this, ranks would mix tokens of different
@@ -134,7 +134,13 @@ def _from_first_rank(kept: Kept) -> Kept:
     """
     ranks = get_tp_group()
     if ranks.world_size == 1:
-        return kept
-    index = ranks.broadcast(kept.index.contiguous(), src=0)
-    rows = None if kept.rows is None else ranks.broadcast(kept.rows.contiguous(), src=0)
-    return Kept(index, rows)
+        return selections
+    flat = ranks.broadcast(torch.cat([kept.index.flatten() for kept in selections]), src=0)
+    sizes = [kept.index.numel() for kept in selections]
+    return [
+        Kept(
+            index.view_as(kept.index),
+            None if kept.rows is None else ranks.broadcast(kept.rows.contiguous(), src=0),
+        )
+        for index, kept in zip(flat.split(sizes), selections, strict=True)
+    ]

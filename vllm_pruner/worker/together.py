@@ -1,8 +1,9 @@
 """Select from groups of images of unequal length in one call of the method.
 
-In families with dynamic resolution (Qwen-VL), hardly two images of a batch have the same layout,
-and a call per layout costs some ten kernel launches. A method that is `ragged` takes all images of
-one size class at once, padded to the longest. Each image keeps the same tokens as alone.
+In families with dynamic resolution (Qwen-VL, LLaVA-NeXT), hardly two images of a batch have the
+same layout, and a call per layout costs some ten kernel launches. A method that is `ragged` takes
+all images of one size class at once, padded to the longest. Each image keeps the same tokens as
+alone.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vllm_pruner.layout.grid_layout import GridLayout
+from vllm_pruner.layout.crop_budget import is_one_list, method_share, with_own
 from vllm_pruner.methods.base import Kept, VisualTokens
 from vllm_pruner.methods.ragged import Ragged
 
 if TYPE_CHECKING:
     from vllm_pruner.worker.batches import Group
 
-__all__ = ["apart", "padded", "together"]
+__all__ = ["apart", "padded", "share_of", "together"]
 
 _LEAST_CLASS = 64
 """Images of up to this many tokens are one size class, as in the kernels; above, each class spans a
@@ -42,9 +43,9 @@ def _key(group: Group) -> Hashable:
     if config.off or group.foreign or group.small_grid is not None:
         return None
     method, options = config.resolved
-    if not isinstance(layout, GridLayout) or layout.frames or not method.ragged:
+    if not (is_one_list(config, layout) and method.ragged):
         return None
-    return method.name, options, (max(_LEAST_CLASS, layout.tokens) - 1).bit_length()
+    return method.name, options, (max(_LEAST_CLASS, layout.patches) - 1).bit_length()
 
 
 def padded(tokens: Sequence[VisualTokens], groups: Sequence[Group]) -> VisualTokens:
@@ -70,7 +71,7 @@ def padded(tokens: Sequence[VisualTokens], groups: Sequence[Group]) -> VisualTok
     text = None if tokens[0].text is None else [row for each in tokens for row in each.text or ()]
     ragged = Ragged.of(
         [length for length, number in zip(lengths, numbers, strict=True) for _ in range(number)],
-        [group.keep for group in groups for _ in group.plans],
+        [share_of(group) for group in groups for _ in group.plans],
         tokens[0].features.device,
     )
     names = ("features", "importance", "projected", "keys", "received", "received_midway")
@@ -79,7 +80,24 @@ def padded(tokens: Sequence[VisualTokens], groups: Sequence[Group]) -> VisualTok
     )
 
 
-def apart(index: torch.Tensor, groups: Sequence[Group]) -> list[Kept]:
-    """Split `index`, `[images, keep]` of all groups, into what each group keeps."""
+def share_of(group: Group) -> int:
+    """Return how many tokens of an image the method chooses; see `method_share`."""
+    return method_share(group.layout, group.keep)
+
+
+def apart(
+    index: torch.Tensor, tokens: Sequence[VisualTokens], groups: Sequence[Group]
+) -> list[Kept]:
+    """Return what each group keeps, given `index`, `[images, most]`, what the method chose of all
+    groups, and the tokens of each."""
     rows = index.split([len(group.plans) for group in groups])
-    return [Kept(some[:, : group.keep]) for some, group in zip(rows, groups, strict=True)]
+    return [
+        with_own(
+            Kept(some[:, : share_of(group)]),
+            own,
+            group.config.resolved[0],
+            group.layout,
+            group.keep,
+        )
+        for some, own, group in zip(rows, tokens, groups, strict=True)
+    ]
