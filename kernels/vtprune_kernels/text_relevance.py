@@ -17,13 +17,12 @@ runs one image at a time and copies to the host in between.
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 from typing import Any
 
 import torch
 
-from vtprune_kernels._triton import register_op, traced_on_cpu, use_triton
+from vtprune_kernels._triton import register_op, use_triton
 from vtprune_kernels.cosine_gram import FRACTION_BITS, unit_integers
 from vtprune_kernels.spec import Spec, features
 from vtprune_kernels.text_relevance_triton import text_relevance_triton
@@ -45,7 +44,8 @@ def text_relevance(
 
     Args:
         visual: `[visual tokens of all images, D]`, any float dtype.
-        text: `[text tokens of all images, D]`, same dtype.
+        text: `[text tokens of all images, D]`, same dtype. Rows past the last bound are no image's,
+            whatever they contain.
         visual_bounds: `[images + 1]` integers, where each image starts and the last one ends.
         text_bounds: `[images + 1]` integers, the same for the texts.
         max_visual: upper bound of an image's tokens; known on the host, it saves launching programs
@@ -65,8 +65,9 @@ def text_relevance(
         raise ValueError(f"visual {list(visual.shape)} {visual.dtype}, text {list(text.shape)}")
     if visual_bounds.shape != text_bounds.shape:
         raise ValueError("visual_bounds and text_bounds are for different numbers of images")
+    # On a CPU too, as one opaque step: the reference asks the host, which no kernel does.
     run = text_relevance_reference
-    if traced_on_cpu(visual) or use_triton(visual, text):
+    if visual.is_cpu or use_triton(visual, text):
         run = _text_relevance_op
     return run(visual, text, visual_bounds, text_bounds, max_visual, max_text, temperature, valid)
 
@@ -81,23 +82,22 @@ def text_relevance_reference(
     temperature: float = 100.0,
     valid: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Plain torch, one image after the other, with the exact cosine of `cosine_gram`: one product
-    of the whole batch would round differently with every other batch."""
+    """Plain torch, one image after the other, without padding, with the exact cosine of
+    `cosine_gram`: a product or a softmax of the whole batch would round differently with every
+    other batch."""
     relevance = visual.new_zeros(visual.shape[0], dtype=torch.float32)
+    places = torch.arange(len(visual), device=visual.device)
     ends = zip(visual_bounds.tolist(), text_bounds.tolist(), strict=True)
     for (first_v, first_t), (end_v, end_t) in pairwise(ends):
-        if first_v == end_v or first_t == end_t:
+        rows = places[first_v:end_v]
+        if valid is not None:
+            rows = rows[valid[first_v:end_v]]
+        if not len(rows) or first_t == end_t:
             continue
-        units = unit_integers(text[first_t:end_t]) @ unit_integers(visual[first_v:end_v]).T
+        units = unit_integers(text[first_t:end_t]) @ unit_integers(visual[rows]).T
         # Rows without direction are NaN; their cosine is 0.
         cosine = units.mul_(2.0 ** (-2 * FRACTION_BITS)).nan_to_num_(0.0).float()
-        logits = temperature * cosine
-        if valid is None:
-            relevance[first_v:end_v] = logits.softmax(dim=1).amax(dim=0)
-        else:
-            padding = ~valid[first_v:end_v]
-            shares = logits.masked_fill_(padding, -math.inf).softmax(dim=1).amax(dim=0)
-            relevance[first_v:end_v] = shares.masked_fill_(padding, 0.0)
+        relevance[rows] = (temperature * cosine).softmax(dim=1).amax(dim=0)
     return relevance
 
 

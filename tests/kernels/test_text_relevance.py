@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any
 
 import pytest
@@ -72,21 +73,23 @@ def test_relevance_of_the_kernels_is_the_same_in_any_batch() -> None:
 @pytest.mark.parametrize(("way", "garbage"), WAYS)
 @pytest.mark.usefixtures("interpreted", "poisoned")
 def test_a_padded_batch_is_relevant_as_each_image(way: str, garbage: float) -> None:
-    """To the bit in the kernels; torch's softmax adds in an order that the width sets."""
-    run, images = getattr(SPEC, way), drawn()
-    text = features("random", (4, WIDTH), torch.float32, "cpu", 9)
-    count = len(LENGTHS)
-    places, words = torch.arange(count + 1) * LONGEST, torch.arange(count + 1) * 4
+    """To the bit, beside images without a text, in a buffer larger than the texts in it."""
+    run, images, lengths = getattr(SPEC, way), drawn(), (4, 0, 7, 2, 1)
+    text = features("random", (sum(lengths), WIDTH), torch.float32, "cpu", 9)
+    buffer = torch.full((40, WIDTH), garbage)
+    buffer[: len(text)] = text
+    words = torch.tensor([0, *accumulate(lengths)])
     together = run(
         padded(images, garbage).flatten(0, 1),
-        text.repeat(count, 1),
-        places,
+        buffer,
+        torch.arange(len(LENGTHS) + 1) * LONGEST,
         words,
+        max_visual=LONGEST,
+        max_text=9,
         valid=VALID.flatten(),
-    ).view(count, LONGEST)
-    for found, rows in zip(together, images, strict=True):
+    ).view(len(LENGTHS), LONGEST)
+    for found, rows, own in zip(together, images, text.split(lengths), strict=True):
         n = len(rows)
-        alone = run(rows, text, torch.tensor([0, n]), torch.tensor([0, 4]))
-        atol = 0.0 if way == "launcher" else 1e-6
-        torch.testing.assert_close(found[:n], alone, rtol=0, atol=atol)
+        alone = run(rows, own, torch.tensor([0, n]), torch.tensor([0, len(own)]))
+        assert torch.equal(found[:n], alone)
         assert not found[n:].any()

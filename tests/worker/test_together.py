@@ -15,6 +15,7 @@ from vllm_pruner.layout.crop_layout import CropLayout
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.layout.tile_layout import TileLayout
 from vllm_pruner.methods.base import VisualTokens
+from vllm_pruner.methods.texts import Texts
 from vllm_pruner.plan import ImagePlan
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.worker.batches import Group
@@ -132,7 +133,7 @@ def test_what_is_selected_in_one_call() -> None:
         _group((10, 10), method="vispruner", rate=0.5),
         _group((9, 9), method="vispruner", tokens=7),
         _group((3, 3), method="vispruner", rate=0.5),
-        _group((10, 11), method="triad", rate=0.5),  # sums floats, in an order that padding changes
+        _group((10, 11), method="hiprune", rate=0.5),  # looks at neighbours in one grid
         _group((10, 12), method="vispruner", rate=0.5, options={"step": 3}),
         _group((11, 11), rate=0.0),
         _group((8, 16), method="vispruner", rate=0.9),
@@ -148,8 +149,10 @@ def test_widths_and_texts_go_along() -> None:
     tokens = [_tokens("random", group, seed + 1) for seed, group in enumerate(groups)]
     joined = padded(tokens, groups)
     assert joined.features.shape == (3, 4, WIDTH)
-    assert joined.text is not None
-    assert [len(text) for text in joined.text] == [1, 1, 2]
+    assert isinstance(joined.text, Texts)
+    assert joined.text.ends.tolist() == [0, 1, 2, 4]
+    texts = [text for each in tokens for text in each.text or ()]
+    assert all(map(torch.equal, joined.text, texts))
     assert joined.ragged is not None
     assert joined.ragged.lengths.tolist() == [4, 4, 3]
     assert joined.ragged.keeps.tolist() == [group.keep for group in groups for _ in group.plans]

@@ -30,7 +30,7 @@ import torch
 from vtprune_kernels import cosine_gram, greedy_select, row_max_cosine
 
 from vllm_pruner.methods.base import Method, Need, Options, VisualTokens
-from vllm_pruner.methods.on_device import on_device
+from vllm_pruner.methods.texts import Texts
 
 __all__ = ["CDPRUNER"]
 
@@ -81,14 +81,14 @@ def _direction(tokens: VisualTokens) -> torch.Tensor:
     """
     assert tokens.projected is not None
     assert tokens.text is not None
-    images, _, width = tokens.projected.shape
-    device = tokens.projected.device
-    flat = torch.cat([tokens.projected.new_zeros(0, width), *tokens.text]).double()
-    norm = torch.linalg.vector_norm(flat, dim=1, keepdim=True).clamp_min(2.0**-100)
-    units = (flat * (_UNITS / norm).float()).round().nan_to_num(0.0, 0.0, 0.0).long()
-    image = [number for number, text in enumerate(tokens.text) for _ in range(len(text))]
-    total = torch.zeros(images, width, dtype=torch.int64, device=device)
-    return total.index_add_(0, on_device(image, device), units).double() / _UNITS
+    texts = Texts.of(tokens.text, tokens.projected)
+    rows = texts.rows.double()
+    norm = torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min(2.0**-100)
+    units = (rows * (_UNITS / norm).float()).round().nan_to_num(0.0, 0.0, 0.0).long()
+    # One more than there are texts, for the rows of none.
+    total = torch.zeros(len(texts) + 1, units.shape[1], dtype=torch.int64, device=units.device)
+    total.index_add_(0, texts.owners(), units)
+    return total[:-1].double() / _UNITS
 
 
 CDPRUNER = Method("cdpruner", select, needs=frozenset({Need.PROJECTED, Need.TEXT}), ragged=True)

@@ -15,6 +15,7 @@ from vllm_pruner.layout.joined_frames import JoinedFrames
 from vllm_pruner.layout.raster import arrange, is_mixed
 from vllm_pruner.methods.base import CAPTURED, Kept, Need, VisualTokens
 from vllm_pruner.methods.on_device import on_device
+from vllm_pruner.methods.texts import Texts
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.tower import FEATURES, Columns, Tower
 from vllm_pruner.worker.shrink import middles
@@ -146,11 +147,10 @@ class BatchModel(_Model):
             projected = arrange({FEATURES: projected}, group.layout)[FEATURES]
         return replace(tokens, projected=projected, text=text)
 
-    def _embed_texts(self, texts: list[tuple[int, ...]]) -> list[torch.Tensor]:
-        """Return the decoder's input embeddings `[tokens, width]` of each text, from one lookup."""
+    def _embed_texts(self, texts: list[tuple[int, ...]]) -> Texts:
+        """Return the decoder's input embeddings of each text, from one lookup."""
         ids = on_device([token for text in texts for token in text], self._encoder.device)
-        rows: torch.Tensor = self.decoder.embed_input_ids(ids)
-        return list(rows.split([len(text) for text in texts]))
+        return Texts.cut(self.decoder.embed_input_ids(ids), [len(text) for text in texts])
 
     def _project(self, tokens: VisualTokens, kept: Kept, layout: Layout) -> torch.Tensor:
         """Return the kept rows `[images, keep, width]` in the decoder's space, with newlines

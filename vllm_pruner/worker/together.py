@@ -18,6 +18,7 @@ import torch
 from vllm_pruner.layout.crop_budget import is_one_list, method_share, with_own
 from vllm_pruner.methods.base import Kept, VisualTokens
 from vllm_pruner.methods.ragged import Ragged
+from vllm_pruner.methods.texts import Texts
 
 if TYPE_CHECKING:
     from vllm_pruner.worker.batches import Group
@@ -68,7 +69,10 @@ def padded(tokens: Sequence[VisualTokens], groups: Sequence[Group]) -> VisualTok
             rows[:, :length] = part
         return whole
 
-    text = None if tokens[0].text is None else [row for each in tokens for row in each.text or ()]
+    text = tokens[0].text
+    if text is not None:
+        assert tokens[0].projected is not None
+        text = Texts.of([one for each in tokens for one in each.text or ()], tokens[0].projected)
     ragged = Ragged.of(
         [length for length, number in zip(lengths, numbers, strict=True) for _ in range(number)],
         [share_of(group) for group in groups for _ in group.plans],
