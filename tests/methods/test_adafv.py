@@ -8,6 +8,8 @@ import pytest
 import torch
 
 import vllm_pruner
+from vllm_pruner.methods.adafv import AdaFVOptions, lists
+from vllm_pruner.methods.base import VisualTokens
 
 N, WIDTH = 200, 48
 
@@ -120,6 +122,29 @@ def test_scaling_saliency_changes_nothing() -> None:
     scaled = {**inputs, "importance": inputs["importance"] * 1024.0}
     kept = vllm_pruner.select("adafv", keep=24, **inputs)
     assert torch.equal(vllm_pruner.select("adafv", keep=24, **scaled), kept)
+
+
+def test_a_word_that_matches_exactly_leaves_the_others_their_shares() -> None:
+    """Its token's relevance is above all others' by 2**40, and in one of the reserved places."""
+    inputs = _inputs(7, (1,))
+    inputs["text"][0][0] = inputs["projected"][0, 60]
+    options = {"reserve": 0.25, "temperature": 0.015}
+    (kept,) = vllm_pruner.select("adafv", keep=40, **inputs, **options)
+    (importance,), (projected,) = (inputs[n].double().tolist() for n in ("importance", "projected"))
+    text = inputs["text"][0].double().tolist()
+    assert kept.tolist() == _literal(importance, projected, text, 40, **options)
+
+
+def test_of_equal_splits_relevance_gets_less() -> None:
+    """Lists of 2x, x and zeros: 2x * (2x + x) = (2x + x) * 2x, whatever x is in float32."""
+    x = torch.rand(100, generator=torch.Generator().manual_seed(8))
+    importance = torch.zeros(100, 8)
+    importance[:, 3], importance[:, 5] = 2 * x, x
+    rows = torch.zeros(100, 8, 4)
+    tokens = VisualTokens(rows, importance, projected=rows, text=[rows[0, :0]] * 100)
+    relevant, salient = lists(tokens, 3, AdaFVOptions(reserve=0.0))
+    assert (relevant.chosen.sum(dim=1) == 1).all()
+    assert (salient.chosen.sum(dim=1) == 2).all()
 
 
 def test_missing_text_is_named() -> None:

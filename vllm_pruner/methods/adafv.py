@@ -21,6 +21,10 @@ Deviations from the published code:
   token to the decoder twice.
 - Without text after the image, saliency alone decides; the code assumes that there is text.
 - Any K; the code rounds it down to an even number. There is no host sync.
+- Sums are of integers (`methods.scores`), so that an image keeps the same tokens in any batch, also
+  beside longer ones. Splits whose products agree in nine digits can change places by that; those
+  that are equal in exact arithmetic are equal here, and the lower k1 wins.
+- NaN and negative attention, which no encoder gives, count as 0.
 """
 
 from __future__ import annotations
@@ -33,8 +37,9 @@ from pydantic import Field
 from vtprune_kernels import text_relevance, top_k_sorted
 
 from vllm_pruner.methods.base import Method, Need, Options, VisualTokens
-from vllm_pruner.methods.on_device import on_device
-from vllm_pruner.methods.scores import shares
+from vllm_pruner.methods.ragged import first_of_each
+from vllm_pruner.methods.scores import nonnegative, shares, unit_below, whole
+from vllm_pruner.methods.texts import Texts
 
 __all__ = ["ADAFV", "AdaFVOptions", "Listed", "lists"]
 
@@ -55,7 +60,7 @@ class Listed:
     """One of the two lists."""
 
     shares: torch.Tensor
-    """`[images, N]` float64: t or c as a share of its total."""
+    """`[images, N]` float64: t or c as a share of its total; 0 for padding."""
 
     chosen: torch.Tensor
     """`[images, N]` bool: the tokens reserved for the list and those it wins. The two lists choose
@@ -67,69 +72,111 @@ def select(tokens: VisualTokens, keep: int, options: AdaFVOptions) -> torch.Tens
     relevant, salient = lists(tokens, keep, options)
     # A token that both choose frees a place: fill up with the highest share of either total.
     best = torch.maximum(relevant.shares, salient.shares)
-    return top_k_sorted(best.masked_fill(relevant.chosen | salient.chosen, math.inf), keep)
+    best = best.masked_fill(relevant.chosen | salient.chosen, math.inf)
+    if (ragged := tokens.ragged) is None:
+        return top_k_sorted(best, keep)
+    return top_k_sorted(best, keep, ragged.valid(best.shape[1]), ragged.keeps)
 
 
 def lists(tokens: VisualTokens, keep: int, options: AdaFVOptions) -> tuple[Listed, Listed]:
     """Return what relevance and saliency choose; a token may be in both."""
     assert tokens.importance is not None
+    assert tokens.projected is not None
     assert tokens.text is not None
-    saliency = shares(tokens.importance.double())
-    relevance = shares(_relevance(tokens, options.temperature).double())
+    valid, keeps = _sizes(tokens, keep)
+    texts = Texts.of(tokens.text, tokens.projected)
+    saliency = nonnegative(tokens.importance, valid)
+    relevance = nonnegative(_relevance(tokens.projected, texts, options.temperature, valid), valid)
     # 1. Without text there is no relevance; saliency in its place makes both lists the same.
-    if any(len(text) == 0 for text in tokens.text):
-        spoken = [[len(text) > 0] for text in tokens.text]
-        relevance = relevance.where(on_device(spoken, saliency.device, torch.bool), saliency)
-    # 2. Each list takes its reserved places and those it wins.
-    reserved = math.floor(options.reserve * keep)
-    won = _best_split(relevance, saliency, reserved, keep - 2 * reserved)
+    relevance = relevance.where(texts.exist().unsqueeze(1), saliency)
+    # 2. Each list takes its reserved places and those it wins. Padding, which is at the end and has
+    #    0, ranks last: among equals the lower index is first.
+    by_relevance, by_saliency = (
+        scores.sort(dim=1, descending=True, stable=True) for scores in (relevance, saliency)
+    )
+    reserved = (keeps.double() * options.reserve).floor().long()  # the host's product, to the bit
+    won = _best_split(by_relevance.values, by_saliency.values, reserved, keeps - 2 * reserved, keep)
     return (
-        Listed(relevance, _rank(relevance) < reserved + won),
-        Listed(saliency, _rank(saliency) < keep - reserved - won),
+        Listed(shares(relevance), _first(by_relevance.indices, reserved + won)),
+        Listed(shares(saliency), _first(by_saliency.indices, keeps - reserved - won)),
     )
 
 
-def _relevance(tokens: VisualTokens, temperature: float) -> torch.Tensor:
+def _sizes(tokens: VisualTokens, keep: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return which tokens exist, `[images, N]` bool, and the budgets, `[images]` int64."""
+    if (ragged := tokens.ragged) is not None:
+        return ragged.valid(tokens.features.shape[1]), ragged.keeps
+    # Without a mask the kernel would be another program, which may round otherwise.
+    images, total, _ = tokens.features.shape
+    device = tokens.features.device
+    valid = torch.ones(images, total, dtype=torch.bool, device=device)
+    return valid, torch.full((images,), keep, device=device)
+
+
+def _relevance(
+    projected: torch.Tensor, texts: Texts, temperature: float, valid: torch.Tensor
+) -> torch.Tensor:
     """Return t as `[images, N]`."""
-    assert tokens.projected is not None
-    assert tokens.text is not None
-    images, total, _ = tokens.projected.shape
-    device = tokens.projected.device
-    ends = [0]
-    for text in tokens.text:
-        ends.append(ends[-1] + len(text))
+    images, total, _ = projected.shape
     flat = text_relevance(
-        tokens.projected.flatten(0, 1),
-        torch.cat([tokens.projected.flatten(0, 1)[:0], *tokens.text]).to(tokens.projected.dtype),
-        torch.arange(images + 1, device=device) * total,
-        on_device(ends, device),
+        projected.flatten(0, 1),
+        texts.rows.to(projected.dtype),
+        torch.arange(images + 1, device=projected.device) * total,
+        texts.ends,
         max_visual=total,
-        max_text=max((len(text) for text in tokens.text), default=0),
+        max_text=texts.longest,
         temperature=1.0 / temperature,
+        valid=valid.flatten(),
     )
     return flat.view(images, total)
 
 
-def _rank(scores: torch.Tensor) -> torch.Tensor:
-    """Return each token's rank in its row, 0 for the highest score; ties go to the lower index."""
-    order = scores.argsort(dim=1, descending=True, stable=True)
-    place = torch.arange(scores.shape[1], device=scores.device).expand_as(order)
-    return torch.empty_like(order).scatter_(1, order, place)
+def _first(order: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+    """Return `[images, N]` bool, the tokens among the first `numbers[i]` of an order."""
+    chosen = first_of_each(numbers, order.shape[1])
+    return torch.empty_like(chosen).scatter_(1, order, chosen)
 
 
 def _best_split(
-    relevance: torch.Tensor, saliency: torch.Tensor, reserved: int, free: int
+    relevance: torch.Tensor,
+    saliency: torch.Tensor,
+    reserved: torch.Tensor,
+    free: torch.Tensor,
+    most: int,
 ) -> torch.Tensor:
-    """Return `[images, 1]`: how many of the free places go to relevance."""
+    """Return `[images]` int64: how many of the free places go to relevance.
 
-    def mass(scores: torch.Tensor) -> torch.Tensor:
-        """Sum of the k highest scores after the reserved ones, for k = 0..free."""
-        ordered = scores.sort(dim=1, descending=True).values[:, reserved : reserved + free]
-        return torch.nn.functional.pad(ordered.cumsum(dim=1), (1, 0))
+    Args:
+        relevance: `[images, N]` scores, the highest first.
+        saliency: the same of the other list.
+        reserved: `[images]`, the first places of each list.
+        free: `[images]`, the places that they compete for, `most` or fewer.
+        most: a bound that the host knows.
+    """
+    won = torch.arange(most + 1, device=free.device)
+    lost = (free.unsqueeze(1) - won).clamp_min(0)
+    product = _masses(relevance, reserved, most) * _masses(saliency, reserved, most).gather(1, lost)
+    # Past `free` it is 0, which it is for the first split too; of equals argmax takes the first.
+    return product.argmax(dim=1)
 
-    return (mass(relevance) * mass(saliency).flip(1)).argmax(dim=1, keepdim=True)
+
+def _masses(ordered: torch.Tensor, reserved: torch.Tensor, most: int) -> torch.Tensor:
+    """Return `[images, most + 1]` float64: the sum of the k highest scores after the reserved ones,
+    for k = 0..most, as a multiple of their own unit.
+
+    The best split does not depend on the unit, and the scores that are reserved do not set it: one
+    word that matches exactly would round all others to 0.
+    """
+    places = reserved.unsqueeze(1) + torch.arange(most, device=reserved.device)
+    contested = ordered.gather(1, places.clamp_max(max(0, ordered.shape[1] - 1)))
+    steps = whole(contested, unit_below(contested[:, :1]))
+    return torch.nn.functional.pad(steps.cumsum(dim=1), (1, 0)).double()
 
 
 ADAFV = Method(
-    "adafv", select, AdaFVOptions, frozenset({Need.IMPORTANCE, Need.PROJECTED, Need.TEXT})
+    "adafv",
+    select,
+    AdaFVOptions,
+    frozenset({Need.IMPORTANCE, Need.PROJECTED, Need.TEXT}),
+    ragged=True,
 )

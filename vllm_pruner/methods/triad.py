@@ -27,24 +27,25 @@ and shares do not change if all cosines are scaled or shifted.
 Without a text the other two thirds remain. How the method was found, what else was tried and how it
 scored: `benchmarks/results/own-method.md`.
 
-All sums that decide are integer sums (cosines of `cosine_gram`; deviations in multiples of 2**-16),
-so that equal input keeps equal tokens in any batch. Ties go to the lower index.
+All sums that decide are integer sums (cosines of `cosine_gram`; deviations in multiples of 2**-16;
+totals of `methods.scores`), so that an image keeps the same tokens in any batch, beside longer ones
+too. Ties go to the lower index; NaN and negative attention count as 0.
 """
 
 from __future__ import annotations
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 from vtprune_kernels import cosine_gram, greedy_select
 
 from vllm_pruner.methods.base import Method, Need, Options, VisualTokens
-from vllm_pruner.methods.scores import shares
+from vllm_pruner.methods.scores import nonnegative, shares, whole
+from vllm_pruner.methods.texts import Texts
 
 __all__ = ["TRIAD"]
 
-_COSINE, _DEVIATION, _CLAIM = 2.0**22, 2.0**16, 2.0**32
-"""Integer units in 1.0: of `cosine_gram`, of a deviation (the cubes of 16,384 tokens add up to less
-than 2**63), and of a word's demand."""
+_COSINE, _DEVIATION, _CLAIM = 2.0**-22, 2.0**-16, 2.0**-32
+"""Units: of `cosine_gram`, of a deviation (the cubes of 16,384 tokens add up to less than 2**63 of
+them), and of a word's demand."""
 
 
 def select(tokens: VisualTokens, keep: int, options: Options) -> torch.Tensor:
@@ -52,32 +53,53 @@ def select(tokens: VisualTokens, keep: int, options: Options) -> torch.Tensor:
     assert tokens.importance is not None
     assert tokens.projected is not None
     assert tokens.text is not None
-    total = tokens.projected.shape[1]
-    # 1. Cosines of tokens with each other and with the words; a word of zeros pads the text.
-    texts = list(tokens.text) or [tokens.projected.new_zeros(0, tokens.projected.shape[2])]
-    words = pad_sequence(texts, batch_first=True)[: len(tokens.text)].to(tokens.projected.dtype)
-    cosine = cosine_gram(torch.cat([tokens.projected, words], dim=1))
+    images, total, _ = tokens.projected.shape
+    ragged, device = tokens.ragged, tokens.projected.device
+    # 1. Cosines of tokens with each other and with the words; words of zeros pad the text.
+    words, spoken = Texts.of(tokens.text, tokens.projected).padded()
+    both = torch.cat([tokens.projected, words.to(tokens.projected.dtype)], dim=1)
+    if ragged is None:
+        lengths = torch.full((images,), total, device=device)
+        valid = counts = exist = None
+    else:
+        lengths, counts, valid = ragged.lengths, ragged.keeps, ragged.valid(total)
+        exist = torch.cat([valid, spoken], dim=1)
+    cosine = cosine_gram(both, valid=exist)
     # 2. Each token's demand to be covered.
-    saliency = tokens.importance.double().nan_to_num(0.0).clamp_min(0.0)
-    claims = shares(saliency) + shares(_relevance(cosine[:, total:, :total])) + 1 / max(total, 1)
+    saliency = shares(nonnegative(tokens.importance, valid))
+    relevance = shares(_relevance(cosine[:, total:, :total], lengths, valid))
+    claims = saliency + relevance + 1 / lengths.clamp_min(1).double().unsqueeze(1)
     # 3. Cover it.
-    return greedy_select(cosine[:, :total, :total], keep, "demand", (claims / 3).float())
+    gram = cosine[:, :total, :total]
+    return greedy_select(gram, keep, "demand", (claims / 3).float(), valid, counts)
 
 
-def _relevance(cosine: torch.Tensor) -> torch.Tensor:
-    """Return r `[images, N]`, integers in float64, from cosines `[images, words, N]`."""
-    total = max(cosine.shape[2], 1)
-    units = (cosine.double() * _COSINE).round().long()
-    mean = units.sum(dim=2, keepdim=True).double() / (total * _COSINE)
-    deviation = ((cosine.double() - mean) * _DEVIATION).round().long()
+def _relevance(
+    cosine: torch.Tensor, lengths: torch.Tensor, valid: torch.Tensor | None
+) -> torch.Tensor:
+    """Return r `[images, N]`, integers in float64; 0 for padding.
+
+    Args:
+        cosine: `[images, words, N]`, of each word with each token; 0 for padding.
+        lengths: `[images]`, tokens of each image.
+        valid: `[images, N]` bool, false for padding; None if there is none.
+    """
+    count = lengths.clamp_min(1).double()[:, None, None]
+    mean = whole(cosine, _COSINE).sum(dim=2, keepdim=True).double() * _COSINE / count
+    deviation = whole(cosine.double() - mean, _DEVIATION)
+    if valid is not None:
+        deviation = deviation.where(valid.unsqueeze(1), 0)
     # 1. The skewness of each word's cosines.
-    second = (deviation**2).sum(dim=2, keepdim=True).double() / total
-    third = (deviation**3).sum(dim=2, keepdim=True).double() / total
-    skew = third.clamp_min(0.0) / second.clamp_min(1.0) ** 1.5
+    second = ((deviation**2).sum(dim=2, keepdim=True).double() / count).clamp_min(1.0)
+    third = (deviation**3).sum(dim=2, keepdim=True).double() / count
+    # A power of 1.5 as a root, which every device rounds alike.
+    skew = third.clamp_min(0.0) / (second * second.sqrt())
     # 2. Which tokens are above the word's mean.
     above = deviation.clamp_min(0) ** 2
-    shares = above.double() / above.sum(dim=2, keepdim=True).double().clamp_min(1.0)
-    return (skew * shares * _CLAIM).round().long().sum(dim=1).double()
+    parts = above.double() / above.sum(dim=2, keepdim=True).double().clamp_min(1.0)
+    return whole(skew * parts, _CLAIM).sum(dim=1).double()
 
 
-TRIAD = Method("triad", select, needs=frozenset({Need.IMPORTANCE, Need.PROJECTED, Need.TEXT}))
+TRIAD = Method(
+    "triad", select, needs=frozenset({Need.IMPORTANCE, Need.PROJECTED, Need.TEXT}), ragged=True
+)
