@@ -22,12 +22,21 @@ consists of newlines: the first of them fill what the base crop leaves of the bu
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
 import torch
 from vtprune_kernels import top_k_sorted
 
 from vllm_pruner.layout.crop_layout import CropLayout
+from vllm_pruner.layout.layout import TABLES
+from vllm_pruner.methods.on_device import sent
 
 __all__ = ["method_budget", "with_newlines"]
+
+_FAR = 2.0**24
+"""Beyond every rank. Float32 holds the integers up to it exactly."""
 
 
 def method_budget(keep: int, layout: CropLayout) -> int:
@@ -53,45 +62,70 @@ def with_newlines(
     """
     if layout.height == 0:
         return chosen
+    if keep == layout.tokens:
+        return torch.arange(keep, device=chosen.device).expand(len(chosen), -1)
     if layout.width == 0:
         newlines = torch.arange(layout.base, layout.base + keep, device=chosen.device)
         rest = newlines[: keep - chosen.shape[1]].expand(len(chosen), -1)
         return torch.cat([chosen, rest], dim=1)
-    kept = _fill(_order(chosen, importance), keep, layout)
-    base, raster = kept[:, : layout.base], kept[:, layout.base :]
-    raster = raster.unflatten(1, (layout.height, layout.width))
-    raster = torch.cat([raster, raster.any(dim=2, keepdim=True)], dim=2)
-    return top_k_sorted(torch.cat([base, raster.flatten(1)], dim=1).float(), keep)
+    rank, first_of_row = _ranks(chosen, importance, layout)
+    # A newline ranks as the first patch of its row. If the last place falls between the two, one
+    # place is left.
+    last, next_one = rank.topk(keep + 1).values[:, -2:].split(1, dim=1)
+    cheap = (rank < last) & (first_of_row > last)  # not kept, and brings no newline
+    filler = rank.where(cheap, -math.inf).amax(dim=1, keepdim=True)
+    stuck = filler == -math.inf
+    # All of the base crop is kept then.
+    moved = torch.where(stuck, rank[:, : layout.base].amin(dim=1, keepdim=True), filler)
+    is_moved = (rank == moved) & (last == next_one)
+    return top_k_sorted(torch.where(is_moved, torch.where(stuck, -_FAR, _FAR), rank), keep)
 
 
-def _order(chosen: torch.Tensor, importance: torch.Tensor) -> torch.Tensor:
-    """Return all patches of each image: the chosen ones, then the others, each by importance."""
-    others = torch.ones(importance.shape, dtype=torch.int8, device=chosen.device)
-    others.scatter_(1, chosen, 0)
+def _ranks(
+    chosen: torch.Tensor, importance: torch.Tensor, layout: CropLayout
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return `[images, tokens]` float32 each, for every position: its rank, and that of the first
+    patch of its row; infinite for the base crop, which has no newlines.
+
+    Higher ranks are taken first: the chosen patches, then the others, each by importance. All
+    patches of an image have different ones.
+    """
+    tables = _tables(layout, chosen.device)
     order = importance.argsort(dim=1, descending=True, stable=True)
-    return order.gather(1, others.gather(1, order).argsort(dim=1, stable=True))
+    falling = tables.falling.expand_as(order)
+    rank = torch.empty_like(falling).scatter_(1, order, falling)
+    rank.scatter_add_(1, chosen, tables.lead.expand_as(chosen))
+    first = rank[:, layout.base :].unflatten(1, (layout.height, layout.width)).amax(dim=2)
+    of_either = torch.cat([rank, first, tables.always.expand(len(rank), 1)], dim=1)
+    both = of_either.index_select(1, tables.places)
+    return both[:, : layout.tokens], both[:, layout.tokens :]
 
 
-def _fill(order: torch.Tensor, keep: int, layout: CropLayout) -> torch.Tensor:
-    """Return a mask `[images, patches]` of the patches that fit, taken in order."""
-    place = torch.arange(layout.patches, device=order.device).expand_as(order)
-    place_of = torch.empty_like(order).scatter_(1, order, place)
-    rows = place_of[:, layout.base :].unflatten(1, (layout.height, layout.width))
-    # The first patch of a row, in this order, brings its newline.
-    first_of_row = rows.amin(dim=2)
-    cost = torch.ones_like(order).scatter_add_(1, first_of_row, torch.ones_like(first_of_row))
-    used = cost.cumsum(dim=1)
-    fits = used <= keep
-    end = fits.sum(dim=1, keepdim=True)
-    left = keep - (cost * fits).sum(dim=1, keepdim=True)
-    # At most one place is left: the next patch would bring a newline.
-    is_base = order < layout.base
-    present = (first_of_row < end).repeat_interleave(layout.width, dim=1)
-    cheap = torch.cat([torch.ones_like(is_base[:, : layout.base]), present], dim=1)
-    filler = place.where(~fits & cheap.gather(1, order), layout.patches).amin(1, keepdim=True)
-    stuck = filler == layout.patches
-    last_of_base = place.where(fits & is_base, -1).amax(dim=1, keepdim=True)
-    added = place == torch.where(stuck, end, filler)
-    dropped = stuck & (place == last_of_base)
-    taken = torch.where(left == 1, fits & ~dropped | added, fits)
-    return taken.gather(1, place_of)
+class _Tables(NamedTuple):
+    """What follows from a layout alone."""
+
+    falling: torch.Tensor
+    """`[patches]` float32: 0, -1 and so on."""
+
+    lead: torch.Tensor
+    """`[1]` float32, how far ahead of the others chosen patches are: more than there are others."""
+
+    always: torch.Tensor
+    """`[1]` float32, infinity."""
+
+    places: torch.Tensor
+    """`[2 * tokens]` int64, the places of what `_ranks` returns in a list of all patches, all rows,
+    and infinity."""
+
+
+@lru_cache(maxsize=TABLES)
+def _tables(layout: CropLayout, device: torch.device) -> _Tables:
+    patches, newline = layout.patches_at(torch.arange(layout.tokens, device="cpu"))
+    in_raster = torch.arange(layout.tokens, device="cpu") - layout.base
+    row = layout.patches + in_raster // (layout.width + 1)
+    row_or_none = row.where(in_raster >= 0, layout.patches + layout.height)
+    places = torch.cat([row.where(newline, patches), row_or_none])
+    falling = -torch.arange(layout.patches, dtype=torch.float32, device="cpu")
+    lead = torch.full((1,), float(layout.patches), device="cpu")
+    always = torch.full((1,), math.inf, device="cpu")
+    return _Tables(*(sent(each, device) for each in (falling, lead, always, places)))
