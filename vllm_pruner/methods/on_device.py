@@ -7,15 +7,20 @@ does not. torch's caching host allocator keeps the pinned memory until the copy 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["on_device", "sent"]
 
 
 def on_device(
-    values: Sequence[Any], device: torch.device, dtype: torch.dtype = torch.int64
+    values: Sequence[Any] | NDArray[Any],
+    device: torch.device,
+    dtype: torch.dtype = torch.int64,
 ) -> torch.Tensor:
     """Return `values`, numbers or nested sequences of numbers, as a tensor on a device."""
     here = torch.tensor(values, dtype=dtype, pin_memory=device.type == "cuda")

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
 
 from vllm_pruner.methods.on_device import on_device
@@ -118,11 +119,12 @@ class FeatureCache:
         rows = self._rows(staying)
         lengths = [length for _, length in staying]
         self._rows_of.update(zip(staying, rows.split(lengths), strict=True))
-        parts = _by_image(keys, {name: columns[name] for name in self._values})
-        for name, values in self._values.items():
-            all_stay = len(staying) == len(keys)
-            column = columns[name] if all_stay else _joined([parts[key][name] for key in staying])
-            values.index_copy_(0, rows, column)
+        kept = {name: columns[name] for name in self._values}
+        if len(staying) < len(keys):
+            parts = _by_image(keys, kept)
+            kept = {name: _joined([parts[key][name] for key in staying]) for name in kept}
+        for name, column in kept.items():
+            self._values[name].index_copy_(0, rows, column)
 
     def _take(self, key: _Key) -> None:
         """Assign slots to an image, unless it is larger than the cache."""
@@ -136,15 +138,14 @@ class FeatureCache:
         self._slots_of[key], self._free = self._free[:needed], self._free[needed:]
 
     def _rows(self, keys: Sequence[_Key]) -> torch.Tensor:
-        """Return the indices of images' rows in the cache, image by image."""
-        slots = [slot for key in keys for slot in self._slots_of[key]]
-        page = torch.arange(self._page, device=self._device)
-        rows = (on_device(slots, self._device).unsqueeze(1) * self._page + page).flatten()
-        sizes = [len(self._slots_of[key]) * self._page for key in keys]
-        if sizes == [length for _, length in keys]:
-            return rows
-        parts = zip(rows.split(sizes), keys, strict=True)
-        return _joined([part[:length] for part, (_, length) in parts])
+        """Return the indices of images' rows in the cache, image by image. The host computes them:
+        one copy costs it less than the launches."""
+        page = np.arange(self._page)
+        parts = [
+            np.add.outer(np.multiply(self._slots_of[key], self._page), page).ravel()[: key[1]]
+            for key in keys
+        ]
+        return on_device(np.concatenate(parts), self._device)
 
     def clear(self) -> None:
         """Evict all images."""
