@@ -8,11 +8,11 @@ them needs no device sync.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -27,6 +27,10 @@ from vllm_pruner.settings.keys import (
     PLAN_SETTINGS,
     PLAN_TEXT,
 )
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = [
     "ASK_COVERAGE",
@@ -132,7 +136,7 @@ class ImagePlan:
     @staticmethod
     def config_of(item: Mapping[str, Any]) -> PruneConfig:
         """Return the settings in the fields of one image."""
-        return PruneConfig.from_canonical(_to_text(item[PLAN_SETTINGS]))
+        return PruneConfig.from_canonical(_to_text(item[PLAN_SETTINGS].numpy()))
 
     @staticmethod
     def between_of(item: Mapping[str, Any]) -> Between:
@@ -146,13 +150,13 @@ class ImagePlan:
         Returns:
             One for each image; empty if the images have none.
         """
-        columns = [fields.pop(name, ()) for name in FIELDS]
+        columns = [_arrays(fields.pop(name, ())) for name in FIELDS]
         return [
             cls(
                 PruneConfig.from_canonical(_to_text(config)),
                 _to_text(image),
                 tuple(text.tolist()),
-                int(keep),
+                keep.item(),
                 _of_rows(between),
             )
             for config, image, text, keep, between in zip(*columns, strict=True)
@@ -164,8 +168,13 @@ def _to_tensor(text: str) -> torch.Tensor:
     return torch.frombuffer(data, dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
 
 
-def _to_text(tensor: torch.Tensor) -> str:
-    return bytes(tensor.tolist()).decode()
+def _arrays(column: torch.Tensor | Sequence[torch.Tensor]) -> Iterable[NDArray[Any]]:
+    """Return the part of each image in a field, which vLLM stacks where shapes are equal."""
+    return column.numpy() if isinstance(column, torch.Tensor) else [it.numpy() for it in column]
+
+
+def _to_text(array: NDArray[np.uint8]) -> str:
+    return array.tobytes().decode()
 
 
 def _to_rows(between: Between) -> torch.Tensor:
@@ -173,6 +182,6 @@ def _to_rows(between: Between) -> torch.Tensor:
     return torch.tensor(rows, dtype=torch.int64).view(-1, 2)
 
 
-def _of_rows(rows: torch.Tensor) -> Between:
+def _of_rows(rows: torch.Tensor | NDArray[np.int64]) -> Between:
     texts = groupby(rows.tolist(), itemgetter(1))
     return tuple(tuple(token for token, _ in text) for _, text in texts)
