@@ -48,7 +48,7 @@ _STAGES = {
 _READS = {"item", "_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "equal"}
 _SENDS = {"lift_fresh"}
 """What `torch.tensor` calls."""
-_MADE = {"empty", "empty_like", "new_empty", "empty_strided"}
+_MADE = {"empty", "empty_like", "new_empty", "empty_strided", "detach_"}
 
 _METHODS = {"tolist", "numpy", "__array__"}
 """Of a tensor: on a CPU they read without an operator."""

@@ -8,6 +8,7 @@ done here in float32 and in the order of `transformers` 5
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -41,6 +42,11 @@ class ByteNormalizer:
         """
         planes = pixels.movedim(-1, -3).contiguous().to(torch.float32)
         return planes.sub_(self._mean).div_(self._std).to(self._dtype)
+
+    def each(self, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Return `[crops, 3, height, width]` of images `[crops, height, width, 3]` whose crops have
+        one size."""
+        return list(self(torch.cat(list(images))).split([len(image) for image in images]))
 
 
 def normalises(image_processor: Any) -> bool:

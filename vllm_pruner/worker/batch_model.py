@@ -71,7 +71,8 @@ class BatchModel(_Model):
         """Return the decoder's rows for each image of a batch: `[keep, width of the decoder]`."""
         encoded, groups = self._encode(batch), batch.groups()
         tokens = [self._tokens_of(group, encoded) for group in groups]
-        own = [self._own(some, group) for some, group in zip(tokens, groups, strict=True)]
+        compared = self._compared(encoded, groups)
+        own = [self._own(some, group, compared) for some, group in zip(tokens, groups, strict=True)]
         selected = self._selector.select(own, groups)
         embeddings: dict[int, torch.Tensor] = {}
         for group, some, seen, kept in zip(groups, tokens, own, selected, strict=True):
@@ -107,17 +108,26 @@ class BatchModel(_Model):
             return self._encoder.encode_small(batch.images, needs, batch.small_grid)
         return self._encoder.encode(batch.images, [plan.image for plan in batch.plans], needs)
 
-    def _own(self, tokens: VisualTokens, group: Group) -> VisualTokens:
-        """Return the tokens as a method sees them: without DeepStack's features of earlier layers,
-        unless the method merges, and so must merge those too."""
+    def _compared(self, encoded: Columns, groups: list[Group]) -> torch.Tensor | None:
+        """Return the features `[rows, D]` of a batch without DeepStack's of earlier layers, from
+        one copy; None if there are none of these, or nobody compares features."""
         width = self.tower.own_width
-        if width is None or group.config.off:
+        if width is None or all(group.config.off for group in groups):
+            return None
+        return encoded[FEATURES][:, :width].contiguous()
+
+    def _own(
+        self, tokens: VisualTokens, group: Group, compared: torch.Tensor | None
+    ) -> VisualTokens:
+        """Return the tokens as a method sees them: with the features in `compared`, unless the
+        method merges, and so must merge those of earlier layers too."""
+        if compared is None or group.config.off:
             return tokens
         features, projected = tokens.features, tokens.projected
         if projected is not None:
-            projected = projected[..., :width].contiguous()
+            projected = projected[..., : compared.shape[1]].contiguous()
         if not group.config.resolved[0].merges:
-            features = features[..., :width].contiguous()
+            features = arrange({FEATURES: group.of(compared)}, group.layout)[FEATURES]
         return replace(tokens, features=features, projected=projected)
 
     def _needs(self, config: PruneConfig) -> frozenset[Need]:

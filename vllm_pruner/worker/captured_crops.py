@@ -36,7 +36,8 @@ class CapturedCrops:
     def inputs(
         self, images: Sequence[EncoderImage], room: int | None = None
     ) -> dict[str, torch.Tensor]:
-        return {PIXELS: torch.cat([image.pixels for image in images])}
+        pixels = [image.pixels for image in images]
+        return {PIXELS: pixels[0] if len(pixels) == 1 else torch.cat(pixels)}
 
     def captures(self, image: EncoderImage) -> bool:
         return True

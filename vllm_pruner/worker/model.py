@@ -121,7 +121,7 @@ class PrunedModel(BatchModel):
         assert self._normalize is not None, "its processor sends no bytes"
         if isinstance(pixels, torch.Tensor):
             return {**kwargs, "pixel_values": self._normalize(pixels)}
-        return {**kwargs, "pixel_values": [self._normalize(each) for each in pixels]}  # of any size
+        return {**kwargs, "pixel_values": self._normalize.each(pixels)}
 
     def embed_planned(self, plans: list[ImagePlan], **kwargs: object) -> list[torch.Tensor]:
         """Return the decoder's rows for each image: `[keep, width of the decoder]`.
