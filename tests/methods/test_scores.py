@@ -37,7 +37,7 @@ def test_shares_are_shares() -> None:
 def test_a_float32_down_to_a_65536th_of_the_highest_is_a_multiple(highest: float) -> None:
     scores = torch.rand(1000, generator=torch.Generator().manual_seed(2)) * highest
     scores = torch.cat([scores.clamp_min(highest / 2**16), torch.tensor([highest])])
-    unit = unit_below(scores.amax())
+    unit = unit_below(scores.amax(dim=0, keepdim=True))
     assert torch.equal(whole(scores, unit).double() * unit, scores.double())
     assert 2**39 <= int(whole(scores, unit).max()) <= 2**40
 

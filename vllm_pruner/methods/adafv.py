@@ -34,14 +34,14 @@ from dataclasses import dataclass
 
 import torch
 from pydantic import Field
+from torch.nn.functional import pad
 from vtprune_kernels import text_relevance, top_k_sorted
 
 from vllm_pruner.methods.base import Method, Need, Options, VisualTokens
-from vllm_pruner.methods.ragged import first_of_each
 from vllm_pruner.methods.scores import nonnegative, shares, unit_below, whole
 from vllm_pruner.methods.texts import Texts
 
-__all__ = ["ADAFV", "AdaFVOptions", "Listed", "lists"]
+__all__ = ["ADAFV", "AdaFVOptions", "Lists", "lists"]
 
 
 class AdaFVOptions(Options):
@@ -56,50 +56,48 @@ class AdaFVOptions(Options):
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
-    """One of the two lists."""
+class Lists:
+    """The two lists: that of relevance, then that of saliency."""
 
     shares: torch.Tensor
-    """`[images, N]` float64: t or c as a share of its total; 0 for padding."""
+    """`[2, images, N]` float64: t and c as shares of their totals; 0 for padding."""
 
     chosen: torch.Tensor
-    """`[images, N]` bool: the tokens reserved for the list and those it wins. The two lists choose
-    K in total, counting a token that both choose twice."""
+    """`[2, images, N]` bool: the tokens reserved for a list and those it wins. The two choose K in
+    total, counting a token that both choose twice."""
 
 
 def select(tokens: VisualTokens, keep: int, options: AdaFVOptions) -> torch.Tensor:
     """Return `[images, keep]` indices; see `Method.select`."""
-    relevant, salient = lists(tokens, keep, options)
+    both = lists(tokens, keep, options)
     # A token that both choose frees a place: fill up with the highest share of either total.
-    best = torch.maximum(relevant.shares, salient.shares)
-    best = best.masked_fill(relevant.chosen | salient.chosen, math.inf)
+    best = both.shares.amax(dim=0).masked_fill(both.chosen.any(dim=0), math.inf)
     if (ragged := tokens.ragged) is None:
         return top_k_sorted(best, keep)
     return top_k_sorted(best, keep, ragged.valid(best.shape[1]), ragged.keeps)
 
 
-def lists(tokens: VisualTokens, keep: int, options: AdaFVOptions) -> tuple[Listed, Listed]:
+def lists(tokens: VisualTokens, keep: int, options: AdaFVOptions) -> Lists:
     """Return what relevance and saliency choose; a token may be in both."""
     assert tokens.importance is not None
     assert tokens.projected is not None
     assert tokens.text is not None
     valid, keeps = _sizes(tokens, keep)
     texts = Texts.of(tokens.text, tokens.projected)
-    saliency = nonnegative(tokens.importance, valid)
-    relevance = nonnegative(_relevance(tokens.projected, texts, options.temperature, valid), valid)
     # 1. Without text there is no relevance; saliency in its place makes both lists the same.
+    saliency = tokens.importance.float()
+    relevance = _relevance(tokens.projected, texts, options.temperature, valid)
     relevance = relevance.where(texts.exist().unsqueeze(1), saliency)
+    scores = nonnegative(torch.stack([relevance, saliency]), valid)
     # 2. Each list takes its reserved places and those it wins. Padding, which is at the end and has
     #    0, ranks last: among equals the lower index is first.
-    by_relevance, by_saliency = (
-        scores.sort(dim=1, descending=True, stable=True) for scores in (relevance, saliency)
-    )
+    ordered, order = scores.sort(dim=2, descending=True, stable=True)
     reserved = (keeps.double() * options.reserve).floor().long()  # the host's product, to the bit
-    won = _best_split(by_relevance.values, by_saliency.values, reserved, keeps - 2 * reserved, keep)
-    return (
-        Listed(shares(relevance), _first(by_relevance.indices, reserved + won)),
-        Listed(shares(saliency), _first(by_saliency.indices, keeps - reserved - won)),
-    )
+    free = keeps - 2 * reserved
+    won = _best_split(_masses(ordered, reserved, keep), free)
+    numbers = reserved + torch.stack([won, free - won])
+    first = torch.arange(scores.shape[2], device=scores.device) < numbers.unsqueeze(2)
+    return Lists(shares(scores), torch.empty_like(first).scatter_(2, order, first))
 
 
 def _sizes(tokens: VisualTokens, keep: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -131,46 +129,31 @@ def _relevance(
     return flat.view(images, total)
 
 
-def _first(order: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-    """Return `[images, N]` bool, the tokens among the first `numbers[i]` of an order."""
-    chosen = first_of_each(numbers, order.shape[1])
-    return torch.empty_like(chosen).scatter_(1, order, chosen)
-
-
-def _best_split(
-    relevance: torch.Tensor,
-    saliency: torch.Tensor,
-    reserved: torch.Tensor,
-    free: torch.Tensor,
-    most: int,
-) -> torch.Tensor:
-    """Return `[images]` int64: how many of the free places go to relevance.
-
-    Args:
-        relevance: `[images, N]` scores, the highest first.
-        saliency: the same of the other list.
-        reserved: `[images]`, the first places of each list.
-        free: `[images]`, the places that they compete for, `most` or fewer.
-        most: a bound that the host knows.
-    """
-    won = torch.arange(most + 1, device=free.device)
-    lost = (free.unsqueeze(1) - won).clamp_min(0)
-    product = _masses(relevance, reserved, most) * _masses(saliency, reserved, most).gather(1, lost)
-    # Past `free` it is 0, which it is for the first split too; of equals argmax takes the first.
-    return product.argmax(dim=1)
-
-
 def _masses(ordered: torch.Tensor, reserved: torch.Tensor, most: int) -> torch.Tensor:
-    """Return `[images, most + 1]` float64: the sum of the k highest scores after the reserved ones,
-    for k = 0..most, as a multiple of their own unit.
+    """Return `[2, images, most + 1]` float64: the sums of the k highest scores after the reserved
+    ones, for k = 0..most, as multiples of a unit of each row.
 
     The best split does not depend on the unit, and the scores that are reserved do not set it: one
     word that matches exactly would round all others to 0.
+
+    Args:
+        ordered: `[2, images, N]` scores, the highest first.
+        reserved: `[images]`, the first places of each list.
+        most: a bound of the places after them that the host knows.
     """
     places = reserved.unsqueeze(1) + torch.arange(most, device=reserved.device)
-    contested = ordered.gather(1, places.clamp_max(max(0, ordered.shape[1] - 1)))
-    steps = whole(contested, unit_below(contested[:, :1]))
-    return torch.nn.functional.pad(steps.cumsum(dim=1), (1, 0)).double()
+    places = places.clamp_max(max(0, ordered.shape[2] - 1))
+    contested = ordered.gather(2, places.expand(2, -1, -1))
+    steps = whole(contested, unit_below(contested[:, :, :1]))
+    return pad(steps.cumsum(dim=2), (1, 0)).double()
+
+
+def _best_split(masses: torch.Tensor, free: torch.Tensor) -> torch.Tensor:
+    """Return `[images]` int64: how many of the `free` places, `[images]`, go to relevance."""
+    won = torch.arange(masses.shape[2], device=free.device)
+    lost = (free.unsqueeze(1) - won).clamp_min(0)
+    # Past `free` it is 0, which it is for the first split too; of equals argmax takes the first.
+    return (masses[0] * masses[1].gather(1, lost)).argmax(dim=1)
 
 
 ADAFV = Method(

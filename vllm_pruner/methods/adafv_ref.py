@@ -33,10 +33,9 @@ def count(tokens: int, budget: Budget) -> int:
 
 def select(tokens: VisualTokens, keep: int, options: AdaFVOptions) -> torch.Tensor:
     """Return `[images, keep]` indices, ascending, each at most twice; see `Method.select`."""
-    relevant, salient = lists(tokens, keep, options)
+    chosen = lists(tokens, keep, options).chosen
     # Column 2 j is token j of the first list, column 2 j + 1 of the second.
-    both = torch.stack([relevant.chosen, salient.chosen], dim=2).flatten(1)
-    return top_k_sorted(both.float(), keep) // 2
+    return top_k_sorted(chosen.permute(1, 2, 0).flatten(1).float(), keep) // 2
 
 
 ADAFV_REF = Method(

@@ -18,10 +18,10 @@ _LEAST = 2.0**-149
 
 
 def nonnegative(scores: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
-    """Return `[images, N]` scores as float32, finite and 0 or more, for what encoders do not give.
+    """Return scores as float32, finite and 0 or more, for what encoders do not give.
 
     Args:
-        scores: any scores; NaN counts as 0.
+        scores: `[..., images, N]`, any scores; NaN counts as 0.
         valid: `[images, N]` bool, false for padding, which gets 0; None if there is none.
     """
     scores = scores.float().nan_to_num(0.0).clamp_min(0.0)
@@ -29,21 +29,21 @@ def nonnegative(scores: torch.Tensor, valid: torch.Tensor | None) -> torch.Tenso
 
 
 def unit_below(highest: torch.Tensor) -> torch.Tensor:
-    """Return the unit of scores up to `highest`, which is 0 or more; a power of two, float64."""
+    """Return the unit of scores up to `highest`, `[..., 1]`, 0 or more: a power of two, float64."""
     highest = highest.double().clamp_min(_LEAST)
     return highest / torch.frexp(highest).mantissa / _UNITS  # exact: a power of two is left
 
 
 def whole(scores: torch.Tensor, unit: torch.Tensor | float) -> torch.Tensor:
-    """Return scores as int64 multiples of their unit."""
-    return (scores.double() / unit).round().long()
+    """Return scores `[..., N]` as int64 multiples of a unit, float64 `[..., 1]` or one number."""
+    return (scores / unit).round().long()
 
 
 def shares(scores: torch.Tensor) -> torch.Tensor:
-    """Return each row of `[images, N]`, 0 or more, as shares of its total in float64; a row of
-    zeros stays zeros. Zeros as padding change nothing."""
-    if scores.shape[1] == 0:
+    """Return each row of `[..., N]`, 0 or more, as shares of its total in float64; a row of zeros
+    stays zeros. Zeros as padding change nothing."""
+    if scores.shape[-1] == 0:
         return scores.double()
-    unit = unit_below(scores.amax(dim=1, keepdim=True))
-    total = whole(scores, unit).sum(dim=1, keepdim=True).clamp_min(1)
-    return scores.double() / unit / total
+    unit = unit_below(scores.amax(dim=-1, keepdim=True))
+    total = whole(scores, unit).sum(dim=-1, keepdim=True).clamp_min(1)
+    return scores / unit / total

@@ -66,9 +66,10 @@ def select(tokens: VisualTokens, keep: int, options: Options) -> torch.Tensor:
         exist = torch.cat([valid, spoken], dim=1)
     cosine = cosine_gram(both, valid=exist)
     # 2. Each token's demand to be covered.
-    saliency = shares(nonnegative(tokens.importance, valid))
-    relevance = shares(_relevance(cosine[:, total:, :total], lengths, valid))
-    claims = saliency + relevance + 1 / lengths.clamp_min(1).double().unsqueeze(1)
+    saliency = nonnegative(tokens.importance, valid).double()
+    relevance = _relevance(cosine[:, total:, :total], lengths, valid)
+    claims = shares(torch.stack([saliency, relevance])).sum(dim=0)
+    claims = claims + 1 / lengths.clamp_min(1).double().unsqueeze(1)
     # 3. Cover it.
     gram = cosine[:, :total, :total]
     return greedy_select(gram, keep, "demand", (claims / 3).float(), valid, counts)
@@ -85,7 +86,7 @@ def _relevance(
         valid: `[images, N]` bool, false for padding; None if there is none.
     """
     count = lengths.clamp_min(1).double()[:, None, None]
-    mean = whole(cosine, _COSINE).sum(dim=2, keepdim=True).double() * _COSINE / count
+    mean = whole(cosine.double(), _COSINE).sum(dim=2, keepdim=True).double() * _COSINE / count
     deviation = whole(cosine.double() - mean, _DEVIATION)
     if valid is not None:
         deviation = deviation.where(valid.unsqueeze(1), 0)
