@@ -24,8 +24,13 @@ SIZES = [(500, 336), (336, 336), (120, 660), (660, 660), (500, 336), (64, 90)]
 
 @pytest.fixture(
     scope="module",
-    params=[("demo-next", {}), ("demo-next", {"tokens": 20}), ("demo-qwen3", {})],
-    ids=["crops", "newlines", "grids"],
+    params=[
+        ("demo-next", {}),
+        ("demo-next", {"method": "vispruner", "tokens": 20}),
+        ("demo-next", {"method": "adafv"}),
+        ("demo-qwen3", {}),
+    ],
+    ids=["crops", "newlines", "question", "grids"],
 )
 def made(request: pytest.FixtureRequest) -> Iterator[tuple[Any, dict[str, Any]]]:
     """A pruned model with its selection in graphs, and pictures as HF's processor makes them. Of 20
@@ -54,7 +59,10 @@ def made(request: pytest.FixtureRequest) -> Iterator[tuple[Any, dict[str, Any]]]
 
 
 def _rows(model: Any, fields: dict[str, Any], settings: list[dict[str, Any]]) -> list[torch.Tensor]:
-    plans = [ImagePlan(PruneConfig(**each), str(place)) for place, each in enumerate(settings)]
+    plans = [
+        ImagePlan(PruneConfig(**each), str(place), tuple(range(7, 7 + place)))
+        for place, each in enumerate(settings)
+    ]
     return [*model.embed_planned(plans, **fields)]
 
 

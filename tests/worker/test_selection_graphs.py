@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,20 +14,21 @@ from torch import nn
 from vllm_pruner import methods
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.methods.base import TOWER, Kept, Need, VisualTokens
+from vllm_pruner.methods.texts import Texts
 from vllm_pruner.settings.config import DEFAULT_METHOD, PruneConfig
 from vllm_pruner.tower import FEATURES
 from vllm_pruner.worker import selection_graphs
 from vllm_pruner.worker.host_free import HostFree
 from vllm_pruner.worker.recorder import CudaRecorder, Recorded
 from vllm_pruner.worker.selection_graphs import SelectionGraphs
-from vllm_pruner.worker.selection_shapes import EXACT_IMAGES, RAGGED_IMAGES
+from vllm_pruner.worker.selection_shapes import EXACT_IMAGES, MOST_WORDS, RAGGED_IMAGES
 
 LAYOUT = GridLayout(6, 8)
 WIDTHS = {FEATURES: 16, "importance": 0, "keys": 8, "received": 0, "received_midway": 0}
 
-HELD = ["attention", "divprune", "prumerge+", "random", "scope", "uniform", "vispruner"]
-HELD += ["visionzip"]
-"""The methods that read no text and do not meet the host."""
+HELD = ["adafv", "adafv-ref", "attention", "cdpruner", "divprune", "prumerge+", "random", "scope"]
+HELD += ["triad", "uniform", "vispruner", "visionzip"]
+"""The methods that do not meet the host."""
 
 RAGGED = [name for name in HELD if methods.get(name).ragged]
 
@@ -67,8 +69,12 @@ def _tokens(method: str, images: int, number: int = LAYOUT.tokens, seed: int = 0
         if name == FEATURES or name in needs & TOWER
     }
     projected = columns[FEATURES] * 2 if Need.PROJECTED in needs else None
+    text = None
+    if projected is not None and Need.TEXT in needs:
+        words = [(seed + image) * 3 % 8 for image in range(images)]  # of some images none
+        text = Texts.cut(torch.rand(sum(words), 16, generator=draw), words)
     grid = LAYOUT.whole_grid if number == LAYOUT.tokens else None
-    return VisualTokens(**columns, projected=projected, grid=grid)
+    return VisualTokens(**columns, projected=projected, text=text, grid=grid)
 
 
 def _assert_alike(found: Kept, expected: Kept) -> None:
@@ -96,10 +102,10 @@ def test_images_of_any_size_keep_what_the_method_keeps(method: str) -> None:
     """Each graph holds smaller images too, and those that keep more than the rate says."""
     config = PruneConfig(method=method, rate=0.75)
     chosen, options = config.resolved
-    graphs = _graphs(layout=GridLayout(10, 17), of_one_size=False, method=method, rate=0.75)
+    graphs = _graphs(layout=GridLayout(8, 10), of_one_size=False, method=method, rate=0.75)
     assert graphs is not None
     replays, asked = replays_of(graphs), 0
-    for images, number, more in [(1, 170, 0), (3, 97, 0), (8, 170, 9), (2, 33, 8), (1, 64, 30)]:
+    for images, number, more in [(1, 80, 0), (3, 71, 0), (8, 80, 9), (2, 33, 8), (1, 64, 30)]:
         tokens = _tokens(method, images, number, seed=number)
         keep, asked = config.keep_count(number) + more, asked + 1
         found = graphs.choose(chosen, tokens, keep, options)
@@ -155,12 +161,25 @@ def test_another_selection_than_the_servers_own_runs_eagerly(
     assert not replays
 
 
+def test_a_long_text_is_read_eagerly() -> None:
+    graphs, config = _graphs(method="adafv", tokens=10), PruneConfig(method="adafv", tokens=10)
+    assert graphs is not None
+    replays, (method, options) = replays_of(graphs), config.resolved
+    for words in (MOST_WORDS, MOST_WORDS + 1):
+        draw = torch.Generator().manual_seed(words)
+        text = Texts.cut(torch.rand(words, 16, generator=draw), [words])
+        tokens = replace(_tokens("adafv", 1), text=text)
+        found = graphs.choose(method, tokens, 10, options)
+        _assert_alike(found, method.choose(tokens, 10, options))
+    assert len(replays) == 1
+
+
 def test_the_default_is_held() -> None:
     assert DEFAULT_METHOD in RAGGED
 
 
 @pytest.mark.parametrize("method", sorted({*methods.built_in()} - {*HELD}))
-def test_what_needs_the_host_or_the_text_has_no_graphs(method: str) -> None:
+def test_what_needs_the_host_has_no_graphs(method: str) -> None:
     assert _graphs(method=method, tokens=16) is None
 
 

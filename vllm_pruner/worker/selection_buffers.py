@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -10,7 +11,8 @@ import torch
 from vllm_pruner.methods.base import VisualTokens
 from vllm_pruner.methods.on_device import on_device
 from vllm_pruner.methods.ragged import Ragged
-from vllm_pruner.worker.selection_shapes import Shape
+from vllm_pruner.methods.texts import Texts
+from vllm_pruner.worker.selection_shapes import MOST_WORDS, Shape
 
 __all__ = ["SelectionBuffers"]
 
@@ -33,6 +35,10 @@ class SelectionBuffers:
         images = max(shape.images for shape in shapes)
         # Lengths and budgets of unequal images.
         self._sizes = torch.zeros(2, images, dtype=torch.int64, device=tokens.features.device)
+        self._texts: Texts | None = None
+        if tokens.text is not None:
+            words = tokens.text[0].new_zeros(images * MOST_WORDS, tokens.text[0].shape[1])
+            self._texts = Texts(words, self._sizes.new_zeros(images + 1), MOST_WORDS)
 
     def of(self, shape: Shape) -> VisualTokens:
         """Return the buffers as the tokens of a shape; they are views."""
@@ -41,7 +47,7 @@ class SelectionBuffers:
             name: rows[:used].view(shape.images, shape.tokens, *rows.shape[1:])
             for name, rows in self._rows.items()
         }
-        tokens = replace(self._template, **columns)
+        tokens = replace(self._template, **columns, text=self._texts_of(shape))
         if shape.least is None:
             return tokens
         lengths, keeps = self._sizes[:, : shape.images]
@@ -58,6 +64,11 @@ class SelectionBuffers:
         images, length = tokens.features.shape[:2]
         for name, value in _columns(self.of(shape)):
             value[:images, :length].copy_(getattr(tokens, name))
+        if (texts := self._texts_of(shape)) is not None:
+            assert isinstance(tokens.text, Texts)
+            texts.rows[: len(tokens.text.rows)].copy_(tokens.text.rows)
+            texts.ends[: images + 1].copy_(tokens.text.ends)
+            texts.ends[images + 1 :] = texts.ends[images]  # the rest has none
         if shape.least is None:
             return
         here, rest = self._sizes.split([images, self._sizes.shape[1] - images], dim=1)
@@ -73,6 +84,10 @@ class SelectionBuffers:
         """Fill the buffers of a shape with noise, of lengths and budgets that all differ."""
         for _, value in _columns(self.of(shape)):
             value.uniform_(generator=torch.Generator(value.device).manual_seed(seed))
+        if (texts := self._texts_of(shape)) is not None:
+            texts.rows.uniform_(generator=torch.Generator(texts.rows.device).manual_seed(seed))
+            words = [(seed + image) % 4 * MOST_WORDS // 4 for image in range(shape.images)]
+            texts.ends.copy_(on_device([0, *accumulate(words)], texts.ends.device))
         if shape.least is None:
             return
         parts = [(seed + image + 1) % 5 / 8 for image in range(self._sizes.shape[1])]
@@ -80,6 +95,13 @@ class SelectionBuffers:
         keeps = [shape.keep - int((shape.keep - shape.least) * part) for part in parts]
         keeps = [min(pair) for pair in zip(lengths, keeps, strict=True)]
         self._sizes.copy_(on_device([lengths, keeps], self._sizes.device))
+
+    def _texts_of(self, shape: Shape) -> Texts | None:
+        """Return the texts of a shape's images, as views; None if the method reads none."""
+        if (texts := self._texts) is None:
+            return None
+        rows = texts.rows[: shape.images * MOST_WORDS]
+        return replace(texts, rows=rows, ends=texts.ends[: shape.images + 1])
 
 
 def _columns(tokens: VisualTokens) -> list[tuple[str, torch.Tensor]]:

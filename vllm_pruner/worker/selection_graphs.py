@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,10 +20,11 @@ import torch
 
 from vllm_pruner import methods
 from vllm_pruner.methods.base import Kept, Method, Need, Options, VisualTokens
+from vllm_pruner.methods.texts import Texts
 from vllm_pruner.worker.host_free import HostFree
 from vllm_pruner.worker.recorder import CudaRecorder, Record, Recorded
 from vllm_pruner.worker.selection_buffers import SelectionBuffers
-from vllm_pruner.worker.selection_shapes import Shape, exact_shapes, ragged_shapes
+from vllm_pruner.worker.selection_shapes import MOST_WORDS, Shape, exact_shapes, ragged_shapes
 from vllm_pruner.worker.warm_up import random_tokens
 
 if TYPE_CHECKING:
@@ -61,7 +63,8 @@ def selection_graphs(
     start, held = time.perf_counter(), _reserved(tower)
     tokens = random_tokens(tower, longest, method.needs)
     projected = tokens.projected if Need.PROJECTED in method.needs else None
-    tokens = replace(tokens, projected=projected, text=None, grid=largest.whole_grid)
+    text = tokens.text if method.needs_text else None
+    tokens = replace(tokens, projected=projected, text=text, grid=largest.whole_grid)
     try:
         made = SelectionGraphs(method, options, tokens, shapes, record or CudaRecorder())
     except RuntimeError as error:
@@ -81,12 +84,12 @@ def selection_graphs(
 
 
 def _shapes(config: PruneConfig, most: int, *, of_one_size: bool) -> list[Shape]:
-    """Return the shapes to capture: none of a method that reads text or shrinks the image, nor of
-    another package's, which runs guarded."""
+    """Return the shapes to capture: none of a method that shrinks the image, nor of another
+    package's, which runs guarded."""
     if config.off or config.request_tokens or methods.package_of(config.method) is not None:
         return []
     method, _ = config.resolved
-    if method.needs_text or method.shrink:
+    if method.shrink:
         return []
     exact = exact_shapes(most, config.keep_count(most)) if of_one_size else []
     if not method.ragged:
@@ -98,6 +101,11 @@ def _reserved(tower: Tower) -> int:
     """Return the bytes that torch holds of the device."""
     device = next(tower.module.parameters()).device
     return torch.cuda.memory_reserved(device) if device.type == "cuda" else 0
+
+
+def _fits(text: Sequence[torch.Tensor] | None) -> bool:
+    """Return whether a graph has room for the texts, without asking the device."""
+    return isinstance(text, Texts) and text.longest <= MOST_WORDS
 
 
 class SelectionGraphs:
@@ -150,6 +158,8 @@ class SelectionGraphs:
     ) -> Shape | None:
         """Return the first shape that holds a selection, or None."""
         if (method, options) != (self._method, self._options) or tokens.frames != 1:
+            return None
+        if method.needs_text and not _fits(tokens.text):
             return None
         images, length = tokens.features.shape[:2]
         # Of images in one call by their own lengths, `padded` to the longest.

@@ -13,7 +13,15 @@ from dataclasses import dataclass
 
 from vllm_pruner.worker.warm_up import SMALLEST
 
-__all__ = ["EXACT_IMAGES", "MOST_TOKENS", "RAGGED_IMAGES", "Shape", "exact_shapes", "ragged_shapes"]
+__all__ = [
+    "EXACT_IMAGES",
+    "MOST_TOKENS",
+    "MOST_WORDS",
+    "RAGGED_IMAGES",
+    "Shape",
+    "exact_shapes",
+    "ragged_shapes",
+]
 
 EXACT_IMAGES = (1, 2, 3, 4, 6, 8)
 RAGGED_IMAGES = (1, 2, 4, 8)
@@ -23,6 +31,9 @@ an H200 with 16 clients selection took 0.27 ms an image without graphs (2026-11-
 MOST_TOKENS = 4096
 """Tokens in a graph for unequal images, all images together: at most 64 MiB for similarities. More
 take the tower so long that the launches do not matter."""
+
+MOST_WORDS = 128
+"""Tokens of the text that a method reads, for an image. Longer ones are read eagerly."""
 
 _BUDGETS = 3
 """Budgets of each length: the server's own, twice and four times that."""
