@@ -53,7 +53,8 @@ def text_relevance(
         max_text: the same for a text; it also bounds the workspace.
         temperature: factor on the cosine.
         valid: `[visual tokens of all images]` bool, which of them exist (see `segments`): the rest
-            take no part in the softmax and get 0.
+            take no part in the softmax and get 0. With a mask the kernel is another program, whose
+            values may differ in their last bits, also where all exist.
 
     Returns:
         `[visual tokens of all images]` float32, 0 to 1.

@@ -104,7 +104,7 @@ def _sizes(tokens: VisualTokens, keep: int) -> tuple[torch.Tensor, torch.Tensor]
     """Return which tokens exist, `[images, N]` bool, and the budgets, `[images]` int64."""
     if (ragged := tokens.ragged) is not None:
         return ragged.valid(tokens.features.shape[1]), ragged.keeps
-    # Without a mask the kernel would be another program, which may round otherwise.
+    # A mask here too: see `text_relevance`.
     images, total, _ = tokens.features.shape
     device = tokens.features.device
     valid = torch.ones(images, total, dtype=torch.bool, device=device)
