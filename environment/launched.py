@@ -39,18 +39,23 @@ _STAGES = {
     "BatchModel._tokens_of": "arrange",
     "BatchModel._own": "arrange",
     "Selector.select": "selection",
+    "with_newlines": "newlines",
     "BatchModel._project": "project",
     "BatchModel.placed": "place",
     "MRopeModel.placed": "place",
 }
 """The stage of a function, or of all functions of a class."""
 
-_READS = {"item", "_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "equal"}
+_READS = {
+    *("item", "_local_scalar_dense", "is_nonzero", "equal"),
+    *("nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive"),
+}
 _SENDS = {"lift_fresh"}
 """What `torch.tensor` calls."""
 _MADE = {"empty", "empty_like", "new_empty", "empty_strided", "detach_"}
+"""What allocates, or, like a view, does nothing to the memory."""
 
-_METHODS = {"tolist", "numpy", "__array__"}
+_METHODS = {"tolist", "numpy", "__array__", "cpu"}
 """Of a tensor: on a CPU they read without an operator."""
 
 _OURS = "vtprune_kernels."
@@ -119,7 +124,8 @@ class _Operators(TorchDispatchMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        self._launched.note(_kind(func, args, result), func.overloadpacket.__name__)
+        kind = _kind(func, args, kwargs or {}, result)
+        self._launched.note(kind, func.overloadpacket.__name__)
         return result
 
 
@@ -136,14 +142,14 @@ class _Methods(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _kind(func: Any, args: Sequence[Any], result: Any) -> str:
+def _kind(func: Any, args: Sequence[Any], named: Mapping[str, Any], result: Any) -> str:
     """Return the kind of an operator, given its result."""
     name = func.overloadpacket.__name__
-    if name in _READS or (name == "index" and any(map(_is_mask, args[1]))):
+    if name in _READS or _counts(name, args, named):
         return "read"
     if name in _SENDS:
         return "send"
-    if func._schema.is_mutable:
+    if func._schema.is_mutable and name not in _MADE:
         return "launch"
     known = {_memory(each) for each in args if isinstance(each, torch.Tensor)}
     results = result if isinstance(result, (list, tuple)) else [result]
@@ -156,6 +162,11 @@ def _memory(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
-def _is_mask(index: torch.Tensor | None) -> bool:
-    """Return whether an index is a mask: how many places are true has to be read."""
-    return index is not None and index.dtype == torch.bool
+def _counts(name: str, args: Sequence[Any], named: Mapping[str, Any]) -> bool:
+    """Return whether an operator reads how large its result is: how many places of a mask are
+    true, or how often rows are repeated."""
+    if name in ("index", "index_put_"):
+        return any(index is not None and index.dtype == torch.bool for index in args[1])
+    if name == "repeat_interleave":
+        return isinstance(args[-1], torch.Tensor) and named.get("output_size") is None
+    return name == "where" and len(args) == 1
