@@ -29,8 +29,10 @@ RAGGED_IMAGES = (1, 2, 4, 8)
 an H200 with 16 clients selection took 0.27 ms an image without graphs (2026-11-27)."""
 
 MOST_TOKENS = 4096
-"""Tokens in a graph for unequal images, all images together: at most 64 MiB for similarities. More
-take the tower so long that the launches do not matter."""
+"""Tokens of the largest image in a graph. The tower takes far longer for larger ones."""
+
+_MOST_ROWS = 2 * MOST_TOKENS
+"""Tokens of all images of a graph for unequal ones: at most 128 MiB for their similarities."""
 
 MOST_WORDS = 128
 """Tokens of the text that a method reads, for an image. Longer ones are read eagerly."""
@@ -95,7 +97,7 @@ def ragged_shapes(most: int, keep_count: Callable[[int], int], *, of_one_size: b
         least = max(1, keep_count(shortest) // 2)  # newlines take up to half of a budget
         budgets = sorted({min(tokens, keep_count(tokens) << step) for step in range(_BUDGETS)})
         for images in RAGGED_IMAGES:
-            if images == 1 or images * tokens <= MOST_TOKENS:
+            if images == 1 or images * tokens <= _MOST_ROWS:
                 shapes += [Shape(images, tokens, keep, least) for keep in budgets]
     return shapes
 
