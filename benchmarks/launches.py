@@ -6,8 +6,8 @@
 Of few pictures the host's launches cost a card more than the work itself. How many there are can be
 counted on a CPU (`launched`): the same model, by vLLM's loader, embeds the same pictures by its own
 method and by stock vLLM's, new pictures and ones that are in the feature cache, of one size and of
-different sizes. Sizes have been seen before, as in a server after a while; `--first` counts the
-first batch of each size. Time is not measured.
+different sizes. Sizes have been seen before, as in a server after a while; of a new one the host
+makes tables, which look like launches here. Time is not measured.
 
 Rows are appended to benchmarks/results/launches.jsonl, with counts by stage. Selection and
 the tower are columns of their own: both can be CUDA graphs.
@@ -55,7 +55,7 @@ def main() -> None:
     print(HEADER)
     rows = []
     for name in arguments.models:
-        for row in _rows(name, arguments.images, arguments.first):
+        for row in _rows(name, arguments.images):
             rows.append(row)
             operators = row.pop("operators")
             print(_line(row), flush=True)
@@ -63,27 +63,25 @@ def main() -> None:
                 print("\n".join(operators))
     if not arguments.dry_run:
         with RESULTS.open("a") as file:
-            file.write(json.dumps({**describe(), "first": arguments.first, "rows": rows}) + "\n")
+            file.write(json.dumps({**describe(), "rows": rows}) + "\n")
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=MODELS, help="folders of .cache/models")
     parser.add_argument("--images", nargs="+", type=int, default=[1, 4, 8])
-    parser.add_argument("--first", action="store_true", help="sizes that were never seen")
     parser.add_argument("--operators", action="store_true", help="print them by stage")
     parser.add_argument("--dry-run", action="store_true", help="record nothing")
     return parser.parse_args()
 
 
-def _rows(name: str, numbers: Sequence[int], first: bool) -> Iterator[dict[str, Any]]:
+def _rows(name: str, numbers: Sequence[int]) -> Iterator[dict[str, Any]]:
     """Yield a row for each batch and contender of a model, with the server's default settings."""
     with pruned_model(name, {}, dtype="float32", max_num_batched_tokens=9216) as (config, model):
         for number in numbers:
             for kind in KINDS_OF_BATCH[: min(number, 2)]:
                 sizes = SIZES[:number] if kind == KINDS_OF_BATCH[1] else SIZES[:1] * number
-                if not first:
-                    _embed(model, picture_batch(config, sizes, (0, number, len(kind)), {}))
+                _embed(model, picture_batch(config, sizes, (0, number, len(kind)), {}))
                 fields = picture_batch(config, sizes, (1, number, len(kind)), {})
                 for contender, launched in _contenders(model, fields).items():
                     yield {
