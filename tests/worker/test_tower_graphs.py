@@ -82,7 +82,12 @@ def made(request: pytest.FixtureRequest) -> Iterator[Any]:
     settings = {} if request.param == "demo-onevision" else {"method": "cdpruner"}
     tokens = 4096 if request.param == "demo-siglip" else 9216  # at most five crops of its 729
     with _made(request.param, settings, tokens) as (config, model):
-        yield SimpleNamespace(config=config, model=model, manager=captured(config, model))
+        yield SimpleNamespace(
+            config=config,
+            model=model,
+            manager=captured(config, model),
+            checkpoint=request.param,
+        )
 
 
 def drawn(model: Any, crops: list[int], seed: int = 0) -> list[EncoderImage]:
@@ -238,6 +243,66 @@ def llava() -> Iterator[Any]:
     flags = {"compilation_config": {"encoder_cudagraph_token_budgets": [576, 1152]}}
     with _made("demo", {"feature_cache_mb": 8}, **flags) as (config, model):
         yield SimpleNamespace(config=config, model=model, manager=captured(config, model))
+
+
+def _replays(monkeypatch: pytest.MonkeyPatch, model: Any, manager: Any) -> list[int]:
+    """A list that gets the rows of each graph that the model replays from now on."""
+    rows: list[int] = []
+    replay = _Again.replay
+
+    def noted(graph: _Again) -> None:
+        assert graph.output is not None
+        rows.append(len(graph.output))
+        replay(graph)
+
+    monkeypatch.setattr(_Again, "replay", noted)
+    model.graphs_captured(manager, 0.0, 0)
+    rows.clear()  # of what each graph was held against
+    return rows
+
+
+@pytest.mark.parametrize("crops", [1, 3, 6, 7])
+def test_unpruned_images_get_stock_vllms_rows_from_a_graph_that_they_fill(
+    made: Any, crops: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, page = made.model, made.model.tower.page
+    size = model.config.vision_config.image_size
+    draw = torch.Generator().manual_seed(crops)
+    pixels = torch.randn(1, crops, 3, size, size, generator=draw)
+    if made.checkpoint == "demo-siglip":
+        kwargs = {"pixel_values": pixels[0]}
+    else:
+        kwargs = {"pixel_values": pixels, "image_sizes": torch.tensor([[size, size * (crops - 1)]])}
+    replays = _replays(monkeypatch, model, made.manager)
+    captured_rows = model.embed_multimodal(**kwargs)
+    assert replays == ([crops * page] if crops * page in made.manager.token_budgets else [])
+    model.graphs_cleared(made.manager)
+    stock = model.embed_multimodal(**kwargs)
+    model.graphs_captured(made.manager, 0.0, 0)
+    for one, other in zip(captured_rows, stock, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_graph_that_changes_bits_is_not_for_unpruned_images(
+    llava: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replay = _Again.replay
+
+    def rounded(graph: _Again) -> None:
+        replay(graph)
+        assert graph.output is not None
+        graph.output.mul_(1 + 1e-6)
+
+    monkeypatch.setattr(_Again, "replay", rounded)
+    manager = captured(llava.config, llava.model)
+    replays = _replays(monkeypatch, llava.model, manager)
+    assert manager.is_captured() and llava.model._graphs.ready
+    llava.model.embed_multimodal(pixel_values=_pixels(1, seed=8))
+    assert not replays
+    embedded(llava.model, _pixels(1, seed=8), {}, ["pruned"])
+    assert replays
+    monkeypatch.undo()
+    llava.model.graphs_captured(llava.manager, 0.0, 0)
 
 
 def _pixels(number: int, seed: int) -> torch.Tensor:

@@ -24,7 +24,7 @@ from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
 from vllm_pruner.settings.errors import SettingError
 from vllm_pruner.tower import EncoderImage
-from vllm_pruner.worker.captured_model import CapturedModel
+from vllm_pruner.worker.crop_model import CropModel
 from vllm_pruner.worker.crop_tower import CropTower, crop_side, crop_tokens
 
 __all__ = ["LLAVA", "PrunedLlava"]
@@ -95,8 +95,8 @@ class PrunedLlavaProcessor(PrunedProcessor, LlavaMultiModalProcessor):
 @MULTIMODAL_REGISTRY.register_processor(
     PrunedLlavaProcessor, info=PrunedLlavaInfo, dummy_inputs=LlavaDummyInputsBuilder
 )
-class PrunedLlava(CapturedModel, LlavaForConditionalGeneration):
-    """vLLM's LLaVA with visual-token pruning; see `CapturedModel`.
+class PrunedLlava(CropModel, LlavaForConditionalGeneration):
+    """vLLM's LLaVA with visual-token pruning; see `CropModel`.
 
     Own changes: LoRA on the tower gets the tower's token count, not the pruned one.
     """

@@ -27,7 +27,7 @@ from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
 from vllm_pruner.settings.errors import ConfigError, SettingError
 from vllm_pruner.tower import EncoderImage
-from vllm_pruner.worker.captured_model import CapturedModel
+from vllm_pruner.worker.crop_model import CropModel
 from vllm_pruner.worker.crop_tower import CropTower, crop_side, crop_tokens
 
 __all__ = ["LLAVA_NEXT", "PrunedLlavaNext", "check_crops", "check_method", "images", "layout_of"]
@@ -132,8 +132,8 @@ class PrunedLlavaNextProcessor(PrunedProcessor, LlavaNextMultiModalProcessor[Pru
 @MULTIMODAL_REGISTRY.register_processor(  # type: ignore[misc]  # the mixin knows LLaVA's info
     PrunedLlavaNextProcessor, info=PrunedLlavaNextInfo, dummy_inputs=LlavaDummyInputsBuilder
 )
-class PrunedLlavaNext(CapturedModel, LlavaNextForConditionalGeneration):
-    """vLLM's LLaVA-NeXT with visual-token pruning; see `CapturedModel`.
+class PrunedLlavaNext(CropModel, LlavaNextForConditionalGeneration):
+    """vLLM's LLaVA-NeXT with visual-token pruning; see `CropModel`.
 
     Own changes:
     - crops that only pad an image to the largest of its batch are not encoded;

@@ -33,7 +33,7 @@ from vllm_pruner.layout.crop_layout import CropLayout
 from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
 from vllm_pruner.tower import EncoderImage
-from vllm_pruner.worker.captured_model import CapturedModel
+from vllm_pruner.worker.crop_model import CropModel
 from vllm_pruner.worker.crop_tower import CropTower, crop_side
 
 __all__ = ["LLAVA_ONEVISION", "PrunedLlavaOnevision"]
@@ -155,8 +155,8 @@ class PrunedLlavaOnevisionProcessor(PrunedProcessor, LlavaOnevisionMultiModalPro
     info=PrunedLlavaOnevisionInfo,
     dummy_inputs=LlavaOnevisionDummyInputsBuilder,
 )
-class PrunedLlavaOnevision(CapturedModel, LlavaOnevisionForConditionalGeneration):
-    """vLLM's LLaVA-OneVision with visual-token pruning; see `CapturedModel`.
+class PrunedLlavaOnevision(CropModel, LlavaOnevisionForConditionalGeneration):
+    """vLLM's LLaVA-OneVision with visual-token pruning; see `CropModel`.
 
     Own changes: crops that only pad an image to the largest of its batch are not encoded.
     """

@@ -103,6 +103,10 @@ class PrunedModel(BatchModel):
             )
         if plans:
             return self.embed_planned(plans, **kwargs)
+        return self.embed_unpruned(**kwargs)
+
+    def embed_unpruned(self, **kwargs: object) -> Any:
+        """Return what vLLM's own class does for images that have no plan."""
         return super().embed_multimodal(**kwargs)
 
     def _images(self, kwargs: dict[str, object]) -> list[EncoderImage]:
