@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from vtprune_kernels._triton import tl, triton
 
-__all__ = ["is_in_top_k", "number_to_keep", "ordered_bits"]
+__all__ = ["float_of_ordered_bits", "is_in_top_k", "kth_highest", "number_to_keep", "ordered_bits"]
 
 
 @triton.jit
@@ -27,21 +27,41 @@ def ordered_bits(value):
 
 
 @triton.jit
-def is_in_top_k(code, k, BITS: tl.constexpr, AXIS: tl.constexpr):
-    """Mark the `k` highest codes along `AXIS` of a two-dimensional block, ties to the lower index.
+def float_of_ordered_bits(code):
+    """The number, other than NaN, of a code of `ordered_bits`."""
+    bits = tl.where(code >> 31 == 1, code & 0x7FFFFFFF, ~code)
+    return bits.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def kth_highest(code, k):
+    """Of each row of a block, a code that at least `k` are not below, and fewer than `k` above.
+
+    Built from its highest bit down, until in every row exactly `k` are not below it.
+    """
+    threshold = tl.zeros_like(tl.max(code, axis=1, keep_dims=True))
+    settled = threshold > 0
+    bit = tl.full([], 1 << 31, tl.uint32)
+    while bit > 0:
+        candidate = threshold | bit
+        count = tl.sum((code >= candidate).to(tl.int32), axis=1, keep_dims=True)
+        threshold = tl.where(count >= k, candidate, threshold)
+        settled |= count == k
+        bit = tl.where(tl.min(settled.to(tl.int32)) > 0, 0, bit >> 1)
+    return threshold
+
+
+@triton.jit
+def is_in_top_k(code, k):
+    """Mark the `k` highest codes of each row of a block, ties to the lower index.
 
     A code of 0 marks a place without an element, which comes last.
     """
-    # The k-th highest code, built from its highest bit down.
-    threshold = tl.zeros_like(tl.max(code, axis=AXIS, keep_dims=True))
-    for i in tl.static_range(BITS):
-        candidate = threshold | (tl.full([], 1, tl.uint32) << (BITS - 1 - i))
-        count = tl.sum((code >= candidate).to(tl.int32), axis=AXIS, keep_dims=True)
-        threshold = tl.where(count >= k, candidate, threshold)
+    threshold = kth_highest(code, k)
     above = code > threshold
-    missing = k - tl.sum(above.to(tl.int32), axis=AXIS, keep_dims=True)
+    missing = k - tl.sum(above.to(tl.int32), axis=1, keep_dims=True)
     tied = code == threshold
-    return above | (tied & (tl.cumsum(tied.to(tl.int32), axis=AXIS) <= missing))
+    return above | (tied & (tl.cumsum(tied.to(tl.int32), axis=1) <= missing))
 
 
 @triton.jit

@@ -73,7 +73,7 @@ def _top_k_sorted_kernel(
     code = tl.where(exists, ordered_bits(score.to(tl.float32)), 0)
     real = tl.sum(exists.to(tl.int32))
     number = number_to_keep(k, real, counts, row, HAS_VALID, HAS_COUNTS)
-    keep = is_in_top_k(code, number, 32, 1)
+    keep = is_in_top_k(code, number)
     place = tl.cumsum(keep.to(tl.int32), axis=1) - 1
     tl.store(kept + row * k + place, index.to(tl.int64), mask=keep)
     if HAS_VALID or HAS_COUNTS:

@@ -75,7 +75,6 @@ def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
     from vtprune_kernels import (
         column_importance_triton,
         cosine_gram_triton,
-        dedup_triton,
         greedy_cover_triton,
         greedy_select_triton,
         nearest_rows_triton,
@@ -87,8 +86,7 @@ def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cosine_gram_triton, "_LIMB_ROWS", 256)
     for name in ("_HELD", "_STREAMED", "_FLOAT32_HELD", "_FLOAT32_STREAMED"):
         monkeypatch.setattr(column_importance_triton, name, 256)
-    monkeypatch.setattr(nearest_rows_triton, "_NEAREST_ELEMENTS", 1 << 18)
-    monkeypatch.setattr(dedup_triton, "_BLOCK_ROWS", 256)
+    monkeypatch.setattr(nearest_rows_triton, "_ROWS", 512)
     monkeypatch.setattr(greedy_select_triton, "_TILE_ELEMENTS", 1 << 18)
     monkeypatch.setattr(greedy_cover_triton, "_HEIGHT", 512)
 
