@@ -18,7 +18,7 @@ from vllm_pruner.worker.selection_graphs import selection_graphs
 
 pytestmark = pytest.mark.slow
 
-SIZES = [(500, 336), (336, 336), (120, 660), (660, 660), (500, 336), (64, 90)]
+SIZES = [(336, 336), (500, 336), (120, 660), (660, 660), (500, 336), (64, 90)]
 """Widths and heights: of several crops or grids, one of them twice."""
 
 
@@ -28,9 +28,10 @@ SIZES = [(500, 336), (336, 336), (120, 660), (660, 660), (500, 336), (64, 90)]
         ("demo-next", {}),
         ("demo-next", {"method": "vispruner", "tokens": 20}),
         ("demo-next", {"method": "adafv"}),
+        ("demo-onevision", {"method": "vispruner"}),
         ("demo-qwen3", {}),
     ],
-    ids=["crops", "newlines", "question", "grids"],
+    ids=["crops", "newlines", "question", "some interpolated", "grids"],
 )
 def made(request: pytest.FixtureRequest) -> Iterator[tuple[Any, dict[str, Any]]]:
     """A pruned model with its selection in graphs, and pictures as HF's processor makes them. Of 20

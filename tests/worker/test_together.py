@@ -64,8 +64,8 @@ def test_what_padding_holds_changes_nothing(name: str, rest: float) -> None:
     assert joined.ragged is not None
     padding = ~joined.ragged.valid(joined.features.shape[1])
     for field in ("features", "importance", "projected", "keys", "received"):
-        column = getattr(joined, field)
-        column.masked_fill_(padding.view(padding.shape + (1,) * (column.ndim - 2)), rest)
+        if (column := getattr(joined, field)) is not None:
+            column.masked_fill_(padding.view(padding.shape + (1,) * (column.ndim - 2)), rest)
     most = max(group.keep for group in groups)
     for found, group, alone in zip(
         apart(method.choose(joined, most, options).index, tokens, groups),
@@ -115,6 +115,19 @@ def test_crops_with_budgets_of_their_own_are_selected_alone() -> None:
     of_crops = _group((8, 8), method="attention", rate=0.5, crop_budget="per_crop")
     groups = [replace(of_crops, layout=layout) for layout in CROPS]
     assert together(groups) == [[0], [1], [2], [3]]
+
+
+def test_what_the_method_needs_not_may_be_there_of_some_images() -> None:
+    """Interpolated tokens are projected, whatever the method; those of other images are not."""
+    groups = [_group(grid, method="vispruner", tokens=3) for grid in ((2, 4), (3, 4))]
+    tokens = [_tokens("random", group, seed) for seed, group in enumerate(groups)]
+    for few in (0, 1):
+        some = [
+            replace(each, projected=None) if at == few else each for at, each in enumerate(tokens)
+        ]
+        joined = padded(some, groups)
+        assert joined.projected is None and joined.keys is None
+        assert joined.importance is not None
 
 
 def test_nan_and_infinite_importance_is_no_padding() -> None:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vllm_pruner.layout.crop_budget import is_one_list, method_share, with_own
-from vllm_pruner.methods.base import Kept, VisualTokens
+from vllm_pruner.methods.base import Kept, Need, VisualTokens
 from vllm_pruner.methods.ragged import Ragged
 from vllm_pruner.methods.texts import Texts
+from vllm_pruner.tower import FEATURES
 
 if TYPE_CHECKING:
     from vllm_pruner.worker.batches import Group
@@ -53,23 +54,25 @@ def padded(tokens: Sequence[VisualTokens], groups: Sequence[Group]) -> VisualTok
     """Return the images of all groups as one batch, group by group, padded at the end.
 
     Args:
-        tokens: the tokens of each group, with the same fields set; `grid` is dropped.
+        tokens: the tokens of each group. Of their fields only those that the method needs are
+            joined: images whose tokens are interpolated are projected whatever it needs.
         groups: the groups, in the same order.
     """
     lengths = tuple(each.features.shape[1] for each in tokens)
     numbers = [len(each.features) for each in tokens]
     images, longest = sum(numbers), max(lengths)
+    needs = groups[0].config.resolved[0].needs
 
     def joined(name: str) -> Any:
-        parts = [getattr(each, name) for each in tokens]
-        if parts[0] is None:
+        if name not in needs and name != FEATURES:
             return None
+        parts = [getattr(each, name) for each in tokens]
         whole = parts[0].new_zeros((images, longest, *parts[0].shape[2:]))
         for part, length, rows in zip(parts, lengths, whole.split(numbers), strict=True):
             rows[:, :length] = part
         return whole
 
-    text = tokens[0].text
+    text = tokens[0].text if Need.TEXT in needs else None
     if text is not None:
         assert tokens[0].projected is not None
         text = Texts.of([one for each in tokens for one in each.text or ()], tokens[0].projected)
@@ -78,7 +81,7 @@ def padded(tokens: Sequence[VisualTokens], groups: Sequence[Group]) -> VisualTok
         [share_of(group) for group in groups for _ in group.plans],
         tokens[0].features.device,
     )
-    names = ("features", "importance", "projected", "keys", "received", "received_midway")
+    names = (FEATURES, "importance", "projected", "keys", "received", "received_midway")
     return replace(
         tokens[0], **{name: joined(name) for name in names}, text=text, grid=None, ragged=ragged
     )
