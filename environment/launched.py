@@ -40,6 +40,7 @@ _STAGES = {
     "BatchModel._own": "arrange",
     "Selector.select": "selection",
     "with_newlines": "newlines",
+    "with_newlines_of_many": "newlines",
     "BatchModel._project": "project",
     "BatchModel.placed": "place",
     "MRopeModel.placed": "place",

@@ -7,6 +7,7 @@ import torch
 
 from vllm_pruner.layout.crop_layout import CropLayout
 from vllm_pruner.layout.newlines import method_budget, with_newlines
+from vllm_pruner.layout.newlines_of_many import with_newlines_of_many
 
 LAYOUTS = {
     "square": CropLayout(9, 3, (2, 2), (0, 6), (0, 6)),
@@ -83,6 +84,35 @@ def test_every_budget_is_met_exactly_and_as_the_rule_says(layout: CropLayout, ti
         assert positions.shape == (images, keep)
         assert bool((positions[:, 1:] > positions[:, :-1]).all())
         _check_newlines(positions, layout)
+
+
+@pytest.mark.parametrize("kind", ["distinct", "ties", "not finite"])
+@pytest.mark.parametrize("base", [4, 9])
+def test_images_of_different_layouts_in_one_call_keep_what_they_keep_alone(
+    base: int, kind: str
+) -> None:
+    """Any budgets, in any order of layouts, and whatever stands in the padding."""
+    layouts = [each for each in LAYOUTS.values() if each.base == base and each.height * each.width]
+    assert len(layouts) >= 2
+    for seed in range(150):
+        draw = torch.Generator().manual_seed(seed)
+        mixed = [layouts[at] for at in torch.randint(len(layouts), (5,), generator=draw)]
+        keeps = [int(torch.randint(1, it.tokens + 1, (1,), generator=draw)) for it in mixed]
+        shares = [method_budget(keep, it) for keep, it in zip(keeps, mixed, strict=True)]
+        importance = torch.rand(5, max(it.patches for it in mixed), generator=draw)
+        if kind == "ties":
+            importance = importance.mul(4).floor()
+        if kind == "not finite":
+            importance[:, ::3], importance[:, 1::4] = torch.nan, -torch.inf
+        chosen = torch.full((5, max(shares)), -1)
+        for row, share, layout in zip(chosen, shares, mixed, strict=True):
+            row[:share] = torch.randperm(layout.patches, generator=draw)[:share].sort().values
+        found = with_newlines_of_many(chosen, importance, keeps, mixed)
+        for place, (keep, layout) in enumerate(zip(keeps, mixed, strict=True)):
+            own = importance[place : place + 1, : layout.patches]
+            alone = with_newlines(chosen[place : place + 1, : shares[place]], own, keep, layout)
+            assert torch.equal(found[place, :keep], alone[0])
+            assert bool((found[place, keep:] == -1).all())
 
 
 def _check_newlines(positions: torch.Tensor, layout: CropLayout) -> None:

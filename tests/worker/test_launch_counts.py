@@ -26,7 +26,7 @@ GRAPHED = {"tower", "tower's edge", "probe", "selection"}
 ON_HOST = {"plans", "images"}
 """What reads tensors that vLLM keeps on the CPU: plans and sizes."""
 
-MOST = {"demo": (11, 11), "demo-next": (41, 213), "demo-qwen2.5": (6, 29), "demo-qwen3": (7, 30)}
+MOST = {"demo": (11, 11), "demo-next": (41, 112), "demo-qwen2.5": (6, 29), "demo-qwen3": (7, 30)}
 """Most launches of one new picture, or of any number of one size, and of eight of these sizes."""
 
 
@@ -70,7 +70,7 @@ def test_what_new_and_known_pictures_launch(
     new, known = _launched(made, before, fields), _launched(made, fields)
     for launched, sends in ((new, 1), (known, 0)):
         assert _outside(launched, "launch") <= most, launched.counts
-        assert _outside(launched, "send") <= sends, "a copy from the host"
+        assert _outside(launched, "send") <= sends + (not alike), "a copy from the host"
         _check_reads(launched)
     assert not any(stage == "tower" for stage, _, _ in known.counts)
 

@@ -48,7 +48,9 @@ def test_an_image_keeps_what_it_keeps_alone(name: str, rate: float, kind: str) -
     assert len(joined.features) == sum(len(group.plans) for group in groups)
     kept = method.choose(joined, max(group.keep for group in groups), options)
     assert kept.rows is None
-    for group, alone, found in zip(groups, tokens, apart(kept.index, tokens, groups), strict=True):
+    for group, alone, found in zip(
+        groups, tokens, apart(kept.index, joined, tokens, groups), strict=True
+    ):
         wanted = method.choose(alone, group.keep, options).index
         assert torch.equal(found.index, wanted), group.layout
 
@@ -68,7 +70,7 @@ def test_what_padding_holds_changes_nothing(name: str, rest: float) -> None:
             column.masked_fill_(padding.view(padding.shape + (1,) * (column.ndim - 2)), rest)
     most = max(group.keep for group in groups)
     for found, group, alone in zip(
-        apart(method.choose(joined, most, options).index, tokens, groups),
+        apart(method.choose(joined, most, options).index, joined, tokens, groups),
         groups,
         tokens,
         strict=True,
@@ -100,7 +102,8 @@ def test_pictures_in_crops_keep_what_they_keep_alone(name: str, rate: float) -> 
     ]
     method, options = groups[0].config.resolved
     most = max(map(share_of, groups))
-    found = apart(method.choose(padded(tokens, groups), most, options).index, tokens, groups)
+    joined = padded(tokens, groups)
+    found = apart(method.choose(joined, most, options).index, joined, tokens, groups)
     for each, group, alone in zip(found, groups, tokens, strict=True):
         wanted = choose(alone, group.config, group.layout).index
         assert torch.equal(each.index, wanted), group.layout
@@ -136,7 +139,8 @@ def test_nan_and_infinite_importance_is_no_padding() -> None:
     odd = torch.tensor([[-torch.inf, torch.nan, *[-torch.inf] * 6]])
     tokens[0] = replace(tokens[0], importance=odd)
     method, options = groups[0].config.resolved
-    found = apart(method.choose(padded(tokens, groups), 3, options).index, tokens, groups)
+    joined = padded(tokens, groups)
+    found = apart(method.choose(joined, 3, options).index, joined, tokens, groups)
     for alone, each in zip(tokens, found, strict=True):
         assert torch.equal(each.index, method.choose(alone, 3, options).index)
 

@@ -8,7 +8,7 @@ crop has padding, these are the equal shares of the published LLaVA-NeXT experim
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -18,6 +18,7 @@ from vllm_pruner.layout.crop_layout import CropLayout
 from vllm_pruner.layout.frame_budget import choose_of_video
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.layout.newlines import method_budget, with_newlines
+from vllm_pruner.layout.newlines_of_many import with_newlines_of_many
 from vllm_pruner.layout.shares import shares
 from vllm_pruner.methods.base import Kept, Method, Need, Options, VisualTokens
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from vllm_pruner.layout.layout import Crops, Layout
     from vllm_pruner.settings.config import PruneConfig
 
-__all__ = ["Run", "choose", "is_one_list", "method_share", "with_own"]
+__all__ = ["Run", "choose", "is_one_list", "method_share", "with_own", "with_own_of_many"]
 
 
 Run = Callable[[Method, VisualTokens, int, Options], Kept]
@@ -92,10 +93,36 @@ def with_own(kept: Kept, tokens: VisualTokens, method: Method, layout: Layout, k
     if not isinstance(layout, CropLayout) or layout.crops == 1:
         return kept
     chosen = _indices(kept)
+    return Kept(with_newlines(chosen, _importance(tokens, method), keep, layout))
+
+
+def with_own_of_many(
+    chosen: torch.Tensor,
+    tokens: VisualTokens,
+    method: Method,
+    layouts: Sequence[Layout],
+    keeps: Sequence[int],
+) -> torch.Tensor | None:
+    """Return what `with_own` does, `[images, most]`, for images with a layout and a budget each; -1
+    where one keeps fewer. None if some of them are not a base crop and a raster.
+
+    Args:
+        chosen: `[images, P]`, -1 beyond an image's `method_share`.
+        tokens: all patches, padded.
+        method: the method.
+        layouts: of each image.
+        keeps: of each image.
+    """
+    crops = [each for each in layouts if isinstance(each, CropLayout) and each.height * each.width]
+    if len(crops) < len(layouts):
+        return None
+    return with_newlines_of_many(chosen, _importance(tokens, method), keeps, crops)
+
+
+def _importance(tokens: VisualTokens, method: Method) -> torch.Tensor:
+    """Return `[images, patches]`, what ranks patches for the places that the method leaves."""
     importance = tokens.importance if Need.IMPORTANCE in method.needs else None
-    if importance is None:
-        importance = _scattered(layout.patches, chosen)
-    return Kept(with_newlines(chosen, importance, keep, layout))
+    return _scattered(tokens.features) if importance is None else importance
 
 
 def _per_crop(
@@ -118,8 +145,8 @@ def _indices(kept: Kept) -> torch.Tensor:
     return kept.index
 
 
-def _scattered(patches: int, like: torch.Tensor) -> torch.Tensor:
+def _scattered(features: torch.Tensor) -> torch.Tensor:
     """Return `[images, patches]` float64, one arbitrary ranking for all images, so that a baseline
     without content stays without content."""
-    index = torch.arange(patches, device=like.device)
-    return (index * 2654435761 % 2**32).double().expand(len(like), -1)
+    index = torch.arange(features.shape[1], device=features.device)
+    return (index * 2654435761 % 2**32).double().expand(len(features), -1)

@@ -33,7 +33,7 @@ from vllm_pruner.layout.crop_layout import CropLayout
 from vllm_pruner.layout.layout import TABLES
 from vllm_pruner.methods.on_device import sent
 
-__all__ = ["method_budget", "with_newlines"]
+__all__ = ["method_budget", "settled", "with_newlines"]
 
 _FAR = 2.0**24
 """Beyond every rank. Float32 holds the integers up to it exactly."""
@@ -72,13 +72,33 @@ def with_newlines(
     # A newline ranks as the first patch of its row. If the last place falls between the two, one
     # place is left.
     last, next_one = rank.topk(keep + 1).values[:, -2:].split(1, dim=1)
+    return top_k_sorted(settled(rank, first_of_row, last, next_one, layout.base), keep)
+
+
+def settled(
+    rank: torch.Tensor,
+    first_of_row: torch.Tensor,
+    last: torch.Tensor,
+    next_one: torch.Tensor,
+    base: int,
+) -> torch.Tensor:
+    """Return `[images, tokens]`, ranks of which the highest are kept, however the last place falls;
+    see step 3 above.
+
+    Args:
+        rank: see `_ranks`.
+        first_of_row: the same.
+        last: `[images, 1]`, the rank that would take the last place.
+        next_one: `[images, 1]`, the one after it: the same if a place is left.
+        base: patches of the base crop.
+    """
     cheap = (rank < last) & (first_of_row > last)  # not kept, and brings no newline
     filler = rank.where(cheap, -math.inf).amax(dim=1, keepdim=True)
     stuck = filler == -math.inf
     # All of the base crop is kept then.
-    moved = torch.where(stuck, rank[:, : layout.base].amin(dim=1, keepdim=True), filler)
+    moved = torch.where(stuck, rank[:, :base].amin(dim=1, keepdim=True), filler)
     is_moved = (rank == moved) & (last == next_one)
-    return top_k_sorted(torch.where(is_moved, torch.where(stuck, -_FAR, _FAR), rank), keep)
+    return torch.where(is_moved, torch.where(stuck, -_FAR, _FAR), rank)
 
 
 def _ranks(

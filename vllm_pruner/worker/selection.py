@@ -85,8 +85,9 @@ class Selector:
         if len(groups) > 1:
             method, options = first.config.resolved
             most = max(map(share_of, groups))
-            chosen = run(method, padded(tokens, groups), most, options)
-            return apart(chosen.index, tokens, groups)
+            joined = padded(tokens, groups)
+            chosen = run(method, joined, most, options)
+            return apart(chosen.index, joined, tokens, groups)
         if first.foreign:
             return [self._guarded(tokens[0], first)]
         return [choose(tokens[0], first.config, first.layout, run=run)]

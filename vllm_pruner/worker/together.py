@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vllm_pruner.layout.crop_budget import is_one_list, method_share, with_own
+from vllm_pruner.layout.crop_budget import is_one_list, method_share, with_own, with_own_of_many
 from vllm_pruner.methods.base import Kept, Need, VisualTokens
 from vllm_pruner.methods.ragged import Ragged
 from vllm_pruner.methods.texts import Texts
@@ -93,16 +93,33 @@ def share_of(group: Group) -> int:
 
 
 def apart(
-    index: torch.Tensor, tokens: Sequence[VisualTokens], groups: Sequence[Group]
+    index: torch.Tensor,
+    joined: VisualTokens,
+    tokens: Sequence[VisualTokens],
+    groups: Sequence[Group],
 ) -> list[Kept]:
-    """Return what each group keeps, given `index`, `[images, most]`, what the method chose of all
-    groups, and the tokens of each."""
-    rows = index.split([len(group.plans) for group in groups])
+    """Return what each group keeps.
+
+    Args:
+        index: `[images, most]`, what the method chose of all groups.
+        joined: the tokens of all groups, as `padded` returns them.
+        tokens: the tokens of each group.
+        groups: the groups.
+    """
+    numbers = [len(group.plans) for group in groups]
+    every = [group for group, number in zip(groups, numbers, strict=True) for _ in range(number)]
+    method, _ = groups[0].config.resolved
+    layouts, keeps = [group.layout for group in every], [group.keep for group in every]
+    kept = with_own_of_many(index, joined, method, layouts, keeps)
+    if kept is not None:
+        rows = kept.split(numbers)
+        return [Kept(some[:, : group.keep]) for some, group in zip(rows, groups, strict=True)]
+    rows = index.split(numbers)
     return [
         with_own(
             Kept(some[:, : share_of(group)]),
             own,
-            group.config.resolved[0],
+            method,
             group.layout,
             group.keep,
         )
