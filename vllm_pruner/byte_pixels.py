@@ -40,7 +40,7 @@ class ByteNormalizer:
         Args:
             pixels: `[..., height, width, 3]` uint8, channels last.
         """
-        planes = pixels.movedim(-1, -3).contiguous().to(torch.float32)
+        planes = pixels.movedim(-1, -3).to(torch.float32, memory_format=torch.contiguous_format)
         return planes.sub_(self._mean).div_(self._std).to(self._dtype)
 
     def each(self, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:

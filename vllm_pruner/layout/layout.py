@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 __all__ = ["TABLES", "Crops", "Layout", "View"]
 
 TABLES = 128
-"""Layouts of which the device remembers what follows from them alone: of each, and of each kind of
-table, up to 35 kB for LLaVA-NeXT, 200 kB for a Qwen-VL of 16,384 tokens. Not to be read in a CUDA
-graph: the table of a layout that has not been seen for long goes."""
+"""Layouts of which the device remembers what follows from them alone. All tables of a LLaVA-NeXT
+layout are some 200 kB, those of a Qwen-VL picture of 16,384 tokens 300 kB: 40 MB if all are so large,
+which vLLM's memory profile does not see. Not to be read in a CUDA graph: the table of a layout that
+has not been seen for long goes."""
 
 
 class View(NamedTuple):
