@@ -91,7 +91,7 @@ def _best_matches(
         tl.debug_barrier()
         _look_through_b(gram, now, found, queue, rows, waiting, count_b)
         tl.debug_barrier()
-        best = tl.where(missing, tl.load(found + place, mask=missing, other=0.0), best)
+        best = tl.where(missing, tl.load(found + 2 * place, mask=missing, other=0.0), best)
     return tl.where(exists, best, -float("inf"))
 
 
@@ -132,7 +132,11 @@ def _look_through_b(gram, now, found, queue, rows, waiting, count_b):
                 )
                 best = tl.maximum(best, ordered_bits(value))
         highest = float_of_ordered_bits(tl.max(best, axis=0))
-        tl.store(found + at, highest, mask=at < waiting)
+        # By every lane of the warp, and apart: together, the compiler would first pass them around.
+        write = tl.zeros([32, 1], dtype=tl.int32) + 2 * at[None, :]
+        tl.store(
+            found + write, tl.broadcast_to(highest[None, :], (32, 8)), mask=(at < waiting)[None, :]
+        )
 
 
 @triton.jit
@@ -151,11 +155,13 @@ def _rank(values, value, count, BLOCK: tl.constexpr):
             other = tl.load(values + start + part + eight)
             bound = tl.where(start + part + 8 <= i, lower, value)
             above += (other[:, None] > bound[None, :]).to(tl.float32)
-    rank = tl.sum(above, axis=0).to(tl.int32)
-    for k in tl.static_range(7):
-        other = tl.load(values + (i & -8) + k)
-        rank += ((other == value) & (k < (i & 7))).to(tl.int32)
-    return rank
+    rank = tl.sum(above, axis=0)
+    for part in tl.static_range(0, 8, 4):
+        k = part + tl.arange(0, 4)
+        own = tl.load(values + (i // 8 * 8)[:, None] + k[None, :])
+        earlier = k[None, :] < (i % 8)[:, None]
+        rank += tl.sum(((own == value[:, None]) & earlier).to(tl.float32), axis=1)
+    return rank.to(tl.int32)
 
 
 @triton.jit

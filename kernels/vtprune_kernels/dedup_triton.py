@@ -54,7 +54,7 @@ def dedup_triton(
         near_values,
         gram.new_empty((segments, 2, rows), dtype=torch.int16),
         gram.new_empty((segments, 2, rows), dtype=torch.uint8),
-        gram.new_empty((segments, 2, _BLOCK)),
+        gram.new_empty((segments, 3, _BLOCK)),
         gram.new_empty((segments, half)),
         gram.new_empty((segments, half), dtype=torch.int32),
         gram.new_empty((segments, _BLOCK), dtype=torch.int32),
@@ -107,7 +107,7 @@ def _dedup_kernel(
     near_values += segment * rows * NEAREST
     lists += segment * 2 * rows
     side += segment * 2 * rows
-    values += segment * 2 * BLOCK
+    values += segment * 3 * BLOCK
     ordered_values += segment * tl.cdiv(rows, 2)
     ordered_rows += segment * tl.cdiv(rows, 2)
     queue += segment * BLOCK

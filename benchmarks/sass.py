@@ -1,0 +1,111 @@
+"""Count what the loops of a kernel's machine code hold, without a GPU.
+
+    python benchmarks/sass.py dedup                     every kernel that the operator launches
+    python benchmarks/sass.py dedup --capability 100    for another GPU than an H200
+
+A line is a loop: the instructions of one pass that are in no inner loop, and which of them are
+barriers, reads or writes of memory, and exchanges between threads. A pass may skip some of them.
+A scheduler, of four, issues this times the passes times a quarter of the program's warps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import triton
+from vtprune_kernels.spec import Spec, all_specs
+
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "kernels"))
+from absent_gpu import absent_gpu
+
+TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+SHOWN = ("BAR", "LDG", "STG", "LDS", "STS", "SHFL", "REDUX", "HGMMA")
+
+
+class Loop(NamedTuple):
+    """First and last instruction; the last one jumps back."""
+
+    first: int
+    last: int
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("operator", help="as in the table of kernels/README.md, with its case")
+    parser.add_argument("--capability", type=int, default=90, help="times ten (default 90)")
+    arguments = parser.parse_args()
+    (spec,) = [spec for spec in all_specs() if spec.id == arguments.operator]
+    for kernel in compiled(spec, arguments.capability):
+        warps = kernel.metadata.num_warps
+        print(f"{kernel.metadata.name}, {warps} warps, Triton {triton.__version__}")
+        for line in described(*disassembled(kernel.asm["cubin"])):
+            print(line)
+
+
+def compiled(spec: Spec, capability: int) -> list[Any]:
+    """Launch the operator on production shapes, on a GPU that only names itself."""
+    from triton.runtime.jit import JITFunction
+
+    kernels: list[Any] = []
+    run = JITFunction.run
+
+    def compile_only(self: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> None:
+        kernels.append(run(self, *args, grid=grid, warmup=True, **options))
+
+    with absent_gpu(capability, device=capability) as patch:
+        patch.setattr(JITFunction, "run", compile_only)
+        spec.launcher(**spec.make_inputs("zero", 576, torch.bfloat16, "cpu", large=True))
+    return list(dict.fromkeys(kernels))
+
+
+def disassembled(program: bytes) -> tuple[list[str], dict[str, int]]:
+    """Return the instructions, and at which of them each label stands."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(program)
+        file.flush()
+        command = [TOOLS / "nvdisasm", "--print-code", file.name]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    instructions: list[str] = []
+    labels: dict[str, int] = {}
+    for line in text.splitlines():
+        if found := re.match(r"(\.L_x_\d+):", line):
+            labels[found[1]] = len(instructions)
+        elif found := re.search(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ )?(\S.*?);", line):
+            instructions.append(found[1])
+    return instructions, labels
+
+
+def described(instructions: list[str], labels: dict[str, int]) -> list[str]:
+    """One line a loop, inner ones indented."""
+    loops: dict[int, Loop] = {}
+    for place, instruction in enumerate(instructions):
+        target = labels.get("".join(re.findall(r"^BRA.*(\.L_x_\d+)", instruction)))
+        if target is not None and target < place:
+            loops[target] = Loop(target, place)
+    lines = []
+    for first, last in sorted(loops.values()):
+        around = sum(other.first < first and last < other.last for other in loops.values())
+        inner = [other for other in loops.values() if first < other.first and other.last < last]
+        own = [
+            instructions[place].split()[0].split(".")[0]
+            for place in range(first, last + 1)
+            if not any(other.first <= place <= other.last for other in inner)
+        ]
+        counted = Counter(own)
+        some = ", ".join(f"{counted[name]} {name}" for name in SHOWN if counted[name])
+        lines.append(
+            f"{'  ' * around}  {first}-{last}: {len(own)} instructions; {some or 'no memory'}"
+        )
+    return lines
+
+
+if __name__ == "__main__":
+    main()
