@@ -15,9 +15,9 @@ __all__ = ["TABLES", "Crops", "Layout", "View"]
 
 TABLES = 128
 """Layouts of which the device remembers what follows from them alone. All tables of a LLaVA-NeXT
-layout are some 200 kB, those of a Qwen-VL picture of 16,384 tokens 300 kB: 40 MB if all are so large,
-which vLLM's memory profile does not see. Not to be read in a CUDA graph: the table of a layout that
-has not been seen for long goes."""
+layout are some 200 kB, those of a Qwen-VL picture of 16,384 tokens 300 kB: 40 MB if all are so
+large, which vLLM's memory profile does not see. Not to be read in a CUDA graph: the table of a
+layout that has not been seen for long goes."""
 
 
 class View(NamedTuple):
