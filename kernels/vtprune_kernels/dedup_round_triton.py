@@ -9,6 +9,10 @@ each match then finds its place among the other blocks by bisection.
 
 What threads pass to each other goes through global memory, which stays in the L1 cache, between
 barriers. The list and the sides are read from one place and written to another.
+
+The loop over matches carries a tile and reduces it once, after the loop: Triton 3.6 (an H200's with
+vLLM 0.32) cannot compile a reduction inside a loop whose running result is used more than once
+afterwards (`OptimizeThreadLocality`, seen 2026-11-27).
 """
 
 # Triton's bodies carry no Python types.
