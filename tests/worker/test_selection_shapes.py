@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from vllm_pruner.settings.config import PruneConfig
@@ -13,8 +15,10 @@ from vllm_pruner.worker.selection_shapes import (
 )
 
 
-def _shapes(most: int, of_one_size: bool = False, **settings: float) -> list[Shape]:
-    return ragged_shapes(most, PruneConfig(**settings).keep_count, of_one_size=of_one_size)
+def _shapes(
+    most: int, of_one_size: bool = False, width: int = 1024, **settings: Any
+) -> list[Shape]:
+    return ragged_shapes(most, width, PruneConfig(**settings).keep_count, of_one_size=of_one_size)
 
 
 @pytest.mark.parametrize("rate", [0.25, 0.5, 8 / 9])
@@ -62,6 +66,9 @@ def test_large_images_are_few_in_a_graph() -> None:
     assert most * 4 <= 128 << 20, "bytes of similarities"
     assert max(shape.images for shape in shapes if shape.tokens == 1024) == 8
     assert max(shape.images for shape in shapes if shape.tokens == 4096) == 2
+    wide = _shapes(MOST_TOKENS, rate=0.5, width=3584)
+    assert max(shape.images for shape in wide if shape.tokens == 1024) == 4
+    assert max(shape.images for shape in wide if shape.tokens == 4096) == 1
 
 
 def test_an_exact_shape_holds_its_own_budget_alone() -> None:

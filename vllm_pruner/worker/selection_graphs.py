@@ -21,6 +21,7 @@ import torch
 from vllm_pruner import methods
 from vllm_pruner.methods.base import Kept, Method, Need, Options, VisualTokens
 from vllm_pruner.methods.texts import Texts
+from vllm_pruner.tower import FEATURES
 from vllm_pruner.worker.host_free import HostFree
 from vllm_pruner.worker.recorder import CudaRecorder, Record, Recorded
 from vllm_pruner.worker.selection_buffers import SelectionBuffers
@@ -55,7 +56,7 @@ def selection_graphs(
         of_one_size: whether all images have that layout.
         record: see `SelectionGraphs`; None captures CUDA graphs.
     """
-    shapes = _shapes(config, largest.tokens, of_one_size=of_one_size)
+    shapes = _shapes(config, tower, largest.tokens, of_one_size=of_one_size)
     if not shapes:
         return None
     method, options = config.resolved
@@ -83,7 +84,7 @@ def selection_graphs(
     return made
 
 
-def _shapes(config: PruneConfig, most: int, *, of_one_size: bool) -> list[Shape]:
+def _shapes(config: PruneConfig, tower: Tower, most: int, *, of_one_size: bool) -> list[Shape]:
     """Return the shapes to capture: none of a method that shrinks the image, nor of another
     package's, which runs guarded."""
     if config.off or config.request_tokens or methods.package_of(config.method) is not None:
@@ -94,7 +95,9 @@ def _shapes(config: PruneConfig, most: int, *, of_one_size: bool) -> list[Shape]
     exact = exact_shapes(most, config.keep_count(most)) if of_one_size else []
     if not method.ragged:
         return exact
-    return exact + ragged_shapes(most, config.keep_count, of_one_size=of_one_size)
+    width, _ = tower.columns(frozenset())[FEATURES]
+    width = tower.own_width or width
+    return exact + ragged_shapes(most, width, config.keep_count, of_one_size=of_one_size)
 
 
 def _reserved(tower: Tower) -> int:

@@ -31,8 +31,10 @@ an H200 with 16 clients selection took 0.27 ms an image without graphs (2026-11-
 MOST_TOKENS = 4096
 """Tokens of the largest image in a graph. The tower takes far longer for larger ones."""
 
-_MOST_ROWS = 2 * MOST_TOKENS
-"""Tokens of all images of a graph for unequal ones: at most 128 MiB for their similarities."""
+_MOST_ROWS, _MOST_NUMBERS = 2 * MOST_TOKENS, 1 << 24
+"""Tokens of all images of a graph for unequal ones, and numbers in what methods compare of them: at
+most 128 MiB for similarities, 32 MiB for features in bfloat16. So two of LLaVA-NeXT's largest
+pictures fit, and one of 4,096 tokens of a model whose merger has widened them."""
 
 MOST_WORDS = 128
 """Tokens of the text that a method reads, for an image. Longer ones are read eagerly."""
@@ -81,15 +83,18 @@ def exact_shapes(tokens: int, keep: int) -> list[Shape]:
     return [Shape(images, tokens, keep) for images in EXACT_IMAGES]
 
 
-def ragged_shapes(most: int, keep_count: Callable[[int], int], *, of_one_size: bool) -> list[Shape]:
+def ragged_shapes(
+    most: int, width: int, keep_count: Callable[[int], int], *, of_one_size: bool
+) -> list[Shape]:
     """Return the shapes of unequal images, those that take the least work first.
 
     Args:
         most: visual tokens of the largest image.
+        width: numbers in a token's features.
         keep_count: `keep_count(tokens)`, the server's own budget of an image.
         of_one_size: whether all images have that many; only their budgets differ then.
     """
-    shapes = []
+    shapes, rows = [], min(_MOST_ROWS, _MOST_NUMBERS // width)
     for tokens in [most] if of_one_size else _lengths(min(most, MOST_TOKENS)):
         # Images that are selected together differ by at most a factor of two (`together`),
         # those of the smallest class by any.
@@ -97,7 +102,7 @@ def ragged_shapes(most: int, keep_count: Callable[[int], int], *, of_one_size: b
         least = max(1, keep_count(shortest) // 2)  # newlines take up to half of a budget
         budgets = sorted({min(tokens, keep_count(tokens) << step) for step in range(_BUDGETS)})
         for images in RAGGED_IMAGES:
-            if images == 1 or images * tokens <= _MOST_ROWS:
+            if images == 1 or images * tokens <= rows:
                 shapes += [Shape(images, tokens, keep, least) for keep in budgets]
     return shapes
 
