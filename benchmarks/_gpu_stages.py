@@ -42,22 +42,27 @@ class Load:
     """Images to time inside the server."""
     output_tokens: int = 16
     size: tuple[int, int] = (448, 336)
+    unpruned: bool = False
+    """Whether the pruning server is asked at rate 0, where it is to be as fast as stock."""
 
 
 def serve_pair(
     stage: str, fleet: Fleet, names: Sequence[str], load: Load, record: Record, until: float
 ) -> None:
-    """Compare stock (the first name) with pruned servers at each number of clients, and measure
-    text-only prompts as long as the shortest pruned one; finally, the time per image inside."""
+    """Compare stock (the first name) with pruned servers at each number of clients, and unless they
+    are asked at rate 0, measure text-only prompts as long as the shortest pruned one; finally, the
+    time per image inside."""
     missing = [name for name in names if name not in fleet.servers]
     if missing:
         raise RuntimeError(f"not up: {', '.join(missing)}")
-    pair = [_contender(name, fleet, load) for name in names]
+    pair = [_contender(name, fleet, load, is_stock=name == names[0]) for name in names]
     for clients in load.clients:
         if time.monotonic() > until - 10:
             record.row(stage, clients=clients, skipped="no time was left")
             continue
         shortest = _measure(stage, pair, clients, load, record)
+        if load.unpruned:
+            continue
         stock, choose = pair[0].server, random.Random(clients)
         words = words_for(stock.url, shortest, load.output_tokens, choose)
         limit = Contender("text-only", stock, partial(_texts, words, choose, load))
@@ -70,11 +75,13 @@ def serve_pair(
                 record.row(stage, contender=each.name, concurrency=clients, inside=rounded)
 
 
-def _contender(name: str, fleet: Fleet, load: Load) -> Contender:
-    views = photographs(*load.size, seed=0)  # the same ones for every contender
+def _contender(name: str, fleet: Fleet, load: Load, *, is_stock: bool) -> Contender:
+    # The same ones for every contender, and others than those of the pruned servers.
+    views = photographs(*load.size, seed=int(load.unpruned))
+    settings = {"vtprune": {"rate": 0}} if load.unpruned and not is_stock else {}
 
     def bodies(count: int) -> list[dict[str, Any]]:
-        return [image_body(next(views), load.output_tokens) for _ in range(count)]
+        return [image_body(next(views), load.output_tokens) | settings for _ in range(count)]
 
     return Contender(name, fleet.servers[name], bodies)
 

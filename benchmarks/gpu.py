@@ -9,6 +9,7 @@ Stages, each with its own time limit; each row is written at once:
     environment   GPU, driver, versions, commit
     operators     every operator against its reference on the CPU, while servers start
     llava, next   LLaVA-1.5-7B (64 of 576 tokens) and LLaVA-NeXT-7B, stock and vtprune in turn
+    llava off     LLaVA-1.5-7B once more, with vtprune asked at rate 0
     kernels       `kernels.py`, while the next servers start
     apis, qwen    LLaVA-1.5-7B with four API servers, and Qwen2.5-VL-7B, its tower launched eagerly
                   and in CUDA graphs
@@ -36,6 +37,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +186,10 @@ def _ask(
         load = Load((1,), requests=1, rounds=1, timed=1, output_tokens=2, size=(112, 112))
     names = [each.name for each in group]
     record.stage(name, 90, lambda until: serve_pair(name, fleet, names, load, record, until))
+    if name == "llava":
+        off = replace(load, clients=load.clients[:2], unpruned=True)
+        stage = f"{name} off"
+        record.stage(stage, 30, lambda until: serve_pair(stage, fleet, names, off, record, until))
 
 
 def _environment(record: Record, on_gpu: bool) -> None:

@@ -141,7 +141,7 @@ def test_the_run_on_a_gpu_walks_through_every_stage(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     ended = {row["stage"]: row["ended"] for row in rows if "ended" in row}
     stages = ("environment", "operators", "llava", "next", "kernels", "apis", "qwen", "demo")
-    assert ended == dict.fromkeys((*stages, "servers"), "as it should")
+    assert ended == dict.fromkeys((*stages, "llava off", "servers"), "as it should")
     assert next(row["commit"] for row in rows if row["stage"] == "environment") == "a-copy"
     checks = [row["op"] for row in rows if row["stage"] == "operators" and row.get("agrees")]
     assert checks == [spec.id for spec in all_specs()]
@@ -151,6 +151,9 @@ def test_the_run_on_a_gpu_walks_through_every_stage(tmp_path: Path) -> None:
         assert pruned["prompt_tokens"] < stock["prompt_tokens"]
         assert abs(limit["prompt_tokens"] - pruned["prompt_tokens"]) <= 1, "the limit is as long"
         assert all(row["kv_tokens"] and row["host_ms_a_request"] for row in served)
+    stock, off = [row for row in rows if row["stage"] == "llava off" and "requests_per_s" in row]
+    assert off["contender"] != stock["contender"]
+    assert off["prompt_tokens"] == stock["prompt_tokens"], "nothing is pruned at rate 0"
     answers = [(row["answers"], row["equal"]) for row in rows if "equal" in row]
     assert answers == [(2, 2), (2, 2)], (
         "unpruned and pruned, each as it was on this kind of machine"
