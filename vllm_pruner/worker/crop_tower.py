@@ -76,14 +76,15 @@ class CropTower(CapturedCrops):
         """Find the layers.
 
         Args:
-            model: a `CropModel`, with `vision_tower` and `multi_modal_projector`.
+            model: vLLM's model, with `vision_tower`, `multi_modal_projector` and
+                `_image_pixels_to_features`; of a `CropModel`, the one that replays no graphs.
 
         Raises:
             RuntimeError: the tower lacks a module that `compat.tower` relies on.
         """
         self.module, self._projector = model.vision_tower, model.multi_modal_projector
         self.page = crop_tokens(model.config)
-        self._features = model.stock_features
+        self._features = getattr(model, "stock_features", model._image_pixels_to_features)
         self._config = model.config.vision_config
         layers = layers_by_need(self._attention, self._config.num_hidden_layers)
         read = crop_reader(has_class_token=isinstance(self._config, CLIPVisionConfig))
