@@ -57,10 +57,11 @@ def each_alone(
     counts: torch.Tensor | None,
     *rowwise: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Return `[segments, keep]`: what `select` keeps of each segment by itself, without padding.
+    """Return `[segments, keep]`: what `select` keeps of each segment without padding, of those that
+    are alike in one call.
 
     Args:
-        select: called with `[1, n, n]` of the Gram, how many to keep, and `rowwise` tensors.
+        select: called with `[segments, n, n]` of the Gram, how many to keep, and `rowwise` tensors.
         gram: `[segments, R, R]`.
         keep: width of the result.
         valid: which rows exist.
@@ -68,13 +69,21 @@ def each_alone(
         rowwise: `[segments, R]` tensors that go with the rows, or None.
     """
     kept = torch.full((len(gram), keep), ABSENT, device=gram.device)
-    room = kept_of(keep, len(gram), valid, counts).tolist()
-    for segment, number in enumerate(room):
+    for alike, number in _alike(kept_of(keep, len(gram), valid, counts).tolist(), valid):
         if valid is None:
             real = torch.arange(gram.shape[1], device=gram.device)
         else:
-            real = valid[segment].nonzero().squeeze(1)
-        alone = gram[segment][real][:, real].unsqueeze(0)
-        with_rows = [None if each is None else each[segment, real][None] for each in rowwise]
-        kept[segment, :number] = real[select(alone, number, *with_rows)[0]]
+            real = valid[alike[0]].nonzero().squeeze(1)
+        alone = gram[alike][:, real][:, :, real]
+        with_rows = [None if each is None else each[alike][:, real] for each in rowwise]
+        kept[alike, :number] = real[select(alone, number, *with_rows)]
     return kept
+
+
+def _alike(room: list[int], valid: torch.Tensor | None) -> list[tuple[list[int], int]]:
+    """Return the segments that keep as many of the same rows, and how many that is."""
+    alike: dict[tuple[int, bytes], list[int]] = {}
+    for segment, number in enumerate(room):
+        rows = b"" if valid is None else valid[segment].cpu().numpy().tobytes()
+        alike.setdefault((number, rows), []).append(segment)
+    return [(segments, number) for (number, _), segments in alike.items()]
