@@ -1,5 +1,6 @@
 """Count what the loops of a kernel's machine code hold, without a GPU.
 
+    export PYTHONPATH=environment
     python benchmarks/sass.py dedup                     every kernel that the operator launches
     python benchmarks/sass.py dedup --capability 100    for another GPU than an H200
 
@@ -13,7 +14,6 @@ from __future__ import annotations
 import argparse
 import re
 import subprocess
-import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -21,10 +21,8 @@ from typing import Any, NamedTuple
 
 import torch
 import triton
-from vtprune_kernels.spec import Spec, all_specs
-
-sys.path.append(str(Path(__file__).parents[1] / "tests" / "kernels"))
 from absent_gpu import absent_gpu
+from vtprune_kernels.spec import Spec, all_specs
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 SHOWN = ("BAR", "LDG", "STG", "LDS", "STS", "SHFL", "REDUX", "HGMMA")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,22 @@ def test_kernels_benchmark_runs_through_every_operator() -> None:
         assert f"{spec.name} " in run.stdout
     assert run.stdout.count("agrees with the reference") >= len(all_specs())
     assert (results.read_bytes() if results.exists() else None) == before
+
+
+@pytest.mark.slow
+def test_instructions_of_loops_are_counted_for_a_gpu_that_is_not_there() -> None:
+    run = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "sass.py", "dedup"],
+        env=environment(PYTHONPATH=os.pathsep.join([str(ROOT / "environment"), *sys.path])),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
+    kernels = re.findall(r"^(_\w+_kernel), \d+ warps", run.stdout, re.MULTILINE)
+    assert kernels == ["_nearest_kernel", "_dedup_kernel"]
+    rounds = run.stdout.partition("_dedup_kernel")[2]
+    assert re.search(r"^ +\d+-\d+: \d+ instructions; \d+ BAR, \d+ LDG", rounds, re.MULTILINE)
 
 
 @pytest.mark.slow
