@@ -39,9 +39,13 @@ class SelectionBuffers:
         if tokens.text is not None:
             words = tokens.text[0].new_zeros(images * MOST_WORDS, tokens.text[0].shape[1])
             self._texts = Texts(words, self._sizes.new_zeros(images + 1), MOST_WORDS)
+        self._views = {shape: self._view(shape) for shape in shapes}
 
     def of(self, shape: Shape) -> VisualTokens:
-        """Return the buffers as the tokens of a shape; they are views."""
+        """Return the buffers as the tokens of a shape; they are views, the same at each call."""
+        return self._views[shape]
+
+    def _view(self, shape: Shape) -> VisualTokens:
         used = shape.images * shape.tokens
         columns: dict[str, Any] = {
             name: rows[:used].view(shape.images, shape.tokens, *rows.shape[1:])
@@ -62,9 +66,10 @@ class SelectionBuffers:
             keep: what they keep, unless `tokens.ragged` says so for each.
         """
         images, length = tokens.features.shape[:2]
-        for name, value in _columns(self.of(shape)):
-            value[:images, :length].copy_(getattr(tokens, name))
-        if (texts := self._texts_of(shape)) is not None:
+        buffers = self.of(shape)
+        for name in self._rows:
+            getattr(buffers, name)[:images, :length].copy_(getattr(tokens, name))
+        if isinstance(texts := buffers.text, Texts):
             assert isinstance(tokens.text, Texts)
             texts.rows[: len(tokens.text.rows)].copy_(tokens.text.rows)
             texts.ends[: images + 1].copy_(tokens.text.ends)
@@ -82,9 +87,10 @@ class SelectionBuffers:
 
     def draw(self, shape: Shape, seed: int) -> None:
         """Fill the buffers of a shape with noise, of lengths and budgets that all differ."""
-        for _, value in _columns(self.of(shape)):
+        buffers = self.of(shape)
+        for _, value in _columns(buffers):
             value.uniform_(generator=torch.Generator(value.device).manual_seed(seed))
-        if (texts := self._texts_of(shape)) is not None:
+        if isinstance(texts := buffers.text, Texts):
             texts.rows.uniform_(generator=torch.Generator(texts.rows.device).manual_seed(seed))
             words = [(seed + image) % 4 * MOST_WORDS // 4 for image in range(shape.images)]
             texts.ends.copy_(on_device([0, *accumulate(words)], texts.ends.device))
