@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from pruned_model import pruned_model
-from test_tower_graphs import CPU, captured
+from replayed_tower import CPU, captured
 from vllm.model_executor.layers.attention import mm_encoder_attention
 from vllm.model_executor.models.interfaces import supports_encoder_cudagraph
 

@@ -7,15 +7,15 @@ the same here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from pruned_model import pruned_model
+from replayed_tower import CPU, Again, captured, replayed_rows
 from vllm.model_executor.models.interfaces import supports_encoder_cudagraph
-from vllm.v1.worker import encoder_cudagraph
 from vllm.v1.worker.encoder_cudagraph import EncoderCudaGraphManager
 
 from vllm_pruner import methods
@@ -29,40 +29,7 @@ from vllm_pruner.worker.warm_up import warm_up
 
 pytestmark = pytest.mark.slow
 
-CPU = torch.device("cpu")
 Rows = dict[str, torch.Tensor]
-
-
-class _Again:
-    """Stands for a `torch.cuda.CUDAGraph`: replays a forward on its own buffers."""
-
-    def __init__(self) -> None:
-        self.forward: Callable[[], torch.Tensor] | None = None
-        self.output: torch.Tensor | None = None
-
-    def replay(self) -> None:
-        assert self.forward is not None and self.output is not None
-        self.output.copy_(self.forward())
-
-
-def captured(config: Any, model: Any) -> EncoderCudaGraphManager:
-    """Return vLLM's manager with a graph of every budget, as its own `capture` leaves it."""
-    manager = EncoderCudaGraphManager(config, CPU, config.model_config.dtype, model)
-
-    def capture(token_budget: int, path: str = "default", axis_keys: Any = ()) -> None:
-        values = model.prepare_encoder_cudagraph_capture_inputs(
-            token_budget, manager.max_batch_size, manager.max_frames_per_batch, CPU, manager.dtype
-        ).values
-        graph = _Again()
-        graph.forward = lambda: model.encoder_cudagraph_forward({**values}, path=path)
-        graph.output = torch.full_like(graph.forward(), torch.nan)
-        manager._get_graph_set(path)[token_budget] = encoder_cudagraph.BudgetGraphMetadata(
-            token_budget, manager.max_batch_size, 0, graph, values, graph.output
-        )
-
-    manager._capture_budget_graph = capture
-    manager.capture(graph_pool=object())
-    return manager
 
 
 def _made(checkpoint: str, settings: dict[str, Any], tokens: int = 9216, **flags: Any) -> Any:
@@ -245,22 +212,6 @@ def llava() -> Iterator[Any]:
         yield SimpleNamespace(config=config, model=model, manager=captured(config, model))
 
 
-def _replays(monkeypatch: pytest.MonkeyPatch, model: Any, manager: Any) -> list[int]:
-    """A list that gets the rows of each graph that the model replays from now on."""
-    rows: list[int] = []
-    replay = _Again.replay
-
-    def noted(graph: _Again) -> None:
-        assert graph.output is not None
-        rows.append(len(graph.output))
-        replay(graph)
-
-    monkeypatch.setattr(_Again, "replay", noted)
-    model.graphs_captured(manager, 0.0, 0)
-    rows.clear()  # of what each graph was held against
-    return rows
-
-
 @pytest.mark.parametrize("crops", [1, 3, 6, 7])
 def test_unpruned_images_get_stock_vllms_rows_from_a_graph_that_they_fill(
     made: Any, crops: int, monkeypatch: pytest.MonkeyPatch
@@ -273,7 +224,7 @@ def test_unpruned_images_get_stock_vllms_rows_from_a_graph_that_they_fill(
         kwargs = {"pixel_values": pixels[0]}
     else:
         kwargs = {"pixel_values": pixels, "image_sizes": torch.tensor([[size, size * (crops - 1)]])}
-    replays = _replays(monkeypatch, model, made.manager)
+    replays = replayed_rows(monkeypatch, model, made.manager)
     captured_rows = model.embed_multimodal(**kwargs)
     assert replays == ([crops * page] if crops * page in made.manager.token_budgets else [])
     model.graphs_cleared(made.manager)
@@ -286,16 +237,16 @@ def test_unpruned_images_get_stock_vllms_rows_from_a_graph_that_they_fill(
 def test_a_graph_that_changes_bits_is_not_for_unpruned_images(
     llava: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    replay = _Again.replay
+    replay = Again.replay
 
-    def rounded(graph: _Again) -> None:
+    def rounded(graph: Again) -> None:
         replay(graph)
         assert graph.output is not None
         graph.output.mul_(1 + 1e-6)
 
-    monkeypatch.setattr(_Again, "replay", rounded)
+    monkeypatch.setattr(Again, "replay", rounded)
     manager = captured(llava.config, llava.model)
-    replays = _replays(monkeypatch, llava.model, manager)
+    replays = replayed_rows(monkeypatch, llava.model, manager)
     assert manager.is_captured() and llava.model._graphs.ready
     llava.model.embed_multimodal(pixel_values=_pixels(1, seed=8))
     assert not replays
@@ -373,7 +324,7 @@ def test_a_graph_with_other_rows_than_the_tower_is_not_replayed(
     from vllm_pruner import plugin
 
     monkeypatch.setattr(plugin.logger.parent, "propagate", True)
-    monkeypatch.setattr(_Again, "replay", lambda graph: graph.output.fill_(1.0))
+    monkeypatch.setattr(Again, "replay", lambda graph: graph.output.fill_(1.0))
     manager = captured(llava.config, llava.model)
     assert "has other features than the tower" in caplog.text
     assert "is served without CUDA graphs" in caplog.text
