@@ -1,7 +1,20 @@
-"""vLLM looks at the classes of all families here, not each in a process that imports vLLM."""
+"""vLLM looks at the classes of all families here, not each in a process that imports vLLM; and the
+contract's files ask the same processors."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+from contract import PROCESSORS
 from launcher import inspect_models_in_process
+from pruning_processor import pruning_processor
 
 inspect_models_in_process()
+
+
+@pytest.fixture(scope="module", params=PROCESSORS, ids=lambda each: "-".join([each[0], *each[1]]))
+def processor(request: pytest.FixtureRequest) -> Any:
+    """vLLM's own processor of a pruning model, made as the API server makes it."""
+    checkpoint, more = request.param
+    return pruning_processor(checkpoint, **more)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from contract import batched, processed
 from pruning_processor import pruning_processor
 from vllm.exceptions import VLLMValidationError
 
@@ -30,8 +30,8 @@ CLIPS = [(2, 112, 112), (5, 200, 90), (8, 336, 336)]
 
 
 @pytest.fixture(scope="module", params=CHECKPOINTS)
-def processor(request: pytest.FixtureRequest) -> Iterator[Any]:
-    yield pruning_processor(request.param)
+def processor(request: pytest.FixtureRequest) -> Any:
+    return pruning_processor(request.param)
 
 
 def _process(processor: Any, settings: dict[str, Any], *clips: tuple[int, int, int]) -> Any:
@@ -42,12 +42,7 @@ def _process(processor: Any, settings: dict[str, Any], *clips: tuple[int, int, i
         facts = {"fps": 2.0, "total_num_frames": frames, "duration": frames / 2}
         facts |= {"frames_indices": [*range(frames)], "do_sample_frames": False}
         videos.append((pixels, facts))
-    items = processor.info.parse_mm_data({"video": videos})
-    content = [{"type": "video"}] * len(videos) + [{"type": "text", "text": "What happens?"}]
-    template: Any = processor.info.get_tokenizer().apply_chat_template
-    message = {"role": "user", "content": content}
-    prompt = template([message], add_generation_prompt=True, tokenize=False)
-    return processor(prompt, items, hf_processor_mm_kwargs={"vtprune": settings})
+    return processed(processor, settings, "video", videos)
 
 
 def _runs(processor: Any, output: Any, place: Any) -> list[int]:
@@ -115,10 +110,7 @@ def test_a_batch_becomes_videos_with_the_layouts_of_their_items(processor: Any) 
     info = processor.info
     made = [_process(processor, {"tokens": 4}, clip) for clip in CLIPS]  # GLM takes one a prompt
     items = [each["mm_kwargs"]["video"][0] for each in made]
-    batch = {
-        name: field.field.reduce_data([item[name] for item in items])
-        for name, field in items[0].items()
-    }
+    batch = batched(items)
     (pixels,) = (name for name in batch if name.startswith("pixel_values"))
     if "video_num_patches" in batch:  # as vLLM's input calls them
         batch["num_patches"] = batch["video_num_patches"]

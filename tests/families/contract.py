@@ -1,0 +1,111 @@
+"""What the contract of a family is checked on: checkpoints, images and budgets, and what vLLM's own
+processor makes of a message with them. The contract is in three files:
+
+- `test_layout_contract`: what a family says of an image from its size, and of methods;
+- `test_prompt_contract`: the prompt has the layout's tokens, pruned exactly the kept count of them;
+- `test_image_contract`: the processor's batch becomes images of these layouts.
+
+`test_video_contract` has that of a family that prunes videos.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from vllm.multimodal.parse import ImageSize
+
+from vllm_pruner.family import Family
+
+__all__ = [
+    "BUDGETS",
+    "CHECKPOINTS",
+    "PROCESSORS",
+    "SIZES",
+    "batched",
+    "image_size",
+    "is_served",
+    "processed",
+    "processed_images",
+    "skip_unless_served",
+]
+
+CHECKPOINTS = [
+    "demo",
+    "demo-siglip",
+    "demo-next",
+    "demo-onevision",
+    "demo-internvl-chat",
+    "demo-internvl",
+    "demo-idefics3",
+    "demo-smolvlm",
+    "demo-mistral3",
+    "demo-gemma3",
+    "demo-kimi",
+    "demo-glm4v",
+    "demo-glm4v-moe",
+    "demo-qwen2",
+    "demo-qwen2.5",
+    "demo-qwen3",
+    "demo-qwen3-moe",
+    "demo-qwen3.5",
+    "demo-qwen3.5-moe",
+]
+PROCESSORS = [(checkpoint, {}) for checkpoint in CHECKPOINTS]
+PROCESSORS.append(("demo-gemma3", {"do_pan_and_scan": True}))
+"""With arguments of the server's for HF's processor."""
+
+SIZES = [
+    *((336, 336), (672, 672), (1, 1), (480, 640), (640, 480), (37, 501), (501, 37), (1000, 1501)),
+    *((100, 300), (300, 100), (224, 112), (113, 224), (1, 400), (400, 1), (9, 100), (333, 335)),
+    (196, 168),
+]
+"""Heights and widths: square, wide, high, tiny, and so narrow that crops are all padding; last one
+that has most tokens of `demo-onevision`, which resamples larger ones."""
+
+BUDGETS: list[dict[str, Any]] = [
+    *({"rate": rate} for rate in (0.1, 0.5, 8 / 9, 0.95, 0.999)),
+    *({"tokens": tokens} for tokens in (1, 2, 7, 64)),
+]
+
+
+def is_served(family: Family, size: tuple[int, int]) -> bool:
+    """Qwen-VL's processors refuse pictures more than 200 times as long as wide."""
+    return family.item_layout is None or max(size) <= 200 * min(size)
+
+
+def skip_unless_served(family: Family, size: tuple[int, int]) -> None:
+    if not is_served(family, size):
+        pytest.skip("more than 200 times as long as wide")
+
+
+def image_size(size: tuple[int, int]) -> ImageSize:
+    """A size as vLLM has it."""
+    return ImageSize(height=size[0], width=size[1])
+
+
+def processed(processor: Any, settings: dict[str, Any], kind: str, data: list[Any]) -> Any:
+    """What the engine would get of a message with images, or videos, and a question behind them."""
+    items = processor.info.parse_mm_data({kind: data})
+    content = [{"type": kind}] * len(data) + [{"type": "text", "text": "What?"}]
+    template: Any = processor.info.get_tokenizer().apply_chat_template
+    message = {"role": "user", "content": content}
+    prompt = template([message], add_generation_prompt=True, tokenize=False)
+    return processor(prompt, items, hf_processor_mm_kwargs={"vtprune": settings})
+
+
+def processed_images(processor: Any, settings: dict[str, Any], *sizes: tuple[int, int]) -> Any:
+    """The same of images of noise of these sizes."""
+    noise = np.random.default_rng(0)
+    pixels = [noise.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    return processed(processor, settings, "image", [Image.fromarray(each) for each in pixels])
+
+
+def batched(items: list[Any]) -> dict[str, Any]:
+    """The fields of items together, as vLLM hands them to a model."""
+    return {
+        name: field.field.reduce_data([item[name] for item in items])
+        for name, field in items[0].items()
+    }

@@ -1,0 +1,77 @@
+"""What every family makes of the pixels that vLLM's processor hands to the engine, over all
+checkpoints that we have. What the model makes of them is tested in `tests/server`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from contract import SIZES, batched, is_served, processed, processed_images
+from PIL import Image
+
+from vllm_pruner.layout.crop_layout import CropLayout
+from vllm_pruner.settings.keys import BYTES
+
+pytestmark = pytest.mark.server
+
+
+def test_a_batch_becomes_images_with_the_layouts_of_their_sizes(processor: Any) -> None:
+    """Of images that were preprocessed together, and so padded to as many crops."""
+    family, hf_config = processor.info.family, processor.info.get_hf_config()
+    sizes = [size for size in SIZES[:6] if is_served(family, size)]
+    items = processed_images(processor, {"tokens": 4}, *sizes)["mm_kwargs"]["image"]
+    batch = batched(items)
+    if "image_num_patches" in batch:
+        batch["num_patches"] = batch["image_num_patches"]  # as vLLM's input calls it
+    if BYTES in batch:
+        batch["pixel_values"] = batch.pop(BYTES).movedim(-1, -3)
+    images = family.images(hf_config, batch)
+    assert [image.layout for image in images] == [
+        family.layout(processor.info, *size, {}) for size in sizes
+    ]
+    for item, image in zip(items, images, strict=True):
+        given = _pixels(item).view(-1, *image.pixels.shape[1:])
+        assert torch.equal(image.pixels, given[: len(image.pixels)])
+        if isinstance(image.layout, CropLayout):
+            assert len(image.pixels) == image.layout.crops <= len(given)
+        else:
+            assert len(image.pixels) == len(given)
+
+
+def _pixels(item: Any) -> torch.Tensor:
+    """All that vLLM's processor made of an image's pixels, colours first."""
+    (given,) = (
+        field.data.movedim(-1, -3) if name == BYTES else field.data
+        for name, field in item.items()
+        if name == BYTES or name.startswith("pixel_values")
+    )
+    return given
+
+
+@pytest.mark.parametrize("size", [(336, 336), (448, 280)], ids=str)
+def test_what_a_person_sees_is_the_picture_that_was_sent(
+    processor: Any, size: tuple[int, int]
+) -> None:
+    """The first crop is the whole picture, possibly cut to a square, in the processor's colours."""
+    info = processor.info
+    column = np.linspace(0, 255, size[1]).astype(np.uint8)
+    picture = np.stack([np.tile(column, (size[0], 1))] * 3, axis=2)
+    picture[: size[0] // 2, :, 0] = 0
+    output = processed(processor, {"tokens": 4}, "image", [Image.fromarray(picture)])
+    (item,) = output["mm_kwargs"]["image"]
+    crop = info.seen(batched([item]))[0]
+    if crop.is_floating_point():
+        images = info.get_hf_processor().image_processor
+        for color, mean, std in zip(crop, images.image_mean, images.image_std, strict=True):
+            color.mul_(std).add_(mean)
+    else:
+        crop = crop / 255
+    red, green, _ = crop
+    height, width = red.shape
+    assert float(red[: height // 2 - 2].abs().max()) < 0.02
+    lower, upper = green[height // 2 + 2 :], green[: height // 2 - 2]
+    assert torch.allclose(upper.mean(dim=0), lower.mean(dim=0), atol=0.02)
+    assert bool((lower.mean(dim=0).diff() > -0.02).all()), "columns keep their order"
+    assert float(lower[:, -1].mean() - lower[:, 0].mean()) > 0.5
