@@ -12,7 +12,7 @@ from vllm_pruner.settings.bounds import method_fault
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.settings.in_tree import check_owner
-from vllm_pruner.settings.rules import resolve_videos
+from vllm_pruner.settings.video_rules import resolve_videos
 from vtprune_server.protocol import ConfigResponse, MethodCard, MethodsResponse
 from vtprune_server.surface import Surface
 

@@ -14,9 +14,10 @@ from vllm.multimodal.parse import ImageSize as Size
 from vllm_pruner.methods.faults import MethodFault
 from vllm_pruner.picture import UNSEEN, Picture, measure
 from vllm_pruner.settings.bounds import size_fault
+from vllm_pruner.settings.detail import DETAIL
 from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.settings.keys import KEY
-from vllm_pruner.settings.rules import DETAIL, resolve
+from vllm_pruner.settings.rules import resolve
 from vtprune_server.protocol import EstimateRequest, EstimateResponse, ImageEstimate, ImageSize
 from vtprune_server.surface import Surface
 

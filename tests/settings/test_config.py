@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from vllm_pruner import methods
 from vllm_pruner.settings.config import DEFAULT_METHOD, DEFAULT_RATE, PruneConfig
 from vllm_pruner.settings.errors import ConfigError
-from vllm_pruner.settings.rules import override
+from vllm_pruner.settings.override import override
 
 NAN, INF = float("nan"), float("inf")
 

@@ -9,8 +9,9 @@ import pytest
 from vllm_pruner import methods
 from vllm_pruner.settings.config import DEFAULT_METHOD, PruneConfig
 from vllm_pruner.settings.errors import ConfigError
-from vllm_pruner.settings.rules import check, check_video, resolve_videos
+from vllm_pruner.settings.rules import check
 from vllm_pruner.settings.server import ServerConfig
+from vllm_pruner.settings.video_rules import check_video, resolve_videos
 
 
 @pytest.mark.parametrize(

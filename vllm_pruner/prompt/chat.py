@@ -17,11 +17,11 @@ from vllm_pruner.prompt.names import of_holder
 from vllm_pruner.prompt.refusal import answered, refusal, settings_refusal, wishes_refusal
 from vllm_pruner.prompt.usage import in_usage
 from vllm_pruner.settings.again import UNPRUNED, Again
-from vllm_pruner.settings.detail import AUTO, LEVELS
+from vllm_pruner.settings.detail import AUTO, DETAIL, LEVELS
 from vllm_pruner.settings.errors import SettingError
 from vllm_pruner.settings.in_tree import check_owner
 from vllm_pruner.settings.keys import COUNTS, KEY, REPORT, TOLD, settings_in
-from vllm_pruner.settings.rules import DETAIL, check
+from vllm_pruner.settings.rules import check
 from vllm_pruner.settings.server import ServerConfig
 from vllm_pruner.settings.wishes import Wishes, apart, wishes_fault
 

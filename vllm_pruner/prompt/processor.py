@@ -37,7 +37,8 @@ from vllm_pruner.prompt.traffic import count_items
 from vllm_pruner.prompt.wanted import Wanted, as_dummy, taken
 from vllm_pruner.settings.in_tree import check_owner
 from vllm_pruner.settings.keys import REPORT
-from vllm_pruner.settings.rules import resolve, resolve_videos
+from vllm_pruner.settings.rules import resolve
+from vllm_pruner.settings.video_rules import resolve_videos
 
 if TYPE_CHECKING:
     from vllm.inputs import MultiModalInput

@@ -12,7 +12,7 @@ from vllm_pruner.prompt.asked import VIDEO, Asked
 from vllm_pruner.prompt.places import check_counts, check_reach
 from vllm_pruner.prompt.refusal import answered
 from vllm_pruner.settings.keys import PLAN_BETWEEN
-from vllm_pruner.settings.rules import check_video
+from vllm_pruner.settings.video_rules import check_video
 
 if TYPE_CHECKING:
     from vllm.inputs import MultiModalInput

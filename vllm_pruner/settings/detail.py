@@ -7,13 +7,18 @@ their meaning whatever the server's own rate is.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
 
+from vllm_pruner.settings.errors import ConfigError, SettingError
 from vllm_pruner.settings.limits import Rate
 
-__all__ = ["AUTO", "LEVELS", "TIMES", "DetailRates"]
+__all__ = ["AUTO", "DETAIL", "LEVELS", "TIMES", "DetailRates", "split", "without_detail"]
+
+DETAIL: Final = "detail"
+"""The key of a request's settings that has a level for each image."""
 
 AUTO: Final = "auto"
 LEVELS: Final = (AUTO, "low", "high")
@@ -33,3 +38,26 @@ class DetailRates(BaseModel):
 
     high: Rate = 0.5
     """Keeps 288 of them."""
+
+
+def split(requested: object, images: int) -> tuple[Any, list[str]]:
+    """Return a request's settings without `detail`, and a level for each of its images.
+
+    Raises:
+        ConfigError: an unknown level, or another number of them.
+    """
+    if not isinstance(requested, Mapping) or DETAIL not in requested:
+        return requested, [AUTO] * images
+    levels = requested[DETAIL]
+    if not isinstance(levels, list) or any(level not in LEVELS for level in levels):
+        raise SettingError(DETAIL, repr(levels), f"a list of {', '.join(LEVELS)}")
+    if len(levels) != images:
+        raise ConfigError(f"detail has {len(levels)} entries; allowed: one for each of {images}")
+    return without_detail(requested), levels
+
+
+def without_detail(requested: object) -> Any:
+    """Return a request's settings without `detail`, whose levels are for images."""
+    if not isinstance(requested, Mapping):
+        return requested
+    return {key: value for key, value in requested.items() if key != DETAIL}

@@ -23,7 +23,7 @@ __all__ = [
 KEY = "vtprune"
 """Settings; the only name that users write. In the engine's `mm_processor_kwargs`, the operator's:
 keys of `ServerConfig`. In a request's body or its `mm_processor_kwargs`, the client's: keys of
-`PruneConfig`, and on their way to the processor also `rules.DETAIL`. Errors begin with it."""
+`PruneConfig`, and on their way to the processor also `detail.DETAIL`. Errors begin with it."""
 
 BYTES = f"{KEY}_bytes"
 """A field of an image on its way to the model, in place of its pixels: `[..., height, width, 3]`

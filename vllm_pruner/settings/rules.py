@@ -1,4 +1,4 @@
-"""Resolve the settings of a request, image by image.
+"""Resolve the settings of a request, image by image; `video_rules` does for its videos.
 
 A request's settings have the form of `PruneConfig`, plus `detail`, a list with one of `auto`,
 `low`, `high` for each image. They come from the body of a chat completion (`prompt.chat`) or,
@@ -9,38 +9,20 @@ only for a floor or a budget for all images of the request, and is examined only
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from vllm_pruner.picture import Picture
 from vllm_pruner.settings.again import UNPRUNED
-from vllm_pruner.settings.bounds import (
-    count_fault,
-    fault,
-    fault_on,
-    method_fault,
-    video_method_fault,
-)
+from vllm_pruner.settings.bounds import fault, fault_on, method_fault, video_method_fault
 from vllm_pruner.settings.config import PruneConfig, names_budget
-from vllm_pruner.settings.detail import AUTO, LEVELS
+from vllm_pruner.settings.detail import split
 from vllm_pruner.settings.errors import ConfigError, SettingError
 from vllm_pruner.settings.image_budgets import of_images
 from vllm_pruner.settings.override import override
 from vllm_pruner.settings.own_rate import at_rate
 from vllm_pruner.settings.server import ServerConfig
 
-__all__ = [
-    "DETAIL",
-    "ModelInfo",
-    "check",
-    "check_video",
-    "image_configs",
-    "override",
-    "resolve",
-    "resolve_videos",
-]
-
-DETAIL = "detail"
+__all__ = ["ModelInfo", "check", "image_configs", "resolve"]
 
 
 class ModelInfo(Protocol):
@@ -97,58 +79,6 @@ def resolve(
     return configs
 
 
-def resolve_videos(
-    model: ModelInfo, requested: object, is_dummy: bool = False, rate: float | None = None
-) -> PruneConfig:
-    """Return the settings of every video of a request to a model.
-
-    Args:
-        model: the model.
-        requested: the request's settings, None if it has none.
-        is_dummy: whether the videos are vLLM's dummies; if the model cannot prune videos, these are
-            left unpruned.
-        rate: as for `resolve`.
-
-    Raises:
-        ConfigError: the first fault of the request.
-    """
-    if requested is UNPRUNED:
-        return PruneConfig(rate=0.0)
-    if is_dummy and model.video_fault(check(model.prune_config, None).of_video()):
-        return PruneConfig(rate=0.0)
-    asked = at_rate(check(model.prune_config, _without_detail(requested)), rate, requested)
-    config, own = asked.of_video(), asked.video_method
-    if config.request_tokens is not None:
-        why = ", which the images of a message share, but it has a video"
-        raise SettingError(
-            "request_tokens", str(config.request_tokens), "request_tokens with video_rate", why
-        )
-    if found := model.video_fault(config):
-        if isinstance(found, SettingError) and found.key == "method" and own:
-            raise replace(found, key="video_method")
-        raise found
-    return config
-
-
-def check_video(server: ServerConfig, requested: object, config: PruneConfig, tokens: int) -> None:
-    """Check what is kept of a video against the operator's limits, if the request has settings.
-
-    Args:
-        server: the operator's settings.
-        requested: the request's settings, None if it has none.
-        config: the resulting settings of the video.
-        tokens: visual tokens of the video, unpruned.
-
-    Raises:
-        ConfigError: too few, or too many, are kept.
-        MethodFault: the method, of another package, returns invalid counts.
-    """
-    config.check_counts(tokens)
-    found = count_fault(server.limits, config, tokens, "a video")
-    if found and _without_detail(requested):
-        raise found
-
-
 def check(server: ServerConfig, requested: object) -> PruneConfig:
     """Return the settings that a request asks for, for any images.
 
@@ -196,7 +126,7 @@ def image_configs(
     Raises:
         ConfigError: the first fault.
     """
-    asked, levels = _split(requested, len(tokens))
+    asked, levels = split(requested, len(tokens))
     config = check(server, asked).of_image()
     if config.tokens is not None and config.tokens > most:
         raise SettingError("tokens", str(config.tokens), f"1 to {most}")
@@ -209,21 +139,3 @@ def image_configs(
         config = config.model_copy(update={"floor": "off"})  # a request's own budget is exact
     config = at_rate(config, rate, asked)  # not held against the limits, which are for requests
     return of_images(server, config, levels, tokens, look, is_own=is_own)
-
-
-def _split(requested: object, images: int) -> tuple[Any, list[str]]:
-    """Return the request's settings without `detail`, and a level for each image."""
-    if not isinstance(requested, Mapping) or DETAIL not in requested:
-        return requested, [AUTO] * images
-    levels = requested[DETAIL]
-    if not isinstance(levels, list) or any(level not in LEVELS for level in levels):
-        raise SettingError(DETAIL, repr(levels), f"a list of {', '.join(LEVELS)}")
-    if len(levels) != images:
-        raise ConfigError(f"detail has {len(levels)} entries; allowed: one for each of {images}")
-    return _without_detail(requested), levels
-
-
-def _without_detail(requested: object) -> Any:
-    if not isinstance(requested, Mapping):
-        return requested
-    return {key: value for key, value in requested.items() if key != DETAIL}
