@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 
 from vllm_pruner import compat, envs
 from vllm_pruner.families import registry
-from vllm_pruner.prompt import announcement, api_servers, chat, encoder_only, engine_flags, serving
+from vllm_pruner.prompt import (
+    announcement,
+    api_servers,
+    counts,
+    encoder_only,
+    engine_flags,
+    serving,
+)
 from vllm_pruner.settings.bounds import fault_on
 from vllm_pruner.settings.config import names_budget
 from vllm_pruner.settings.errors import ConfigError
@@ -106,7 +113,7 @@ def install(
     """
     serving.install(config, model_config)
     if engine_args.otlp_traces_endpoint is not None:
-        compat.patch_tracing(chat.span_attributes)
+        compat.patch_tracing(counts.span_attributes)
     announcement.announce(config, model_config, tokens)
 
 

@@ -161,7 +161,7 @@ class PrunedProcessor(PlannedItems, BytePixels):
             check_length(output, sum(asked[0].kept), self.info.ctx.model_config.max_model_len)
 
     def _tell(self, asked: Sequence[Asked], wanted: Wanted, output: MultiModalInput) -> None:
-        """Put the counts into the output, for `prompt.chat`, and add them to the metrics.
+        """Put the counts into the output, for `prompt.counts`, and add them to the metrics.
 
         A server that never prunes anything by default answers as stock vLLM does.
         """

@@ -15,6 +15,7 @@ from vllm_pruner.prompt import (
     body,
     chat,
     confidence,
+    counts,
     coverage,
     faults,
     first_token,
@@ -64,18 +65,18 @@ def install(config: ServerConfig, model_config: ModelConfig) -> None:
     compat.patch_chat(
         KEY,
         chat.requested,
-        chat.take_counts,
+        counts.take,
         chat.rename,
-        chat.report,
+        counts.report,
         shadow.given,
         confidence.answer_surely,
         rendering.counted,
     )
-    compat.patch_chat_batch(chat.add_up, chat.report)
+    compat.patch_chat_batch(counts.add_up, counts.report)
     compat.patch_completion(body.refuse_without_images)
-    compat.patch_messages(body.meant, chat.told, chat.USAGE)
-    compat.patch_offline(chat.USAGE, chat.counts)
-    compat.patch_raw_prompts(chat.USAGE, chat.counts)
+    compat.patch_messages(body.meant, counts.told, counts.USAGE)
+    compat.patch_offline(counts.USAGE, counts.of_prompt)
+    compat.patch_raw_prompts(counts.USAGE, counts.of_prompt)
     compat.patch_delivery()
     image_size.limit_files(config.limits)
     jpegs.reduce_to(config.jpeg_side)
