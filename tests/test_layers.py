@@ -10,21 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
-
-import vllm_pruner
-
-ROOT = Path(vllm_pruner.__file__).parents[1]
-FOLDERS = {
-    "vllm_pruner": ROOT,
-    "vtprune_kernels": ROOT / "kernels",
-    "vtprune_server": ROOT / "server",
-    "vtprune_evaluate": ROOT / "evaluate",
-}
+from our_packages import PACKAGES, ROOT
 
 
 def lint(root: Path) -> subprocess.CompletedProcess[str]:
     """Check the contracts on the packages of a checkout."""
-    folders = [root / folder.relative_to(ROOT) for folder in FOLDERS.values()]
+    folders = [root / folder.relative_to(ROOT) for folder in PACKAGES.values()]
     lint_imports = Path(sys.executable).with_name("lint-imports")
     return subprocess.run(
         [lint_imports, "--no-cache", "--config", ROOT / "pyproject.toml"],
@@ -44,7 +35,7 @@ def test_the_contracts_are_kept() -> None:
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the packages, to plant faults in."""
     root = tmp_path_factory.mktemp("checkout")
-    for package, folder in FOLDERS.items():
+    for package, folder in PACKAGES.items():
         target = root / folder.relative_to(ROOT) / package
         shutil.copytree(folder / package, target, ignore=shutil.ignore_patterns("__pycache__"))
     return root
@@ -91,7 +82,7 @@ def test_the_environment_is_read_in_one_place() -> None:
     readers = {
         str(path.relative_to(ROOT))
         for package in ("vllm_pruner", "vtprune_server", "vtprune_evaluate")
-        for path in (FOLDERS[package] / package).rglob("*.py")
+        for path in (PACKAGES[package] / package).rglob("*.py")
         if environment_reads(ast.parse(path.read_text()))
     }
     clients = {"evaluate/vtprune_evaluate/__main__.py", "server/vtprune_server/command/parser.py"}

@@ -10,7 +10,9 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+from installed_package import install_package
 from media import photo_question
+from python_path import path_with
 from vllm_server import Server
 
 ROOT = Path(__file__).parents[1]
@@ -25,19 +27,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     project = header[header.index("    [build-system]") : header.index("After `pip install")]
     (source / "pyproject.toml").write_text(dedent(project))
     (source / "own_method.py").write_text(EXAMPLE.read_text())
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--no-deps"]
-    done = subprocess.run(
-        [*pip, "--no-build-isolation", "--no-index", "--target", target, source],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    install_package(source, target)
     return target
-
-
-def _path(site: Path) -> str:
-    inherited = [path for path in [os.environ.get("PYTHONPATH")] if path]
-    return os.pathsep.join([str(site), *inherited])
 
 
 def test_the_page_shows_the_example() -> None:
@@ -61,7 +52,7 @@ def test_the_installed_method_selects(site: Path) -> None:
     """
     done = subprocess.run(
         [sys.executable, "-c", program],
-        env={**os.environ, "PYTHONPATH": _path(site)},
+        env={**os.environ, "PYTHONPATH": path_with(site)},
         capture_output=True,
         text=True,
     )
@@ -74,8 +65,7 @@ def test_the_installed_method_selects(site: Path) -> None:
 
 @pytest.mark.server
 def test_the_installed_method_is_served(site: Path, tmp_path: Path) -> None:
-    tests = ROOT / "tests" / "server"
-    path = os.pathsep.join([_path(site), str(tests)])
+    path = path_with(site, ROOT / "tests" / "server")
     arguments = ["--plugin", "vtprune", "--enforce-eager", "--prune-tokens", "36"]
     arguments += ["--prune-method", "fovea"]
     with Server(tmp_path / "own.log", *arguments, PYTHONPATH=path) as server:

@@ -17,20 +17,12 @@ from email import message_from_string
 from pathlib import Path
 
 import pytest
+from our_packages import PACKAGES, ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-import vllm_pruner
-
 pytestmark = pytest.mark.slow
 
-ROOT = Path(vllm_pruner.__file__).parents[1]
-PACKAGES = {
-    "vllm_pruner": ROOT,
-    "vtprune_kernels": ROOT / "kernels",
-    "vtprune_server": ROOT / "server",
-    "vtprune_evaluate": ROOT / "evaluate",
-}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 VERSION = PROJECT["version"]
 """What is built here; an editable install may be older until `make setup`."""

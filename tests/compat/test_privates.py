@@ -8,21 +8,13 @@ import re
 from collections.abc import Iterator
 from functools import cached_property
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import pytest
+from our_packages import PACKAGES
 
-import vllm_pruner
 from vllm_pruner.compat.symbols import SYMBOLS
 
-ROOT = Path(vllm_pruner.__file__).parents[1]
-FOLDERS = {
-    "vllm_pruner": ROOT,
-    "vtprune_kernels": ROOT / "kernels",
-    "vtprune_server": ROOT / "server",
-    "vtprune_evaluate": ROOT / "evaluate",
-}
 LISTED = {part for symbol in SYMBOLS for part in symbol.name.split(".")}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -30,7 +22,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 def sources() -> dict[str, ast.Module]:
     """Every module of our packages by its dotted name."""
     trees = {}
-    for package, folder in FOLDERS.items():
+    for package, folder in PACKAGES.items():
         for path in (folder / package).rglob("*.py"):
             parts = path.relative_to(folder).with_suffix("").parts
             name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from installed_package import declare_package
 
 from vllm_pruner.families import registry
 from vllm_pruner.families.llava import LLAVA
@@ -39,11 +40,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         registry._load.cache_clear()
 
     def install(**entry_points: str) -> None:
-        folder = tmp_path / "elsewhere-1.0.dist-info"
-        folder.mkdir()
-        (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: elsewhere\nVersion: 1.0\n")
-        lines = "".join(f"{name} = {value}\n" for name, value in entry_points.items())
-        (folder / "entry_points.txt").write_text(f"[vtprune.families]\n{lines}")
+        declare_package(tmp_path, "elsewhere", "vtprune.families", entry_points)
         (tmp_path / "elsewhere_families.py").write_text(OUTSIDE)
         monkeypatch.syspath_prepend(tmp_path)
         forget()

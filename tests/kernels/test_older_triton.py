@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from python_path import path_with
 
 pytestmark = pytest.mark.slow
 
@@ -40,13 +41,12 @@ def test_kernels_compile_under_the_older_triton(
 
 def _pytest(triton: Path, chosen: str) -> subprocess.CompletedProcess[str]:
     """Run the tests in question with that Triton before all other packages."""
-    inherited = [path for path in [os.environ.get("PYTHONPATH")] if path]
     command = [sys.executable, "-m", "pytest", "-q", "-s", "-rp", "-p", "no:cacheprovider"]
     return subprocess.run(
         [*command, "-p", "no:xdist", HERE / "test_ahead_of_time.py", "-k", chosen],
         env={
             **{k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")},
-            "PYTHONPATH": os.pathsep.join([str(triton), *inherited]),
+            "PYTHONPATH": path_with(triton),
         },
         capture_output=True,
         text=True,

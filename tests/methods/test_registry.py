@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from installed_package import declare_package
 
 import vllm_pruner
 from vllm_pruner import methods
@@ -67,11 +68,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         methods.package_of.cache_clear()
 
     def install(package: str, **entry_points: str) -> None:
-        folder = tmp_path / f"{package}-1.0.dist-info"
-        folder.mkdir()
-        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-        lines = "".join(f"{name} = {value}\n" for name, value in entry_points.items())
-        (folder / "entry_points.txt").write_text(f"[vtprune.methods]\n{lines}")
+        declare_package(tmp_path, package, "vtprune.methods", entry_points)
         (tmp_path / "outside.py").write_text(FIRST)
         monkeypatch.syspath_prepend(tmp_path)
         forget()

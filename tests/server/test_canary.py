@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from installed_package import declare_package
 from media import photo_question
+from python_path import path_with
 from vllm_server import Server
 from vtprune_server.canary import fault
 
@@ -78,15 +79,11 @@ def test_a_server_whose_model_returns_too_few_rows_does_not_start(
     start: Callable[..., Server], tmp_path: Path
 ) -> None:
     (tmp_path / "short_method.py").write_text(SHORT)
-    info = tmp_path / "short_method-1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: short-method\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[vtprune.methods]\nshort = short_method:SHORT\n")
-    inherited = [path for path in [os.environ.get("PYTHONPATH")] if path]
+    declare_package(tmp_path, "short-method", "vtprune.methods", {"short": "short_method:SHORT"})
     said = r"method 'short' of package short-method returned int64 \[1, 63\] .* int64 \[1, 64\]"
     with pytest.raises(RuntimeError, match=said):
         start(
             "short",
             *["--plugin", "vtprune", "--prune-method", "short"],
-            PYTHONPATH=os.pathsep.join([str(tmp_path), str(Path(__file__).parent), *inherited]),
+            PYTHONPATH=path_with(tmp_path, Path(__file__).parent),
         )

@@ -4,7 +4,6 @@ by entry points and asked for beside good requests: each fails its own request, 
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,9 @@ from typing import Any
 import faulty_methods
 import httpx
 import pytest
+from installed_package import declare_package
 from media import encode, image_part, noise, photo_question, text_part
+from python_path import path_with
 from vllm_server import Server
 
 from vllm_pruner.settings.config import DEFAULT_METHOD
@@ -73,11 +74,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder into which the package is installed, as pip leaves it."""
     folder = tmp_path_factory.mktemp("site")
     (folder / "faulty_methods.py").write_text((HERE / "faulty_methods.py").read_text())
-    info = folder / "faulty-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1.0\n")
-    lines = [f"{name} = faulty_methods:{_constant(name)}\n" for name in faulty_methods.METHODS]
-    (info / "entry_points.txt").write_text(f"[vtprune.methods]\n{''.join(lines)}")
+    constants = {name: f"faulty_methods:{_constant(name)}" for name in faulty_methods.METHODS}
+    declare_package(folder, "faulty", "vtprune.methods", constants)
     return folder
 
 
@@ -86,9 +84,8 @@ def _constant(name: str) -> str:
 
 
 def _serve(site: Path, start: Callable[..., Server], name: str, *flags: str, **env: str) -> Server:
-    inherited = [path for path in [os.environ.get("PYTHONPATH")] if path]
     env |= {
-        "PYTHONPATH": os.pathsep.join([str(site), str(HERE), *inherited]),
+        "PYTHONPATH": path_with(site, HERE),
         "VLLM_VTPRUNE_METHOD_SECONDS": "2",
     }
     limits = json.dumps({"methods": [DEFAULT_METHOD, "pool", *faulty_methods.METHODS]})

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from installed_package import install_package
 from media import photo_question
+from python_path import path_with
 from vllm_process import MODELS
 from vllm_server import Server
 
@@ -32,13 +31,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source, target = tmp_path_factory.mktemp("fern"), tmp_path_factory.mktemp("site")
     (source / "pyproject.toml").write_text(_block("toml"))
     (source / "fern.py").write_text(_block("python"))
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--no-deps"]
-    done = subprocess.run(
-        [*pip, "--no-build-isolation", "--no-index", "--target", target, source],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    install_package(source, target)
     return target
 
 
@@ -56,8 +49,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_a_family_from_elsewhere_is_served_with_a_rate_of_its_own(
     site: Path, checkpoint: str, start: Callable[..., Server]
 ) -> None:
-    path = os.pathsep.join([str(Path(__file__).parent), str(site)])
-    path = os.pathsep.join([path, *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = path_with(Path(__file__).parent, site)
     server = start("fern", "--plugin", "vtprune", model=checkpoint, PYTHONPATH=path)
     usage = server.ask(photo_question(0))["usage"]
     assert usage["visual_tokens"] == {"original": 576, "kept": 144}

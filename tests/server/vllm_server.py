@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 from forked import ForkedProcess
+from python_path import path_with
 from vllm_process import VllmProcess
 
 # vLLM would serve the float32 checkpoint in bfloat16, whose rounding hides what is compared here.
@@ -37,9 +38,7 @@ class Server(VllmProcess):
     def __init__(
         self, log: Path, *arguments: str, model: str = "demo", fork: bool = True, **env: str
     ) -> None:
-        inherited = [path for path in [os.environ.get("PYTHONPATH")] if path]
-        path = os.pathsep.join([str(Path(__file__).parent), *inherited])
-        env = {"PYTHONPATH": path, **core(), **env}
+        env = {"PYTHONPATH": path_with(Path(__file__).parent), **core(), **env}
         super().__init__(log, model, *_COMMON, *_PROBE, *arguments, **env)
         self._fork = fork
         # uvicorn closes an idle connection after 5 seconds, which is httpx's default as well.
