@@ -10,7 +10,7 @@ import torch
 from batches import GRID, MEAN, PATCH, STD
 from network import Answerer
 from safetensors.torch import save_file
-from train import DEFAULT_OUT
+from trainer import DEFAULT_OUT
 from transformers import (
     CLIPImageProcessor,
     GenerationConfig,

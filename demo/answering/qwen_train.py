@@ -21,7 +21,8 @@ from qwen_network import HEADS, WIDTH, QwenAnswerer, positions
 from qwen_start import start_qwen_tower
 from start import start_decoder
 from torch.nn import functional as F
-from train import DEFAULT_OUT, Trainer, choose_patches, main
+from train import choose_patches
+from trainer import DEFAULT_OUT, Trainer, main
 from vocabulary import CLOSING
 
 SHARES = {"ideal": (0.4, 0.7), "joint": (1.0, 0.6)}
@@ -35,7 +36,7 @@ def normalised(patches: torch.Tensor) -> torch.Tensor:
 
 
 class QwenTrainer(Trainer):
-    """The stages of `Trainer` over ragged pictures."""
+    """The stages over ragged pictures."""
 
     planned = {"tower": 900, "ideal": 520, "joint": 1000}
     sizes = {"tower": 12, "ideal": 12, "joint": 12}

@@ -21,7 +21,8 @@ from reader import DIGIT_IDS, LABEL_IDS, widen
 from reader_batches import PageBatch, make_page_batch, page_layout
 from safetensors.torch import load_file
 from torch.nn import functional as F
-from train import DEFAULT_OUT, HELD_OUT, Trainer
+from train import SceneTrainer
+from trainer import DEFAULT_OUT, HELD_OUT
 
 DEMO = Path(__file__).resolve().parents[1]
 sys.path.append(str(DEMO))
@@ -43,7 +44,7 @@ def load_published(model: Answerer, folder: Path) -> None:
     model.llava.load_state_dict(state)
 
 
-class ReaderTrainer(Trainer):
+class ReaderTrainer(SceneTrainer):
     """Trains on pages and, by default every other step, on scenes."""
 
     planned, sizes, peaks = {"joint": 700}, {"joint": 12}, {"joint": PEAK}
@@ -128,7 +129,7 @@ class ReaderTrainer(Trainer):
                 saved = time.monotonic()
             if self.step % 50 == 0 or self.step == self.steps:
                 print(f"{self.step} pages {self.page_accuracy(32):.3f}", flush=True)
-        scores = Trainer.accuracy(self, 64).items() if self.arguments.scenes else ()
+        scores = self.accuracy(64).items() if self.arguments.scenes else ()
         print(" ".join(f"{kind} {share:.2f}" for kind, share in scores))
 
 
