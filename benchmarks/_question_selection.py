@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from _clip_tower import HEADS, PATCHES, WIDTH, ClipTower
+from _clock import Clock
 from torch import nn
 from vtprune_kernels import cls_importance, gather_rows
 
@@ -73,12 +71,15 @@ def _measure(images: int, dtype: torch.dtype, rounds: int) -> dict[str, float]:
         "project_all": lambda: projector(patches),
         "project_kept": lambda: projector(patches[:, :KEEP]),
     }
-    times: dict[str, list[float]] = defaultdict(list)
+    return _medians(parts, rounds)
+
+
+def _medians(parts: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    clock = Clock()
     for turn in range(rounds + 1):
+        timed = clock if turn else Clock()  # the first turn warms up
         for name, part in parts.items():
             for _ in range(1 if name == "tower" else 3):
-                start = time.perf_counter()
-                part()
-                if turn:  # the first turn warms up
-                    times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: statistics.median(found) for name, found in times.items()}
+                with timed.step(name):
+                    part()
+    return {name: clock.median(name) for name in parts}

@@ -39,12 +39,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import _chat
 import torch
 from _gpu_fleet import Fleet, Wanted, waves
 from _gpu_record import Record
+from _gpu_servers import server_groups
 from _gpu_stages import METHODS, Load, compare_answers, serve_pair
 from _gpu_table import table
 from _machine import describe
@@ -52,9 +52,7 @@ from _record import describe_gpu
 from vllm_process import MODELS
 
 HERE = Path(__file__).resolve().parent
-DEMO = str(HERE.parent / "demo" / "llava")
 KERNELS = ("selection", "greedy_select", "dedup", "cosine_gram", "cls_importance", "text_relevance")
-PRUNE = ("--plugin", "vtprune")
 RESERVE_S = 15.0
 """Seconds reserved for stopping servers and writing the table."""
 
@@ -103,7 +101,7 @@ def _run(arguments: argparse.Namespace, record: Record, on_gpu: bool) -> None:
     record.stage("environment", 20, lambda until: _environment(record, on_gpu))
     if on_gpu:
         record.stage("models", 40, _models)
-    groups = _groups(on_gpu)
+    groups = server_groups(on_gpu)
     memory = arguments.memory or (_memory_gb() * 0.93 if on_gpu else 0.0)
     beside = [
         ("operators", 100.0, [str(HERE / "operators.py"), "--most", "1000" if on_gpu else "63"]),
@@ -122,46 +120,6 @@ def _run(arguments: argparse.Namespace, record: Record, on_gpu: bool) -> None:
         fleet.stop()
     for script in beside:
         _script(record, *script)
-
-
-def _groups(on_gpu: bool) -> dict[str, list[Wanted]]:
-    """Return the servers by the stage that asks them, stock first."""
-    seats = ("--max-num-seqs", "64") if on_gpu else ("--dtype", "float32")
-    tokens = (*PRUNE, "--prune-tokens", "64")
-    four = ("--api-server-count", "4") if on_gpu else ()
-    demo: tuple[str, ...] = (*PRUNE, "--dtype", "float32")
-    if on_gpu:  # FlashAttention has no float32 heads of size 32
-        demo += ("--attention-backend", "TRITON_ATTN", "--mm-encoder-attn-backend", "TORCH_SDPA")
-        demo += ("--enforce-eager",)
-    # FlashAttention may lack the heads of size 80 of Qwen's tower; TORCH_SDPA cannot be captured.
-    triton = ("--mm-encoder-attn-backend", "TRITON_ATTN") if on_gpu else ()
-    graphs = ("--compilation-config", '{"cudagraph_mm_encoder": true}')
-
-    def pair(
-        stage: str, model: str, kv_gb: float, flags: Sequence[str], pruned: Sequence[str]
-    ) -> Any:
-        common = (*seats, *flags)
-        return [
-            Wanted(f"{stage} stock", model, common, 17.0, kv_gb),
-            Wanted(f"{stage} vtprune", model, (*common, *pruned), 17.0, kv_gb),
-        ]
-
-    llava, following, qwen = (
-        ("llava-7b", "llava-next-7b", "qwen2.5-vl-7b")
-        if on_gpu
-        else ("demo", "demo-next", "demo-qwen2.5")
-    )
-    qwens = pair("qwen", qwen, 2.0, triton, PRUNE)
-    if on_gpu:  # a CPU has no graphs
-        flags = (*seats, *triton, *PRUNE, *graphs)
-        qwens.append(Wanted("qwen graphs", qwen, flags, 17.0, 2.0))
-    return {
-        "llava": pair("llava", llava, 22.0, (), tokens),
-        "next": pair("next", following, 12.0, (), PRUNE),
-        "apis": pair("apis", llava, 22.0, four, tokens),
-        "qwen": qwens,
-        "demo": [Wanted("demo", DEMO, demo, 3.0, 1.0)],
-    }
 
 
 def _ask(

@@ -36,6 +36,7 @@ from typing import Any
 
 from _chat import Timing, closed_load, image_body, photographs
 from _machine import describe
+from _question_table import table
 from vllm_process import VllmProcess
 
 RESULTS = Path(__file__).parent / "results" / "questions-cpu.jsonl"
@@ -68,7 +69,7 @@ def main() -> None:
             }
             for workload in workloads:
                 rows += _workload(workload, servers, arguments)
-    _print(rows)
+    print(table(rows))
     RESULTS.parent.mkdir(exist_ok=True)
     with RESULTS.open("a") as file:
         file.write(json.dumps({**describe(), **vars(arguments), "rows": rows}) + "\n")
@@ -202,35 +203,6 @@ def _row(
         "selection_ms": round(1e3 * counted["vtprune_selection_seconds_total"] / requests, 1),
         "tower_share": round(counted["vtprune_tower_seconds_total"] / sum(seconds), 3),
     }
-
-
-def _print(rows: list[dict[str, Any]]) -> None:
-    by = {(row["workload"], row["contender"]): row for row in rows}
-    print(
-        "\n| workload | contender | prompt | req/s | x stock | x vispruner | TTFT p50 | x stock "
-        "| prefix hits | tower runs | tower | selection |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
-    for row in rows:
-        stock, vispruner = (by[row["workload"], name] for name in ("stock", "vispruner"))
-        rate, first = row["requests_per_s"], row["ttft_p50_s"]
-        print(
-            f"| {row['workload']} | {row['contender']} | {row['prompt_tokens']} | {rate:.2f} "
-            f"| {rate / stock['requests_per_s']:.2f} | {rate / vispruner['requests_per_s']:.2f} "
-            f"| {first:.3f} s | {first / stock['ttft_p50_s']:.2f} | {row['prefix_hit_share']:.0%} "
-            f"| {row['feature_misses']:.0f} of {row['requests']} | {row['tower_ms']:.0f} ms "
-            f"| {row['selection_ms']:.1f} ms |"
-        )
-    print(
-        "\nTower and selection: milliseconds of the device per request; stock's are not measured."
-    )
-    for workload in dict.fromkeys(row["workload"] for row in rows):
-        on, off = (by[workload, name] for name in ("adafv", "adafv, no feature cache"))
-        gain = on["requests_per_s"] / off["requests_per_s"]
-        print(
-            f"{workload}: the feature cache gives x {gain:.2f}; without it the tower takes "
-            f"{off['tower_share']:.0%} of the time"
-        )
 
 
 if __name__ == "__main__":

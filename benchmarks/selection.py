@@ -21,16 +21,13 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import literal_vispruner
 import torch
 from _clip_tower import HEADS, PATCHES, WIDTH, ClipTower
+from _clock import Clock
 from _every_method import time_methods
 from _machine import describe
 from _question_selection import HEADER as QUESTION_HEADER
@@ -54,22 +51,6 @@ HEADER = (
     f"| {' | '.join(STEPS)} |"
 )
 METHODS_HEADER = "| images | dtype | tower | method | choosing | of tower |"
-
-
-class Clock:
-    """Milliseconds of named steps."""
-
-    def __init__(self) -> None:
-        self.times: dict[str, list[float]] = defaultdict(list)
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.times[name].append(1e3 * (time.perf_counter() - start))
-
-    def median(self, name: str) -> float:
-        return statistics.median(self.times[name])
 
 
 def selection(features: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
@@ -195,7 +176,7 @@ def summary(rows: list[dict[str, Any]]) -> str:
     )
 
 
-def main() -> None:
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
@@ -204,7 +185,11 @@ def main() -> None:
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--every-method", action="store_true", help="time all methods instead")
     instead.add_argument("--question", action="store_true", help="time adafv instead")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = _arguments()
     torch.manual_seed(0)
     verify()
     machine = {**describe(), "threads": torch.get_num_threads()}
