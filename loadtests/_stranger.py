@@ -12,7 +12,7 @@ import psutil
 from PIL import Image
 from vllm_process import VllmProcess
 
-__all__ = ["CHAT", "Client", "body", "picture"]
+__all__ = ["Client", "body", "picture"]
 
 CHAT = "/v1/chat/completions"
 
@@ -26,6 +26,17 @@ class Client:
 
     def chat(self, *pictures: bytes, **more: Any) -> httpx.Response:
         return self._http.post(CHAT, json=body(*pictures, **more))
+
+    def leave(self, sent: bytes, seconds: float) -> None:
+        """Ask for a long answer about a picture, and hang up after some seconds."""
+        asked = body(sent, stream=True, max_tokens=200)
+        url = self.server.url + CHAT
+        try:
+            with httpx.stream("POST", url, json=asked, timeout=seconds) as response:
+                for _ in response.iter_raw():
+                    pass
+        except httpx.TransportError:
+            pass
 
     def explain(self, *pictures: bytes) -> httpx.Response:
         asked = {"messages": body(*pictures)["messages"], "overlay": False}

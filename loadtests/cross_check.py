@@ -94,30 +94,9 @@ def _bench(
 ) -> Figures:
     """Run `vllm bench serve` on new pictures; return its figures under our names."""
     pictures, result = folder / f"{seed}.jsonl", folder / f"{seed}.json"
-    media = Media(f"bench/{seed}")
-    with pictures.open("w") as file:
-        for _ in range(requests):
-            content = [image_part(media.image()), text_part(media.question())]
-            file.write(json.dumps({"content": content}) + "\n")
-    flags: dict[str, Any] = {
-        "--backend": "openai-chat",
-        "--endpoint": "/v1/chat/completions",
-        "--base-url": url,
-        "--model": "demo",
-        "--tokenizer": MODELS / arguments.checkpoint,
-        "--dataset-name": "custom_image",
-        "--dataset-path": pictures,
-        "--custom-output-len": arguments.output_tokens,
-        "--num-prompts": requests,
-        "--max-concurrency": arguments.users,
-        "--temperature": 0,
-        "--percentile-metrics": "ttft,e2el",
-        "--metric-percentiles": "95",
-        "--result-dir": folder,
-        "--result-filename": result.name,
-    }
-    vllm = [str(Path(sys.executable).with_name("vllm")), "bench", "serve", "--ignore-eos"]
-    command = [*vllm, "--save-result", *(str(part) for flag in flags.items() for part in flag)]
+    _write_questions(pictures, seed, requests)
+    command = [*_command(url, requests, arguments), "--dataset-path", pictures]
+    command += ["--result-dir", folder, "--result-filename", result.name]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"vllm bench serve failed:\n{done.stdout}{done.stderr[-3000:]}")
@@ -128,6 +107,35 @@ def _bench(
         name: figures[theirs] / (1000 if theirs.endswith("_ms") else 1)
         for name, (_, theirs) in FIGURES.items()
     }
+
+
+def _write_questions(file: Path, seed: int, count: int) -> None:
+    """Write the dataset of `vllm bench serve`: new pictures with a question each."""
+    media = Media(f"bench/{seed}")
+    with file.open("w") as lines:
+        for _ in range(count):
+            content = [image_part(media.image()), text_part(media.question())]
+            lines.write(json.dumps({"content": content}) + "\n")
+
+
+def _command(url: str, requests: int, arguments: argparse.Namespace) -> list[str | Path]:
+    """Return the command line that sends them as our own client does."""
+    flags: dict[str, Any] = {
+        "--backend": "openai-chat",
+        "--endpoint": "/v1/chat/completions",
+        "--base-url": url,
+        "--model": "demo",
+        "--tokenizer": MODELS / arguments.checkpoint,
+        "--dataset-name": "custom_image",
+        "--custom-output-len": arguments.output_tokens,
+        "--num-prompts": requests,
+        "--max-concurrency": arguments.users,
+        "--temperature": 0,
+        "--percentile-metrics": "ttft,e2el",
+        "--metric-percentiles": "95",
+    }
+    vllm = [Path(sys.executable).with_name("vllm"), "bench", "serve", "--ignore-eos"]
+    return [*vllm, "--save-result", *(str(part) for flag in flags.items() for part in flag)]
 
 
 def _print(rounds: list[list[Figures]]) -> None:

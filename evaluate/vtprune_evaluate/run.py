@@ -7,6 +7,7 @@ last line is dropped and its question asked again.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -85,26 +86,31 @@ def evaluate(
         ServerError: the server refused a request or cannot be reached; earlier answers are kept.
     """
     asked = {_key(record): record for record in read_records(file)}
-
-    def key(item: Item, contender: Contender) -> tuple[str, str, str, str]:
-        return dataset.name, contender.line, str(contender.keep), item.id
-
     pairs = [(item, contender) for contender in wanted for item in items]
-    work = [pair for pair in pairs if key(*pair) not in asked]
-    count = len(pairs) - len(work)
+    keys = [(dataset.name, each.line, str(each.keep), item.id) for item, each in pairs]
+    work = [pair for pair, key in zip(pairs, keys, strict=True) if key not in asked]
+    counts = itertools.count(len(pairs) - len(work) + 1)
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a") as out:
 
         def done(item: Item, contender: Contender, answer: Answer) -> None:
-            nonlocal count
-            count += 1
             record = _record(dataset, item, contender, answer)
             asked[_key(record)] = record
             _write(out, record)
-            progress(count, len(pairs))
+            progress(next(counts), len(pairs))
 
-        try:
-            asyncio.run(ask_all(server, work, dataset.max_tokens, done))
-        except* ServerError as errors:
-            raise errors.exceptions[0] from None
-    return [asked[key(*pair)] for pair in pairs]
+        _ask(server, work, dataset.max_tokens, done)
+    return [asked[key] for key in keys]
+
+
+def _ask(
+    server: Server,
+    work: Sequence[tuple[Item, Contender]],
+    max_tokens: int,
+    done: Callable[[Item, Contender, Answer], None],
+) -> None:
+    """Ask at once, and raise the first error alone."""
+    try:
+        asyncio.run(ask_all(server, work, max_tokens, done))
+    except* ServerError as errors:
+        raise errors.exceptions[0] from None

@@ -32,16 +32,7 @@ async def compare(surface: Surface, body: CompareRequest) -> CompareResponse:
 
 
 async def _answer(surface: Surface, body: CompareRequest, settings: dict[str, Any]) -> Answer:
-    request = ChatCompletionRequest.model_validate(
-        {
-            "messages": _with_fresh_images(surface, body.messages),
-            "max_tokens": body.max_tokens,
-            "temperature": 0,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            KEY: settings,
-        }
-    )
+    request = _request(surface, body, settings)
     start = time.perf_counter()
     events = await surface.chat.create_chat_completion(request)
     if not isinstance(events, AsyncGenerator):
@@ -62,6 +53,22 @@ async def _answer(surface: Surface, body: CompareRequest, settings: dict[str, An
         usage=usage,
         seconds_to_first_token=seconds if first is None else first,
         seconds=seconds,
+    )
+
+
+def _request(
+    surface: Surface, body: CompareRequest, settings: dict[str, Any]
+) -> ChatCompletionRequest:
+    """Return the message as a streamed request with these settings."""
+    return ChatCompletionRequest.model_validate(
+        {
+            "messages": _with_fresh_images(surface, body.messages),
+            "max_tokens": body.max_tokens,
+            "temperature": 0,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            KEY: settings,
+        }
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from vtprune_server.command.plan.costs import Costs
@@ -80,16 +81,25 @@ def fleet(
         return Fleet(replicas, encoders, api_servers, each, outcome)
 
     encoders = _encoders(costs, traffic, per_s) if apart else 0
-    few = math.ceil(per_s / most_of_one) - 1 if most_of_one < math.inf else 0
+    too_few = math.ceil(per_s / most_of_one) - 1 if most_of_one < math.inf else 0
+    replicas = _least(too_few, lambda number: tried(number, API_SERVERS[-1]) is not None)
+    if replicas is None:
+        return None
+    return next(found for count in API_SERVERS if (found := tried(replicas, count)))
+
+
+def _least(few: int, keeps: Callable[[int], bool]) -> int | None:
+    """Return the smallest number above `few` that keeps to the bound, None if it is beyond `_MOST`;
+    every larger one does, too."""
     many = few + 1
-    while tried(many, API_SERVERS[-1]) is None:
+    while not keeps(many):
         few, many = many, many * 2
         if many > _MOST:
             return None
     while many - few > 1:
         middle = (few + many) // 2
-        few, many = (few, middle) if tried(middle, API_SERVERS[-1]) else (middle, many)
-    return next(found for count in API_SERVERS if (found := tried(many, count)))
+        few, many = (few, middle) if keeps(middle) else (middle, many)
+    return many
 
 
 def _encoders(costs: Costs, traffic: Traffic, per_s: float) -> int:
