@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from vllm_pruner.prompt.api_servers import advice, cores
@@ -24,5 +26,12 @@ def test_nothing_is_said_without_a_free_core(engines: int, workers: int, of: int
     assert advice(engines, workers, of) is None
 
 
-def test_this_machine_has_cores() -> None:
-    assert cores() >= 1
+def test_cores_that_others_were_given_are_not_counted() -> None:
+    """As in a container, or under `taskset`."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        assert cores() == 1
+    finally:
+        os.sched_setaffinity(0, before)
+    assert cores() == len(before)

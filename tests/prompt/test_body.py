@@ -49,11 +49,21 @@ def test_what_goes_along_is_ours_and_what_was_meant_for_it() -> None:
     assert meant(body) == {"vtprune": {"rate": 0}, "vtprun": 1}
 
 
-@pytest.mark.parametrize("body", [{"vtprune": {}}, {"vtprun": {}}])
-def test_settings_where_there_is_no_image(body: dict[str, Any]) -> None:
-    with pytest.raises(VLLMValidationError, match="allowed: "):
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (
+            {"vtprune": {}},
+            "settings are given to /v1/completions, .* allowed: /v1/chat/completions",
+        ),
+        ({"vtprun": {}}, "vtprun is given but there is no such key; allowed: vtprune"),
+    ],
+    ids=str,
+)
+def test_settings_are_refused_where_there_is_no_image(body: dict[str, Any], told: str) -> None:
+    with pytest.raises(VLLMValidationError, match=told):
         refuse_without_images(body)
 
 
-def test_no_settings_where_there_is_no_image() -> None:
+def test_a_body_without_settings_needs_no_image() -> None:
     refuse_without_images({"vtprune": None, "user": "somebody"})

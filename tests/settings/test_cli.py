@@ -126,11 +126,15 @@ def test_a_bad_value_gets_one_sentence_that_names_the_flag(flags, sentence) -> N
 
 
 @pytest.mark.parametrize(
-    "flag", ['--prune-options={"step": 8}', '--prune-limits={"methods": ["adafv"]}']
+    ("flag", "taken"),
+    [
+        ('--prune-options={"step": 8}', {"options": {"step": 8}}),
+        ('--prune-limits={"methods": ["adafv"]}', {"limits": {"methods": ["adafv"]}}),
+    ],
 )
-def test_what_depends_on_the_method_waits_for_the_family_s(flag: str) -> None:
+def test_what_depends_on_the_method_waits_for_the_family_s(flag: str, taken: object) -> None:
     """Which is known once the model is; `tests/families/test_start.py` has what is said then."""
-    assert settings("--plugin=vtprune", flag) is not None
+    assert settings("--plugin=vtprune", flag) == taken
 
 
 @pytest.mark.parametrize(
