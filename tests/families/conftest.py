@@ -17,4 +17,4 @@ inspect_models_in_process()
 def processor(request: pytest.FixtureRequest) -> Any:
     """vLLM's own processor of a pruning model, made as the API server makes it."""
     checkpoint, more = request.param
-    return pruning_processor(checkpoint, **more)
+    return pruning_processor(checkpoint, kwargs=more)

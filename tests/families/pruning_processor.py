@@ -11,16 +11,30 @@ from vllm_process import MODELS
 __all__ = ["pruning_processor"]
 
 
-def pruning_processor(checkpoint: str, **mm_processor_kwargs: Any) -> Any:
-    """Return that of a folder of `.cache/models`, which removes one half."""
+def pruning_processor(
+    checkpoint: str,
+    *,
+    settings: dict[str, Any] | None = None,
+    kwargs: dict[str, Any] | None = None,
+    **engine: Any,
+) -> Any:
+    """Return that of a folder of `.cache/models`.
+
+    Args:
+        checkpoint: the folder.
+        settings: the operator's; by default one half is removed.
+        kwargs: the operator's arguments for HF's processor.
+        engine: other arguments of vLLM.
+    """
     from vllm_pruner import plugin
 
     plugin.register()
     arguments = EngineArgs(
         model=str(MODELS / checkpoint),
-        mm_processor_kwargs={"vtprune": {"rate": 0.5}, **mm_processor_kwargs},
+        mm_processor_kwargs={"vtprune": settings or {"rate": 0.5}, **(kwargs or {})},
         max_model_len=4096,
         trust_remote_code=True,  # a configuration that only the checkpoint has
         enforce_eager=True,
+        **engine,
     )
     return MULTIMODAL_REGISTRY.create_processor(arguments.create_model_config())

@@ -24,7 +24,7 @@ def _size(tokens: int) -> dict[str, int]:
 
 
 def _processor(**kwargs: Any) -> Any:
-    return pruning_processor("demo-glm4v", **kwargs)
+    return pruning_processor("demo-glm4v", kwargs=kwargs)
 
 
 def _tokens(processor: Any, height: int, width: int, **kwargs: Any) -> tuple[int, int]:

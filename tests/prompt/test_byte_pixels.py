@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from vllm.engine.arg_utils import EngineArgs
-from vllm.multimodal import MULTIMODAL_REGISTRY
-from vllm_process import MODELS
+from pruning_processor import pruning_processor
 
 from vllm_pruner.byte_pixels import ByteNormalizer
 from vllm_pruner.prompt.byte_pixels import is_plain
@@ -26,18 +24,8 @@ IMAGE, WORD = 4, 7
 
 @cache
 def processor(checkpoint: str, dtype: str, byte_pixels: bool) -> Any:
-    """vLLM's own processor of a pruning model, made as the API server makes it."""
-    from vllm_pruner import plugin
-
-    plugin.register()
-    arguments = EngineArgs(
-        model=str(MODELS / checkpoint),
-        mm_processor_kwargs={"vtprune": {"rate": 0.5, "byte_pixels": byte_pixels}},
-        max_model_len=4096,
-        dtype=dtype,
-        enforce_eager=True,
-    )
-    return MULTIMODAL_REGISTRY.create_processor(arguments.create_model_config())
+    settings = {"rate": 0.5, "byte_pixels": byte_pixels}
+    return pruning_processor(checkpoint, settings=settings, dtype=dtype)
 
 
 def picture(width: int, height: int) -> Image.Image:

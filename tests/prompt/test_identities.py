@@ -7,16 +7,13 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from vllm.engine.arg_utils import EngineArgs
-from vllm.multimodal import MULTIMODAL_REGISTRY
+from pruning_processor import pruning_processor
 from vllm.multimodal.inputs import MultiModalFeatureSpec
 from vllm.multimodal.processing import ProcessorInputs
 from vllm.sampling_params import SamplingParams
 from vllm.v1.core.kv_cache_utils import generate_block_hash_extra_keys, to_event_extra_keys
 from vllm.v1.request import Request
-from vllm_process import MODELS
 
-from vllm_pruner import plugin
 from vllm_pruner.telemetry import metrics
 
 IMAGE, WORD = 4, 7
@@ -26,15 +23,7 @@ PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (336, 336, 3
 
 @cache
 def processor(**arguments: Any) -> Any:
-    """vLLM's own processor, as the API server makes it."""
-    plugin.register()
-    engine = EngineArgs(
-        model=str(MODELS / "demo"),
-        max_model_len=4096,
-        mm_processor_kwargs={"vtprune": {"tokens": 64}},
-        **arguments,
-    )
-    return MULTIMODAL_REGISTRY.create_processor(engine.create_model_config())
+    return pruning_processor("demo", settings={"tokens": 64}, **arguments)
 
 
 def rendered(it: Any, **settings: Any) -> Any:
