@@ -13,7 +13,8 @@ import torch
 from vtprune_kernels import gather_rows
 
 from vllm_pruner import methods
-from vllm_pruner.methods.base import ALLOWED, Method, Need, VisualTokens
+from vllm_pruner.methods.arguments import check_arguments
+from vllm_pruner.methods.base import ALLOWED, Method, VisualTokens
 from vllm_pruner.settings.validation import parse_options
 
 __all__ = ["prune", "select", "select_video"]
@@ -140,69 +141,7 @@ def _run(
     method: Method, keep: int, tokens: VisualTokens, options: dict[str, Any], single: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     parsed = parse_options(method, options)
-    _check(method, keep, tokens, single)
+    check_arguments(method, keep, tokens, single)
     kept = method.choose(tokens, keep, parsed)
     rows = gather_rows([tokens.features], kept.index)[0] if kept.rows is None else kept.rows
     return kept.index, rows
-
-
-_USE = {
-    Need.IMPORTANCE: "ranks tokens by it",
-    Need.KEYS: "compares tokens by them",
-    Need.RECEIVED: "ranks tokens by it",
-    Need.RECEIVED_MIDWAY: "ranks tokens by it",
-    Need.PROJECTED: "compares tokens in the decoder's space",
-    Need.TEXT: "matches tokens with text",
-    Need.GRID: "looks at neighbours",
-}
-
-
-def _check(method: Method, keep: int, tokens: VisualTokens, single: bool) -> None:
-    """Raise ValueError with one sentence for arguments that the method cannot work on."""
-    _, total, _ = tokens.features.shape
-    if type(keep) is not int or not 0 <= keep <= total:
-        raise ValueError(f"keep is {keep!r}; allowed: 0 to {total}")
-    if method.shrink is not None and keep != total:
-        raise ValueError(
-            f"keep is {keep}; allowed: {total}, because method {method.name!r} shrinks the image "
-            "before there are tokens"
-        )
-    for need in Need:
-        if need in method.needs and getattr(tokens, need) is None:
-            raise ValueError(f"{need} is missing; method {method.name!r} {_USE[need]}")
-    _check_shapes(tokens, single)
-    if method.needs_text:
-        _check_text(tokens)
-
-
-def _check_shapes(tokens: VisualTokens, single: bool) -> None:
-    """Raise ValueError with one sentence if anything does not fit the features."""
-    images, total, _ = tokens.features.shape
-    for need in (Need.IMPORTANCE, Need.RECEIVED, Need.RECEIVED_MIDWAY):
-        scores = getattr(tokens, need)
-        if scores is not None and scores.shape != (images, total):
-            raise ValueError(
-                f"{need} has shape {tuple(scores.shape[single:])}; "
-                f"allowed: {(images, total)[single:]}, one score a token"
-            )
-    for need in (Need.KEYS, Need.PROJECTED):
-        rows = getattr(tokens, need)
-        if rows is not None and (rows.dim() != 3 or rows.shape[:2] != (images, total)):
-            raise ValueError(
-                f"{need} has shape {tuple(rows.shape[single:])}; "
-                f"allowed: one row for each of {images} x {total} tokens"
-            )
-    if tokens.grid is not None and tokens.grid[0] * tokens.grid[1] != total:
-        raise ValueError(f"grid is {tokens.grid}; allowed: rows and columns of {total} tokens")
-
-
-def _check_text(tokens: VisualTokens) -> None:
-    """Raise ValueError with one sentence if the text does not fit the tokens."""
-    assert tokens.projected is not None
-    assert tokens.text is not None
-    images, _, width = tokens.projected.shape
-    if len(tokens.text) != images or any(text.shape[1:] != (width,) for text in tokens.text):
-        raise ValueError(
-            f"text has shapes {[tuple(text.shape) for text in tokens.text]}; "
-            f"allowed: [tokens, {width}] for each of {images} images"
-        )
