@@ -49,6 +49,11 @@ def test_what_goes_along_is_ours_and_what_was_meant_for_it() -> None:
     assert meant(body) == {"vtprune": {"rate": 0}, "vtprun": 1}
 
 
+def test_what_is_asked_of_an_answer_is_refused_where_its_usage_has_no_place_for_it() -> None:
+    with pytest.raises(VLLMValidationError, match="confidence is asked for; allowed: in chat comp"):
+        meant({"vtprune": {"rate": 0.5, "confidence": True}})
+
+
 @pytest.mark.parametrize(
     ("body", "told"),
     [

@@ -10,13 +10,16 @@ from vllm.exceptions import VLLMValidationError
 from vllm.multimodal.inputs import PlaceholderRange
 
 from vllm_pruner.layout.grid_layout import GridLayout
+from vllm_pruner.prompt.asked import Asked
 from vllm_pruner.prompt.places import (
+    check_counts,
     check_in_tree,
     check_length,
     check_neighbours,
     check_reach,
     check_video_marks,
 )
+from vllm_pruner.settings.config import PruneConfig
 
 TEXT, IMAGE, START, END = 1, 9, 5, 6
 MARKS = {START: "<|begin_of_video|>", END: "<|end_of_video|>"}
@@ -31,6 +34,17 @@ def _output(prompt: list[int], **places: list[tuple[int, int]]) -> Any:
             for name, each in places.items()
         },
     }
+
+
+def test_placeholders_are_as_many_as_the_model_will_fill() -> None:
+    """Of an image with two separators, one without, and one whose number of tokens is not known."""
+    config = PruneConfig.parse({"rate": 0.75})
+    check_counts(Asked("image", [config] * 3, [], [576, 100, None], [146, 25, 7]), [2, 0, 0])
+    for placed in (145, 147):
+        asked = Asked("image", [config] * 3, [], [576, 100, None], [placed, 25, 7])
+        said = f"placed {placed} visual tokens of one image in the prompt; allowed: the 146 that"
+        with pytest.raises(RuntimeError, match=said):
+            check_counts(asked, [2, 0, 0])
 
 
 def test_marks_of_videos_are_where_videos_are() -> None:
@@ -105,16 +119,17 @@ def test_a_video_that_no_digits_can_place_is_refused() -> None:
             check_reach([layout], [rows], [others])
 
 
-@pytest.mark.parametrize(("frames", "fits"), [(1000, True), (8000, False)])
-def test_a_video_of_vllm_s_pruning_has_to_fit_into_two_digits(frames: int, fits: bool) -> None:
+@pytest.mark.parametrize(("frames", "end"), [(7271, None), (7272, 65538), (8000, 72090)], ids=str)
+def test_a_video_of_vllm_s_pruning_has_to_fit_into_two_digits(frames: int, end: int | None) -> None:
     item = SimpleNamespace(get_data=lambda: None)
     output = {
         **_output([TEXT, *[IMAGE] * 90, TEXT], video=[(1, 90)]),
         "mm_kwargs": SimpleNamespace(require_data=lambda: {"video": [item]}),
     }
     layout = GridLayout(6, 9, frames, 2.0)
-    if fits:
+    if end is None:
         check_in_tree(output, lambda _: layout)  # type: ignore[arg-type]
         return
-    with pytest.raises(VLLMValidationError, match=r"8000 frames of 6 x 9 tokens takes up to 72090"):
+    said = f"{frames} frames of 6 x 9 tokens takes up to {end} positions; allowed: 65535"
+    with pytest.raises(VLLMValidationError, match=said):
         check_in_tree(output, lambda _: layout)  # type: ignore[arg-type]
