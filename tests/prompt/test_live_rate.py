@@ -169,6 +169,11 @@ def test_a_rate_never_goes_below_the_operators_least(folder: Path) -> None:
     assert "windows" in json.loads((folder / "vtprune-shadow-rule.json").read_text())
 
 
+def test_thirty_nine_of_fifty_are_surely_below_nine_tenths_and_forty_may_be_chance() -> None:
+    assert is_below(50, 39, 39, 0.9)
+    assert not is_below(50, 40, 40, 0.9)
+
+
 @pytest.mark.parametrize("true_mean", [0.9, 0.95])
 def test_few_windows_of_agreement_at_the_bound_are_taken_for_less(true_mean: float) -> None:
     """Of answers that agree wholly or not at all, as those of a word do."""

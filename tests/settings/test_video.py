@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from vllm_pruner import methods
+from vllm_pruner.settings.again import UNPRUNED
 from vllm_pruner.settings.config import DEFAULT_METHOD, PruneConfig
-from vllm_pruner.settings.errors import ConfigError
+from vllm_pruner.settings.errors import ConfigError, SettingError
 from vllm_pruner.settings.rules import check
 from vllm_pruner.settings.server import ServerConfig
 from vllm_pruner.settings.video_rules import check_video, resolve_videos
@@ -90,26 +91,60 @@ def test_limits_hold_for_videos() -> None:
 
 
 class Model:
-    """What `resolve_videos` asks of one."""
+    """What `resolve_videos` asks of one; this one takes videos by `evs` alone."""
 
-    prune_config = ServerConfig.parse({"request_tokens": 100})
+    def __init__(self, **settings: Any) -> None:
+        self.prune_config = ServerConfig.parse(settings)
 
     def get_max_image_tokens(self) -> int:
         return 576
 
     def fault(self, config: PruneConfig) -> None: ...
 
-    video_fault = fault
+    def video_fault(self, config: PruneConfig) -> ConfigError | None:
+        return None if config.method == "evs" else SettingError("method", config.method, "evs")
+
+
+def test_a_fault_names_the_key_that_the_method_came_from() -> None:
+    assert resolve_videos(Model(video_method="evs"), None).method == "evs"
+    for settings, asked, said in (
+        ({}, None, "method is scope; allowed: evs"),
+        ({}, {"method": "uniform"}, "method is uniform; allowed: evs"),
+        ({"video_method": "evs"}, {"video_method": "vidcom2"}, "video_method is vidcom2; allowed"),
+    ):
+        with pytest.raises(ConfigError) as error:
+            resolve_videos(Model(**settings), asked)
+        assert error.value.at_request().startswith(said)
+
+
+def test_a_dummy_that_cannot_be_pruned_stays_whole() -> None:
+    """vLLM profiles memory with one whatever the operator set; a request's video is refused."""
+    assert resolve_videos(Model(), None, is_dummy=True).off
+    assert not resolve_videos(Model(video_method="evs"), None, is_dummy=True).off
+    with pytest.raises(ConfigError):
+        resolve_videos(Model(), None)
+
+
+def test_what_is_answered_again_unpruned_has_whole_videos() -> None:
+    assert resolve_videos(Model(), UNPRUNED).off
+
+
+def test_a_rate_that_moves_is_of_videos_that_have_the_servers() -> None:
+    model = Model(rate=0.5, video_method="evs")
+    assert resolve_videos(model, None, rate=0.75).rate == 0.75
+    assert resolve_videos(model, {"rate": 0.25}, rate=0.75).rate == 0.25
+    assert resolve_videos(model, {"video_rate": 0.25}, rate=0.75).rate == 0.25
 
 
 def test_what_images_share_is_not_for_videos() -> None:
+    model = Model(request_tokens=100, video_method="evs")
     with pytest.raises(ConfigError) as error:
-        resolve_videos(Model(), None)
+        resolve_videos(model, None)
     assert str(error.value) == (
         "request_tokens is 100, which the images of a message share, but it has a video; "
         "allowed: request_tokens with video_rate"
     )
-    video = resolve_videos(Model(), {"video_rate": 0.25, "detail": ["low"]})
+    video = resolve_videos(model, {"video_rate": 0.25, "detail": ["low"]})
     assert (video.rate, video.tokens, video.request_tokens, video.floor) == (
         0.25,
         None,

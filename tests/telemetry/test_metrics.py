@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,7 @@ from counted import COUNTER, observe, serve, work
 from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from vllm_pruner.telemetry import metrics
+from vllm_pruner.telemetry import metric, metrics
 
 
 @pytest.fixture
@@ -55,10 +56,32 @@ def test_a_process_that_is_just_beginning_breaks_no_count(
     assert metrics.totals() == before
 
 
+@pytest.fixture
+def restless() -> Iterator[None]:
+    """Threads take turns after microseconds: between a count's reading and its writing, too."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("restless")
 def test_threads_lose_no_count(shown: CollectorRegistry) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: work(500), range(8)))
     assert shown.get_sample_value("vtprune_test_total", {"method": "a"}) == 8 * 1000
+
+
+def test_a_process_that_is_forked_while_a_thread_counts_counts_too(
+    shown: CollectorRegistry,
+) -> None:
+    child = multiprocessing.get_context("fork").Process(target=work, args=(3,))
+    with metric._lock:
+        child.start()
+    child.join(60)
+    child.kill()
+    assert child.exitcode == 0, "it waits for a thread that it does not have"
+    assert shown.get_sample_value("vtprune_test_total", {"method": "a"}) == 2 * 3
 
 
 def test_zero_makes_a_counter_visible(shown: CollectorRegistry) -> None:
@@ -69,6 +92,7 @@ def test_zero_makes_a_counter_visible(shown: CollectorRegistry) -> None:
 def test_without_a_folder_nothing_is_counted_and_nothing_breaks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # where a path without a folder would lead
     monkeypatch.delenv("VLLM_VTPRUNE_METRICS_DIR", raising=False)
     COUNTER.add(method="a")
     monkeypatch.setenv("VLLM_VTPRUNE_METRICS_DIR", str(tmp_path / "on-another-machine"))
