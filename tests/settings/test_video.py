@@ -86,6 +86,8 @@ def test_limits_hold_for_videos() -> None:
     video = check(server, {"video_rate": 0.8}).of_video()
     with pytest.raises(ConfigError, match="which keeps 4 of a video's 20 tokens"):
         check_video(server, {"video_rate": 0.8}, video, 20)
+    for nothing in (None, {}, {"detail": ["low"]}):
+        check_video(server, nothing, video, 20)
     with pytest.raises(ConfigError, match="video_rate is 0.9"):
         ServerConfig.parse({"video_rate": 0.9, "limits": {"max_rate": 0.89}})
 
