@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from vllm_pruner import methods
+from vllm_pruner.methods.base import Need
 from vllm_pruner.settings.config import DEFAULT_METHOD, DEFAULT_RATE, PruneConfig
 from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.settings.override import override
@@ -121,6 +122,19 @@ def test_the_defaults_are_scope_at_eight_ninths() -> None:
 def test_the_default_reads_no_question() -> None:
     """All questions about a picture share its tokens, and so their prefix."""
     assert not methods.get(DEFAULT_METHOD).needs_text
+
+
+@pytest.mark.parametrize(
+    "data, needs",
+    [
+        ({"method": "uniform", "importance": "merger_norm"}, set()),
+        ({"method": "attention"}, {Need.IMPORTANCE}),
+        ({"method": "attention", "importance": "merger_norm"}, {Need.MERGER_NORM}),
+    ],
+    ids=str,
+)
+def test_importance_is_needed_by_methods_that_rank_and_of_the_kind_that_is_set(data, needs) -> None:
+    assert PruneConfig.parse(data).needs == needs
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,10 @@ def test_what_cannot_move_stops_the_start(settings: dict[str, Any], sentence: st
     assert str(raised.value) == sentence
 
 
+def test_a_rate_under_load_may_be_the_rate_itself() -> None:
+    assert ServerConfig.parse({"rate": 0.5, "rate_under_load": 0.5}).rate_under_load == 0.5
+
+
 def test_the_default_rate_is_not_known_before_the_family_is() -> None:
     """1/2 of other families than LLaVA is below this; 8/9 is not."""
     assert ServerConfig.parse({"rate_under_load": 0.8}).rate_under_load == 0.8

@@ -30,6 +30,12 @@ def test_the_total_is_exact_and_print_gets_most(budget: int) -> None:
         assert page > photo > blank
 
 
+def test_no_image_gets_less_than_the_operators_least() -> None:
+    asked = {"request_tokens": 200}
+    assert kept({}, asked, PAGE, BLANK)[1] < 50
+    assert kept({"limits": {"min_tokens": 50}}, asked, PAGE, BLANK) == [150, 50]
+
+
 def test_forty_pages_share_what_one_context_has() -> None:
     shares = kept({"request_tokens": 3001}, None, *[PAGE] * 40)
     assert sum(shares) == 3001

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from vllm_pruner.settings.again import UNPRUNED
 from vllm_pruner.settings.config import DEFAULT_METHOD, PruneConfig
 from vllm_pruner.settings.errors import ConfigError, SettingError
 from vllm_pruner.settings.rules import check, image_configs, resolve
@@ -113,6 +114,12 @@ class Shrinkless:
 
     def fault(self, config: PruneConfig) -> ConfigError | None:
         return SettingError("method", "'resize'", "others") if config.method == "resize" else None
+
+
+def test_what_is_answered_again_unpruned_is_so_whatever_the_operator_allows() -> None:
+    assert [config.off for config in resolve(Shrinkless(), UNPRUNED, [None, N])] == [True, True]
+    with pytest.raises(ConfigError, match="rate is 0; allowed: rates from 0.5"):
+        check(ServerConfig.parse(BOUNDED), {"rate": 0})
 
 
 def test_an_image_of_unknown_size_is_judged_as_the_largest() -> None:
