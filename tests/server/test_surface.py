@@ -42,7 +42,7 @@ def test_config_says_what_is_in_effect(pruned: Server) -> None:
     config = pruned.client.get("/vtprune/config").json()
     assert (config["model"], config["visual_tokens"]) == ("demo", 576)
     assert config["settings"]["method"] == DEFAULT_METHOD
-    assert config["settings"]["detail"] == {"low": 0.95, "high": 0.5}
+    assert config["settings"]["detail"] == {"low": 0.95, "high": 0.5, "original": 0.0}
     assert config["implementation"].startswith("torch references, because")
     assert config["versions"]["vllm"].startswith("0.32")
 

@@ -46,6 +46,8 @@ def test_forty_pages_share_what_one_context_has() -> None:
 def test_detail_weighs() -> None:
     settings = {"request_tokens": 210, "detail": ["low", "auto", "high"]}
     assert kept({}, settings, PHOTO, PHOTO, PHOTO) == [10, 40, 160]
+    settings = {"request_tokens": 170, "detail": ["auto", "original"]}
+    assert kept({}, settings, PHOTO, PHOTO) == [10, 160]
 
 
 def test_the_share_of_an_image_is_its_own_number_of_tokens() -> None:

@@ -40,6 +40,11 @@ def kept(server: object, requested: object, *tokens: int) -> list[int]:
         ({"rate": 0.1}, {"detail": ["low", "auto", "high"]}, [29, 518, 518]),
         ({"rate": 0}, {"detail": ["low", "auto", "high"]}, [29, 576, 576]),
         ({"detail": {"low": 0.75, "high": 0}}, {"detail": ["low", "auto", "high"]}, [64, 64, 576]),
+        # original keeps all, and is never below high
+        ({}, {"detail": ["original", "auto", "high"]}, [576, 64, 288]),
+        ({}, {"tokens": 8, "detail": ["original", "auto", "low"]}, [576, 8, 8]),
+        ({"detail": {"original": 0.75}}, {"detail": ["original", "high", "low"]}, [288, 288, 29]),
+        ({"limits": {"min_rate": 0.6}}, {"detail": ["original", "auto", "high"]}, [230, 64, 230]),
         # the rates of detail stay within the limits
         (BOUNDED, {"detail": ["low", "auto", "high"]}, [64, 144, 288]),
         ({"limits": {"min_rate": 0.6}}, {"detail": ["auto", "auto", "high"]}, [64, 64, 230]),
@@ -62,8 +67,12 @@ def test_a_small_image_may_keep_all_that_it_has() -> None:
         ({}, {"tokens": 577}, "tokens is 577; allowed: 1 to 576"),
         ({}, {"rate": 2}, "rate is 2; it should be less than 1"),
         ({}, 0.5, "settings are 0.5; allowed: an object such as {'rate': 0.9}"),
-        ({}, {"detail": "low"}, "detail is 'low'; allowed: a list of auto, low, high"),
-        ({}, {"detail": ["tiny"]}, "detail is ['tiny']; allowed: a list of auto, low, high"),
+        ({}, {"detail": "low"}, "detail is 'low'; allowed: a list of auto, low, high, original"),
+        (
+            {},
+            {"detail": ["tiny"]},
+            "detail is ['tiny']; allowed: a list of auto, low, high, original",
+        ),
         ({}, {"detail": ["low"] * 2}, "detail has 2 entries; allowed: one for each of 1"),
         (BOUNDED, {"rate": 0}, "rate is 0; allowed here: rates from 0.5 to 0.9"),
         (BOUNDED, {"rate": 0.95}, "rate is 0.95; allowed here: rates from 0.5 to 0.9"),
@@ -176,7 +185,7 @@ def test_settings_are_checked_without_an_image_too() -> None:
         ({"detail": {"low": 2}}, "detail.low is 2; it should be less than 1"),
         (
             {"detail": {"auto": 0.5}},
-            "detail.auto is 0.5 but there is no such key; allowed: low, high",
+            "detail.auto is 0.5 but there is no such key; allowed: low, high, original",
         ),
     ],
     ids=str,

@@ -137,7 +137,7 @@ def test_a_readme_without_the_table_is_not_taken_for_one_with_it() -> None:
 def test_the_help_has_the_values_of_the_defaults() -> None:
     helps = {setting.key: setting.help for setting in settings_of(ServerConfig)}
     assert f"Default: 8/9 ({DEFAULT_RATE:.4f}), which" in helps["rate"]
-    assert helps["detail"].endswith('Default: {"low": 0.95, "high": 0.5}.')
+    assert helps["detail"].endswith('Default: {"low": 0.95, "high": 0.5, "original": 0.0}.')
     assert "min_tokens (fewest visual tokens that an image keeps; " in helps["limits"]
     assert helps["crop_budget"].endswith("Allowed: joint, per_crop. Default: joint.")
     assert not any("`" in text for text in helps.values())

@@ -65,7 +65,7 @@ class PruneConfig(BaseModel):
     request_tokens: Annotated[int, Field(ge=1)] | None = None
     """Visual tokens kept of all images of a request together, instead of a rate. Print gets the
     most of them, plain areas the fewest, and an image's `detail` counts: `low` a quarter, `high`
-    four times."""
+    four times, `original` sixteen times."""
 
     floor: Literal["text", "off"] = "text"
     """`text`: in an image with print, such as a page, a screenshot or a chart, the rate applies

@@ -1,8 +1,8 @@
 """OpenAI's `image_url.detail`: how closely the model should look at one image.
 
-`auto` means the settings of the request or the server; `low` and `high` have rates that the
-operator sets. `low` never keeps more than `auto` and `high` never less, so that the levels keep
-their meaning whatever the server's own rate is.
+`auto` means the settings of the request or the server; `low`, `high` and `original` have rates that
+the operator sets. `low` never keeps more than `auto`, `high` never less, and `original` never less
+than `high`, so that the levels keep their meaning whatever the server's own rate is.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ DETAIL: Final = "detail"
 """The key of a request's settings that has a level for each image."""
 
 AUTO: Final = "auto"
-LEVELS: Final = (AUTO, "low", "high")
-TIMES: Final = {AUTO: 1.0, "low": 0.25, "high": 4.0}
+LEVELS: Final = (AUTO, "low", "high", "original")
+TIMES: Final = {AUTO: 1.0, "low": 0.25, "high": 4.0, "original": 16.0}
 """The weight of a level if all images of a request share one budget."""
 
 
@@ -38,6 +38,9 @@ class DetailRates(BaseModel):
 
     high: Rate = 0.5
     """Keeps 288 of them."""
+
+    original: Rate = 0.0
+    """Keeps all of them."""
 
 
 def split(requested: object, images: int) -> tuple[Any, list[str]]:

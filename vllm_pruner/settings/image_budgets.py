@@ -97,12 +97,14 @@ def _at_level(server: ServerConfig, level: str, config: PruneConfig, tokens: int
     `auto`."""
     if level == AUTO:
         return config
-    rate = {"low": server.detail.low, "high": server.detail.high}[level]
+    detail = server.detail
+    least = min(detail.high, detail.original)
+    rate = {"low": detail.low, "high": detail.high, "original": least}[level]
     plain = config.model_copy(update={"floor": "off"})
     rated = override(plain, {"rate": clamp(server.limits, rate)})
     if rated.keep_count(tokens) < min(server.limits.min_tokens, tokens):
         rated = override(plain, {"tokens": server.limits.min_tokens})
-    pick = {"low": min, "high": max}[level]
+    pick = min if level == "low" else max
     return pick(config, rated, key=lambda each: each.keep_count(tokens))
 
 
