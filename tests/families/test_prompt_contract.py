@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from contract import BUDGETS, SIZES, image_size, processed_images, skip_unless_served
+from PIL import Image
 from vllm.exceptions import VLLMValidationError
 from vtprune_server.surface import ImageInfo
 
@@ -71,6 +72,15 @@ def test_an_image_that_is_no_file_is_held_against_the_limits_too(
     """As `LLM.generate` is given them."""
     with pytest.raises(VLLMValidationError, match="image is 501 x 1 pixels; .* max_side_ratio 500"):
         processed_images(processor, {"rate": rate}, (1, 501))
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_an_image_without_a_place_in_the_prompt_is_refused(processor: Any, rate: float) -> None:
+    """A chat template may leave out what a role sends, and a client may truncate its prompt."""
+    items = processor.info.parse_mm_data({"image": [Image.new("RGB", (224, 224))]})
+    settings = {"vtprune": {"rate": rate}}
+    with pytest.raises(VLLMValidationError, match="the prompt has no place for an image or a vid"):
+        processor("Hello.", items, hf_processor_mm_kwargs=settings)
 
 
 @pytest.mark.parametrize("size", SIZES[3:7], ids=str)

@@ -28,6 +28,7 @@ from vllm_pruner.compat.log_lines import quiet_overrides
 from vllm_pruner.compat.messages import patch_messages
 from vllm_pruner.compat.mrope import enable_position_hook, enable_position_hook_on_cpu
 from vllm_pruner.compat.offline import patch_offline
+from vllm_pruner.compat.placing import told_if_unplaced
 from vllm_pruner.compat.processor import (
     content_identities,
     hashed,
@@ -92,6 +93,7 @@ __all__ = [
     "reduces_files",
     "set_graph_budgets",
     "tell_of_encoder_graphs",
+    "told_if_unplaced",
     "tower_attention",
     "without_settings",
 ]

@@ -23,6 +23,7 @@ __all__ = [
     "check_neighbours",
     "check_reach",
     "check_video_marks",
+    "unplaced",
 ]
 
 
@@ -47,6 +48,16 @@ def check_counts(asked: Asked, separators: Sequence[int]) -> None:
                 f"vtprune: vLLM placed {placed} visual tokens of one {asked.modality} in the "
                 f"prompt; allowed: the {kept} that are kept"
             )
+
+
+def unplaced() -> Exception:
+    """Return the refusal of a prompt that has no place for one of its images or videos."""
+    return refusal(
+        "the prompt has no place for an image or a video: the chat template left it out, or "
+        "truncate_prompt_tokens cut it off; allowed: each in a message of a role whose images the "
+        "template takes, such as user, and no truncation",
+        parameter="messages",
+    )
 
 
 def check_reach(layouts: Sequence[Layout], rows: Sequence[int], others: Sequence[int]) -> None:

@@ -27,6 +27,7 @@ from vllm_pruner.prompt.places import (
     check_length,
     check_neighbours,
     check_video_marks,
+    unplaced,
 )
 from vllm_pruner.prompt.planner import Planner
 from vllm_pruner.prompt.refusal import answered
@@ -71,7 +72,8 @@ class PrunedProcessor(PlannedItems, BytePixels):
         plans = {each.modality: each.plans for each in asked if each.plans}
         known_by = {name: [plan.image for plan in those] for name, those in plans.items()}
         hashed = bare if wanted.is_dummy else compat.hashed(self, bare, known_by)
-        output = super().apply(hand_on(plans, hashed), timing_ctx)
+        with compat.told_if_unplaced(unplaced):
+            output = super().apply(hand_on(plans, hashed), timing_ctx)
         count(self.info, asked, wanted.settings, bare.hf_processor_mm_kwargs, output)
         pruned = plans or (self.info.in_tree and VIDEO in output["mm_placeholders"])
         if pruned and not wanted.is_dummy:  # vLLM's dummy prompt has no text between its items
