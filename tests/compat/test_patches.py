@@ -103,9 +103,9 @@ def test_requests_at_once_see_their_own_settings_only() -> None:
     renderer = object.__new__(OnlineRenderer)
     renderer.model_config = renderer.trust_request_mm_kwargs = False  # type: ignore[assignment]
 
-    def requested(_config: Any, request: Any, _messages: Any) -> dict[str, Any]:
+    def requested(_config: Any, request: Any, _messages: Any) -> dict[str, Any] | None:
         rate = rate_of[id(request)]
-        return {} if rate is None else {"rate": rate}
+        return None if rate is None else {"rate": rate}
 
     hooks = _Hooks("vtprune", requested, lambda *_: None, lambda _, same: same, rendering.counted)
     patched = _with_settings(hooks, preprocess)

@@ -101,6 +101,70 @@ def test_detail_is_per_image(bounded: Server) -> None:
     assert _counts(mixed) == {"original": 4 * 576, "kept": 36 + 3 * 576}
 
 
+def test_original_is_the_whole_image_within_the_limits(bounded: Server, pruned: Server) -> None:
+    content = [_image(0, detail="original"), _image(1), text_part("Compare them.")]
+    assert _counts(bounded.ask(content, vtprune={"tokens": 50})) == {
+        "original": 2 * 576,
+        "kept": 576 + 50,
+    }
+    alone = [_image(0, detail="original"), text_part("What?")]
+    plain = [_image(0), text_part("What?")]
+    assert pruned.text(alone) == pruned.text(plain, vtprune={"rate": 0})
+
+
+def test_trusted_settings_hold_beside_the_detail_of_an_image(pruned: Server) -> None:
+    content = [_image(0, detail="low"), _image(1), text_part("Compare them.")]
+    trusted = {"mm_processor_kwargs": {"vtprune": {"rate": 0.5}}}
+    assert _counts(pruned.ask(content, **trusted)) == {"original": 2 * 576, "kept": 29 + 288}
+    levels = {"mm_processor_kwargs": {"vtprune": {"rate": 0.5, "detail": ["auto", "high"]}}}
+    plain = [_image(0), _image(1), text_part("Compare them.")]
+    assert _counts(pruned.ask(plain, **levels)) == {"original": 2 * 576, "kept": 288 + 288}
+    twice = pruned.post(content, **levels)
+    assert (twice.status_code, "detail is given twice" in twice.text) == (400, True)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "sentence"),
+    [
+        ({"vtprune": {"rate": 90}}, "rate is 90; it should be less than 1"),
+        (
+            {"vtprun": {"rate": 0.5}},
+            "there is no such key; allowed: vtprune in mm_processor_kwargs",
+        ),
+        ({"vtprune_plans": {}}, "there is no such key; allowed: vtprune in mm_processor_kwargs"),
+    ],
+    ids=str,
+)
+def test_trusted_settings_are_refused_whatever_an_image_says(
+    kwargs: Any, sentence: str, pruned: Server
+) -> None:
+    response = pruned.post([_image(0, detail="low")], mm_processor_kwargs=kwargs)
+    assert response.status_code == 400
+    assert sentence in response.json()["error"]["message"]
+
+
+def test_what_is_asked_of_an_answer_may_be_trusted_too(pruned: Server) -> None:
+    kwargs = {"vtprune": {"confidence": True, "rate": 0.5}}
+    usage = pruned.ask(photo_question(0), mm_processor_kwargs=kwargs)["usage"]
+    assert usage["visual_tokens"]["kept"] == 288 and usage["confidence"]["margin"] >= 0
+
+
+def test_a_prompt_that_is_only_counted_may_be_of_any_length_and_is_no_traffic(
+    bounded: Server,
+) -> None:
+    before = bounded.metrics("vtprune_requests_total")
+    content = [_image(index % 3) for index in range(8)] + [text_part("Compare them.")]
+    for rate, kept in ((0, 8 * 576), (0.05, 8 * 547)):
+        refused = bounded.post(content, vtprune={"rate": rate})
+        assert refused.status_code == 400
+        assert "of 8 images, for a model of 4096" in refused.json()["error"]["message"]
+        messages = [{"role": "user", "content": content}]
+        body = {"model": "demo", "messages": messages, "vtprune": {"rate": rate}}
+        told = bounded.client.post("/tokenize", json=body).json()
+        assert kept < told["count"] < kept + 100
+    assert bounded.metrics("vtprune_requests_total") == before
+
+
 def test_an_image_left_alone_beside_a_pruned_one_is_the_stock_image(
     bounded: Server, stock: Server
 ) -> None:
@@ -281,7 +345,10 @@ def test_bad_settings_without_an_image_and_bad_details_are_refused(bounded: Serv
     assert (response.status_code, response.json()["error"]["param"]) == (400, "vtprune")
     response = bounded.post([_image(0, detail="tiny"), text_part("What?")])
     assert response.status_code == 400
-    assert "detail is 'tiny'; allowed: auto, low, high" in response.json()["error"]["message"]
+    assert (
+        "detail is 'tiny'; allowed: auto, low, high, original"
+        in response.json()["error"]["message"]
+    )
 
 
 def test_requests_with_different_settings_at_once_are_answered_as_alone(bounded: Server) -> None:

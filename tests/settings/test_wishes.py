@@ -35,6 +35,8 @@ def test_wishes_are_no_settings(said: Any, wishes: Wishes | None, rest: Any) -> 
         ({"retry_unpruned_below": -1.0}, "it should be greater than 0"),
         ({"retry_unpruned_below": 1e999}, "it should be a finite number"),
         ({"retry_unpruned_below": True}, "it should be a valid number"),
+        ({"confidense": True}, "retry_unpruned_below; the nearest is confidence"),
+        ({"keep": 0.25}, "rate is what is removed, 1 - keep, here 0.75"),
     ],
     ids=str,
 )

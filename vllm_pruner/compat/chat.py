@@ -55,7 +55,7 @@ def patch_chat(
     Args:
         key: our key in `mm_processor_kwargs`.
         requested: returns a request's settings, given the model configuration, the request and its
-            messages; a false value if it has none.
+            messages; None if it has none.
         take_counts: called with the request and the engine's input made from it.
         rename: returns the messages with images renamed, given the model configuration.
         report: returns the answer to a client, given the request, vLLM's answer and the scope of
@@ -100,7 +100,7 @@ def _with_settings(hooks: _Hooks, preprocess: _Async) -> _Async:
         settings = hooks.requested(self.model_config, request, messages)
         messages = hooks.rename(self.model_config, messages)
         with hooks.rendering():
-            if settings:
+            if settings is not None:
                 _check_client(self, request)
                 with _carrying(request, hooks.key, settings):
                     made = await preprocess(_trusting(self), request, messages, *args, **kwargs)

@@ -22,7 +22,7 @@ _EXTRA = "extra_body"
 """An argument of OpenAI's client, which merges its content into the body; other clients send it as
 it is."""
 
-_ALLOWED = f"allowed: {KEY} at the top of the body"
+_BODY = "at the top of the body"
 
 
 def meant(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,15 +41,19 @@ def meant(body: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in body.items() if key == KEY or _fault(key, value)}
 
 
-def check_keys(body: Mapping[str, Any]) -> None:
+def check_keys(body: Mapping[str, Any], place: str = _BODY) -> None:
     """Refuse a key that was probably meant for ours.
+
+    Args:
+        body: the keys, with their values.
+        place: where ours stands among them, as the error says it.
 
     Raises:
         VLLMValidationError: a 400 for the client.
     """
     for key, value in body.items():
         if key != KEY and (found := _fault(key, value)):
-            raise refusal(found)
+            raise refusal(f"{found}; allowed: {KEY} {place}")
 
 
 def refuse_without_images(body: Mapping[str, Any]) -> None:
@@ -69,7 +73,7 @@ def refuse_without_images(body: Mapping[str, Any]) -> None:
 def _fault(key: str, value: Any) -> str:
     """Return what is wrong with an unknown key if it was probably meant for ours, else ""."""
     if key == _EXTRA and isinstance(value, Mapping) and KEY in value:
-        return f"{KEY}: {_EXTRA}.{KEY} is given, which only OpenAI's client unfolds; {_ALLOWED}"
+        return f"{KEY}: {_EXTRA}.{KEY} is given, which only OpenAI's client unfolds"
     if key != KEY and (key.lower().startswith((KEY, "prune_")) or nearest(key, [KEY])):
-        return f"{KEY}: {shown(key)} is given but there is no such key; {_ALLOWED}"
+        return f"{KEY}: {shown(key)} is given but there is no such key"
     return ""

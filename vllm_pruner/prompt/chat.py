@@ -16,7 +16,7 @@ from vllm_pruner.prompt.first_token import is_watched
 from vllm_pruner.prompt.names import of_holder
 from vllm_pruner.prompt.refusal import answered, refusal, settings_refusal, wishes_refusal
 from vllm_pruner.settings.again import UNPRUNED, Again
-from vllm_pruner.settings.detail import AUTO, DETAIL, LEVELS
+from vllm_pruner.settings.detail import AUTO, DETAIL, LEVELS, without_detail
 from vllm_pruner.settings.errors import SettingError
 from vllm_pruner.settings.in_tree import check_owner
 from vllm_pruner.settings.keys import COUNTS, KEY, settings_in
@@ -35,33 +35,72 @@ _IMAGES = ("image_url", "input_image", "image_pil", "image_embeds")
 
 def requested(
     model_config: ModelConfig, request: Any, messages: list[Any]
-) -> dict[str, Any] | Again:
-    """Return a request's settings; empty if it has none or if this server does not prune.
+) -> dict[str, Any] | Again | None:
+    """Return a request's settings; None if it has none or if this server does not prune.
 
     Raises:
         VLLMValidationError: a 400 for the client.
         GenerationError: a 500, if a method of another package cannot read its options.
     """
-    settings = settings_in(model_config.multimodal_config)
-    if settings is None:
-        return {}
+    if settings_in(model_config.multimodal_config) is None:
+        return None
     unknown = getattr(request, "model_extra", None) or {}
     unknown.pop(COUNTS, None)  # sent by the client itself
     check_keys(unknown)
-    said = getattr(request, KEY, None)
+    said, levels = getattr(request, KEY, None), _detail(messages)
     if isinstance(said, Again):  # a copy of a request that was checked before
-        own = {**_own(said), **_detail(messages)}
+        own = {**_own(said), **levels}
         return said if said.settings is UNPRUNED else Again(own, said.rate)
-    if said is not None:
-        if settings_in(request) is not None:
-            raise refusal(f"{KEY}: settings are given twice; allowed: in the body or in its kwargs")
-        server = ServerConfig.parse(settings)
-        with answered():  # here, because a request without an image reaches no processor
-            wishes, said = apart(said)
-            _check_wishes(server, wishes)
-            check(server, said)
-            check_owner(compat.in_tree(model_config.multimodal_config), said)
-    return {**(said or {}), **_detail(messages)}
+    trusted = settings_in(request)
+    if said is not None and trusted is not None:
+        raise refusal(f"{KEY}: settings are given twice; allowed: in the body or in its kwargs")
+    with answered():  # here, because a request without an image reaches no processor
+        sent = (
+            _of_body(model_config, said) if trusted is None else _of_kwargs(model_config, trusted)
+        )
+    if levels and DETAIL in sent:
+        raise refusal(f"{KEY}: {DETAIL} is given twice; allowed: in the images or in the kwargs")
+    own = {**sent, **levels}
+    if _is_only_counted(request):
+        return Again(own or None, is_answered=False)
+    return own if own or trusted is not None else None
+
+
+def rename(model_config: ModelConfig, messages: list[Any]) -> list[Any]:
+    """Return messages in which the names of images are private to the client; see `names`."""
+    if settings_in(model_config.multimodal_config) is None:
+        return messages
+    return of_holder(messages, compat.key_holder())
+
+
+def _of_body(model_config: ModelConfig, said: object) -> Mapping[str, Any]:
+    """Return what a body says of its images, checked.
+
+    Raises:
+        ConfigError: the first fault.
+    """
+    if said is None:
+        return {}
+    server = ServerConfig.parse(settings_in(model_config.multimodal_config))
+    wishes, own = apart(said)
+    _check_wishes(server, wishes)
+    check(server, own)
+    check_owner(compat.in_tree(model_config.multimodal_config), own)
+    checked: Mapping[str, Any] = own
+    return checked
+
+
+def _of_kwargs(model_config: ModelConfig, trusted: object) -> Mapping[str, Any]:
+    """Return the same of the processor's arguments, which may also hold the images' levels."""
+    own = _of_body(model_config, without_detail(trusted))
+    assert isinstance(trusted, Mapping), "it is checked"
+    return {**own, **{key: trusted[key] for key in (DETAIL,) if key in trusted}}
+
+
+def _is_only_counted(request: Any) -> bool:
+    """Whether nothing is generated from a request's prompt: `/tokenize` and, of Anthropic's API,
+    `count_tokens`. Only the former's requests have this field."""
+    return hasattr(request, "return_token_strs")
 
 
 def _check_wishes(server: ServerConfig, wishes: Wishes | None) -> None:
@@ -72,13 +111,6 @@ def _check_wishes(server: ServerConfig, wishes: Wishes | None) -> None:
         raise wishes_refusal()
     if found := wishes_fault(server.limits, wishes):
         raise found
-
-
-def rename(model_config: ModelConfig, messages: list[Any]) -> list[Any]:
-    """Return messages in which the names of images are private to the client; see `names`."""
-    if settings_in(model_config.multimodal_config) is None:
-        return messages
-    return of_holder(messages, compat.key_holder())
 
 
 def _own(again: Again) -> Mapping[str, Any]:

@@ -19,7 +19,8 @@ from vllm_pruner.prompt.first_token import FirstToken, watched
 from vllm_pruner.prompt.refusal import answered, refusal
 from vllm_pruner.prompt.usage import in_usage
 from vllm_pruner.settings.again import UNPRUNED, Again
-from vllm_pruner.settings.keys import COUNTS, KEY
+from vllm_pruner.settings.detail import without_detail
+from vllm_pruner.settings.keys import COUNTS, KEY, sent_with
 from vllm_pruner.settings.wishes import Wishes, apart
 from vllm_pruner.telemetry import metrics
 
@@ -46,7 +47,7 @@ async def answer_surely(answer: _Answer, handler: Any, request: Any, raw_request
         VLLMValidationError: a 400 for the client.
     """
     with answered():
-        wishes, _ = apart(getattr(request, KEY, None))
+        wishes, _ = apart(without_detail(sent_with(request)))
     if wishes is None:
         return await answer(handler, request, raw_request)
     _check(handler, request)

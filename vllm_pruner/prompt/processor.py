@@ -78,6 +78,7 @@ class PrunedProcessor(PlannedItems, BytePixels):
         pruned = plans or (self.info.in_tree and VIDEO in output["mm_placeholders"])
         if pruned and not wanted.is_dummy:  # vLLM's dummy prompt has no text between its items
             self._check_prompt(asked, output)
+        self._check_length(asked, wanted, output)
         self._tell(asked, wanted, output)
         if inputs.cache is not None:
             for items in output["mm_kwargs"].values():
@@ -153,13 +154,19 @@ class PrunedProcessor(PlannedItems, BytePixels):
         return cache(lambda: compat.item_identities(self, inputs, modality))
 
     def _check_prompt(self, asked: Sequence[Asked], output: MultiModalInput) -> None:
-        """Refuse prompts in which kept tokens would get wrong positions, and those too long."""
+        """Refuse prompts in which kept tokens would get wrong positions."""
         if self.info.family.item_layout is not None:
             check_neighbours(output, self.info.item_tokens)
         check_video_marks(output, self.info.video_marks)
         if self.info.in_tree is not None:
             check_in_tree(output, self.info.video_layout)
-        if [*output["mm_placeholders"]] == [IMAGE]:
+
+    def _check_length(
+        self, asked: Sequence[Asked], wanted: Wanted, output: MultiModalInput
+    ) -> None:
+        """Refuse a client's images that make its prompt too long, as far as pruning is in use."""
+        prunes = not self.info.prune_config.off or any(each.plans for each in asked)
+        if prunes and wanted.has_to_fit and [*output["mm_placeholders"]] == [IMAGE]:
             check_length(output, sum(asked[0].kept), self.info.ctx.model_config.max_model_len)
 
     def _tell(self, asked: Sequence[Asked], wanted: Wanted, output: MultiModalInput) -> None:

@@ -27,7 +27,7 @@ from vllm_pruner.prompt.live_rate import live_rate
 from vllm_pruner.prompt.rendering import rendered
 from vllm_pruner.prompt.shadow_rule import ShadowRule
 from vllm_pruner.settings.again import UNPRUNED, Again
-from vllm_pruner.settings.keys import COUNTS, settings_in
+from vllm_pruner.settings.keys import COUNTS, sent_with, settings_in
 from vllm_pruner.settings.server import ServerConfig
 from vllm_pruner.telemetry import metrics
 from vllm_pruner.telemetry.engine_load import engine_load
@@ -146,7 +146,7 @@ class _Shadows:
 
     async def _compare(self, drawn: _Drawn) -> None:
         answers = []
-        for settings in (shadow_request.own_settings(drawn.request), UNPRUNED):
+        for settings in (sent_with(drawn.request), UNPRUNED):
             if _requests_wait():
                 metrics.SHADOW_SKIPPED.add(reason="busy")
                 return

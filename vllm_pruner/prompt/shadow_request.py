@@ -13,9 +13,9 @@ from typing import Any
 
 from vllm_pruner.prompt.agreement import Answer
 from vllm_pruner.settings.again import Again
-from vllm_pruner.settings.keys import KEY, settings_in
+from vllm_pruner.settings.keys import KEY
 
-__all__ = ["MOST_TOKENS", "Refused", "ask", "own_settings", "question", "quiet"]
+__all__ = ["MOST_TOKENS", "Refused", "ask", "question", "quiet"]
 
 MOST_TOKENS = 64
 """Most tokens of an answer."""
@@ -36,12 +36,6 @@ def quiet(handler: Any) -> Any:
     handler = copy.copy(handler)
     handler.request_logger = None
     return handler
-
-
-def own_settings(request: Any) -> object:
-    """Return the settings that the client sent, None if none."""
-    said = getattr(request, KEY, None)
-    return settings_in(request) if said is None else said
 
 
 def question(request: Any) -> str:

@@ -1,4 +1,5 @@
-"""Settings of a request that the server itself answers again, for a comparison or its client.
+"""Settings of a prompt that is no request of its own: one that the server itself answers again, for
+a comparison or its client, or one that is only counted.
 
 They take the place of a client's settings, and are of a type that no client can send.
 """
@@ -31,3 +32,6 @@ class Again:
 
     is_counted: bool = False
     """Whether its prompt is counted as traffic."""
+
+    is_answered: bool = True
+    """Whether an answer is made. If not, the prompt may be longer than the model takes."""

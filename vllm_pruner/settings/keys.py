@@ -17,6 +17,7 @@ __all__ = [
     "PLAN_TEXT",
     "REPORT",
     "TOLD",
+    "sent_with",
     "settings_in",
 ]
 
@@ -70,3 +71,10 @@ def settings_in(holder: Any) -> Any:
             text-only model.
     """
     return (getattr(holder, "mm_processor_kwargs", None) or {}).get(KEY)
+
+
+def sent_with(request: Any) -> object:
+    """Return the settings that a client sent with a request: in its body or, where those are
+    trusted, in the processor's arguments; None if it sent none."""
+    said = getattr(request, KEY, None)
+    return settings_in(request) if said is None else said

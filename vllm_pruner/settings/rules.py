@@ -1,9 +1,10 @@
 """Resolve the settings of a request, image by image; `video_rules` does for its videos.
 
 A request's settings have the form of `PruneConfig`, plus `detail`, a list with one of `auto`,
-`low`, `high` for each image. They come from the body of a chat completion (`prompt.chat`) or,
-offline and from trusted clients, from `mm_processor_kwargs["vtprune"]`. What an image shows matters
-only for a floor or a budget for all images of the request, and is examined only then.
+`low`, `high`, `original` for each image. They come from the body of a chat completion
+(`prompt.chat`) or, offline and from trusted clients, from `mm_processor_kwargs["vtprune"]`. What an
+image shows matters only for a floor or a budget for all images of the request, and is examined only
+then.
 """
 
 from __future__ import annotations

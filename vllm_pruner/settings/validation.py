@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -14,7 +14,7 @@ from vllm_pruner.methods.base import Method, Options
 from vllm_pruner.settings import advice
 from vllm_pruner.settings.errors import ConfigError, SettingError
 
-__all__ = ["check_method_name", "parse_options", "validate"]
+__all__ = ["check_method_name", "parse_options", "unknown", "validate"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -86,6 +86,19 @@ def check_method_name(name: str, key: str = "method", videos: bool = False) -> N
         )
 
 
+def unknown(key: str, value: object, names: Sequence[str]) -> SettingError:
+    """Return the error for a key that is none.
+
+    Args:
+        key: the key, dotted if it is inside another.
+        value: its value, from outside.
+        names: the keys that there are in its place.
+    """
+    hint = advice.of_key(key.rpartition(".")[2], value, names)
+    allowed = ", ".join(names) or "none"
+    return SettingError(key, repr(value), allowed, " but there is no such key", advice=hint)
+
+
 def _fault(found: ErrorDetails, model: type[BaseModel], prefix: str) -> ConfigError:
     if found["type"] == "value_error":  # raised by one of our validators, or a method's
         error = found["ctx"]["error"]
@@ -93,10 +106,7 @@ def _fault(found: ErrorDetails, model: type[BaseModel], prefix: str) -> ConfigEr
     key, value = prefix + ".".join(str(part) for part in found["loc"]), repr(found["input"])
     last, given = str(found["loc"][-1]), found["input"]
     if found["type"] == "extra_forbidden":
-        names = list(_model_at(model, found["loc"]).model_fields)
-        hint = advice.of_key(last, given, names)
-        allowed = ", ".join(names) or "none"
-        return SettingError(key, value, allowed, " but there is no such key", advice=hint)
+        return unknown(key, given, list(_model_at(model, found["loc"]).model_fields))
     hint = advice.of_value(last, given, found["type"], found.get("ctx", {}))
     return SettingError(
         key, value, None, f"; {found['msg'].replace('Input', 'it', 1)}", advice=hint

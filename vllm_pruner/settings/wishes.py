@@ -11,9 +11,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.errors import SettingError
 from vllm_pruner.settings.limits import Limits
-from vllm_pruner.settings.validation import validate
+from vllm_pruner.settings.validation import unknown, validate
 
 __all__ = ["Wishes", "apart", "wishes_fault"]
 
@@ -39,10 +40,14 @@ def apart(said: object) -> tuple[Wishes | None, Any]:
     """Return what a request asks of its answer, None if nothing, and its settings without that.
 
     Raises:
-        ConfigError: the first fault of the wishes.
+        ConfigError: the first fault of the wishes, or a key that is neither a wish nor a setting.
     """
     if not isinstance(said, Mapping):
         return None, said
+    names = [*PruneConfig.model_fields, *Wishes.model_fields]
+    for key in said:
+        if key not in names:
+            raise unknown(str(key), said[key], names)
     wished = {key: said[key] for key in Wishes.model_fields if said.get(key) is not None}
     rest = {key: value for key, value in said.items() if key not in Wishes.model_fields}
     wishes = validate(Wishes, wished)
