@@ -1,21 +1,29 @@
-"""A real pruned model of a checkpoint in this process, without an engine around it, and batches of
-pictures as vLLM's engine hands them to it."""
+"""A real model of a checkpoint in this process, pruned or stock, without an engine around it, and
+batches of pictures as vLLM's engine hands them to it."""
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from vllm.config import set_current_vllm_config
-from vllm.distributed import ensure_model_parallel_initialized, init_distributed_environment
+from vllm.config import get_current_vllm_config, set_current_vllm_config
+from vllm.config.model import _REGISTERED_MODEL_CLASS_OVERRIDES
+from vllm.distributed import (
+    destroy_model_parallel,
+    ensure_model_parallel_initialized,
+    init_distributed_environment,
+)
 from vllm.engine.arg_utils import EngineArgs
 from vllm.model_executor.model_loader import get_model_loader
 from vllm.model_executor.model_loader.utils import (
+    _MODEL_ARCH_BY_HASH,
     initialize_model,
     process_weights_after_loading,
 )
@@ -23,20 +31,41 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm_process import MODELS
 
 from vllm_pruner import plugin
+from vllm_pruner.families.registry import classes
 
-__all__ = ["be_alone", "picture_batch", "pruned_model"]
+__all__ = ["be_alone", "picture_batch", "pruned_model", "stock_class", "stock_model"]
 
 
 @contextmanager
 def pruned_model(checkpoint: str, settings: dict[str, Any], **flags: Any) -> Iterator[Any]:
-    """Yield vLLM's configuration and the model, loaded."""
+    """Yield vLLM's configuration and the pruned model, loaded."""
     plugin.register()
-    arguments = EngineArgs(
-        model=str(MODELS / checkpoint),
-        mm_processor_kwargs={"vtprune": settings},
-        max_model_len=4096,
-        **flags,
-    )
+    with _loaded(checkpoint, mm_processor_kwargs={"vtprune": settings}, **flags) as made:
+        yield made
+
+
+@contextmanager
+def stock_model(checkpoint: str, **flags: Any) -> Iterator[Any]:
+    """Yield the same of stock vLLM, whatever was pruned in this process before: vLLM keeps a class
+    that it was given in place of its own."""
+    (architecture,) = json.loads((MODELS / checkpoint / "config.json").read_text())["architectures"]
+    own = stock_class(classes()[architecture])
+    overrides = {architecture: f"{own.__module__}:{own.__name__}"}
+    with _loaded(checkpoint, model_class_overrides=overrides, **flags) as made:
+        yield made
+
+
+def stock_class(ours: str) -> type:
+    """Return vLLM's own class under one of ours, which is given as `module:Class`."""
+    found: Any = EntryPoint("", ours, "").load()
+    return next(each for each in found.__mro__ if each.__module__.startswith("vllm."))
+
+
+@contextmanager
+def _loaded(checkpoint: str, **flags: Any) -> Iterator[Any]:
+    for known in (_REGISTERED_MODEL_CLASS_OVERRIDES, _MODEL_ARCH_BY_HASH):
+        known.clear()  # the same architecture may have had another class
+    arguments = EngineArgs(model=str(MODELS / checkpoint), max_model_len=4096, **flags)
     config = arguments.create_engine_config()
     before = torch.get_default_dtype()
     torch.set_default_dtype(config.model_config.dtype)
@@ -52,13 +81,15 @@ def pruned_model(checkpoint: str, settings: dict[str, Any], **flags: Any) -> Ite
 
 
 def be_alone() -> None:
-    """Be the one rank of one, as often as asked; the group stays until the process ends."""
-    if torch.distributed.is_initialized():
-        return
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    init_distributed_environment(1, 0, f"tcp://127.0.0.1:{port}", 0, backend="gloo")
+    """Be the one rank of one, as often as asked; the group stays until the process ends, or a
+    mixture of experts asks for one of its own."""
+    if not torch.distributed.is_initialized():
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        init_distributed_environment(1, 0, f"tcp://127.0.0.1:{port}", 0, backend="gloo")
+    elif get_current_vllm_config().parallel_config.is_moe_model:
+        destroy_model_parallel()
     ensure_model_parallel_initialized(1, 1)
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from vllm_pruner.layout.layout import Layout
     from vllm_pruner.methods.base import Method
+    from vllm_pruner.settings.server import ServerConfig
     from vllm_pruner.tower import EncoderImage, Tower
 
 __all__ = ["Family", "Videos"]
@@ -125,6 +126,10 @@ class Family:
     """Whether a `captured` model's tower runs as CUDA graphs by default; if False, only under
     vLLM's `cudagraph_mm_encoder`."""
 
+    stock_captured: bool = False
+    """Whether vLLM's own class runs its tower as CUDA graphs under `cudagraph_mm_encoder`; then the
+    model is a `ReplayedModel`."""
+
     item_layout: Callable[[Any, Mapping[str, Any]], Layout] | None = None
     """`item_layout(hf_config, item)`: the layout of one processed image, given the tensors of its
     fields. For models with M-RoPE; None for one-dimensional positions."""
@@ -155,6 +160,12 @@ class Family:
         if config.importance == "merger_norm" and not self.merger:
             why = f", but {self.name} merges no patches"
             raise SettingError("importance", repr(config.importance), "attention", why)
+
+    def leaves_graphs(self, config: ServerConfig) -> bool:
+        """Return whether all CUDA graphs of the tower are vLLM's own, for what is not pruned: there
+        are none of ours, or nothing is pruned unless a request asks for it."""
+        ours = self.captured and config.tower_graphs and config.prunes
+        return self.stock_captured and not ours
 
     def rows(self, layout: Layout, kept: int) -> int:
         """Return how many rows the decoder gets for an image of which `kept` tokens are kept."""

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 from installed_package import declare_package
+from pruned_model import stock_class
 
+from vllm_pruner import compat
 from vllm_pruner.families import registry
 from vllm_pruner.families.llava import LLAVA
 from vllm_pruner.settings.config import DEFAULT_METHOD, DEFAULT_RATE, PruneConfig
@@ -121,3 +123,11 @@ def test_an_unknown_architecture_is_answered_with_those_there_are() -> None:
         "Qwen3VLForConditionalGeneration, Qwen3VLMoeForConditionalGeneration, "
         "SmolVLMForConditionalGeneration"
     )
+
+
+@pytest.mark.skipif(not compat.encoder_graphs_known(), reason="another vLLM, 0.31")
+@pytest.mark.parametrize("architecture", registry.classes())
+def test_a_family_knows_whether_vllm_captures_its_tower(architecture: str) -> None:
+    own = stock_class(registry.classes()[architecture])
+    family = registry.family_of(SimpleNamespace(architectures=[architecture]))
+    assert family.stock_captured == hasattr(own, "encoder_cudagraph_forward")

@@ -250,6 +250,56 @@ def test_other_towers_run_as_graphs_where_that_is_asked_for(
     assert arguments.compilation_config.cudagraph_mm_encoder == asked
 
 
+ADAPTERS = {"enable_tower_connector_lora": True, "enable_lora": True}
+
+
+@older
+@pytest.mark.parametrize(
+    ("name", "settings", "flags"),
+    [
+        ("qwen2.5", {"rate": 0.0}, {}),
+        ("qwen2.5", {"rate": 0.0}, ADAPTERS),
+        ("qwen2.5", {"rate": 0.0}, {"mm_encoder_tp_mode": "data"}),
+        ("qwen2.5", {"tower_graphs": False}, {}),
+        ("gemma3", {"rate": 0.0}, {}),
+        ("kimi", {"rate": 0.0}, {}),
+        ("kimi", {}, {}),
+    ],
+    ids=str,
+)
+def test_vllms_own_graphs_alone_are_as_the_operator_asks(
+    name: str, settings: dict[str, Any], flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compat, "on_cuda", lambda: True)
+    for asked in (False, True):
+        compilation = {"compilation_config": {"cudagraph_mm_encoder": asked}}
+        both = {"trust_remote_code": True, **compilation, **flags}
+        arguments = _arguments(f"demo-{name}", settings, **both)
+        arguments.create_model_config()
+        assert arguments.compilation_config.cudagraph_mm_encoder == asked
+
+
+@older
+@pytest.mark.parametrize(
+    ("settings", "flags", "on_cuda"),
+    [
+        ({}, ADAPTERS, True),
+        ({"rate": 0.0, "rate_under_load": 0.5}, ADAPTERS, True),
+        ({"rate": 0.0}, {"enforce_eager": True}, True),
+        ({"rate": 0.0}, {}, False),
+    ],
+    ids=["adapters", "adapters under load", "eager", "no GPU"],
+)
+def test_what_stops_vllms_own_graphs(
+    settings: dict[str, Any], flags: dict[str, Any], on_cuda: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compat, "on_cuda", lambda: on_cuda)
+    compilation = {"compilation_config": {"cudagraph_mm_encoder": True}}
+    arguments = _arguments("demo-qwen2.5", settings, **compilation, **flags)
+    arguments.create_model_config()
+    assert not arguments.compilation_config.cudagraph_mm_encoder
+
+
 def test_flags_that_only_move_positions_do_not_matter_to_llava() -> None:
     assert _arguments("demo", {}, pipeline_parallel_size=2).create_model_config()
 

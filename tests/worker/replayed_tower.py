@@ -3,15 +3,16 @@ forward, run again on the buffers that it was captured with."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
+from vllm.model_executor.layers.attention import mm_encoder_attention
 from vllm.v1.worker import encoder_cudagraph
 from vllm.v1.worker.encoder_cudagraph import EncoderCudaGraphManager
 
-__all__ = ["CPU", "Again", "captured", "replayed_rows"]
+__all__ = ["CPU", "Again", "attention_beside_padding", "captured", "replayed_rows"]
 
 CPU = torch.device("cpu")
 
@@ -29,23 +30,42 @@ class Again:
 
 
 def captured(config: Any, model: Any) -> EncoderCudaGraphManager:
-    """Return vLLM's manager with a graph of every budget, as its own `capture` leaves it."""
+    """Return vLLM's manager with a graph of every budget, as its own `capture` leaves it; so has
+    the one that the model captures beside it."""
     manager = EncoderCudaGraphManager(config, CPU, config.model_config.dtype, model)
-
-    def capture(token_budget: int, path: str = "default", axis_keys: Any = ()) -> None:
-        values = model.prepare_encoder_cudagraph_capture_inputs(
-            token_budget, manager.max_batch_size, manager.max_frames_per_batch, CPU, manager.dtype
-        ).values
-        graph = Again()
-        graph.forward = lambda: model.encoder_cudagraph_forward({**values}, path=path)
-        graph.output = torch.full_like(graph.forward(), torch.nan)
-        manager._get_graph_set(path)[token_budget] = encoder_cudagraph.BudgetGraphMetadata(
-            token_budget, manager.max_batch_size, 0, graph, values, graph.output
-        )
-
-    manager._capture_budget_graph = capture
-    manager.capture(graph_pool=object())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EncoderCudaGraphManager, "_capture_budget_graph", _capture)
+        manager.capture(graph_pool=object())
     return manager
+
+
+def _capture(manager: Any, budget: int, path: str = "default", axis_keys: Any = ()) -> None:
+    model, sizes = manager.model, (manager.max_batch_size, manager.max_frames_per_batch)
+    make = model.prepare_encoder_cudagraph_capture_inputs
+    values = make(budget, *sizes, CPU, manager.dtype).values
+    graph = Again()
+    graph.forward = lambda: model.encoder_cudagraph_forward({**values}, path=path)
+    graph.output = torch.full_like(graph.forward(), torch.nan)
+    manager._get_graph_set(path)[budget] = encoder_cudagraph.BudgetGraphMetadata(
+        budget, *sizes, graph, values, graph.output
+    )
+
+
+def attention_beside_padding() -> Iterator[None]:
+    """A fixture: vLLM's attention for CPUs splits all rows into images, and there may be padding
+    behind them. A GPU's leaves that alone; here it holds any number."""
+    stock = mm_encoder_attention.vit_torch_sdpa_wrapper
+
+    def attention(
+        q: Any, k: Any, v: Any, scale: Any = None, cu_seqlens: Any = None, enable_gqa: Any = False
+    ) -> Any:
+        end = q.shape[1] if cu_seqlens is None else int(cu_seqlens[-1])
+        rows = stock(q[:, :end], k[:, :end], v[:, :end], scale, cu_seqlens, enable_gqa)
+        return torch.cat([rows, q[:, end:] * 0 + 3], dim=1)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mm_encoder_attention, "vit_torch_sdpa_wrapper", attention)
+        yield
 
 
 def replayed_rows(monkeypatch: pytest.MonkeyPatch, model: Any, manager: Any) -> list[int]:

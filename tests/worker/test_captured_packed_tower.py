@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from pruned_model import pruned_model
-from replayed_tower import CPU, captured
+from replayed_tower import CPU, attention_beside_padding, captured
 from vllm.model_executor.layers.attention import mm_encoder_attention
 from vllm.model_executor.models.interfaces import supports_encoder_cudagraph
 
@@ -27,27 +27,7 @@ pytestmark = pytest.mark.slow
 BUDGETS = [16, 32, 64, 128, 192]
 
 
-def _as_flash_attention(stock: Any) -> Any:
-    """vLLM's attention for CPUs splits all rows into images, and there may be padding behind them.
-    A GPU's leaves that alone; here it holds any number."""
-
-    def attention(
-        q: Any, k: Any, v: Any, scale: Any = None, cu_seqlens: Any = None, enable_gqa: Any = False
-    ) -> Any:
-        end = int(cu_seqlens[-1])
-        rows = stock(q[:, :end], k[:, :end], v[:, :end], scale, cu_seqlens, enable_gqa)
-        return torch.cat([rows, q[:, end:] * 0 + 3], dim=1)
-
-    return attention
-
-
-@pytest.fixture(scope="module", autouse=True)
-def attention() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        stock = mm_encoder_attention.vit_torch_sdpa_wrapper
-        patch.setattr(mm_encoder_attention, "vit_torch_sdpa_wrapper", _as_flash_attention(stock))
-        yield
-
+attention = pytest.fixture(scope="module", autouse=True)(attention_beside_padding)
 
 CHECKPOINTS = ["demo-qwen2.5", "demo-qwen2", "demo-qwen3", "demo-glm4v"]
 """Every tower; those with experts, and Qwen3.5, have one of these."""

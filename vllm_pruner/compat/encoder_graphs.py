@@ -1,11 +1,12 @@
 """Hand vLLM's CUDA graphs of a vision tower to the model.
 
 Replaces: `EncoderCudaGraphManager.capture` and `clear`, which then also call `graphs_captured` and
-`graphs_cleared` of a model that has them.
+`graphs_cleared` of a model that has them, and capture the model's `manager_beside`.
 Why: a runner with such a manager calls it instead of `embed_multimodal`, which would bypass the
 feature cache, the selection and the positions of kept tokens. Our models name no modality to the
 manager, so the runner calls `embed_multimodal`, and they replay the graphs in place of the tower
-themselves. For that they need the graphs, which vLLM does not pass to a model.
+themselves. For that they need the graphs, which vLLM does not pass to a model. A runner has one
+manager; what is not pruned needs vLLM's own graphs beside ours.
 Relies on: both runners creating the model's manager when `cudagraph_mm_encoder` is set, including
 its memory in the profile, and capturing it with the decoder; the manager calling the model's
 `SupportsEncoderCudaGraph`, and `execute` falling back to its eager function for batches larger than
@@ -19,6 +20,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vllm_pruner.compat.patching import Patch, apply
@@ -27,11 +29,13 @@ from vllm_pruner.compat.versions import at_least
 if TYPE_CHECKING:
     import torch
     from vllm.config import VllmConfig
+    from vllm.v1.worker.encoder_cudagraph import EncoderCudaGraphManager
 
 __all__ = [
     "CapturedGraph",
     "captured_graphs",
     "encoder_graphs_known",
+    "manager_of",
     "on_cuda",
     "set_graph_budgets",
     "tell_of_encoder_graphs",
@@ -52,15 +56,36 @@ def on_cuda() -> bool:
     return current_platform.is_cuda()
 
 
-def set_graph_budgets(vllm_config: VllmConfig, budgets: Sequence[int]) -> None:
-    """Set the batch sizes to capture, in tokens, unless the operator did.
+def set_graph_budgets(vllm_config: VllmConfig, budgets: Sequence[int]) -> list[int]:
+    """Set the batch sizes to capture, in tokens, unless the operator did; return the operator's.
 
     vLLM's default, powers of two, would pad nine crops to sixteen. Call it before a runner creates
     its manager.
     """
     compilation = vllm_config.compilation_config
-    if not compilation.encoder_cudagraph_token_budgets:
-        compilation.encoder_cudagraph_token_budgets = list(budgets)
+    named = list(compilation.encoder_cudagraph_token_budgets or ())
+    compilation.encoder_cudagraph_token_budgets = named or list(budgets)
+    return named
+
+
+def manager_of(
+    model: Any, vllm_config: VllmConfig, budgets: Sequence[int], device: torch.device
+) -> EncoderCudaGraphManager:
+    """Return another manager, as a runner would create it.
+
+    Args:
+        model: what it captures.
+        vllm_config: the runner's.
+        budgets: in place of those in it; empty for vLLM's own.
+        device: where the model runs.
+    """
+    from vllm.v1.worker.encoder_cudagraph import EncoderCudaGraphManager
+
+    config, compilation = copy(vllm_config), copy(vllm_config.compilation_config)
+    compilation.encoder_cudagraph_token_budgets = list(budgets)
+    config.compilation_config = compilation
+    dtype: Any = config.model_config.dtype  # resolved by now
+    return EncoderCudaGraphManager(config, device, dtype, model)
 
 
 class CapturedGraph(NamedTuple):
@@ -108,10 +133,14 @@ def _told_after(stock: Callable[..., None]) -> Callable[..., None]:
                 raise  # the other ranks would replay batches of another size
             self.clear()
             logger.warning(
-                "vtprune: the vision tower is served without CUDA graphs, as with "
-                "--prune-tower-graphs false, because they could not be captured: %s",
+                "vtprune: for %s the vision tower is served without CUDA graphs, because they "
+                "could not be captured: %s",
+                self.model.graphs_for,
                 error,
             )
+        make = getattr(self.model, "manager_beside", None)
+        if make is not None and (beside := make(self)) is not None:
+            beside.capture(graph_pool)
 
     return capture
 

@@ -156,5 +156,6 @@ def intern_family(
         ]
 
     fields: dict[str, Any] = {"largest": largest, "check_method": check_method}
-    fields |= {"captured": True, "captured_unasked": False, **MERGING, **more}
+    fields |= {"captured": True, "captured_unasked": False, "stock_captured": True}
+    fields |= {**MERGING, **more}
     return Family(name, layout=layout, images=images, tower=tower, seen=seen, **fields)

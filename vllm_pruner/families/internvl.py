@@ -63,7 +63,15 @@ def seen(hf_config: Any, item: Mapping[str, Any]) -> torch.Tensor:
 
 _PIXELS = "pixel_values"
 
-INTERNVL = intern_family("internvl", _PIXELS, tokens, tower, seen, videos=intern_videos(_PIXELS))
+INTERNVL = intern_family(
+    "internvl",
+    _PIXELS,
+    tokens,
+    tower,
+    seen,
+    stock_captured=False,
+    videos=intern_videos(_PIXELS),
+)
 
 
 class PrunedInternVLInfo(PrunedInternInfo, InternS1ProcessingInfo):

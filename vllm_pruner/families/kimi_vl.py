@@ -27,8 +27,8 @@ from vllm_pruner.families.qwen_grid import check_method
 from vllm_pruner.family import Family
 from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
-from vllm_pruner.worker.model import PrunedModel
 from vllm_pruner.worker.moon_tower import MoonTower
+from vllm_pruner.worker.replayed_model import ReplayedModel
 
 __all__ = ["KIMI_VL", "PrunedKimiVL"]
 
@@ -43,6 +43,7 @@ KIMI_VL = Family(
     MoonTower,
     seen,
     partial(check_method, smaller="in_token_limit"),
+    stock_captured=True,
     **MERGING,
 )
 
@@ -92,7 +93,7 @@ class PrunedKimiVLProcessor(PrunedProcessor, KimiVLMultiModalProcessor):
 @MULTIMODAL_REGISTRY.register_processor(  # type: ignore[misc]  # the mixin knows LLaVA's info
     PrunedKimiVLProcessor, info=PrunedKimiVLInfo, dummy_inputs=PrunedKimiVLDummyInputs
 )
-class PrunedKimiVL(PrunedModel, KimiVLForConditionalGeneration):
-    """vLLM's Kimi-VL, keeping the visual tokens that matter; see `PrunedModel`."""
+class PrunedKimiVL(ReplayedModel, KimiVLForConditionalGeneration):
+    """vLLM's Kimi-VL, keeping the visual tokens that matter; see `ReplayedModel`."""
 
     family = KIMI_VL

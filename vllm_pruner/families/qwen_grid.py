@@ -153,6 +153,7 @@ def qwen_family(name: str, videos: Videos | None = None) -> Family:
         check_method,
         captured=True,
         captured_unasked=False,
+        stock_captured=True,
         item_layout=item_layout,
         marks=("vision_start_token_id", "vision_end_token_id"),
         videos=videos,

@@ -88,9 +88,13 @@ def _check_shadow_log(config: ServerConfig) -> None:
 
 
 def _set_tower_graphs(family: Family, engine_args: EngineArgs, config: ServerConfig) -> None:
-    """Turn vLLM's CUDA graphs of the tower on if the model replays them itself, else off."""
+    """Turn vLLM's CUDA graphs of the tower on if the model replays them itself, else off.
+
+    Where all of them are vLLM's own, only what stops stock vLLM's stops them.
+    """
     compilation = engine_args.compilation_config
-    if not (compilation.cudagraph_mm_encoder or family.captured_unasked):
+    unasked = family.captured and family.captured_unasked
+    if not (compilation.cudagraph_mm_encoder or unasked):
         return
     against = _against_graphs(family, engine_args, config)
     if against is not None and compilation.cudagraph_mm_encoder:
@@ -100,20 +104,29 @@ def _set_tower_graphs(family: Family, engine_args: EngineArgs, config: ServerCon
 
 def _against_graphs(family: Family, engine_args: EngineArgs, config: ServerConfig) -> str | None:
     """Return why the tower runs without CUDA graphs; None if it runs with them."""
-    if not family.captured or not compat.encoder_graphs_known():
+    if family.leaves_graphs(config):
+        return _against_any(engine_args)
+    if not family.captured:
         return "vtprune does not run this vision tower in CUDA graphs"
     if not config.tower_graphs:
         return "tower_graphs is false"
+    if engine_args.mm_encoder_tp_mode == "data":
+        return "graphs are not tested with mm_encoder_tp_mode 'data'"
+    if engine_args.enable_tower_connector_lora:
+        return "a graph holds no LoRA adapters of the tower"
+    return _against_any(engine_args)
+
+
+def _against_any(engine_args: EngineArgs) -> str | None:
+    """Return why the tower runs without CUDA graphs, whether ours or vLLM's own."""
+    if not compat.encoder_graphs_known():
+        return "vtprune does not know those of vLLM 0.31"
     if engine_args.enforce_eager:
         return "enforce_eager is set"
     if not compat.on_cuda():
         return "there is no NVIDIA GPU"
-    if engine_args.mm_encoder_tp_mode == "data":
-        return "graphs are not tested with mm_encoder_tp_mode 'data'"
     if engine_args.language_model_only:
         return "language_model_only leaves the vision tower out"
-    if engine_args.enable_tower_connector_lora:
-        return "a graph holds no LoRA adapters of the tower"
     return None
 
 

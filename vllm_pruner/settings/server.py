@@ -30,8 +30,9 @@ class ServerConfig(PruneConfig):
 
     tower_graphs: bool = True
     """Run the vision tower as CUDA graphs, captured at start, on NVIDIA GPUs: for LLaVA's families,
-    and with vLLM's `cudagraph_mm_encoder` for all others but Mistral 3; the server's own selection
-    with all. `--enforce-eager` turns them off too."""
+    and with vLLM's `cudagraph_mm_encoder` for all others but Kimi-VL and Mistral 3; the server's
+    own selection with all. `--enforce-eager` turns them off too. Images at rate 0 keep vLLM's
+    own."""
 
     byte_pixels: bool = True
     """Send images to the engine as bytes and normalise them on the device, for models whose tower
@@ -156,6 +157,12 @@ class ServerConfig(PruneConfig):
     @lru_cache(maxsize=64)
     def _of_text(cls, text: str) -> Self:
         return cls.parse(json.loads(text))
+
+    @property
+    def prunes(self) -> bool:
+        """Whether images or videos are pruned whose request does not ask for it."""
+        own = not (self.off and self.of_video().off)
+        return own or self.rate_under_load is not None
 
     @cached_property
     def images(self) -> PruneConfig:

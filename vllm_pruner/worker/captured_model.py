@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 
 from vllm_pruner import compat
-from vllm_pruner.worker.model import PrunedModel
+from vllm_pruner.worker.replayed_model import ReplayedModel
 from vllm_pruner.worker.tower_graphs import IMAGES, TowerGraphs
 
 if TYPE_CHECKING:
@@ -27,15 +27,33 @@ __all__ = ["CapturedModel"]
 
 logger = logging.getLogger("vllm.vtprune")
 
+_ANSWERS = (
+    "graphs_captured",
+    "get_encoder_cudagraph_config",
+    "get_input_modality",
+    "get_max_frames_per_video",
+    "get_encoder_cudagraph_budget_range",
+    "get_encoder_cudagraph_item_specs",
+    "select_encoder_cudagraph_items",
+    "prepare_encoder_cudagraph_capture_inputs",
+    "prepare_encoder_cudagraph_replay_buffers",
+    "encoder_cudagraph_forward",
+    "encoder_eager_forward",
+    "postprocess_encoder_output",
+)
+"""What a manager asks a model, and tells it."""
 
-class CapturedModel(PrunedModel):
-    """A `PrunedModel` whose tower can be captured in CUDA graphs.
 
-    Changes besides those of `PrunedModel`:
+class CapturedModel(ReplayedModel):
+    """A `ReplayedModel` whose tower can be captured in CUDA graphs of ours, for pruned images too.
+
+    Changes besides those of `ReplayedModel`:
     - `SupportsEncoderCudaGraph`, by which vLLM's runners create, profile and capture the graphs.
       `modalities` is empty, so that a runner does not replay them instead of `embed_multimodal`; an
       item is an `EncoderImage` that is not in the feature cache. Follows vLLM 0.32's
-      `model_executor/models/interfaces.py` and `v1/worker/encoder_cudagraph.py`.
+      `model_executor/models/interfaces.py` and `v1/worker/encoder_cudagraph.py`;
+    - vLLM's own graphs, if it has any, are captured beside them; see `Family.leaves_graphs` for
+      where they are captured alone.
     """
 
     supports_encoder_cudagraph: ClassVar[Literal[True]] = True
@@ -45,14 +63,34 @@ class CapturedModel(PrunedModel):
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
         self._graphs = TowerGraphs(self.tower, self._encoder.cached)
+        self._budgets: list[int] = []
         if not compat.encoder_graphs_known():
             return
+        if self.family.leaves_graphs(self._server_config):
+            self._leave_graphs()
+            return
         self._encoder.graphs = self._graphs
-        compat.tell_of_encoder_graphs()
-        compat.set_graph_budgets(vllm_config, self.tower.graph_rows(self._rows_at_once))
+        self.graphs_for = "pruned images" if self.family.stock_captured else "images"
+        rows = self.tower.graph_rows(self._rows_at_once)
+        self._budgets = compat.set_graph_budgets(vllm_config, rows)
+
+    def _leave_graphs(self) -> None:
+        """Have vLLM's own methods answer its manager, and one another, in place of those below."""
+        for name in _ANSWERS:
+            setattr(self, name, getattr(super(), name))
+
+    def manager_beside(self, manager: Any) -> Any:
+        """Return a manager of vLLM's own graphs, which is captured and cleared with the one of
+        ours; None if they are captured alone, or there are none, or stock vLLM would not replay
+        them. Called by `compat.encoder_graphs`."""
+        family, stock = self.family, self._stock_graphs
+        if not family.stock_captured or family.leaves_graphs(self._server_config):
+            return None
+        if not stock.get_encoder_cudagraph_config().modalities:  # vLLM prunes videos itself
+            return None
+        return stock.beside(manager, self._budgets, self._encoder.device)
 
     def graphs_captured(self, manager: Any, seconds: float, size: int) -> None:
-        """Replay a manager's graphs from now on; called by `compat.encoder_graphs`."""
         self._graphs.attach(manager)
         logger.info(
             "vtprune: the vision tower is in %d CUDA graphs, for %s visual tokens: captured in "
@@ -64,8 +102,8 @@ class CapturedModel(PrunedModel):
         )
 
     def graphs_cleared(self, manager: Any) -> None:
-        """Run without graphs from now on; called by `compat.encoder_graphs`."""
         self._graphs.detach(manager)
+        super().graphs_cleared(manager)
 
     def get_encoder_cudagraph_config(self) -> EncoderCudaGraphConfig:
         from vllm.v1.worker.encoder_cudagraph_defs import EncoderCudaGraphConfig
@@ -77,11 +115,15 @@ class CapturedModel(PrunedModel):
             padding_logics={key: pad for key, pad in self.tower.padding.items() if pad},
         )
 
+    # What vLLM's own class asks itself, of its batches, is answered by it if it has graphs.
+
     def get_input_modality(self, mm_kwargs: dict[str, Any]) -> str:
-        return "image"
+        stock = self._stock_graphs if self.family.stock_captured else None
+        return "image" if stock is None else stock.get_input_modality(mm_kwargs)
 
     def get_max_frames_per_video(self) -> int:
-        return 1
+        stock = self._stock_graphs if self.family.stock_captured else None
+        return 1 if stock is None else stock.get_max_frames_per_video()
 
     def get_encoder_cudagraph_budget_range(self, vllm_config: VllmConfig) -> tuple[int, int]:
         rows = self.tower.graph_rows(self._rows_at_once)

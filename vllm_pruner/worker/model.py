@@ -5,6 +5,7 @@ differ only in their `Family`.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -135,14 +136,25 @@ class PrunedModel(BatchModel):
             kwargs: the images or the videos, as vLLM's `embed_multimodal` takes them.
         """
         self._selector.count(all(plan.image != ImagePlan.ANONYMOUS for plan in plans))
-        images = self._images(self._normalized(kwargs))
-        embeddings = [
+        fields = self._normalized(kwargs)
+        images = self._images(fields)
+        embeddings = self.embed_images(images, plans, fields)
+        self._check_rows(images, plans, embeddings)
+        return embeddings
+
+    def embed_images(
+        self,
+        images: Sequence[EncoderImage],
+        plans: Sequence[ImagePlan],
+        fields: Mapping[str, Any],
+    ) -> list[torch.Tensor]:
+        """Return the decoder's rows for each image of the batch with these `fields`, or for some
+        of its images."""
+        return [
             rows
             for batch in batches(images, plans, self._rows_at_once)
             for rows in self.embed_batch(batch)
         ]
-        self._check_rows(images, plans, embeddings)
-        return embeddings
 
     def _check_rows(
         self, images: list[EncoderImage], plans: list[ImagePlan], embeddings: list[torch.Tensor]

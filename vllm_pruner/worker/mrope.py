@@ -49,11 +49,9 @@ class MRopeModel(PrunedModel):
         # `compat` turns the hook on; the model's own video pruning stays off.
         self.is_multimodal_pruning_enabled = False
 
-    def embed_multimodal(self, **kwargs: object) -> Any:
-        if PLAN_SETTINGS in kwargs:
-            return super().embed_multimodal(**kwargs)
+    def embed_unpruned(self, **kwargs: object) -> Any:
         is_image = GRIDS in kwargs
-        return [self.marked(rows, is_image) for rows in super().embed_multimodal(**kwargs) or ()]
+        return [self.marked(rows, is_image) for rows in super().embed_unpruned(**kwargs) or ()]
 
     def marked(self, rows: torch.Tensor, is_image: bool) -> torch.Tensor:
         """Return the rows of an image or video without a plan, with digits that say so."""
