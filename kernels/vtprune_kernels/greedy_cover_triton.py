@@ -1,23 +1,27 @@
-"""Launches of `greedy_select` for "coverage" and "demand": one a step, every SM on one image.
+"""Launches of `greedy_select` for "coverage" and "demand": two, however many rows are kept.
 
-A program owns some rows of S, whose gains only it reads and changes. A step (1) finds the best row
-p among the programs' best ones, (2) reads row p and the cover, which say whose cover rises, (3)
-reads of its own rows those columns alone (S is symmetric) and subtracts what they no longer gain,
-which is exact since gains are whole numbers, (4) writes its best open row. Programs of one launch
-exchange nothing: what they read of each other, `best` and `cover`, the launch before wrote into the
-other of two buffers. So no barrier, no atomics, no host; a CUDA graph takes all launches as they
-are: the first gains, keep - 1 steps, the list of what was taken.
+The first has all of the GPU read S once, for what each row gains before any is taken. The second is
+a lazy greedy selection (Minoux, "Accelerated greedy algorithms for maximizing submodular set
+functions", 1978), one program a segment: what a row gains only falls while others are taken, so a
+score that was computed earlier is a bound, and the row whose exact score is above all bounds is the
+one to take, though few scores are exact. The rows are in parts, one for each warp. A round takes
+the best row of all if its score is exact, and computes the best inexact score of each part anew:
 
-Memory: the first launch reads S once, 4 N^2 bytes (1.3 MB of 576, 33 MB of 2,880). A step reads the
-sectors of 8 columns of which one rises: all steps together 8 to 19 times S at 64 of 576 (10 to
-25 MB), 9 to 26 times at 160 of 2,880 (0.3 to 0.9 GB), from smooth pictures to random rows, counted
-on a CPU. Beside it each program reads p's row, the cover and the list of best rows, 8 N + 16 N /
-_HEIGHT bytes: 0.4 MB a step of 576, 10 MB of 2,880. All of it stays in an L2 cache of 50 MB.
+    while rows are missing:
+        c = the highest row of each part, ties to the lower index; p = the highest of them
+        if the score of p is exact: take p, raise the cover by row p, no score is exact any more
+        of each c but p: read row c of S, and its score is exact
 
-Estimated for an H200, not measured: 4 to 5 us a step in a CUDA graph, 1.2 of them between two
-launches, the rest three dependent reads and three reductions, so 0.3 ms at 64 of 576; 8 to 10 us a
-step and 1.3 to 1.6 ms at 160 of 2,880. Without a graph the host decides, with some 10 us a launch.
-(One program an image, reading all of S each step, took 6.9 and 8.1 ms at 64 of 576.)
+Equal to computing every score at every step, in every bit: gains are sums of whole numbers, exact
+in any order, and to round and to multiply keep their order. No atomics, no host, no barrier but
+those of Triton's reductions, and one where the cover does not fit into registers. The first launch
+also writes S in whole units, in rows of aligned length, which saves the second two thirds of its
+instructions and takes as much memory again as S.
+
+How many rounds a picture needs is counted by `benchmarks/greedy_rounds.py`: 2.7 to 4 for each row
+taken by `scope`, more where saliency says little. A round reads 16 rows of S, 41 kB of 576, 189 kB
+of 2,880; every score at every step would be 1.3 and 33 MB. The estimate of what it takes stands in
+`kernels/README.md`; it has not run on a GPU.
 """
 
 from __future__ import annotations
@@ -27,21 +31,31 @@ from typing import Any
 import torch
 
 from vtprune_kernels._triton import flags, size_class, triton
-from vtprune_kernels.greedy_cover_kernels import (
-    cover_step_kernel,
-    first_gains_kernel,
-    taken_kernel,
-)
+from vtprune_kernels.greedy_cover_kernels import first_gains_kernel
+from vtprune_kernels.greedy_lazy_kernel import lazy_cover_kernel
 
-__all__ = ["greedy_cover_triton"]
+__all__ = ["greedy_cover_triton", "parts_of"]
 
 
 _HEIGHT = 8
-"""Rows of S that a program owns: 72 programs for an image of 576. Not yet swept on a GPU."""
+"""Rows of S that a program of the first launch reads: 80 programs for an image of 576. Not yet
+swept on a GPU."""
 
-_CHUNK = 1024
-"""Columns read together, 32 numbers of S for each of 256 threads. Longer rows are read by half of
-each, so that registers leave room for three programs on an SM. Not yet swept on a GPU."""
+_HELD = 1024
+"""Most columns whose cover stays in registers, in those of every warp; for "demand" half as many,
+since it multiplies. Longer rows are read by this half. Not yet swept on a GPU."""
+
+_LEAST = 128
+"""What a warp reads together: 16 bytes a thread."""
+
+_PARTS = 16
+"""Most warps of the second launch, each with a part of the rows. More of them need fewer rounds and
+read more rows in each. Not yet swept on a GPU."""
+
+
+def parts_of(rows: int) -> int:
+    """Return in how many parts the rows of a segment are."""
+    return min(_PARTS, size_class(rows, _LEAST) // 32)
 
 
 def greedy_cover_triton(
@@ -52,57 +66,51 @@ def greedy_cover_triton(
     valid: torch.Tensor | None,
     counts: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Launch the first gains, the steps and the list of what was taken; arguments and result are
-    `greedy_select`'s, with `keep` at least 1."""
+    """Launch the first gains and the selection; arguments and result are `greedy_select`'s, with
+    `keep` at least 1."""
     segments, rows, _ = gram.shape
-    block, programs = size_class(rows), triton.cdiv(rows, _HEIGHT)
+    block = size_class(rows, _LEAST)
+    held = _HELD if objective == "coverage" else _HELD // 2
+    chunk = block if block <= held else _HELD // 2
+    stride = triton.cdiv(rows, 128) * 128
     kept = gram.new_empty((segments, keep), dtype=torch.int64)
-    number = gram.new_empty((segments,), dtype=torch.int32)
-    exists = flags(valid, gram)
+    weights = gram if weight is None else weight.contiguous()
     state = (
-        gram.new_empty((segments, rows), dtype=torch.int64),  # gain, -1 of what is not open
-        gram.new_empty((2, segments, rows), dtype=torch.int32),  # cover
-        gram.new_empty((2, 2, segments, programs), dtype=torch.int64),  # best: scores, rows
-    )
-    shared = (
-        gram.contiguous(),
-        gram if weight is None else weight.contiguous(),
-        exists,
-        *state,
-        segments,
-        rows,
-        programs,
-        number,
+        gram.new_empty((segments, rows, stride), dtype=torch.int32),  # S in units
+        gram.new_empty((segments, block), dtype=torch.int64),  # gain, -1 of what does not exist
+        gram.new_empty((2, segments, stride), dtype=torch.int32),  # cover, and demand for it
     )
     options: dict[str, Any] = {
         "OBJECTIVE": objective,
         "HAS_WEIGHT": weight is not None,
-        "HAS_VALID": valid is not None,
+        "PARTS": parts_of(rows),
         "BLOCK": block,
-        "HEIGHT": _HEIGHT,
-        "CHUNK": min(block, _CHUNK if block <= _CHUNK else _CHUNK // 2),
-        "num_warps": 8 if 512 <= block <= _CHUNK else 4,
+        "CHUNK": chunk,
         "enable_fp_fusion": False,
     }
-    has_counts = counts is not None
-    limits = (keep, gram if counts is None else counts.contiguous())
-    grid = (programs, segments)
-    first_gains_kernel[grid](*shared, *limits, HAS_COUNTS=has_counts, **options)
-    for step in range(keep - 1):
-        cover_step_kernel[grid](*shared, step, **options)
-    taken_kernel[(segments,)](
+    first_gains_kernel[(triton.cdiv(stride, _HEIGHT), segments)](
+        gram.contiguous(),
+        weights,
+        flags(valid, gram),
         *state,
-        exists,
-        number,
+        segments,
+        rows,
+        HAS_VALID=valid is not None,
+        HEIGHT=_HEIGHT,
+        num_warps=8 if chunk >= 512 else 4,
+        **options,
+    )
+    lazy_cover_kernel[(segments,)](
+        weights,
+        gram if counts is None else counts.contiguous(),
+        *state,
         kept,
         segments,
         rows,
-        programs,
         keep,
-        HAS_VALID=valid is not None,
-        FILLS=valid is not None or has_counts,
-        BLOCK=block,
-        PROGRAMS=triton.cdiv(block, _HEIGHT),
-        num_warps=4 if block < 4096 else 16,
+        HAS_COUNTS=counts is not None,
+        FILLS=valid is not None or counts is not None,
+        num_warps=parts_of(rows),
+        **options,
     )
     return kept

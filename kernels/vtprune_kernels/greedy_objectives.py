@@ -98,13 +98,13 @@ class _Coverage:
 class _Demand(_Coverage):
     """Facility location whose weights say what should be covered, not who may cover it.
 
-        score    sum_j w[j] max(0, S[j, i] - cover[j])
+        score    sum_j w[j] max(0, S[j, i] - cover[j]), as a float32
 
     w is counted in whole multiples of 2**-30, exact while a segment's w add up to 1 at most.
     """
 
     def score(self) -> torch.Tensor:
-        return self._gains
+        return self._gains.float()
 
     def _sum(self, gained: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         demand = (weight.double() * _ALL_DEMAND).round().unsqueeze(-2)

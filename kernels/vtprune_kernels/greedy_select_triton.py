@@ -2,8 +2,7 @@
 
 Scores and states are registers. What rows exchange (the c of "dpp") goes through memory that stays
 in the L1 or L2 cache. A step of "max-min" reads one row of S (2.3 KB of 576), one of "dpp" every c.
-A step of "coverage" and "demand" reads many rows of S, too many for one program:
-`greedy_cover_triton`.
+"coverage" and "demand", whose scores take sums over rows of S: `greedy_cover_triton`.
 """
 
 # Triton's bodies carry no Python types.
@@ -38,7 +37,7 @@ def greedy_select_triton(
     valid: torch.Tensor | None = None,
     counts: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Launch one program a segment, or the steps of a cover."""
+    """Launch one program a segment, or the two kernels of a cover."""
     if gram.shape[0] == 0 or keep == 0:
         return gram.new_empty((gram.shape[0], keep), dtype=torch.int64)
     if objective in ("coverage", "demand"):

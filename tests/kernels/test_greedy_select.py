@@ -16,7 +16,7 @@ from padded_batch import (
     padded,
     padded_grams,
 )
-from vtprune_kernels import cosine_gram, greedy_select
+from vtprune_kernels import cosine_gram, greedy_cover_triton, greedy_select
 from vtprune_kernels.greedy_select import SPECS
 from vtprune_kernels.spec import KINDS, Spec, features
 
@@ -61,26 +61,26 @@ def test_it_is_the_formulas_written_out() -> None:
         assert found[0].tolist() == sorted(chosen)
 
 
+@pytest.mark.parametrize("rows", [300, 390])
 @pytest.mark.parametrize("objective", ["coverage", "demand"])
-@pytest.mark.usefixtures("interpreted", "poisoned")
-def test_programs_of_a_step_do_not_wait_for_each_other(
-    objective: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("interpreted", "poisoned", "coarse")
+def test_a_cover_may_be_longer_than_what_is_held(
+    objective: str, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The last one runs first here; each sees what the step before left. Many small tiles."""
-    from triton.runtime import interpreter
-    from vtprune_kernels import greedy_cover_triton
-
-    monkeypatch.setattr(greedy_cover_triton, "_HEIGHT", 4)
-    monkeypatch.setattr(greedy_cover_triton, "_CHUNK", 16)
-    builder = interpreter.interpreter_builder
-    place = builder.set_grid_idx
-
-    def backwards(*index: int) -> None:
-        place(*(size - 1 - at for size, at in zip(builder.grid_dim, index, strict=True)))
-
-    monkeypatch.setattr(builder, "set_grid_idx", backwards)
+    """Then it is in memory, and a round reads it in chunks."""
+    monkeypatch.setattr(greedy_cover_triton, "_HELD", 256)
     spec = next(spec for spec in SPECS if spec.case == objective)
-    inputs = spec.make_inputs("random", 37, torch.float32, "cpu")
+    inputs = {**spec.make_inputs("random", rows, torch.float32, "cpu"), "keep": 5}
+    assert torch.equal(spec.launcher(**inputs), spec.reference(**inputs))
+
+
+@pytest.mark.parametrize("objective", ["coverage", "demand"])
+@pytest.mark.parametrize("kind", ["random", "near-tie"])
+@pytest.mark.usefixtures("interpreted", "poisoned", "coarse")
+def test_what_is_chosen_lazily_is_what_is_best_at_every_step(objective: str, kind: str) -> None:
+    """So many that scores go stale again and again, and whole parts are taken."""
+    spec = next(spec for spec in SPECS if spec.case == objective)
+    inputs = {**spec.make_inputs(kind, 70, torch.float32, "cpu"), "keep": 66}
     assert torch.equal(spec.launcher(**inputs), spec.reference(**inputs))
 
 

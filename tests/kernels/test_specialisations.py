@@ -129,7 +129,7 @@ CASES: dict[str, tuple[Callable[[int, int], dict[str, Any]], dict[str, int]]] = 
             (("max-min", "dpp"), ["_greedy_select_kernel"]),
             (
                 ("coverage", "demand"),
-                ["first_gains_kernel", "cover_step_kernel", "taken_kernel"],
+                ["first_gains_kernel", "lazy_cover_kernel"],
             ),
         )
         for objective in objectives

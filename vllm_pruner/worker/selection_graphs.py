@@ -1,11 +1,11 @@
 """The server's own selection in CUDA graphs.
 
-A selection is ten to thirty launches, `scope`'s one for each kept token, which cost more than the
-work for few images: on an H200, choosing 64 of 576 tokens of one image by `vispruner` took 1.27 ms
-in a server and 0.56 ms as a graph (2026-11-27, `benchmarks/results/h200-2026-11-27`). What is
-captured is the server's own method and options, for the sizes in `selection_shapes`; every other
-selection runs eagerly. A method chooses for each image by itself, so an image keeps the same tokens
-beside whatever fills the rest of a graph.
+A selection is ten to thirty launches, which cost more than the work for few images: on an H200,
+choosing 64 of 576 tokens of one image by `vispruner` took 1.27 ms in a server and 0.56 ms as a
+graph (2026-11-27, `benchmarks/results/h200-2026-11-27`). What is captured is the server's own
+method and options, for the sizes in `selection_shapes`; every other selection runs eagerly. A
+method chooses for each image by itself, so an image keeps the same tokens beside whatever fills the
+rest of a graph.
 """
 
 from __future__ import annotations

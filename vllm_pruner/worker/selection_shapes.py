@@ -33,8 +33,9 @@ MOST_TOKENS = 4096
 
 _MOST_ROWS, _MOST_NUMBERS = 2 * MOST_TOKENS, 1 << 24
 """Tokens of all images of a graph for unequal ones, and numbers in what methods compare of them: at
-most 128 MiB for similarities, 32 MiB for features in bfloat16. So two of LLaVA-NeXT's largest
-pictures fit, and one of 4,096 tokens of a model whose merger has widened them."""
+most 128 MiB for similarities, twice that with `scope` and `triad`, and 32 MiB for features in
+bfloat16. So two of LLaVA-NeXT's largest pictures fit, and one of 4,096 tokens of a model whose
+merger has widened them."""
 
 MOST_WORDS = 128
 """Tokens of the text that a method reads, for an image. Longer ones are read eagerly."""
