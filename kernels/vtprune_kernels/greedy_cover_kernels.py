@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from vtprune_kernels._triton import tl, triton
 
-__all__ = ["ALL", "NOTHING", "first_gains_kernel", "stride_of"]
+__all__ = ["ALL", "NOTHING", "first_gains_kernel", "score_of", "stride_of"]
 
 
 NOTHING = tl.constexpr(0x4B400000)
@@ -43,6 +43,15 @@ def _which_exist(valid, segment, i, rows, HAS_VALID: tl.constexpr):
 
 
 @triton.jit
+def score_of(gain, weight):
+    """Return what rows compare by: the bits of a float that is not negative, which order as the
+    numbers do; -1 of a gain of -1, a row that is not open."""
+    # Adding 0.0 makes of -0.0 a zero.
+    value = gain.to(tl.float32) * weight + 0.0
+    return tl.where(gain < 0, -1, value.to(tl.int32, bitcast=True))
+
+
+@triton.jit
 def stride_of(rows):
     """Return the length of a row of units: whole reads of a warp, 16 bytes a thread."""
     return (rows + 127) // 128 * 128
@@ -54,7 +63,7 @@ def first_gains_kernel(
     weight,
     valid,
     unit,
-    gain,
+    score,
     cover,
     segments,
     rows,
@@ -66,8 +75,8 @@ def first_gains_kernel(
     BLOCK: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    """Write S in units, `NOTHING` where a row or column does not exist; gain, -1 of such rows, part
-    by part; and a cover of nothing, behind it the demands in their units."""
+    """Write S in units, `NOTHING` where a row or column does not exist; scores, part by part, -1 of
+    such rows; and a cover of nothing, behind it the demands in their units."""
     ASKED: tl.constexpr = OBJECTIVE == "demand" and HAS_WEIGHT
     segment = tl.program_id(1).to(tl.int64)
     stride = stride_of(rows)
@@ -88,8 +97,12 @@ def first_gains_kernel(
         if ASKED:
             more *= _demand_units(tl.load(weight + j, mask=open_j, other=0.0)).to(tl.int64)[None, :]
         total += more
-    gains = tl.where(open_i, tl.sum(total, axis=1), -1)
-    tl.store(gain + segment * BLOCK + i % PARTS * (BLOCK // PARTS) + i // PARTS, gains, mask=inside)
+    w = tl.full([HEIGHT], 1.0, tl.float32)
+    if OBJECTIVE == "coverage" and HAS_WEIGHT:
+        w = tl.load(weight + i, mask=open_i, other=0.0)
+    scores = score_of(tl.where(open_i, tl.sum(total, axis=1), -1), w)
+    place = i % PARTS * (BLOCK // PARTS) + i // PARTS
+    tl.store(score + segment * BLOCK + place, scores, mask=i < BLOCK)
     at = segment * stride + i
     tl.store(cover + at, tl.full([HEIGHT], NOTHING, tl.int32), mask=i < stride)
     if ASKED:

@@ -4,8 +4,8 @@ The first has all of the GPU read S once, for what each row gains before any is 
 a lazy greedy selection (Minoux, "Accelerated greedy algorithms for maximizing submodular set
 functions", 1978), one program a segment: what a row gains only falls while others are taken, so a
 score that was computed earlier is a bound, and the row whose exact score is above all bounds is the
-one to take, though few scores are exact. The rows are in parts, one for each warp. A round takes
-the best row of all if its score is exact, and computes the best inexact score of each part anew:
+one to take, though few scores are exact. The rows are in parts. A round takes the best row of all
+if its score is exact, and computes the best inexact score of each part anew:
 
     while rows are missing:
         c = the highest row of each part, ties to the lower index; p = the highest of them
@@ -18,10 +18,10 @@ those of Triton's reductions, and one where the cover does not fit into register
 also writes S in whole units, in rows of aligned length, which saves the second two thirds of its
 instructions and takes as much memory again as S.
 
-How many rounds a picture needs is counted by `benchmarks/greedy_rounds.py`: 2.7 to 4 for each row
-taken by `scope`, more where saliency says little. A round reads 16 rows of S, 41 kB of 576, 189 kB
-of 2,880; every score at every step would be 1.3 and 33 MB. The estimate of what it takes stands in
-`kernels/README.md`; it has not run on a GPU.
+How many rounds a picture needs is counted by `benchmarks/greedy_rounds.py`: 2 to 3 for each row
+taken by `scope` at LLaVA's sizes, more where saliency says little. A round reads at most 32 rows of
+S, 82 kB of 576, 377 kB of 2,880; every score at every step would be 1.3 and 33 MB. The estimate of
+what it takes stands in `kernels/README.md`; it has not run on a GPU.
 """
 
 from __future__ import annotations
@@ -42,15 +42,16 @@ _HEIGHT = 8
 swept on a GPU."""
 
 _HELD = 1024
-"""Most columns whose cover stays in registers, in those of every warp; for "demand" half as many,
-since it multiplies. Longer rows are read by this half. Not yet swept on a GPU."""
+"""Most columns whose cover stays in registers, in those of every warp. Longer rows are read by half
+as many. Not yet swept on a GPU."""
 
 _LEAST = 128
 """What a warp reads together: 16 bytes a thread."""
 
-_PARTS = 16
-"""Most warps of the second launch, each with a part of the rows. More of them need fewer rounds and
-read more rows in each. Not yet swept on a GPU."""
+_PARTS, _GROUPS = 32, 4
+"""Most parts of the rows in the second launch, and how many of them a warp has. More parts need
+fewer rounds and read more rows in each; more in a warp share what is read of the cover. Of 32, two
+in each of 16 warps spill registers for "demand". Not yet swept on a GPU."""
 
 
 def parts_of(rows: int) -> int:
@@ -70,14 +71,13 @@ def greedy_cover_triton(
     `keep` at least 1."""
     segments, rows, _ = gram.shape
     block = size_class(rows, _LEAST)
-    held = _HELD if objective == "coverage" else _HELD // 2
-    chunk = block if block <= held else _HELD // 2
+    chunk = block if block <= _HELD else _HELD // 2
     stride = triton.cdiv(rows, 128) * 128
     kept = gram.new_empty((segments, keep), dtype=torch.int64)
     weights = gram if weight is None else weight.contiguous()
     state = (
         gram.new_empty((segments, rows, stride), dtype=torch.int32),  # S in units
-        gram.new_empty((segments, block), dtype=torch.int64),  # gain, -1 of what does not exist
+        gram.new_empty((segments, block), dtype=torch.int32),  # score, -1 of what does not exist
         gram.new_empty((2, segments, stride), dtype=torch.int32),  # cover, and demand for it
     )
     options: dict[str, Any] = {
@@ -88,7 +88,7 @@ def greedy_cover_triton(
         "CHUNK": chunk,
         "enable_fp_fusion": False,
     }
-    first_gains_kernel[(triton.cdiv(stride, _HEIGHT), segments)](
+    first_gains_kernel[(triton.cdiv(max(stride, block), _HEIGHT), segments)](
         gram.contiguous(),
         weights,
         flags(valid, gram),
@@ -110,7 +110,8 @@ def greedy_cover_triton(
         keep,
         HAS_COUNTS=counts is not None,
         FILLS=valid is not None or counts is not None,
-        num_warps=parts_of(rows),
+        WARPS=parts_of(rows) // _GROUPS,
+        num_warps=parts_of(rows) // _GROUPS,
         **options,
     )
     return kept

@@ -1,44 +1,39 @@
 """The lazy selection itself: the second launch of `greedy_cover_triton`, which says how it works.
 
-A part is a warp's: of tiles `[deep, part, lane]` a thread holds one lane of one part, so what ranks
-and adds within a part passes between threads of a warp alone, and the parts meet once a round.
+Each warp has some parts of the rows, one of each group, and a row of each tile: `[warps, length]`
+for the rows of a part, `[warps, 128]` for columns. So what ranks and adds within a part passes
+between the threads of a warp alone, and warps meet once a round. Tuples are for groups and chunks
+of columns: in three dimensions Triton 3.6 and 3.9 give the warps to different ones.
 """
 
 # Triton's bodies carry no Python types.
-# mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment, misc"
 
 from __future__ import annotations
 
 from vtprune_kernels._triton import tl, triton
-from vtprune_kernels.greedy_cover_kernels import ALL, NOTHING, stride_of
+from vtprune_kernels.greedy_cover_kernels import ALL, NOTHING, score_of, stride_of
 from vtprune_kernels.ordering import number_to_keep
 
 __all__ = ["lazy_cover_kernel"]
 
 
 @triton.jit
-def _score(gain, weight):
-    """Return what rows compare by: the bits of a float that is not negative, which order as the
-    numbers do. A gain of -1 is a row that is not open."""
-    # Adding 0.0 makes of -0.0 a zero.
-    value = gain.to(tl.float32) * weight + 0.0
-    return tl.where(gain < 0, -1, value.to(tl.int32, bitcast=True))
+def _highest(score, mark):
+    """Return the highest score of each warp's part and the lowest mark that has it, `[warps, 1]`,
+    as one number, so that the threads meet once; negative if no row is open."""
+    both = (score.to(tl.int64) << 32) | (0x7FFFFFFF - mark).to(tl.int64)
+    return tl.max(both, axis=1, keep_dims=True)
 
 
 @triton.jit
-def _highest(score, mark):
-    """Of the highest scores, return the lowest mark in each part, `[parts, 1]`, and in all; of a
-    part without an open row 0x7FFFFFFF. Both are one number, so that the threads meet once."""
-    both = (score.to(tl.int64) << 32) | (0x7FFFFFFF - mark).to(tl.int64)
-    of_part = tl.max(both, axis=1, keep_dims=True)
-    of_all = tl.max(tl.max(of_part, axis=0), axis=0)
-    mark = tl.where(of_part < 0, 0x7FFFFFFF, 0x7FFFFFFF - of_part.to(tl.int32))
-    return mark, 0x7FFFFFFF - of_all.to(tl.int32)
+def _mark_of(highest):
+    return 0x7FFFFFFF - highest.to(tl.int32)
 
 
 @triton.jit
 def _read_cover(cover, lane, start, stride, CHUNK: tl.constexpr):
-    """Return the cover from column `start` on: a tuple of `[parts, 128]`."""
+    """Return the cover from column `start` on: a tuple of `[warps, 128]`."""
     covered = ()
     for each in tl.static_range(CHUNK // 128):
         column = start + each * 128 + lane
@@ -47,11 +42,11 @@ def _read_cover(cover, lane, start, stride, CHUNK: tl.constexpr):
 
 
 @triton.jit
-def _write_cover(cover, covered, lane, part, start, stride, CHUNK: tl.constexpr):
-    """Leave it to the rounds that come: once, since all parts have the same."""
+def _write_cover(cover, covered, lane, warp, start, stride, CHUNK: tl.constexpr):
+    """Leave it to the rounds that come: once, since all warps have the same."""
     for each in tl.static_range(CHUNK // 128):
         column = start + each * 128 + lane
-        tl.store(cover + column, covered[each], mask=(column < stride) & (part == 0))
+        tl.store(cover + column, covered[each], mask=(column < stride) & (warp == 0))
 
 
 @triton.jit
@@ -67,7 +62,7 @@ def _raised(covered, row_p, start, stride, CHUNK: tl.constexpr):
 
 @triton.jit
 def _gained(covered, row_c, claim, start, stride, ASKED: tl.constexpr, CHUNK: tl.constexpr):
-    """Return what the rows c gain above the cover, by lane: `[parts, 128]`."""
+    """Return what the rows c gain above the cover, by lane: `[warps, 128]`."""
     more = tl.zeros(covered[0].shape, tl.int64 if ASKED else tl.int32)
     for each in tl.static_range(CHUNK // 128):
         column = tl.minimum(start + each * 128, stride - 128)
@@ -84,7 +79,7 @@ def lazy_cover_kernel(
     weight,
     counts,
     unit,
-    gain,
+    score,
     cover,
     kept,
     segments,
@@ -94,6 +89,7 @@ def lazy_cover_kernel(
     HAS_WEIGHT: tl.constexpr,
     HAS_COUNTS: tl.constexpr,
     FILLS: tl.constexpr,
+    WARPS: tl.constexpr,
     PARTS: tl.constexpr,
     BLOCK: tl.constexpr,
     CHUNK: tl.constexpr,
@@ -101,28 +97,29 @@ def lazy_cover_kernel(
     ASKED: tl.constexpr = OBJECTIVE == "demand" and HAS_WEIGHT
     HELD: tl.constexpr = BLOCK == CHUNK
     LENGTH: tl.constexpr = BLOCK // PARTS
+    GROUPS: tl.constexpr = PARTS // WARPS
     # Once a row is taken, 1,024 columns gain less than 2**32 in all.
     WHOLE: tl.constexpr = tl.uint32 if OBJECTIVE == "coverage" and HELD else tl.int64
     segment = tl.program_id(0).to(tl.int64)
     stride = stride_of(rows)
     unit += segment * rows * stride
     weight += segment * rows
+    score += segment * BLOCK
     claim = cover + (segments.to(tl.int64) + segment) * stride
     cover += segment * stride
-    part = tl.arange(0, PARTS)[:, None]
+    warp = tl.arange(0, WARPS)[:, None]
     column = tl.arange(0, LENGTH)[None, :]
-    i = column * PARTS + part  # so that all parts have rows
-    gain += segment * BLOCK + part * LENGTH + column
-    lane = tl.arange(0, 128)[None, :] + part * 0
+    lane = tl.arange(0, 128)[None, :] + warp * 0
 
-    # 1. All gains are exact, nothing is taken, nothing is covered but what is not there.
-    gains = tl.load(gain, mask=i < rows, other=-1)
-    w = tl.full([PARTS, LENGTH], 1.0, tl.float32)
-    if OBJECTIVE == "coverage" and HAS_WEIGHT:
-        w = tl.load(weight + i, mask=i < rows, other=0.0)
-    score = _score(gains, w)
-    stale = tl.zeros([PARTS, LENGTH], tl.int32)
-    real = tl.sum(tl.sum((gains >= 0).to(tl.int32), axis=1), axis=0)
+    # 1. All scores are exact, nothing is taken, nothing is covered but what is not there. Row i is
+    # in part i % PARTS, so that all parts have rows; a mark is a row and if its score is stale.
+    scores, marks, real = (), (), 0
+    for group in tl.static_range(GROUPS):
+        part = group * WARPS + warp
+        first = tl.load(score + part * LENGTH + column)
+        scores = scores + (first,)
+        marks = marks + ((column * PARTS + part) * 2,)
+        real += tl.sum(tl.sum((first >= 0).to(tl.int32), axis=1), axis=0)
     number = number_to_keep(keep, real, counts, segment, True, HAS_COUNTS)
     covered = ()
     for each in tl.static_range(CHUNK // 128):
@@ -130,41 +127,60 @@ def lazy_cover_kernel(
 
     taken, p = 0, 0
     while taken < number:
-        # 2. The highest of each part, and of all; a mark is a row and whether its score is stale.
-        mark, best = _highest(score, i * 2 + stale)
+        # 2. The highest of each part, and of all.
+        highest = ()
+        for group in tl.static_range(GROUPS):
+            highest = highest + (_highest(scores[group], marks[group]),)
+        best = highest[0]
+        for group in tl.static_range(1, GROUPS):
+            best = tl.maximum(best, highest[group])
+        best = _mark_of(tl.max(tl.max(best, axis=0), axis=0))
         takes = (best & 1) == 0
         p = tl.where(takes, best >> 1, p)
-        score = tl.where(i == p, -1, score)
-        stale = tl.where(takes, 1, stale)
         taken += tl.where(takes, 1, 0)
         # 3. The cover with the last row taken, and what each part's row gains above it.
-        c = tl.minimum(mark >> 1, rows - 1)
         row_p = unit + p.to(tl.int64) * stride + lane
-        row_c = unit + c.to(tl.int64) * stride + lane
-        total = tl.zeros([PARTS, 128], WHOLE)
+        totals = ()
+        for _ in tl.static_range(GROUPS):
+            totals = totals + (tl.zeros([WARPS, 128], WHOLE),)
         for start in range(0, CHUNK if HELD else rows, CHUNK):
             if not HELD:
                 covered = _read_cover(cover, lane, start, stride, CHUNK)
             covered = _raised(covered, row_p, start, stride, CHUNK)
-            total += _gained(covered, row_c, claim + lane, start, stride, ASKED, CHUNK).to(WHOLE)
+            sums = ()
+            for group in tl.static_range(GROUPS):
+                c = tl.minimum(_mark_of(highest[group]) >> 1, rows - 1)
+                row_c = unit + c.to(tl.int64) * stride + lane
+                more = _gained(covered, row_c, claim + lane, start, stride, ASKED, CHUNK)
+                sums = sums + (totals[group] + more.to(WHOLE),)
+            totals = sums
             if not HELD:
-                _write_cover(cover, covered, lane, part, start, stride, CHUNK)
+                _write_cover(cover, covered, lane, warp, start, stride, CHUNK)
         if not HELD:
             tl.debug_barrier()
-        # 4. Their scores are exact, if anything is open there.
-        w_c = tl.full([PARTS, 1], 1.0, tl.float32)
-        if OBJECTIVE == "coverage" and HAS_WEIGHT:
-            w_c = tl.load(weight + c, mask=mark < 0x7FFFFFFF, other=0.0)
-        found = _score(tl.sum(total, axis=1, keep_dims=True), w_c)
-        renewed = (i == c) & (score >= 0)
-        score = tl.where(renewed, found, score)
-        stale = tl.where(renewed, 0, stale)
+        # 4. Their scores are exact; -2 is what is taken.
+        new_scores, new_marks = (), ()
+        for group in tl.static_range(GROUPS):
+            i = marks[group] >> 1
+            c = tl.minimum(_mark_of(highest[group]) >> 1, rows - 1)
+            w_c = tl.full([WARPS, 1], 1.0, tl.float32)
+            if OBJECTIVE == "coverage" and HAS_WEIGHT:
+                w_c = tl.load(weight + c, mask=highest[group] >= 0, other=0.0)
+            exact = score_of(tl.sum(totals[group], axis=1, keep_dims=True), w_c)
+            left = tl.where(i == p, -2, scores[group])
+            renewed = (i == c) & (left >= 0)
+            new_scores = new_scores + (tl.where(renewed, exact, left),)
+            mark = tl.where(takes, i * 2 + 1, marks[group])
+            new_marks = new_marks + (tl.where(renewed, i * 2, mark),)
+        scores, marks = new_scores, new_marks
 
-    # 5. In raster order.
-    exists = tl.load(gain, mask=i < rows, other=-1) >= 0
-    chosen = tl.reshape(tl.trans(((score < 0) & exists).to(tl.int32)), [BLOCK])
-    place = tl.cumsum(chosen, axis=0) - 1
+    # 5. In raster order, which scores are in from here on.
+    for group in tl.static_range(GROUPS):
+        tl.store(score + (marks[group] >> 1), scores[group])
+    tl.debug_barrier()
     row = tl.arange(0, BLOCK)
+    chosen = (tl.load(score + row) == -2).to(tl.int32)
+    place = tl.cumsum(chosen, axis=0) - 1
     tl.store(kept + segment * keep + place, row.to(tl.int64), mask=chosen != 0)
     if FILLS:
         absent = tl.full([BLOCK], -1, dtype=tl.int64)
