@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
@@ -31,7 +31,7 @@ else:
         HAS_TRITON = False
         # Just enough to define the kernels below each launcher, which never run.
         triton = SimpleNamespace(jit=lambda function=None, **_: function or (lambda each: each))
-        tl = SimpleNamespace(constexpr=Any, int32=None, int64=None, float32=None, float64=None)
+        tl = SimpleNamespace(constexpr=lambda value: value, int32=None, int64=None)
 
 __all__ = [
     "HAS_TRITON",
