@@ -15,8 +15,9 @@ import pytest
 import torch
 from graph_rows import alone, assert_equal_rows, assert_meets_no_host, assert_rows, drawn
 from pruned_model import pruned_model
-from replayed_tower import captured, replayed_rows
+from replayed_tower import CPU, captured, replayed_rows
 from vllm.model_executor.models.interfaces import supports_encoder_cudagraph
+from vllm.v1.worker.encoder_cudagraph import EncoderCudaGraphManager
 
 from vllm_pruner import methods
 from vllm_pruner.tower import FEATURES
@@ -51,6 +52,18 @@ def test_what_is_captured_is_up_to_sixteen_crops_and_within_the_memory_profile(m
     crops = [budget // page for budget in made.manager.token_budgets]
     assert crops == [n for n in (1, 2, 3, 4, 5, 6, 8, 10, 12, 16) if n <= crops[-1]]
     assert crops[-1] * page <= max(page, made.model._rows_at_once)
+
+
+@pytest.mark.parametrize("items", [300, 1000])
+def test_sizes_below_the_operators_number_of_items_are_left_out(items: int) -> None:
+    """As vLLM leaves out its own; it does not start with one that was given."""
+    flags = {"encoder_cudagraph_max_vision_items_per_batch": items}
+    with pruned_model("demo-next", {}, compilation_config=flags) as (config, model):
+        manager = EncoderCudaGraphManager(config, CPU, config.model_config.dtype, model)
+        ours = [n * model.tower.page for n in (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)]
+        named = config.compilation_config.encoder_cudagraph_token_budgets
+        assert named == [budget for budget in ours if budget >= items and budget in named]
+        assert min(manager.token_budgets) >= manager.max_batch_size == items
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 7, 9, 16, 17])

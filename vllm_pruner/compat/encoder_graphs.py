@@ -59,12 +59,15 @@ def on_cuda() -> bool:
 def set_graph_budgets(vllm_config: VllmConfig, budgets: Sequence[int]) -> list[int]:
     """Set the batch sizes to capture, in tokens, unless the operator did; return the operator's.
 
-    vLLM's default, powers of two, would pad nine crops to sixteen. Call it before a runner creates
-    its manager.
+    vLLM's default, powers of two, would pad nine crops to sixteen. With the operator's number of
+    items, vLLM leaves out sizes below it if they are its own, and does not start if they were
+    given, so they are left out here. Call it before a runner creates its manager.
     """
     compilation = vllm_config.compilation_config
     named = list(compilation.encoder_cudagraph_token_budgets or ())
-    compilation.encoder_cudagraph_token_budgets = named or list(budgets)
+    items = compilation.encoder_cudagraph_max_vision_items_per_batch
+    ours = [budget for budget in budgets if budget >= items]
+    compilation.encoder_cudagraph_token_budgets = named or ours
     return named
 
 

@@ -156,7 +156,8 @@ SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_ENGINE, f"{_COMPAT}.profile", "vllm.v1.core.encoder_cache_manager",
         "compute_mm_encoder_budget"),
     *_symbols(_ENGINE, f"{_COMPAT}.encoder_graphs", "vllm.config",
-        "CompilationConfig.encoder_cudagraph_token_budgets", first=(0, 32)),
+        "CompilationConfig.encoder_cudagraph_token_budgets "
+        "CompilationConfig.encoder_cudagraph_max_vision_items_per_batch", first=(0, 32)),
     *_symbols(_ENGINE, f"{_COMPAT}.encoder_graphs", "vllm.v1.worker.encoder_cudagraph",
         "EncoderCudaGraphManager.capture EncoderCudaGraphManager.clear "
         "EncoderCudaGraphManager.model EncoderCudaGraphManager.vllm_config "
