@@ -85,7 +85,8 @@ def test_a_prompt_longer_than_the_model_takes_is_refused_as_in_chat(answering: S
     """16 images of 256 tokens, unpruned."""
     response = _explain(answering, 16, vtprune={"rate": 0})
     assert response.status_code == 400, response.text
-    assert "allowed: 4096" in response.json()["error"]["message"]
+    said = "for a model of 4096 with room for an answer; allowed: request_tokens 4090 or less"
+    assert said in response.json()["error"]["message"]
     assert _explain(answering, 16).status_code == 200
 
 
