@@ -27,6 +27,7 @@ from vllm_pruner.compat.key_holder import key_holder, patch_key_holder
 from vllm_pruner.compat.known_files import patch_known_files, reduces_files
 from vllm_pruner.compat.log_lines import quiet_overrides
 from vllm_pruner.compat.messages import patch_messages
+from vllm_pruner.compat.model_symbols import GRAPH_METHODS
 from vllm_pruner.compat.mrope import enable_position_hook, enable_position_hook_on_cpu
 from vllm_pruner.compat.offline import patch_offline
 from vllm_pruner.compat.placing import told_if_unplaced
@@ -48,6 +49,7 @@ from vllm_pruner.compat.video_header import patch_video_header
 from vllm_pruner.compat.worker_methods import add_worker_methods
 
 __all__ = [
+    "GRAPH_METHODS",
     "SUPPORTED",
     "CapturedGraph",
     "Process",

@@ -5,13 +5,13 @@ from __future__ import annotations
 from vllm_pruner.compat.symbol import MODELS, Process, Symbol
 from vllm_pruner.compat.symbol import symbols_of as _symbols
 
-__all__ = ["MODEL_SYMBOLS"]
+__all__ = ["GRAPH_METHODS", "MODEL_SYMBOLS"]
 
 _ENGINE = Process.ENGINE
 _PROCESSING = "vllm.multimodal.processing"
 _PROMPT, _WORKER = "vllm_pruner.prompt", "vllm_pruner.worker"
 
-_GRAPHS = (
+GRAPH_METHODS = (
     "get_input_modality",
     "get_max_frames_per_video",
     "get_encoder_cudagraph_budget_range",
@@ -23,6 +23,8 @@ _GRAPHS = (
     "encoder_eager_forward",
     "postprocess_encoder_output",
 )
+"""What vLLM's manager of a tower's CUDA graphs asks a model, besides its
+`get_encoder_cudagraph_config`."""
 
 
 def _qwen(file: str, model: str, tower: str) -> list[Symbol]:
@@ -99,7 +101,7 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "SupportsMultiModalPruning.recompute_mrope_positions "
         "SupportsEncoderCudaGraph.get_encoder_cudagraph_config"),
     *_symbols(_ENGINE, _WORKER, f"{MODELS}.interfaces",
-        " ".join(f"SupportsEncoderCudaGraph.{name}" for name in _GRAPHS), first=(0, 32)),
+        " ".join(f"SupportsEncoderCudaGraph.{name}" for name in GRAPH_METHODS), first=(0, 32)),
     *_symbols(_ENGINE, _WORKER, "vllm.v1.worker.encoder_cudagraph",
         "EncoderCudaGraphManager.execute EncoderCudaGraphManager.token_budgets "
         "EncoderCudaGraphManager.get_num_graphs_to_capture", first=(0, 32)),

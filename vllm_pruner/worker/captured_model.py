@@ -27,20 +27,7 @@ __all__ = ["CapturedModel"]
 
 logger = logging.getLogger("vllm.vtprune")
 
-_ANSWERS = (
-    "graphs_captured",
-    "get_encoder_cudagraph_config",
-    "get_input_modality",
-    "get_max_frames_per_video",
-    "get_encoder_cudagraph_budget_range",
-    "get_encoder_cudagraph_item_specs",
-    "select_encoder_cudagraph_items",
-    "prepare_encoder_cudagraph_capture_inputs",
-    "prepare_encoder_cudagraph_replay_buffers",
-    "encoder_cudagraph_forward",
-    "encoder_eager_forward",
-    "postprocess_encoder_output",
-)
+_ANSWERS = ("graphs_captured", "get_encoder_cudagraph_config", *compat.GRAPH_METHODS)
 """What a manager asks a model, and tells it."""
 
 
