@@ -68,6 +68,8 @@ def cases(device: torch.device, large: bool) -> Iterator[Case]:
             {"scores": scores, "k": batch.patches // 9},
             4.0 * batch.tokens,
         )
+        read_and_written = 8.0 * batch.tokens
+        yield Case("relative_scores", batch.label, {"scores": scores}, read_and_written)
         yield from _similarity(batch, rows, pool)
         yield _gather(batch, rows, pool)
         yield _relevance(batch, *((50, 4096) if large else (9, 64)))

@@ -17,6 +17,7 @@ __all__ = ["EXACT", "KINDS", "Spec", "all_specs", "features"]
 _OPERATORS = (
     "cls_importance",
     "top_k_sorted",
+    "relative_scores",
     "gather_rows",
     "cosine_gram",
     "dedup",

@@ -87,6 +87,10 @@ RAGGED: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
         "top_k_sorted",
         lambda: {"scores": _rows()[..., 0], "k": KEEP, "counts": COUNTS.long()},
     ),
+    "relative_scores": (
+        "relative_scores",
+        lambda: {"scores": _rows()[..., 0], "valid": VALID},
+    ),
     "cosine_gram": (
         "cosine_gram",
         lambda: {

@@ -97,6 +97,10 @@ CASES: dict[str, tuple[Callable[[int, int], dict[str, Any]], dict[str, int]]] = 
         lambda n, k: {"scores": _meta(IMAGES, n, dtype=torch.float32), "k": k},
         {"_top_k_sorted_kernel": len(CLASSES)},
     ),
+    "relative_scores": (
+        lambda n, k: {"scores": _meta(IMAGES, n, dtype=torch.float32)},
+        {"_relative_scores_kernel": 1},
+    ),
     "gather_rows": (_gathered, {"_gather_rows_kernel": 1}),
     # VisPruner's pool: all but half of what is kept.
     "cosine_gram": (

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import torch
 from pydantic import Field
-from vtprune_kernels import cosine_gram, greedy_select
+from vtprune_kernels import cosine_gram, greedy_select, relative_scores
 
 from vllm_pruner.methods.base import Method, Need, Options, VisualTokens
 
@@ -36,15 +36,13 @@ class ScopeOptions(Options):
 def select(tokens: VisualTokens, keep: int, options: ScopeOptions) -> torch.Tensor:
     """Return `[images, keep]` indices; see `Method.select`."""
     assert tokens.importance is not None
-    saliency, valid, counts = tokens.importance.double(), None, None
+    valid = counts = None
     if (ragged := tokens.ragged) is not None:
-        valid, counts = ragged.valid(saliency.shape[1]), ragged.keeps
-        saliency = saliency.where(valid, 0.0)
-    saliency = saliency.nan_to_num(0.0).clamp_min(0.0)
+        valid, counts = ragged.valid(tokens.importance.shape[1]), ragged.keeps
     # Scale the highest to 1, so that its power stays finite; the objective is scale-invariant.
-    if saliency.shape[1]:
-        saliency = saliency / saliency.amax(dim=1, keepdim=True).clamp_min(2.0**-100)
-    weight = saliency.pow(options.alpha).float()
+    weight = relative_scores(tokens.importance, valid)
+    if options.alpha != 1.0:
+        weight = weight.double().pow(options.alpha).float()
     gram = cosine_gram(tokens.features, valid=valid)
     return greedy_select(gram, keep, "coverage", weight, valid, counts)
 
