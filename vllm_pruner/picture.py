@@ -23,6 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vllm_pruner.pixels import Pixels, nearest
+
 __all__ = ["UNSEEN", "Picture", "measure"]
 
 GRID, ROWS = 32, 6
@@ -43,7 +45,6 @@ FEW, FEW_DRAWN = 32, 4
 DRAWN = 75
 """A picture is drawn if at least this percentage of its pixels exactly equal their neighbour."""
 
-Pixels = NDArray[np.uint8]
 Marks = NDArray[np.bool_]
 
 
@@ -115,7 +116,7 @@ def _sampled(image: Image.Image, columns: int) -> Pixels:
 
     One axis, because comparing shifted copies of it is three times as fast as row by row.
     """
-    few = image.resize((columns, GRID * ROWS), Image.Resampling.NEAREST)
+    few = nearest(image, columns, GRID * ROWS)
     if few.mode not in ("L", "RGB"):
         few = few.convert("RGB")
     return np.asarray(few.convert("L")).ravel()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -126,7 +127,7 @@ class ImagePlan:
     def fields(self) -> dict[str, torch.Tensor]:
         """Return the plan as tensors, by field name."""
         return {
-            PLAN_SETTINGS: _to_tensor(self.config.canonical()),
+            PLAN_SETTINGS: _shared(self.config.canonical()),
             PLAN_IMAGE: _to_tensor(self.image),
             PLAN_TEXT: torch.tensor(self.text, dtype=torch.int64),
             PLAN_KEEP: torch.tensor([self.keep]),
@@ -166,6 +167,12 @@ class ImagePlan:
 def _to_tensor(text: str) -> torch.Tensor:
     data = bytearray(text.encode())
     return torch.frombuffer(data, dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
+
+
+@lru_cache(maxsize=256)
+def _shared(text: str) -> torch.Tensor:
+    """Return a text that many plans have, as one tensor, which nobody writes to."""
+    return _to_tensor(text)
 
 
 def _arrays(column: torch.Tensor | Sequence[torch.Tensor]) -> Iterable[NDArray[Any]]:

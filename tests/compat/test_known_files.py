@@ -16,7 +16,7 @@ from vllm.multimodal.media.image import ImageMediaIO
 
 from vllm_pruner.compat.image_header import _opened
 from vllm_pruner.compat.known_files import _unless_known
-from vllm_pruner.prompt import jpegs
+from vllm_pruner.prompt import jpegs, turbo
 
 pytestmark = pytest.mark.skipif(
     not hasattr(image, "open_image"), reason="vLLM 0.31 decodes every time"
@@ -40,6 +40,13 @@ def picture(
     return file.getvalue()
 
 
+@pytest.fixture(autouse=True, params=["pillow", "turbo"])
+def decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Who decodes new files: Pillow, or libjpeg-turbo as where a model takes arrays."""
+    monkeypatch.setattr(turbo, "_ON", [True] if request.param == "turbo" else [])
+    return str(request.param)
+
+
 @pytest.fixture
 def load(monkeypatch: pytest.MonkeyPatch) -> type[ImageMediaIO]:
     return loader(monkeypatch)
@@ -52,7 +59,7 @@ def loader(monkeypatch: pytest.MonkeyPatch, side: int | None = None) -> type[Ima
         stock = inspect.unwrap(getattr(where, name))
         wrap = {
             "open_image": partial(_opened, lambda size: None, jpegs.reduce),
-            "load_bytes": partial(_unless_known, jpegs.reduce, jpegs.decoded_at),
+            "load_bytes": partial(_unless_known, jpegs.reduce, jpegs.decoded_at, turbo.decode),
         }[name]
         monkeypatch.setattr(where, name, wrap(stock))
     return ImageMediaIO
@@ -75,9 +82,11 @@ def identity(loaded: Any) -> str:
     ids=["plain", "upright", "to-turn", "upside-down", "to-convert", "png"],
 )
 def test_the_second_time_is_the_first_without_its_pixels(
-    load: type[ImageMediaIO], data: bytes, left: bool
+    load: type[ImageMediaIO], data: bytes, left: bool, decoder: str
 ) -> None:
     first, second = load().load_bytes(data), load().load_bytes(data)
+    assert turbo.is_decoded(first.media) == (left and decoder == "turbo")
+    assert not turbo.is_decoded(second.media)
     is_lazy = isinstance(second.media, JpegImagePlugin.JpegImageFile)
     assert is_lazy == left
     if is_lazy:
@@ -112,7 +121,7 @@ def test_a_new_file_is_what_vllm_makes_of_it(kind: str, load: type[ImageMediaIO]
 
 
 def test_a_new_file_is_decoded_once_and_not_copied(
-    load: type[ImageMediaIO], monkeypatch: pytest.MonkeyPatch
+    load: type[ImageMediaIO], monkeypatch: pytest.MonkeyPatch, decoder: str
 ) -> None:
     data = picture()
 
@@ -121,7 +130,9 @@ def test_a_new_file_is_decoded_once_and_not_copied(
 
     monkeypatch.setattr(Image.Image, "copy", copied)
     made = load().load_bytes(data)
-    assert not made.media.tile, "decoded, so that a broken file is refused before it is rendered"
+    by_pillow = not made.media.tile
+    assert by_pillow != turbo.is_decoded(made.media), "a broken file is refused before rendering"
+    assert by_pillow == (decoder == "pillow")
 
 
 def test_vllms_own_bound_on_pixels_holds(

@@ -164,9 +164,15 @@ class Checkout:
 
 
 def defines(base: type, name: str) -> bool:
-    """Whether vLLM itself defines a method of a class, as opposed to torch."""
+    """Whether vLLM itself defines a method of a class, as opposed to torch, or to `dataclass`."""
     owners = [each for each in base.__mro__ if name in vars(each)]
-    return bool(owners) and is_vllm(owners[0].__module__)
+    return bool(owners) and is_vllm(owners[0].__module__) and is_written(vars(owners[0])[name])
+
+
+def is_written(method: Any) -> bool:
+    """Whether a method has a source: `dataclass` makes `__hash__` and others from text."""
+    code = getattr(inspect.unwrap(method), "__code__", None) if callable(method) else None
+    return code is None or code.co_filename != "<string>"
 
 
 def root(node: ast.AST) -> str:

@@ -1,13 +1,14 @@
 """Decode a JPEG that has been decoded before only when its pixels are needed, and a new one without
 a copy.
 
-Replaces: `ImageMediaIO.load_bytes`.
+Replaces: `ImageMediaIO.load_bytes`, and `normalize_image` where images are parsed.
 Why: a chat sends all its images again with every turn, and vLLM decodes each before it looks into
 its caches, although these are keyed by the file's bytes, and by `io_config` if the image is not
 what the file holds: converted, or decoded at another size. Of a new one it makes a copy that is
-turned upright, even if the file is upright.
+turned upright, even if the file is upright, and another one when it parses what its caches lack.
 Relies on: `load_bytes` returning the image itself unless it must be converted or rotated; Pillow
-decoding lazily, and decoding the same bytes to the same image.
+decoding lazily, and decoding the same bytes to the same image; nothing that is given a parsed image
+changing it in place.
 vLLM versions: 0.32 and 0.33; earlier ones decode every time.
 Goes when: vLLM looks into its caches first.
 """
@@ -41,24 +42,34 @@ Reduce = Callable[[Any], None]
 
 DecodedAt = Callable[[Any], tuple[int, int] | None]
 """Returns the size at which an image is decoded, if that is not its own."""
+Decode = Callable[[Any, bytes], bool]
+"""Decodes a file other than by Pillow and keeps its pixels with the image, if it returns true."""
 
 
-def patch_known_files(reduce: Reduce, decoded_at: DecodedAt) -> None:
-    """Decode known JPEGs lazily. Safe to call again.
+def patch_known_files(
+    reduce: Reduce, decoded_at: DecodedAt, decode: Decode, is_decoded: Callable[[Any], bool]
+) -> None:
+    """Decode known JPEGs lazily, and new ones without a copy. Safe to call again.
 
     Args:
         reduce: may have a known image decoded at another size, as `patch_image_header` does with
             a new one.
         decoded_at: returns that size.
+        decode: decodes a new file that needs neither rotation nor conversion.
+        is_decoded: returns whether `decode` did so for an image.
 
     Raises:
         RuntimeError: this vLLM lacks the method.
     """
+    from vllm.multimodal import parse
     from vllm.multimodal.media import image as media
 
     if reduces_files():
-        wrap = partial(_unless_known, reduce, decoded_at)
-        apply(Patch(media.ImageMediaIO, "load_bytes", wrap))
+        load = partial(_unless_known, reduce, decoded_at, decode)
+        apply(
+            Patch(media.ImageMediaIO, "load_bytes", load),
+            Patch(parse, "normalize_image", partial(_unless_decoded, is_decoded)),
+        )
 
 
 def reduces_files() -> bool:
@@ -87,15 +98,15 @@ class _Files:
 
 
 def _unless_known(
-    reduce: Reduce, decoded_at: DecodedAt, load: Callable[..., Any]
+    reduce: Reduce, decoded_at: DecodedAt, decode: Decode, load: Callable[..., Any]
 ) -> Callable[..., Any]:
     """Return a `load_bytes` that does not decode a known file."""
     known = _Files()
 
     def load_bytes(self: Any, data: bytes) -> Any:
         name = hashlib.blake2b(data, digest_size=16).digest(), self.image_mode
-        look = partial(_opened, self, data, reduce) if name in known else partial(_new, self, data)
-        if (picture := look()) is not None:
+        picture = _opened(self, data, reduce) if name in known else _new(self, data, decode)
+        if picture is not None:
             known.add(name)
         else:
             picture = load(self, data)
@@ -106,6 +117,17 @@ def _unless_known(
         return picture
 
     return load_bytes
+
+
+def _unless_decoded(
+    is_decoded: Callable[[Any], bool], normalize: Callable[..., Any]
+) -> Callable[..., Any]:
+    """Return a `normalize_image` that returns an image which `_new` found upright."""
+
+    def normalize_image(image: Any) -> Any:
+        return image if is_decoded(image) else normalize(image)
+
+    return normalize_image
 
 
 def _opened(media_io: Any, data: bytes, reduce: Reduce) -> Any:
@@ -119,7 +141,7 @@ def _opened(media_io: Any, data: bytes, reduce: Reduce) -> Any:
     return _charged(media_io, data, image)
 
 
-def _new(media_io: Any, data: bytes) -> Any:
+def _new(media_io: Any, data: bytes, decode: Decode) -> Any:
     """Return the decoded image of a file that needs neither rotation nor conversion; None for any
     other file, among them those that vLLM refuses."""
     from vllm import envs
@@ -135,7 +157,8 @@ def _new(media_io: Any, data: bytes) -> Any:
         if 0 < most < image.width * image.height:
             return None
         picture = _charged(media_io, data, image)
-        image.load()
+        if not decode(image, data):
+            image.load()
         return picture
     except Exception:
         return None  # vLLM says what is wrong with it

@@ -89,6 +89,8 @@ SYMBOLS: tuple[Symbol, ...] = (
         "OpenCVVideoBackendMixin.read_frames", first=(0, 32)),
     *_symbols(_SERVER, f"{_COMPAT}.known_files", "vllm.multimodal.image",
         "open_image", first=(0, 32)),
+    *_symbols(_SERVER, f"{_COMPAT}.known_files", "vllm.multimodal.parse",
+        "normalize_image", first=(0, 32)),
     *_symbols(_SERVER, f"{_COMPAT}.known_files", "vllm.multimodal.media.base", "MediaWithBytes"),
     *_symbols(_SERVER, f"{_COMPAT}.key_holder",
         "vllm.entrypoints.serve.middleware.authenticate", "AuthenticationMiddleware"),
@@ -104,11 +106,13 @@ SYMBOLS: tuple[Symbol, ...] = (
         "BaseProcessingInfo.get_mm_max_tokens_per_item "
         "BaseProcessingInfo.get_hf_config BaseProcessingInfo.get_tokenizer "
         "InputProcessingContext.get_mm_config InputProcessingContext.model_config "
+        "InputProcessingContext.call_hf_processor "
         "ProcessorInputs.prompt ProcessorInputs.mm_data_items ProcessorInputs.mm_uuid_items "
         "ProcessorInputs.hf_processor_mm_kwargs ProcessorInputs.cache"),
     *_symbols(_SERVER, _PROMPT, f"{_PROCESSING}.processor",
         "BaseMultiModalProcessor.apply BaseMultiModalProcessor.get_dummy_inputs "
         "BaseMultiModalProcessor._cached_apply_hf_processor "
+        "BaseMultiModalProcessor._apply_hf_processor_main "
         "BaseMultiModalProcessor._call_hf_processor BaseMultiModalProcessor._get_mm_fields_config "
         "ResolvedPromptUpdate.content "
         "PromptUpdateDetails.full PromptUpdateDetails.is_embed MultiModalProcessingResult.kwargs "

@@ -20,6 +20,7 @@ from PIL import Image
 from transformers.feature_extraction_utils import BatchFeature
 
 from vllm_pruner.byte_pixels import ByteNormalizer, normalises
+from vllm_pruner.prompt.array_images import SAMPLES, planes
 from vllm_pruner.settings.keys import BYTES
 
 if TYPE_CHECKING:
@@ -35,9 +36,6 @@ __all__ = ["BytePixels"]
 logger = logging.getLogger("vllm.vtprune")
 
 _PIXELS = "pixel_values"
-_SAMPLES = ((37, 501), (448, 336))
-"""Widths and heights of the test images: one is enlarged and tall, one is shrunk and wide."""
-
 _KNOWN = frozenset({"text", "truncation"})
 """Arguments of HF's processor that do not affect images."""
 
@@ -77,13 +75,17 @@ class BytePixels(_Processor):
         return self.info.get_hf_processor().image_processor
 
     @cached_property
+    def _is_plain(self) -> bool:
+        return is_plain(self._image_processor)
+
+    @cached_property
     def _gives_equal_bits(self) -> bool:
         """Whether the tower gets the same bits either way. Tested on two images; a failure is
         logged."""
         if not (self.info.family.byte_pixels and self.info.prune_config.byte_pixels):
             return False
         known = normalises(self._image_processor)
-        if not (known and all(self._is_equal(*size) for size in _SAMPLES)):
+        if not (known and all(self._is_equal(*size) for size in SAMPLES)):
             kind = type(self._image_processor).__name__
             logger.warning(
                 "vtprune: images are sent as floats, because %s does not give the same bits from "
@@ -104,7 +106,7 @@ class BytePixels(_Processor):
 
     def _as_bytes(self, images: Sequence[Image.Image], hf_data: Any, hf_kwargs: Any) -> Any:
         """Return the output of HF's processor, with bytes in place of floats."""
-        if is_plain(self._image_processor):
+        if self._is_plain:
             return BatchFeature({BYTES: cropped(self._image_processor, images)})
         kwargs = {**hf_kwargs, "do_rescale": False, "do_normalize": False}
         output = dict(super()._call_hf_processor(hf_data, kwargs))
@@ -126,7 +128,7 @@ def cropped(image_processor: Any, images: Sequence[Image.Image]) -> torch.Tensor
     width, 3]`."""
     rows = []
     for image in images:
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).unsqueeze(0)
+        pixels = planes(image).unsqueeze(0)
         if image_processor.do_resize:
             pixels = image_processor.resize(
                 pixels, size=image_processor.size, resample=image_processor.resample
@@ -134,4 +136,4 @@ def cropped(image_processor: Any, images: Sequence[Image.Image]) -> torch.Tensor
         if image_processor.do_center_crop:
             pixels = image_processor.center_crop(pixels, image_processor.crop_size)
         rows.append(pixels.permute(0, 2, 3, 1))
-    return torch.cat(rows).contiguous()
+    return (torch.cat(rows) if len(rows) > 1 else rows[0]).contiguous()

@@ -81,7 +81,7 @@ def _of_body(model_config: ModelConfig, said: object) -> Mapping[str, Any]:
     """
     if said is None:
         return {}
-    server = ServerConfig.parse(settings_in(model_config.multimodal_config))
+    server = ServerConfig.of(settings_in(model_config.multimodal_config) or {})
     wishes, own = apart(said)
     _check_wishes(server, wishes)
     check(server, own)

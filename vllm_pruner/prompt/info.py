@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vllm_pruner import compat
 from vllm_pruner.layout.cuts import cut_joined
 from vllm_pruner.prompt import encoder_only
+from vllm_pruner.prompt.array_images import ArrayContext
 from vllm_pruner.prompt.names import fresh
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.errors import ConfigError
@@ -40,7 +41,8 @@ class PrunedInfo(_Info):
     """Mixin for a `BaseProcessingInfo`: holds the operator's settings.
 
     Changes:
-    - the context that the rest of vLLM sees no longer has our key in `mm_processor_kwargs`;
+    - the context that the rest of vLLM sees no longer has our key in `mm_processor_kwargs`, and is
+      an `ArrayContext`;
     - images' token counts come from the family and are unpruned: a request may ask for rate 0, and
       vLLM profiles the tower's memory with the largest, including separators.
     """
@@ -51,7 +53,8 @@ class PrunedInfo(_Info):
     def __init__(self, ctx: InputProcessingContext) -> None:
         self.prune_config = ServerConfig.of(settings_in(ctx.get_mm_config()) or {})
         stripped = compat.without_settings(ctx.model_config, KEY)
-        super().__init__(dataclasses.replace(ctx, model_config=stripped))
+        given = {field.name: getattr(ctx, field.name) for field in dataclasses.fields(ctx)}
+        super().__init__(ArrayContext(**{**given, "model_config": stripped}))
 
     @cached_property
     def _most_tokens(self) -> int:

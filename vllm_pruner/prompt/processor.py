@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from vllm.multimodal.parse import DictEmbeddingItems, EmbeddingItems
 
 from vllm_pruner import compat
+from vllm_pruner.prompt.array_images import ArrayImages
 from vllm_pruner.prompt.asked import IMAGE, VIDEO, Asked, report
 from vllm_pruner.prompt.byte_pixels import BytePixels
 from vllm_pruner.prompt.identities import identified, sizes_of
@@ -50,12 +51,12 @@ if TYPE_CHECKING:
 __all__ = ["PrunedProcessor"]
 
 
-class PrunedProcessor(PlannedItems, BytePixels):
+class PrunedProcessor(PlannedItems, BytePixels, ArrayImages):
     """Mixin for a `BaseMultiModalProcessor` with a `PrunedInfo`.
 
-    Changes besides those of `PlannedItems` and `BytePixels`: `apply` makes a plan for each image
-    and video, from the operator's settings, the request's and the prompt; and a process that
-    creates the processor to render prompts is set up to serve requests (`serving`).
+    Changes besides those of its own mixins: `apply` makes a plan for each image and video, from the
+    operator's settings, the request's and the prompt; and a process that creates the processor to
+    render prompts is set up to serve requests (`serving`).
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

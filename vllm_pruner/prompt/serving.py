@@ -24,6 +24,7 @@ from vllm_pruner.prompt import (
     prefill_queue,
     rendering,
     shadow,
+    turbo,
 )
 from vllm_pruner.settings.keys import KEY
 from vllm_pruner.settings.server import ServerConfig
@@ -82,7 +83,7 @@ def install(config: ServerConfig, model_config: ModelConfig) -> None:
     jpegs.reduce_to(config.jpeg_side)
     compat.patch_image_header(image_size.check_file, jpegs.reduce)
     compat.patch_video_header(image_size.check_video_file)
-    compat.patch_known_files(jpegs.reduce, jpegs.decoded_at)
+    compat.patch_known_files(jpegs.reduce, jpegs.decoded_at, turbo.decode, turbo.is_decoded)
     compat.patch_key_holder()
 
 

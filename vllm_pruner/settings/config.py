@@ -148,6 +148,10 @@ class PruneConfig(BaseModel):
 
     def of_image(self) -> PruneConfig:
         """Return the settings of an image, without those for videos."""
+        return self._of_image
+
+    @cached_property
+    def _of_image(self) -> PruneConfig:
         return self.model_copy(update={"video_method": None, "video_rate": None})
 
     def of_video(self) -> PruneConfig:
@@ -230,7 +234,7 @@ class PruneConfig(BaseModel):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy without the cached properties of the original."""
         copied = super().model_copy(update=update, deep=deep)
-        for name in ("_canonical", "unfloored", "resolved"):
+        for name in ("_canonical", "_of_image", "unfloored", "resolved"):
             vars(copied).pop(name, None)
         return copied
 
