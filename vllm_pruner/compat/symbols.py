@@ -97,7 +97,7 @@ SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_SERVER, _PROMPT, "vllm.exceptions", "VLLMValidationError"),
     *_symbols(_SERVER, _PROMPT, "vllm.exceptions", "GenerationError", first=(0, 32)),
     *_symbols(_SERVER, _PROMPT, "vllm.multimodal.inputs",
-        "MultiModalFieldConfig.batched MultiModalKwargsItem MultiModalKwargsItems.from_hf_inputs "
+        "MultiModalBatchedField MultiModalFieldElem MultiModalKwargsItem "
         "MultiModalKwargsItems.require_data PlaceholderRange.get_num_embeds"),
     *_symbols(_SERVER, _PROMPT, "vllm.multimodal.parse",
         "ImageEmbeddingItems.get_feature_size DictEmbeddingItems "

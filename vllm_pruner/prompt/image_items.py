@@ -7,20 +7,20 @@ another question, rate or method does not preprocess a known item again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from transformers.feature_extraction_utils import BatchFeature
 from vllm.multimodal.inputs import (
-    MultiModalFieldConfig,
+    MultiModalBatchedField,
+    MultiModalFieldElem,
     MultiModalKwargsItem,
     MultiModalKwargsItems,
 )
 from vllm.multimodal.processing.processor import MultiModalProcessingResult
 
 from vllm_pruner.layout.cuts import between_frames, cut_joined
-from vllm_pruner.plan import FIELDS, ImagePlan
+from vllm_pruner.plan import ImagePlan
 from vllm_pruner.settings.keys import PLANS
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ else:
 
 __all__ = ["PlannedItems", "Plans", "hand_on"]
 
+
+_FIELD = MultiModalBatchedField(keep_on_cpu=True)
+"""How vLLM batches each field of plans."""
 
 Plans = Mapping[str, list[ImagePlan]]
 """A plan for each item, by modality."""
@@ -86,10 +89,8 @@ class PlannedItems(_Processor):
             for plan, cut, updates in zip(plans, cuts, stock.prompt_updates[modality], strict=True)
         ]
         items = [
-            MultiModalKwargsItem({**item, **fields})
-            for item, fields in zip(
-                stock.kwargs.require_data()[modality], _as_items(modality, plans), strict=True
-            )
+            MultiModalKwargsItem({**item, **_fields(plan)})
+            for item, plan in zip(stock.kwargs.require_data()[modality], plans, strict=True)
         ]
         updates = [
             [_short(update, plan, cut) for update in its_updates]
@@ -134,12 +135,6 @@ def _tokens(update: ResolvedPromptUpdate) -> int:
     return sum(_is_embed(update))
 
 
-def _as_items(modality: str, plans: list[ImagePlan]) -> Sequence[MultiModalKwargsItem]:
-    """Return the fields of each plan as vLLM carries them to the model."""
-    rows = [plan.fields() for plan in plans]
-    columns = {name: [row[name] for row in rows] for name in FIELDS}
-    config = MultiModalFieldConfig.batched(modality, keep_on_cpu=True)
-    items: MultiModalKwargsItems[MultiModalKwargsItem] = MultiModalKwargsItems.from_hf_inputs(
-        BatchFeature(columns), dict.fromkeys(FIELDS, config)
-    )
-    return items[modality]
+def _fields(plan: ImagePlan) -> dict[str, MultiModalFieldElem]:
+    """Return a plan as vLLM carries it to the model."""
+    return {name: MultiModalFieldElem(value, _FIELD) for name, value in plan.fields().items()}
