@@ -27,7 +27,7 @@ def of_prompt(engine_input: Any) -> dict[str, Any] | None:
 def take(request: Any, engine_input: Any) -> None:
     """Store a prompt's counts on its request, for `report`."""
     if (told := engine_input.get(REPORT)) is not None:
-        setattr(request, COUNTS, told)
+        request.model_extra[COUNTS] = told  # as `setattr` does after a dozen questions
 
 
 def span_attributes(engine_input: Any) -> dict[str, Any]:
