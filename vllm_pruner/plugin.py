@@ -3,7 +3,8 @@ pruning model class.
 
 `register` runs in the API server, the engine core, every worker and the process that inspects
 models, possibly several times. What it installs is inert until a configuration holds settings
-under `mm_processor_kwargs["vtprune"]`; from there on vLLM's own configuration carries everything
+under `mm_processor_kwargs["vtprune"]`, or a call does although the configuration has none; from
+there on vLLM's own configuration carries everything
 (`model_class_overrides` for the class, `mm_processor_kwargs` for the settings) to every process.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vllm_pruner import compat, envs
 from vllm_pruner.methods.faults import MethodFault
@@ -21,7 +22,7 @@ from vllm_pruner.settings.keys import KEY, settings_in
 from vllm_pruner.settings.server import ServerConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from vllm.config import ModelConfig
     from vllm.engine.arg_utils import EngineArgs
@@ -51,12 +52,31 @@ def register() -> None:
     compat.enable_position_hook(KEY)
     compat.quiet_overrides(_classes)
     compat.patch_engine_args(cli.add_arguments, _fold_arguments, _configure)
+    compat.patch_stock_processor(KEY, _untaken)
 
 
 def _classes() -> dict[str, str]:
     from vllm_pruner.families import registry
 
     return registry.classes()
+
+
+def _untaken(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Refuse the settings of a call to an engine that was not told to prune; under the kill switch,
+    which has said in the log that images stay unpruned, drop them.
+
+    Raises:
+        VLLMValidationError: the call's error; over HTTP, a 400.
+    """
+    from vllm.exceptions import VLLMValidationError
+
+    if kwargs[KEY] is not None and not envs.disabled():
+        raise VLLMValidationError(
+            f"{KEY}: settings are given to an engine that does not prune; allowed: with "
+            f"mm_processor_kwargs={{{KEY!r}: {{}}}} in LLM(...), or --plugin {KEY} for a server",
+            parameter=KEY,
+        )
+    return {key: value for key, value in kwargs.items() if key != KEY}
 
 
 def _fold_arguments(engine_args: EngineArgs, args: argparse.Namespace) -> None:

@@ -38,6 +38,14 @@ def test_chat_requests_made_in_another_way(monkeypatch: pytest.MonkeyPatch) -> N
     assert OpenAIServingChat.create_chat_completion is before
 
 
+def test_prompts_processed_in_another_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vllm.multimodal.processing import BaseMultiModalProcessor
+
+    monkeypatch.delattr(BaseMultiModalProcessor, "apply")
+    with pytest.raises(RuntimeError, match=r"^vtprune: this vLLM .* has no apply"):
+        compat.patch_stock_processor("vtprune", _unused)
+
+
 def test_spans_made_in_another_way(monkeypatch: pytest.MonkeyPatch) -> None:
     from vllm.v1.engine import output_processor
     from vllm.v1.engine.async_llm import AsyncLLM

@@ -38,17 +38,36 @@ def expected(stock: Server) -> dict[str, str]:
     return _answers(stock)
 
 
-@pytest.mark.parametrize(
-    ("name", "arguments"),
-    [
-        ("installed-not-asked", []),
-        ("rate-0", ["--plugin", "vtprune", "--prune-rate", "0"]),
-    ],
-)
-def test_answers_are_those_of_stock_vllm_to_the_byte(
-    name: str, arguments: list[str], start: Callable[..., Server], expected: dict[str, str]
+@pytest.fixture(scope="module")
+def not_asked(start_shared: Callable[..., Server]) -> Server:
+    """vtprune is installed, and nothing says that it should prune."""
+    return start_shared("not-asked", "--trust-request-mm-kwargs", compiled=True)
+
+
+def test_without_the_flag_answers_are_those_of_stock_vllm_to_the_byte(
+    not_asked: Server, expected: dict[str, str]
 ) -> None:
-    assert _answers(start(name, *arguments, compiled=True)) == expected
+    assert _answers(not_asked) == expected
+
+
+def test_at_rate_0_answers_are_those_of_stock_vllm_to_the_byte(
+    start: Callable[..., Server], expected: dict[str, str]
+) -> None:
+    server = start("rate-0", "--plugin", "vtprune", "--prune-rate", "0", compiled=True)
+    assert _answers(server) == expected
+
+
+def test_settings_of_a_call_are_refused_where_nothing_prunes(
+    not_asked: Server, expected: dict[str, str]
+) -> None:
+    kwargs = {"vtprune": {"rate": 0.5}}
+    response = not_asked.post(photo_question(0), mm_processor_kwargs=kwargs)
+    error = response.json()["error"]
+    assert (response.status_code, error["param"], error["code"]) == (400, "vtprune", 400)
+    assert "engine that does not prune; allowed: with mm_processor_kwargs" in error["message"]
+    assert "or --plugin vtprune for a server" in error["message"]
+    not_asked.forget()
+    assert _answers(not_asked, mm_processor_kwargs={"vtprune": None}) == expected
 
 
 def test_a_request_can_turn_any_method_off(pruned: Server, expected: dict[str, str]) -> None:
@@ -58,10 +77,15 @@ def test_a_request_can_turn_any_method_off(pruned: Server, expected: dict[str, s
 
 
 def test_kill_switch_serves_stock_answers_and_says_so(
-    start: Callable[..., Server], expected: dict[str, str]
+    start: Callable[..., Server], stock: Server, expected: dict[str, str]
 ) -> None:
-    server = start("killed", "--plugin", "vtprune", compiled=True, VLLM_VTPRUNE_DISABLE="1")
+    arguments = ["--plugin", "vtprune", "--trust-request-mm-kwargs"]
+    server = start("killed", *arguments, compiled=True, VLLM_VTPRUNE_DISABLE="1")
     assert _answers(server) == expected
+    settings = {"vtprune": {"rate": 0.5}}
+    asked = server.ask(photo_question(4), mm_processor_kwargs=settings)
+    assert asked["choices"][0]["message"]["content"] == stock.text(photo_question(4))
+    assert asked["usage"]["prompt_tokens"] > 576
     assert "VLLM_VTPRUNE_DISABLE is set; images are served unpruned" in server.log
 
 

@@ -22,7 +22,7 @@ DEMO = ROOT / "demo" / "llava"
 OWN: list[dict[str, Any]] = [{"method": "random", "tokens": 40}, {"rate": 0}]
 
 
-def _run(settings: dict[str, object], folder: Path) -> subprocess.CompletedProcess[str]:
+def _run(settings: dict[str, object] | None, folder: Path) -> subprocess.CompletedProcess[str]:
     content = folder / "content.json"
     content.write_text(json.dumps(photo_question(0)))
     command = [str(SCRIPT), str(MODELS / "demo"), str(content), json.dumps(settings)]
@@ -47,6 +47,23 @@ def test_bad_settings_raise_the_sentence(tmp_path: Path) -> None:
     result = _run({"rate": 1.5}, tmp_path)
     assert result.returncode != 0
     assert "rate is 1.5; it should be less than 1" in result.stderr.splitlines()[-1]
+
+
+def test_settings_of_a_call_are_refused_by_an_engine_that_does_not_prune(
+    stock: Server, tmp_path: Path
+) -> None:
+    result = _run(None, tmp_path)
+    assert result.returncode == 0, result.stderr[-4000:]
+    lines = [line.partition(" ")[::2] for line in result.stdout.splitlines()]
+    refused = [said for word, said in lines if word == "refused"]
+    assert len(refused) == len(OWN)
+    for sentence in refused:
+        assert "vtprune: settings are given to an engine that does not prune" in sentence
+        assert "with mm_processor_kwargs={'vtprune': {}} in LLM(...)" in sentence
+    (answers,) = [json.loads(said) for word, said in lines if word == "answers"]
+    completion = stock.ask(photo_question(0))
+    text = completion["choices"][0]["message"]["content"]
+    assert answers == [[completion["usage"]["prompt_tokens"], text, None]]
 
 
 @NIGHTLY

@@ -28,6 +28,11 @@ SYMBOLS: tuple[Symbol, ...] = (
         "MultiModalConfig.video_pruning_rate"),
     *_symbols(_EVERY, f"{_COMPAT}.in_tree", "vllm.engine.arg_utils",
         "EngineArgs.video_pruning_rate"),
+    *_symbols(_EVERY, f"{_COMPAT}.stock_processor", f"{_PROCESSING}.processor",
+        "BaseMultiModalProcessor.apply"),
+    *_symbols(_EVERY, f"{_COMPAT}.stock_processor", _PROCESSING,
+        "ProcessorInputs.hf_processor_mm_kwargs"),
+    *_symbols(_EVERY, "vllm_pruner.plugin", "vllm.exceptions", "VLLMValidationError"),
     *_symbols(_EVERY, "vllm_pruner.start", "vllm.platforms", "current_platform"),
     *_symbols(_EVERY, "vllm_pruner.start", "vllm.engine.arg_utils",
         "EngineArgs.data_parallel_size EngineArgs.data_parallel_size_local "
