@@ -31,6 +31,7 @@ from vllm_pruner.compat.model_symbols import GRAPH_METHODS
 from vllm_pruner.compat.mrope import enable_position_hook, enable_position_hook_on_cpu
 from vllm_pruner.compat.offline import patch_offline
 from vllm_pruner.compat.placing import told_if_unplaced
+from vllm_pruner.compat.pooling import patch_pooling
 from vllm_pruner.compat.processor import (
     content_identities,
     hashed,
@@ -88,6 +89,7 @@ __all__ = [
     "patch_known_files",
     "patch_messages",
     "patch_offline",
+    "patch_pooling",
     "patch_raw_prompts",
     "patch_stock_processor",
     "patch_tracing",

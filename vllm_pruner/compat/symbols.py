@@ -61,6 +61,11 @@ SYMBOLS: tuple[Symbol, ...] = (
         "OpenAIServingChatBatch.create_batch_chat_completion"),
     *_symbols(_SERVER, f"{_COMPAT}.completion", f"{_OPENAI}.completion.serving",
         "OpenAIServingCompletion.create_completion"),
+    *_symbols(_SERVER, f"{_COMPAT}.pooling", "vllm.entrypoints.pooling.base.serving",
+        "PoolingBaseServing._preprocessing"),
+    *_symbols(_SERVER, f"{_COMPAT}.pooling", "vllm.entrypoints.pooling.typing",
+        "PoolingServeContext.prompt_extras PoolingServeContext.engine_inputs "
+        "PoolingServeContext.raw_request"),
     *_symbols(_SERVER, f"{_COMPAT}.messages", "vllm.entrypoints.anthropic.serving",
         "AnthropicServingMessages.create_messages AnthropicServingMessages.count_tokens "
         "AnthropicServingMessages._build_base_request"),

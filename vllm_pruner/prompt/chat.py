@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from vllm_pruner import compat
 from vllm_pruner.prompt.body import check_keys
 from vllm_pruner.prompt.first_token import is_watched
+from vllm_pruner.prompt.levels import levels_of
 from vllm_pruner.prompt.names import of_holder
-from vllm_pruner.prompt.refusal import answered, refusal, settings_refusal, wishes_refusal
+from vllm_pruner.prompt.refusal import answered, refusal, wishes_refusal
 from vllm_pruner.settings.again import UNPRUNED, Again
-from vllm_pruner.settings.detail import AUTO, DETAIL, LEVELS, without_detail
-from vllm_pruner.settings.errors import SettingError
+from vllm_pruner.settings.detail import AUTO, DETAIL, without_detail
 from vllm_pruner.settings.in_tree import check_owner
 from vllm_pruner.settings.keys import COUNTS, KEY, settings_in
 from vllm_pruner.settings.rules import check
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from vllm.config import ModelConfig
 
 __all__ = ["rename", "requested"]
-
-_IMAGES = ("image_url", "input_image", "image_pil", "image_embeds")
-"""Content parts that vLLM counts as images."""
 
 
 def requested(
@@ -119,29 +116,5 @@ def _own(again: Again) -> Mapping[str, Any]:
 
 
 def _detail(messages: Iterable[Any]) -> dict[str, list[str]]:
-    levels = _levels(messages)
+    levels = levels_of(messages)
     return {DETAIL: levels} if set(levels) - {AUTO} else {}
-
-
-def _levels(messages: Iterable[Any]) -> list[str]:
-    """Return `image_url.detail` of every image, in the order in which vLLM takes them."""
-    contents = [message.get("content") for message in messages if isinstance(message, dict)]
-    parts = [part for content in contents if isinstance(content, list) for part in content]
-    return [_level(part) for part in parts if _is_image(part)]
-
-
-def _is_image(part: Any) -> bool:
-    """Whether a content part is an image; vLLM accepts parts without `type`."""
-    if not isinstance(part, dict):
-        return False
-    kind = part.get("type")
-    return kind in _IMAGES or (kind is None and any(name in part for name in _IMAGES))
-
-
-def _level(part: dict[str, Any]) -> str:
-    image = part.get("image_url")
-    # Chat completions have it next to the URL, the Responses API next to the type.
-    level = (image if isinstance(image, dict) else part).get("detail") or AUTO
-    if level not in LEVELS:
-        raise settings_refusal(SettingError("image_url.detail", repr(level), ", ".join(LEVELS)))
-    return str(level)

@@ -9,7 +9,7 @@ from typing import Any
 from vllm_pruner.prompt.usage import in_usage
 from vllm_pruner.settings.keys import COUNTS, REPORT, TOLD
 
-__all__ = ["USAGE", "add_up", "of_prompt", "report", "span_attributes", "take", "told"]
+__all__ = ["USAGE", "add_up", "of_prompt", "report", "span_attributes", "take", "tell", "told"]
 
 USAGE = "visual_tokens"
 """The field of `usage`: `{"original": N, "kept": K}`, the visual tokens of all images and videos
@@ -75,13 +75,29 @@ def add_up(batch: Any, requests: Iterable[Any]) -> None:
     """Store on a batch of conversations the sums of its requests' counts."""
     each = [(request.model_extra or {}).get(COUNTS) for request in requests]
     if counted := [counts for counts in each if counts is not None]:
-        videos = [counts["video"] for counts in counted if "video" in counts]
-        total: dict[str, Any] = _sum(counted)
-        if videos:
-            total["video"] = _sum(videos)
-        if any("floor" in counts for counts in counted):
-            total["floor"] = "text"
-        setattr(batch, COUNTS, total)
+        setattr(batch, COUNTS, _total(counted))
+
+
+def tell(scope: MutableMapping[str, Any], engine_inputs: Iterable[Any]) -> None:
+    """Store the sums of the counts of a request's prompts for the headers of its answer.
+
+    Args:
+        scope: the scope of the HTTP request.
+        engine_inputs: vLLM's, one for each prompt.
+    """
+    each = [of_prompt(engine_input) for engine_input in engine_inputs]
+    if counted := [counts for counts in each if counts is not None]:
+        scope.setdefault(TOLD, {}).update(_total(counted))
+
+
+def _total(counted: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    videos = [counts["video"] for counts in counted if "video" in counts]
+    total: dict[str, Any] = _sum(counted)
+    if videos:
+        total["video"] = _sum(videos)
+    if any("floor" in counts for counts in counted):
+        total["floor"] = "text"
+    return total
 
 
 def _sum(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:

@@ -21,6 +21,7 @@ from vllm_pruner.prompt import (
     first_token,
     image_size,
     jpegs,
+    pooled,
     prefill_queue,
     rendering,
     shadow,
@@ -75,6 +76,7 @@ def install(config: ServerConfig, model_config: ModelConfig) -> None:
     )
     compat.patch_chat_batch(counts.add_up, counts.report)
     compat.patch_completion(body.refuse_without_images)
+    compat.patch_pooling(KEY, pooled.requested, counts.tell)
     compat.patch_messages(body.meant, counts.told, counts.USAGE)
     compat.patch_offline(counts.USAGE, counts.of_prompt)
     compat.patch_raw_prompts(counts.USAGE, counts.of_prompt)
