@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from fastapi.routing import APIRoute, request_response
+
 from vllm_pruner import envs, methods
 from vllm_pruner.settings.keys import settings_in
 from vllm_pruner.settings.server import ServerConfig
 from vtprune_server.access import Access
 from vtprune_server.canary import check_vllm
-from vtprune_server.not_json import say_not_json
+from vtprune_server.not_json import saying_not_json
 from vtprune_server.ready import sentence, tell_when_ready
 from vtprune_server.report_header import ReportHeader
 from vtprune_server.router import router
 from vtprune_server.surface import Surface
+from vtprune_server.unread import refusing
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -37,7 +40,10 @@ class Endpoints:
         """Add the routes; only `init_state`, called later, knows whether this server prunes."""
         app.add_middleware(ReportHeader)
         app.include_router(router)
-        say_not_json(app)
+        for route in app.routes:
+            if isinstance(route, APIRoute) and route.body_field:
+                handle = refusing(route.path, route.get_route_handler())
+                route.app = request_response(saying_not_json(route.path, handle))
 
     async def init_state(
         self, engine_client: EngineClient | None, state: State, args: Namespace

@@ -9,26 +9,23 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute, request_response
 
 from vllm_pruner.settings.errors import shown
 
 if TYPE_CHECKING:
     _Handler = Callable[[Request], Awaitable[Response]]
 
-__all__ = ["fault_of_body", "say_not_json"]
+__all__ = ["fault_of_body", "saying_not_json"]
 
 
-def say_not_json(app: FastAPI) -> None:
-    """Have every route of `/v1` say so, on a server that prunes; on any other nothing changes."""
-    for route in app.routes:
-        if isinstance(route, APIRoute) and route.path.startswith("/v1/") and route.body_field:
-            route.app = request_response(_saying(route.get_route_handler()))
+def saying_not_json(path: str, handle: _Handler) -> _Handler:
+    """Return the handler of a route, which says so if it is one of `/v1`; on a server that does not
+    prune nothing changes."""
+    if not path.startswith("/v1/"):
+        return handle
 
-
-def _saying(handle: _Handler) -> _Handler:
     async def handled(request: Request) -> Response:
         try:
             return await handle(request)

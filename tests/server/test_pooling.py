@@ -91,3 +91,23 @@ def test_what_cannot_be_used_is_refused(body: Any, told: str, pooling: Server) -
         response = _post(pooling, path, **question, **body)
         assert (response.status_code, told in response.text) == (400, True), response.text
         assert response.json()["error"]["param"] == "vtprune"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v2/embed", {"texts": ["A cat"], "embedding_types": ["float"]}),
+        ("/v1/systemone", {"state": "A cat", "questions": {"a": {"type": "noul"}}}),
+    ],
+    ids=str,
+)
+def test_a_route_that_reads_no_settings_refuses_them(path: str, body: Any, pooling: Server) -> None:
+    told = f"vtprune: settings are given to {path}, which reads none; allowed: /v1/chat/completions"
+    for settings in ({"rate": 0.5}, {}):
+        response = _post(pooling, path, **body, vtprune=settings)
+        assert (response.status_code, told in response.text) == (400, True), response.text
+        assert response.json()["error"]["param"] == "vtprune"
+    misspelt = _post(pooling, path, **body, vtprun={})
+    assert "vtprun is given but there is no such key" in misspelt.text
+    assert "vtprun" not in _post(pooling, path, **body, vtprune=None).text
+    assert "vtprun" not in _post(pooling, path, **body).text

@@ -26,7 +26,8 @@ LIMITS = {"max_rate": 0.97, "min_tokens": 18, "methods": [DEFAULT_METHOD, "adafv
 def bounded(start_shared: Callable[..., Server]) -> Server:
     limits = ["--prune-limits", json.dumps(LIMITS), "--prune-detail", '{"low": 0.9375}']
     store = {"VLLM_ENABLE_RESPONSES_API_STORE": "1"}
-    return start_shared("bounded", "--plugin", "vtprune", *limits, compiled=True, **store)
+    flags = ["--plugin", "vtprune", "--enable-scale-out", *limits]
+    return start_shared("bounded", *flags, compiled=True, **store)
 
 
 def _image(index: int, **fields: Any) -> dict[str, Any]:
@@ -330,3 +331,14 @@ def test_requests_with_different_settings_at_once_are_answered_as_alone(bounded:
             lambda pair: bounded.text(photo_question(pair[0]), **pair[1]), enumerate(bodies)
         )
     assert list(together) == alone
+
+
+@pytest.mark.parametrize(
+    "route", ["/v1/messages/render", "/v1/completions/render", "/inference/v1/generate"]
+)
+def test_a_route_that_reads_no_settings_refuses_them(route: str, bounded: Server) -> None:
+    body = {"model": "demo", "messages": [], "prompt": "A cat", "max_tokens": 4}
+    for said in ({"vtprune": {}}, {"vtprune": {"rate": 9}}, {"vtprun": {"rate": 0.5}}):
+        error = bounded.client.post(route, json={**body, **said}).json()["error"]
+        assert (error["code"], error["param"]) == (400, "vtprune")
+    assert "vtprun" not in bounded.client.post(route, json=body).text

@@ -11,18 +11,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from vllm_pruner.prompt.refusal import answered, refusal, wishes_refusal
-from vllm_pruner.settings.advice import nearest
-from vllm_pruner.settings.errors import shown
 from vllm_pruner.settings.keys import KEY
+from vllm_pruner.settings.misplaced import BODY, CHATS, misplaced, misplaced_in
 from vllm_pruner.settings.wishes import apart
 
 __all__ = ["check_keys", "meant", "refuse_without_images"]
-
-_EXTRA = "extra_body"
-"""An argument of OpenAI's client, which merges its content into the body; other clients send it as
-it is."""
-
-_BODY = "at the top of the body"
 
 
 def meant(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,10 +31,10 @@ def meant(body: Mapping[str, Any]) -> dict[str, Any]:
         wishes, _ = apart(body.get(KEY))
     if wishes is not None:
         raise wishes_refusal()
-    return {key: value for key, value in body.items() if key == KEY or _fault(key, value)}
+    return {key: value for key, value in body.items() if key == KEY or misplaced(key, value)}
 
 
-def check_keys(body: Mapping[str, Any], place: str = _BODY) -> None:
+def check_keys(body: Mapping[str, Any], place: str = BODY) -> None:
     """Refuse a key that was probably meant for ours.
 
     Args:
@@ -51,9 +44,8 @@ def check_keys(body: Mapping[str, Any], place: str = _BODY) -> None:
     Raises:
         VLLMValidationError: a 400 for the client.
     """
-    for key, value in body.items():
-        if key != KEY and (found := _fault(key, value)):
-            raise refusal(f"{found}; allowed: {KEY} {place}")
+    if found := misplaced_in(body, place):
+        raise refusal(found)
 
 
 def refuse_without_images(body: Mapping[str, Any]) -> None:
@@ -65,15 +57,5 @@ def refuse_without_images(body: Mapping[str, Any]) -> None:
     check_keys(body)
     if body.get(KEY) is not None:
         raise refusal(
-            f"{KEY}: settings are given to /v1/completions, whose prompts have no images; allowed: "
-            "/v1/chat/completions, /v1/responses, /v1/messages"
+            f"{KEY}: settings are given to /v1/completions, whose prompts have no images; {CHATS}"
         )
-
-
-def _fault(key: str, value: Any) -> str:
-    """Return what is wrong with an unknown key if it was probably meant for ours, else ""."""
-    if key == _EXTRA and isinstance(value, Mapping) and KEY in value:
-        return f"{KEY}: {_EXTRA}.{KEY} is given, which only OpenAI's client unfolds"
-    if key != KEY and (key.lower().startswith((KEY, "prune_")) or nearest(key, [KEY])):
-        return f"{KEY}: {shown(key)} is given but there is no such key"
-    return ""
