@@ -33,7 +33,14 @@ from vllm_process import MODELS
 from vllm_pruner import plugin
 from vllm_pruner.families.registry import classes
 
-__all__ = ["be_alone", "picture_batch", "pruned_model", "stock_class", "stock_model"]
+__all__ = [
+    "be_alone",
+    "picture_batch",
+    "picture_items",
+    "pruned_model",
+    "stock_class",
+    "stock_model",
+]
 
 
 @contextmanager
@@ -93,10 +100,10 @@ def be_alone() -> None:
     ensure_model_parallel_initialized(1, 1)
 
 
-def picture_batch(
+def picture_items(
     config: Any, sizes: Sequence[tuple[int, int]], seed: Sequence[int], settings: dict[str, Any]
-) -> dict[str, Any]:
-    """Return the fields of pictures of noise, as `embed_multimodal` gets them of as many requests.
+) -> list[Any]:
+    """Return pictures of noise as the API server sends them, of as many requests.
 
     Args:
         config: vLLM's, of the model.
@@ -105,9 +112,9 @@ def picture_batch(
         settings: of the requests.
     """
     processor = MULTIMODAL_REGISTRY.create_processor(config.model_config)
-    hf_config = config.model_config.hf_config
-    marks = ("vision_start_token_id", "image_token_id", "image_token_index", "vision_end_token_id")
-    prompt = [token for mark in marks if (token := getattr(hf_config, mark, None)) is not None]
+    message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}
+    template: Any = processor.info.get_tokenizer().apply_chat_template
+    prompt = template([message], add_generation_prompt=True, tokenize=False)
     draw = np.random.default_rng(seed)
     items = []
     for size in sizes:
@@ -118,6 +125,14 @@ def picture_batch(
             hf_processor_mm_kwargs={"vtprune": settings},
         )
         items += output["mm_kwargs"]["image"]
+    return items
+
+
+def picture_batch(
+    config: Any, sizes: Sequence[tuple[int, int]], seed: Sequence[int], settings: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the fields of `picture_items` as `embed_multimodal` gets them on a CPU."""
+    items = picture_items(config, sizes, seed, settings)
     return {
         name: element.field.reduce_data([item[name] for item in items])
         for name, element in items[0].items()

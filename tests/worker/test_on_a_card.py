@@ -1,0 +1,90 @@
+"""Every family on a GPU that is not there: the rows of a CPU to the bit, no tensor of the host
+among those of the card, and no wait."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+from contract import CHECKPOINTS
+from model_on_card import model_on_card, runner_batches
+from pretend_gpu import OnCard, host
+from pruned_model import picture_items, pruned_model
+
+from vllm_pruner import methods
+
+pytestmark = pytest.mark.slow
+
+SIZES = [(168, 224), (168, 224), (140, 112), (84, 280)]
+"""Height and width of a batch's pictures: two of one size, and others."""
+
+_MODELS = "vllm.model_executor.models"
+
+STOCK = {
+    "demo-qwen2.5": {f"{_MODELS}.qwen2_5_vl:Qwen2_5_VisionTransformer.prepare_encoder_metadata"},
+    "demo-idefics3": {f"{_MODELS}.idefics3:Idefics3Model.image_pixels_to_features"},
+    "demo-kimi": {f"{_MODELS}.moonvit:MoonVitEncoder.forward"},
+    "demo-mistral3": {f"{_MODELS}.pixtral:PixtralHFVisionModel.forward"},
+    "demo-smolvlm": {f"{_MODELS}.idefics3:Idefics3Model.image_pixels_to_features"},
+}
+"""Functions of vLLM's in which the host waits, by checkpoint. Those of Qwen2.5-VL and Mistral3
+send what they have not pinned; where nothing is pruned so does Kimi's, and Idefics3's drops tiles
+of padding by a mask."""
+
+EVERY_METHOD = ("demo", "demo-next", "demo-qwen2.5", "demo-qwen3")
+"""Checkpoints with every method; the others with those that look at most."""
+
+SOME_METHODS = ("scope", "hiprune", "visionzip")
+
+
+def _cases(checkpoint: str, model: Any) -> dict[str, list[dict[str, Any]]]:
+    """The settings of each picture of a batch, by the name of the batch."""
+    names = methods.built_in() if checkpoint in EVERY_METHOD else SOME_METHODS
+    served = [name for name in names if model.family.serves(model.config, methods.get(name))]
+    alike = {name: [{"method": name}] * len(SIZES) for name in served}
+    mixed = [{}, {"rate": 0.0}, {"tokens": 20}, {"method": "random"}]
+    return {**alike, "mixed": mixed, "off": [{"rate": 0.0}] * len(SIZES)}
+
+
+def _rows(model: Any, items: Sequence[Any], **where: Any) -> list[torch.Tensor]:
+    """What the decoder gets of a batch of requests."""
+    with torch.inference_mode():
+        return [
+            rows
+            for fields in runner_batches(items, **where)
+            for rows in model.embed_multimodal(**fields)
+        ]
+
+
+@pytest.fixture(scope="module", params=CHECKPOINTS)
+def made(request: pytest.FixtureRequest) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """A card with a model, and by batch its items and the rows of a CPU, new and known."""
+    flags = {"dtype": "float32", "max_num_batched_tokens": 9216}
+    if request.param == "demo-kimi":
+        flags["dtype"] = "bfloat16"  # its decoder has no other
+    with pruned_model(request.param, {}, trust_remote_code=True, **flags) as (config, model):
+        batches = {}
+        for name, settings in _cases(request.param, model).items():
+            items = [
+                item
+                for place, (size, each) in enumerate(zip(SIZES, settings, strict=True))
+                for item in picture_items(config, [size], (len(batches), place), each)
+            ]
+            batches[name] = items, *(_rows(model, items, device=None) for _ in range(2))
+        with model_on_card(config, model, STOCK.get(request.param, ())) as card:
+            model._warm_up._is_cold = False  # see test_graphs_on_a_card
+            yield card, model, batches
+
+
+def test_rows_are_those_of_a_cpu_and_nothing_waits(made: Any) -> None:
+    card, model, batches = made
+    for name, (items, *expected) in batches.items():
+        for rows, state in zip(expected, ("new", "known"), strict=True):
+            found = _rows(model, items)
+            assert not card.waits, (name, state)
+            for one, other in zip(found, rows, strict=True):
+                assert isinstance(one, OnCard)
+                assert torch.equal(host(one), other), (name, state)
+    assert not card.unused
