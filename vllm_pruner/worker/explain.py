@@ -77,8 +77,10 @@ def _unpack(dtype: str, shape: list[int], data: bytes) -> torch.Tensor:
     return torch.from_numpy(np.frombuffer(data, dtype=dtype).reshape(shape).copy())
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def _explain_one(model: Explained, item: dict[str, torch.Tensor]) -> dict[str, Any]:
+    # Not only without gradients: vLLM made the buffers of CUDA graphs in inference mode, and
+    # outside of it torch refuses to write them.
     fields: dict[str, Any] = dict(item)
     first = next(model.tower.module.parameters())
     for name in item.keys() & _PIXELS:

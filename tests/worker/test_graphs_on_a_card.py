@@ -1,0 +1,108 @@
+"""Selection and towers in CUDA graphs, captured as a server captures them, on a GPU that is not
+there: graphs that hold only what ran on the device give the rows that they give without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from model_on_card import model_on_card, runner_batches
+from pretend_gpu import CARD, host
+from pruned_model import picture_items, pruned_model
+from vllm.v1.worker.encoder_cudagraph import EncoderCudaGraphManager
+
+from vllm_pruner.settings.keys import PLAN_IMAGE
+from vllm_pruner.worker.explain import WORKER_METHODS
+
+pytestmark = pytest.mark.slow
+
+SIZES = [(168, 224), (300, 168)]
+
+
+def _rows(model: Any, items: Sequence[Any], **where: Any) -> list[torch.Tensor]:
+    """What the decoder gets of a batch of requests."""
+    with torch.inference_mode():
+        return [
+            rows
+            for fields in runner_batches(items, **where)
+            for rows in model.embed_multimodal(**fields)
+        ]
+
+
+def _dummies(items: Sequence[Any]) -> list[Any]:
+    """The same pictures as those with which vLLM profiles memory."""
+    nobody = torch.empty(0, dtype=torch.uint8)
+    return [
+        type(item)({**item, PLAN_IMAGE: replace(item[PLAN_IMAGE], data=nobody)}) for item in items
+    ]
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        ("demo", {}),
+        ("demo", {"method": "adafv"}),
+        ("demo-next", {"method": "vispruner"}),
+    ],
+    ids=str,
+)
+def started(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A model whose server has started on the card, and what a CPU makes of pictures."""
+    checkpoint, settings = request.param
+    flags = {
+        "dtype": "float32",
+        "max_num_batched_tokens": 9216,
+        "compilation_config": {"encoder_cudagraph_token_budgets": [576, 1152]},
+    }
+    with pruned_model(checkpoint, settings, **flags) as (config, model):
+        items = picture_items(config, SIZES, (0,), {})
+        expected = _rows(model, items, device=None)
+        explained = WORKER_METHODS["vtprune_explain"](model, [_sent(items[0])])
+        with model_on_card(config, model) as card:
+            _rows(model, _dummies(items))
+            card.waits.clear()
+            yield SimpleNamespace(**locals())
+
+
+def _sent(item: Any) -> dict[str, Any]:
+    """A picture as an API server sends it to `explain`."""
+    fields = {name: element.field.reduce_data([element]) for name, element in item.items()}
+    return {
+        name: (str(it.numpy().dtype), list(it.shape), it.numpy().tobytes())
+        for name, it in fields.items()
+    }
+
+
+def test_the_selection_of_a_server_is_captured_and_gives_the_same_rows(started: Any) -> None:
+    graphs = started.model._selector.graphs
+    assert graphs is not None
+    found = _rows(started.model, started.items)
+    assert not started.card.waits
+    for one, other in zip(found, started.expected, strict=True):
+        assert torch.equal(host(one), other)
+
+
+def test_the_tower_is_captured_beside_it(started: Any) -> None:
+    model = started.model
+    manager = EncoderCudaGraphManager(started.config, CARD, torch.float32, model)
+    with torch.inference_mode():  # as in `EncoderRunner.capture`
+        manager.capture(graph_pool=object())
+    assert model._graphs.ready and manager.is_captured()
+    model._encoder.cache.clear()
+    started.card.waits.clear()
+    found = _rows(model, started.items)
+    assert manager.graph_hits == len(SIZES) and not started.card.waits
+    for one, other in zip(found, started.expected, strict=True):
+        torch.testing.assert_close(host(one), other, rtol=2e-5, atol=2e-5)
+    model.graphs_cleared(manager)
+
+
+def test_a_selection_is_explained_although_vllm_calls_it_outside_of_inference(started: Any) -> None:
+    """`collective_rpc` runs a method of the worker as it is."""
+    assert not torch.is_inference_mode_enabled()
+    explain = WORKER_METHODS["vtprune_explain"]
+    assert explain(started.model, [_sent(started.items[0])]) == started.explained
