@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 import torch
 from model_on_card import model_on_card, runner_batches
+from pretend_cuda import pretend_gpu
 from pretend_gpu import CARD, host
 from pruned_model import picture_items, pruned_model
 from vllm.v1.worker.encoder_cudagraph import EncoderCudaGraphManager
 
+from vllm_pruner.methods.base import Kept
 from vllm_pruner.settings.keys import PLAN_IMAGE
 from vllm_pruner.worker.explain import WORKER_METHODS
+from vllm_pruner.worker.recorder import CudaRecorder
 
 pytestmark = pytest.mark.slow
 
@@ -106,3 +109,15 @@ def test_a_selection_is_explained_although_vllm_calls_it_outside_of_inference(st
     assert not torch.is_inference_mode_enabled()
     explain = WORKER_METHODS["vtprune_explain"]
     assert explain(started.model, [_sent(started.items[0])]) == started.explained
+
+
+def test_a_capture_that_fails_leaves_the_stream_that_vllm_waits_for() -> None:
+    def chooses_on_the_host() -> Kept:
+        return Kept(torch.arange(3, device=CARD).cpu())
+
+    with pretend_gpu(), pytest.raises(RuntimeError, match="capturing"):
+        before = torch.cuda.current_stream()
+        try:
+            CudaRecorder()(chooses_on_the_host)
+        finally:
+            assert torch.cuda.current_stream() == before

@@ -27,7 +27,10 @@ class CudaRecorder:
     def __call__(self, choose: Callable[[], Kept]) -> Recorded:
         """Capture one selection."""
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # Where a capture fails, torch leaves the capture's stream the current one; vLLM, which goes
+        # on without these graphs, waits for the stream that it began on.
+        here = torch.cuda.stream(torch.cuda.current_stream())
+        with here, torch.cuda.graph(graph, pool=self._pool):
             kept = choose()
         self._pool = graph.pool()
         return graph.replay, kept
