@@ -20,7 +20,7 @@ from _demo_tower import DemoTower
 from _machine import describe
 from set_quality import PHOTOS, QUESTION, pictures
 from vtprune_kernels import cosine_gram
-from vtprune_kernels.greedy_cover_triton import parts_of
+from vtprune_kernels.greedy_cover_triton import PARTS
 
 import vllm_pruner
 from vllm_pruner.methods import scope, triad
@@ -33,14 +33,14 @@ Case = tuple[str, str, torch.Tensor, torch.Tensor, int]
 def main() -> None:
     """Print a table of rounds for each row taken after the first."""
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--parts", type=int, help="other than the kernel's, one for each warp")
-    asked = arguments.parse_args().parts
+    arguments.add_argument("--parts", type=int, default=PARTS, help="other than the kernel's")
+    parts = arguments.parse_args().parts
     torch.manual_seed(0)
     print(describe())
     found: dict[tuple[str, str, int, int], list[float]] = {}
     for what, objective, gram, weight, keep in [*photographs(), *noises()]:
         key = (what, objective, keep, len(gram))
-        count = rounds(gram, weight, keep, objective, asked or parts_of(len(gram)))
+        count = rounds(gram, weight, keep, objective, parts)
         found.setdefault(key, []).append(count / (keep - 1))
     print(
         "| rows | objective | kept | rounds each, mean | most of a picture |\n|---|---|---|---|---|"

@@ -71,11 +71,12 @@ def first_gains_kernel(
     HAS_WEIGHT: tl.constexpr,
     HAS_VALID: tl.constexpr,
     HEIGHT: tl.constexpr,
-    PARTS: tl.constexpr,
+    WARPS: tl.constexpr,
     BLOCK: tl.constexpr,
     CHUNK: tl.constexpr,
+    HELD: tl.constexpr,
 ):
-    """Write S in units, `NOTHING` where a row or column does not exist; scores, part by part, -1 of
+    """Write S in units, `NOTHING` where a row or column does not exist; scores, warp by warp, -1 of
     such rows; and a cover of nothing, behind it the demands in their units."""
     ASKED: tl.constexpr = OBJECTIVE == "demand" and HAS_WEIGHT
     segment = tl.program_id(1).to(tl.int64)
@@ -86,7 +87,7 @@ def first_gains_kernel(
     open_i = _which_exist(valid, segment, i, rows, HAS_VALID)
     row = segment * rows + i[:, None].to(tl.int64)
     total = tl.zeros([HEIGHT, CHUNK], dtype=tl.int64)
-    for start in range(0, BLOCK if BLOCK == CHUNK else rows, CHUNK):
+    for start in range(0, CHUNK if HELD else rows, CHUNK):
         j = start + tl.arange(0, CHUNK)
         open_j = _which_exist(valid, segment, j, rows, HAS_VALID)
         there = open_i[:, None] & open_j[None, :]
@@ -101,7 +102,7 @@ def first_gains_kernel(
     if OBJECTIVE == "coverage" and HAS_WEIGHT:
         w = tl.load(weight + i, mask=open_i, other=0.0)
     scores = score_of(tl.where(open_i, tl.sum(total, axis=1), -1), w)
-    place = i % PARTS * (BLOCK // PARTS) + i // PARTS
+    place = i % WARPS * (BLOCK // WARPS) + i // WARPS
     tl.store(score + segment * BLOCK + place, scores, mask=i < BLOCK)
     at = segment * stride + i
     tl.store(cover + at, tl.full([HEIGHT], NOTHING, tl.int32), mask=i < stride)

@@ -13,10 +13,9 @@ if its score is exact, and computes the best inexact score of each part anew:
         of each c but p: read row c of S, and its score is exact
 
 Equal to computing every score at every step, in every bit: gains are sums of whole numbers, exact
-in any order, and to round and to multiply keep their order. No atomics, no host, no barrier but
-those of Triton's reductions, and one where the cover does not fit into registers. The first launch
-also writes S in whole units, in rows of aligned length, which saves the second two thirds of its
-instructions and takes as much memory again as S.
+in any order, and to round and to multiply keep their order. No atomics, no host, one barrier a
+round. The first launch also writes S in whole units, in rows of aligned length, which saves the
+second two thirds of its instructions and takes as much memory again as S.
 
 How many rounds a picture needs is counted by `benchmarks/greedy_rounds.py`: 2 to 3 for each row
 taken by `scope` at LLaVA's sizes, more where saliency says little. A round reads at most 32 rows of
@@ -34,7 +33,7 @@ from vtprune_kernels._triton import flags, size_class, triton
 from vtprune_kernels.greedy_cover_kernels import first_gains_kernel
 from vtprune_kernels.greedy_lazy_kernel import lazy_cover_kernel
 
-__all__ = ["greedy_cover_triton", "parts_of"]
+__all__ = ["PARTS", "greedy_cover_triton"]
 
 
 _HEIGHT = 8
@@ -48,15 +47,13 @@ as many. Not yet swept on a GPU."""
 _LEAST = 128
 """What a warp reads together: 16 bytes a thread."""
 
-_PARTS, _GROUPS = 32, 4
-"""Most parts of the rows in the second launch, and how many of them a warp has. More parts need
+_WARPS, _GROUPS = 8, 4
+"""Warps of a program of the second launch, and how many parts each of them has. More parts need
 fewer rounds and read more rows in each; more in a warp share what is read of the cover. Of 32, two
-in each of 16 warps spill registers for "demand". Not yet swept on a GPU."""
+in each of 16 warps spill registers for "demand". Of 256 rows, 8 parts take 2.4 times as many
+rounds. Not yet swept on a GPU."""
 
-
-def parts_of(rows: int) -> int:
-    """Return in how many parts the rows of a segment are."""
-    return min(_PARTS, size_class(rows, _LEAST) // 32)
+PARTS = _WARPS * _GROUPS
 
 
 def greedy_cover_triton(
@@ -70,8 +67,9 @@ def greedy_cover_triton(
     """Launch the first gains and the selection; arguments and result are `greedy_select`'s, with
     `keep` at least 1."""
     segments, rows, _ = gram.shape
-    block = size_class(rows, _LEAST)
-    chunk = block if block <= _HELD else _HELD // 2
+    block = size_class(rows, 4 * 32 * _WARPS)  # scores: four a thread at least
+    held = rows <= _HELD
+    chunk = size_class(rows, _LEAST) if held else _HELD // 2
     stride = triton.cdiv(rows, 128) * 128
     kept = gram.new_empty((segments, keep), dtype=torch.int64)
     weights = gram if weight is None else weight.contiguous()
@@ -83,9 +81,10 @@ def greedy_cover_triton(
     options: dict[str, Any] = {
         "OBJECTIVE": objective,
         "HAS_WEIGHT": weight is not None,
-        "PARTS": parts_of(rows),
+        "WARPS": _WARPS,
         "BLOCK": block,
         "CHUNK": chunk,
+        "HELD": held,
         "enable_fp_fusion": False,
     }
     first_gains_kernel[(triton.cdiv(max(stride, block), _HEIGHT), segments)](
@@ -104,14 +103,16 @@ def greedy_cover_triton(
         weights,
         gram if counts is None else counts.contiguous(),
         *state,
+        gram.new_empty((segments, 2, _WARPS, 4), dtype=torch.int32),
         kept,
         segments,
         rows,
         keep,
         HAS_COUNTS=counts is not None,
         FILLS=valid is not None or counts is not None,
-        WARPS=parts_of(rows) // _GROUPS,
-        num_warps=parts_of(rows) // _GROUPS,
+        GROUPS=_GROUPS,
+        num_warps=_WARPS,
+        maxnreg=255,  # else the assembler spills, to leave room for programs that do not come
         **options,
     )
     return kept

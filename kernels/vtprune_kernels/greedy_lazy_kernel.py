@@ -1,9 +1,10 @@
 """The lazy selection itself: the second launch of `greedy_cover_triton`, which says how it works.
 
-Each warp has some parts of the rows, one of each group, and a row of each tile: `[warps, length]`
-for the rows of a part, `[warps, 128]` for columns. So what ranks and adds within a part passes
-between the threads of a warp alone, and warps meet once a round. Tuples are for groups and chunks
-of columns: in three dimensions Triton 3.6 and 3.9 give the warps to different ones.
+Each warp has some parts of the rows, one of each group, and a row of each tile: `[warps, rows of a
+warp]`, where every fourth column is a part, and `[warps, 128]` for columns of S. A thread has four
+columns beside each other of both. So what ranks and adds within a part passes between the threads
+of a warp alone, and warps meet once a round. Tuples are for groups and tiles: in three dimensions
+Triton 3.6 and 3.9 give the warps to different ones.
 """
 
 # Triton's bodies carry no Python types.
@@ -19,53 +20,73 @@ __all__ = ["lazy_cover_kernel"]
 
 
 @triton.jit
-def _highest(score, mark):
-    """Return the highest score of each warp's part and the lowest mark that has it, `[warps, 1]`,
-    as one number, so that the threads meet once; negative if no row is open."""
-    both = (score.to(tl.int64) << 32) | (0x7FFFFFFF - mark).to(tl.int64)
-    return tl.max(both, axis=1, keep_dims=True)
+def _highest(score, mark, mine):
+    """Return the highest score of a group of each warp's rows, negative if none is open, and the
+    lowest mark that has it: two `[warps, 1]`, each by one instruction of all lanes."""
+    most = tl.max(tl.where(mine, score, -3), axis=1, keep_dims=True)
+    first = tl.where(mine & (score == most), mark, 0x7FFFFFFF)
+    return most, tl.min(first, axis=1, keep_dims=True)
 
 
 @triton.jit
-def _mark_of(highest):
-    return 0x7FFFFFFF - highest.to(tl.int32)
+def _best_of_all(score, mark, meeting, warp, lane, WARPS: tl.constexpr):
+    """Return the mark of the highest score of all warps, the lowest of equals; `[warps, 1]` each.
+
+    The only barrier of a round, so `meeting` is another place in the next one: a warp that is ahead
+    writes there, and cannot be two rounds ahead, since all of them wait here in between.
+    """
+    tl.store(meeting + warp * 4 + lane, tl.where(lane % 2 == 0, score, mark), mask=lane < 4)
+    tl.debug_barrier()
+    other = tl.arange(0, 32) % WARPS * 4
+    scores, marks = tl.load(meeting + other), tl.load(meeting + other + 1)
+    return tl.min(tl.where(scores == tl.max(scores, axis=0), marks, 0x7FFFFFFF), axis=0)
 
 
 @triton.jit
-def _read_cover(cover, lane, start, stride, CHUNK: tl.constexpr):
+def _read_cover(cover, lane, start, stride, TILES: tl.constexpr):
     """Return the cover from column `start` on: a tuple of `[warps, 128]`."""
     covered = ()
-    for each in tl.static_range(CHUNK // 128):
+    for each in tl.static_range(TILES):
         column = start + each * 128 + lane
         covered = covered + (tl.load(cover + column, mask=column < stride, other=ALL),)
     return covered
 
 
 @triton.jit
-def _write_cover(cover, covered, lane, warp, start, stride, CHUNK: tl.constexpr):
+def _write_cover(cover, covered, lane, warp, start, stride, TILES: tl.constexpr):
     """Leave it to the rounds that come: once, since all warps have the same."""
-    for each in tl.static_range(CHUNK // 128):
+    for each in tl.static_range(TILES):
         column = start + each * 128 + lane
         tl.store(cover + column, covered[each], mask=(column < stride) & (warp == 0))
 
 
 @triton.jit
-def _raised(covered, row_p, start, stride, CHUNK: tl.constexpr):
+def _column(start, each: tl.constexpr, stride, WITHIN: tl.constexpr):
+    """Return where a tile begins. Past the end stand copies of the last columns, where all is
+    covered."""
+    column = start + each * 128
+    return column if WITHIN else tl.minimum(column, stride - 128)
+
+
+@triton.jit
+def _raised(covered, row_p, start, stride, WITHIN: tl.constexpr, TILES: tl.constexpr):
     """Return the cover with row p, which changes nothing the second time."""
     above = ()
-    for each in tl.static_range(CHUNK // 128):
-        # Past the end stand copies of the last columns, where all is covered.
-        u = tl.load(row_p + tl.minimum(start + each * 128, stride - 128))
+    for each in tl.static_range(TILES):
+        u = tl.load(row_p + _column(start, each, stride, WITHIN))
         above = above + (tl.maximum(covered[each], u),)
     return above
 
 
 @triton.jit
-def _gained(covered, row_c, claim, start, stride, ASKED: tl.constexpr, CHUNK: tl.constexpr):
+def _gained(
+    covered, row_c, claim, start, stride,
+    ASKED: tl.constexpr, WITHIN: tl.constexpr, TILES: tl.constexpr,
+):  # fmt: skip
     """Return what the rows c gain above the cover, by lane: `[warps, 128]`."""
     more = tl.zeros(covered[0].shape, tl.int64 if ASKED else tl.int32)
-    for each in tl.static_range(CHUNK // 128):
-        column = tl.minimum(start + each * 128, stride - 128)
+    for each in tl.static_range(TILES):
+        column = _column(start, each, stride, WITHIN)
         gained = tl.maximum(tl.load(row_c + column), covered[each]) - covered[each]
         if ASKED:
             more += gained.to(tl.int64) * tl.load(claim + column).to(tl.int64)
@@ -81,6 +102,7 @@ def lazy_cover_kernel(
     unit,
     score,
     cover,
+    meeting,
     kept,
     segments,
     rows,
@@ -90,14 +112,15 @@ def lazy_cover_kernel(
     HAS_COUNTS: tl.constexpr,
     FILLS: tl.constexpr,
     WARPS: tl.constexpr,
-    PARTS: tl.constexpr,
+    GROUPS: tl.constexpr,
     BLOCK: tl.constexpr,
     CHUNK: tl.constexpr,
+    HELD: tl.constexpr,
 ):
     ASKED: tl.constexpr = OBJECTIVE == "demand" and HAS_WEIGHT
-    HELD: tl.constexpr = BLOCK == CHUNK
-    LENGTH: tl.constexpr = BLOCK // PARTS
-    GROUPS: tl.constexpr = PARTS // WARPS
+    # Tiles of 128 columns. If the cover is held, more than half of them exist in any case.
+    TILES: tl.constexpr = CHUNK // 128
+    NEAR: tl.constexpr = TILES // 2 + 1 if HELD else TILES
     # Once a row is taken, 1,024 columns gain less than 2**32 in all.
     WHOLE: tl.constexpr = tl.uint32 if OBJECTIVE == "coverage" and HELD else tl.int64
     segment = tl.program_id(0).to(tl.int64)
@@ -107,81 +130,92 @@ def lazy_cover_kernel(
     score += segment * BLOCK
     claim = cover + (segments.to(tl.int64) + segment) * stride
     cover += segment * stride
+    meeting += segment * 8 * WARPS
     warp = tl.arange(0, WARPS)[:, None]
-    column = tl.arange(0, LENGTH)[None, :]
+    # A part is one of a thread's four columns, in all threads of a warp.
+    column = tl.arange(0, BLOCK // WARPS)[None, :]
     lane = tl.arange(0, 128)[None, :] + warp * 0
 
     # 1. All scores are exact, nothing is taken, nothing is covered but what is not there. Row i is
-    # in part i % PARTS, so that all parts have rows; a mark is a row and if its score is stale.
-    scores, marks, real = (), (), 0
-    for group in tl.static_range(GROUPS):
-        part = group * WARPS + warp
-        first = tl.load(score + part * LENGTH + column)
-        scores = scores + (first,)
-        marks = marks + ((column * PARTS + part) * 2,)
-        real += tl.sum(tl.sum((first >= 0).to(tl.int32), axis=1), axis=0)
+    # in part i % (WARPS * GROUPS), so that all parts have rows; a mark is a row, and 1 if its score
+    # is stale.
+    scores = tl.load(score + warp * (BLOCK // WARPS) + column)
+    marks = (column * WARPS + warp) * 2
+    real = BLOCK + tl.sum(tl.sum(scores >> 31, axis=1), axis=0)  # -1 of each that does not exist
     number = number_to_keep(keep, real, counts, segment, True, HAS_COUNTS)
-    covered = ()
-    for each in tl.static_range(CHUNK // 128):
-        covered = covered + (tl.where(each * 128 + lane < rows, NOTHING, ALL),)
+    near, far = (), ()
+    for each in tl.static_range(NEAR):
+        near = near + (tl.where(each * 128 + lane < rows, NOTHING, ALL),)
+    for each in tl.static_range(NEAR, TILES):
+        far = far + (tl.where(each * 128 + lane < rows, NOTHING, ALL),)
 
-    taken, p = 0, 0
+    taken, p, turn = 0, 0, 0
     while taken < number:
         # 2. The highest of each part, and of all.
-        highest = ()
+        tops, tags = (), ()
         for group in tl.static_range(GROUPS):
-            highest = highest + (_highest(scores[group], marks[group]),)
-        best = highest[0]
+            top, tag = _highest(scores, marks, column % GROUPS == group)
+            tops, tags = tops + (top,), tags + (tag,)
+        most, best = tops[0], tags[0]
         for group in tl.static_range(1, GROUPS):
-            best = tl.maximum(best, highest[group])
-        best = _mark_of(tl.max(tl.max(best, axis=0), axis=0))
+            wins = (tops[group] > most) | ((tops[group] == most) & (tags[group] < best))
+            most, best = tl.where(wins, tops[group], most), tl.where(wins, tags[group], best)
+        best = _best_of_all(most, best, meeting + turn, warp, lane, WARPS)
+        turn = 4 * WARPS - turn
         takes = (best & 1) == 0
         p = tl.where(takes, best >> 1, p)
         taken += tl.where(takes, 1, 0)
         # 3. The cover with the last row taken, and what each part's row gains above it.
-        row_p = unit + p.to(tl.int64) * stride + lane
-        totals = ()
-        for _ in tl.static_range(GROUPS):
+        row_p = unit + p * stride + lane  # fewer than 2**31 units in a segment
+        rows_c, totals = (), ()
+        for group in tl.static_range(GROUPS):
+            c = tl.minimum(tags[group] >> 1, rows - 1)
+            rows_c = rows_c + (unit + c * stride + lane,)
             totals = totals + (tl.zeros([WARPS, 128], WHOLE),)
         for start in range(0, CHUNK if HELD else rows, CHUNK):
             if not HELD:
-                covered = _read_cover(cover, lane, start, stride, CHUNK)
-            covered = _raised(covered, row_p, start, stride, CHUNK)
+                near = _read_cover(cover, lane, start, stride, NEAR)
+            near = _raised(near, row_p, start, stride, HELD, NEAR)
             sums = ()
             for group in tl.static_range(GROUPS):
-                c = tl.minimum(_mark_of(highest[group]) >> 1, rows - 1)
-                row_c = unit + c.to(tl.int64) * stride + lane
-                more = _gained(covered, row_c, claim + lane, start, stride, ASKED, CHUNK)
+                more = _gained(near, rows_c[group], claim + lane, start, stride, ASKED, HELD, NEAR)
                 sums = sums + (totals[group] + more.to(WHOLE),)
             totals = sums
             if not HELD:
-                _write_cover(cover, covered, lane, warp, start, stride, CHUNK)
-        if not HELD:
-            tl.debug_barrier()
+                _write_cover(cover, near, lane, warp, start, stride, NEAR)
+        if NEAR < TILES:
+            more_exist = stride > NEAR * 128
+            if more_exist:
+                far = _raised(far, row_p, NEAR * 128, stride, False, TILES - NEAR)
+                sums = ()
+                for group in tl.static_range(GROUPS):
+                    more = _gained(
+                        far, rows_c[group], claim + lane, NEAR * 128, stride, ASKED, False,
+                        TILES - NEAR,
+                    )  # fmt: skip
+                    sums = sums + (totals[group] + more.to(WHOLE),)
+                totals = sums
         # 4. Their scores are exact; -2 is what is taken.
-        new_scores, new_marks = (), ()
+        row = marks >> 1
+        scores = tl.where(row == p, -2, scores)
+        marks = tl.where(takes, marks | 1, marks)
         for group in tl.static_range(GROUPS):
-            i = marks[group] >> 1
-            c = tl.minimum(_mark_of(highest[group]) >> 1, rows - 1)
+            c = tags[group] >> 1
             w_c = tl.full([WARPS, 1], 1.0, tl.float32)
             if OBJECTIVE == "coverage" and HAS_WEIGHT:
-                w_c = tl.load(weight + c, mask=highest[group] >= 0, other=0.0)
+                w_c = tl.load(weight + tl.minimum(c, rows - 1))
             exact = score_of(tl.sum(totals[group], axis=1, keep_dims=True), w_c)
-            left = tl.where(i == p, -2, scores[group])
-            renewed = (i == c) & (left >= 0)
-            new_scores = new_scores + (tl.where(renewed, exact, left),)
-            mark = tl.where(takes, i * 2 + 1, marks[group])
-            new_marks = new_marks + (tl.where(renewed, i * 2, mark),)
-        scores, marks = new_scores, new_marks
+            renewed = (column % GROUPS == group) & (row == c) & (scores >= 0)
+            scores = tl.where(renewed, exact, scores)
+            marks = tl.where(renewed, row * 2, marks)
 
     # 5. In raster order, which scores are in from here on.
-    for group in tl.static_range(GROUPS):
-        tl.store(score + (marks[group] >> 1), scores[group])
+    tl.store(score + (marks >> 1), scores)
     tl.debug_barrier()
-    row = tl.arange(0, BLOCK)
-    chosen = (tl.load(score + row) == -2).to(tl.int32)
+    i = tl.arange(0, BLOCK)
+    chosen = (tl.load(score + i) == -2).to(tl.int32)
     place = tl.cumsum(chosen, axis=0) - 1
-    tl.store(kept + segment * keep + place, row.to(tl.int64), mask=chosen != 0)
+    tl.store(kept + segment * keep + place, i.to(tl.int64), mask=chosen != 0)
     if FILLS:
         absent = tl.full([BLOCK], -1, dtype=tl.int64)
-        tl.store(kept + segment * keep + row, absent, mask=(row >= number) & (row < keep))
+        tl.store(kept + segment * keep + i, absent, mask=(i >= number) & (i < keep))

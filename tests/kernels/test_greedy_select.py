@@ -74,6 +74,18 @@ def test_a_cover_may_be_longer_than_what_is_held(
     assert torch.equal(spec.launcher(**inputs), spec.reference(**inputs))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", [120, 400, 700])
+@pytest.mark.parametrize("objective", ["coverage", "demand"])
+@pytest.mark.usefixtures("interpreted", "poisoned", "coarse")
+def test_the_last_tiles_of_a_held_cover_may_be_missing(objective: str, rows: int) -> None:
+    """Of one tile none, of four none, of eight the last two: those in the second half are read
+    apart."""
+    spec = next(spec for spec in SPECS if spec.case == objective)
+    inputs = {**spec.make_inputs("random", rows, torch.float32, "cpu"), "keep": 5}
+    assert torch.equal(spec.launcher(**inputs), spec.reference(**inputs))
+
+
 @pytest.mark.parametrize("objective", ["coverage", "demand"])
 @pytest.mark.parametrize("kind", ["random", "near-tie"])
 @pytest.mark.usefixtures("interpreted", "poisoned", "coarse")
