@@ -68,8 +68,8 @@ def cases(device: torch.device, large: bool) -> Iterator[Case]:
             {"scores": scores, "k": batch.patches // 9},
             4.0 * batch.tokens,
         )
-        read_and_written = 8.0 * batch.tokens
-        yield Case("relative_scores", batch.label, {"scores": scores}, read_and_written)
+        yield Case("relative_scores", batch.label, {"scores": scores}, 8.0 * batch.tokens)
+        yield from _ranking(batch, scores)
         yield from _similarity(batch, rows, pool)
         yield _gather(batch, rows, pool)
         yield _relevance(batch, *((50, 4096) if large else (9, 64)))
@@ -111,6 +111,15 @@ def _similarity(batch: _Batch, rows: torch.Tensor, pool: torch.Tensor) -> Iterat
         # At least the Gram column of each selected row; the first step's diagonal is negligible.
         least = 4.0 * batch.images * keep * length
         yield Case("greedy_select", f"{batch.label} {objective}", greedy, least, compiled=False)
+
+
+def _ranking(batch: _Batch, scores: torch.Tensor) -> Iterator[Case]:
+    """Yield the operators that VisPruner ranks with and picks by, one half by importance."""
+    yield Case("ranked", batch.label, {"scores": scores}, 12.0 * batch.tokens)
+    order, half = scores.argsort(dim=1), batch.patches // 18
+    places = torch.arange(half, device=batch.device).repeat(batch.images, 1)
+    picked = {"order": order, "first": half, "places": places, "keep": 2 * half}
+    yield Case("picked_sorted", batch.label, picked, 8.0 * (5 * places.numel()))
 
 
 def _gather(batch: _Batch, rows: torch.Tensor, pool: torch.Tensor) -> Case:

@@ -9,7 +9,14 @@ import torch
 from _clip_tower import HEADS, WIDTH, ClipTower
 from _kernel_cases import STEP
 from _record import graph_of, time_interleaved
-from vtprune_kernels import cls_importance, cosine_gram, dedup, gather_rows
+from vtprune_kernels import (
+    cls_importance,
+    cosine_gram,
+    dedup,
+    gather_rows,
+    picked_sorted,
+    ranked,
+)
 from vtprune_kernels.spec import all_specs
 
 __all__ = ["measure_selection"]
@@ -66,14 +73,14 @@ def _select(
 
 def _choose(rows: torch.Tensor, importance: torch.Tensor, reference: bool = False) -> torch.Tensor:
     """Select given the importance; from here on, results are exact."""
-    gram, remove = cosine_gram, dedup
+    rank, gram, remove, pick = ranked, cosine_gram, dedup, picked_sorted
     if reference:
-        gram, remove = (SPECS[name].reference for name in ("cosine_gram", "dedup"))
-    order = importance.argsort(dim=1, descending=True, stable=True)
-    pool = order[:, IMPORTANT:]
-    diverse = pool.gather(1, remove(gram(rows, pool), KEEP - IMPORTANT, STEP))
-    kept = torch.cat([order[:, :IMPORTANT], diverse], dim=1).sort(dim=1).values
-    return gather_rows([rows], kept)[0]
+        rank, gram, remove, pick = (
+            SPECS[each.__name__].reference for each in (rank, gram, remove, pick)
+        )
+    order = rank(importance)
+    diverse = remove(gram(rows, order[:, IMPORTANT:]), KEEP - IMPORTANT, STEP)
+    return gather_rows([rows], pick(order, IMPORTANT, diverse, KEEP))[0]
 
 
 def _check_importance(importance: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> None:

@@ -13,6 +13,8 @@ from vtprune_kernels.cosine_gram import cosine_gram
 from vtprune_kernels.dedup import dedup
 from vtprune_kernels.gather_rows import gather_rows
 from vtprune_kernels.greedy_select import greedy_select
+from vtprune_kernels.picked_sorted import picked_sorted
+from vtprune_kernels.ranked import ranked
 from vtprune_kernels.relative_scores import relative_scores
 from vtprune_kernels.row_max_cosine import row_max_cosine
 from vtprune_kernels.text_relevance import text_relevance
@@ -26,6 +28,8 @@ __all__ = [
     "gather_rows",
     "greedy_select",
     "implementation",
+    "picked_sorted",
+    "ranked",
     "relative_scores",
     "row_max_cosine",
     "text_relevance",

@@ -101,7 +101,8 @@ def unit_limbs(
     return limbs
 
 
-@triton.jit(do_not_specialize=["count"])
+# VisPruner's pool begins anywhere in a ranking.
+@triton.jit(do_not_specialize=["count"], do_not_specialize_on_alignment=["rows"])
 def _limbs_kernel(
     features,
     rows,

@@ -18,6 +18,8 @@ _OPERATORS = (
     "cls_importance",
     "top_k_sorted",
     "relative_scores",
+    "ranked",
+    "picked_sorted",
     "gather_rows",
     "cosine_gram",
     "dedup",

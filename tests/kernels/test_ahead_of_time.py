@@ -169,6 +169,8 @@ def _ragged(spec: Spec) -> dict[str, Any]:
         inputs["tensors"] = [tensor.flatten(0, 1) for tensor in inputs["tensors"]]
         inputs["out"] = [buffer.flatten(0, 1) for buffer in inputs["out"]]
         return {**inputs, "cu_seqlens": bounds * 576, "cu_kept": bounds * 64}
+    if spec.name == "picked_sorted":
+        return {**inputs, "firsts": torch.ones(8, dtype=torch.int64)}
     rows = inputs["visual"].shape[:1] if spec.name == "text_relevance" else (8, 576)
     inputs["valid"] = torch.ones(rows, dtype=torch.bool)
     if spec.name in ("top_k_sorted", "dedup", "greedy_select"):

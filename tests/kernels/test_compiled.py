@@ -10,6 +10,8 @@ from vtprune_kernels import (
     cosine_gram,
     dedup,
     gather_rows,
+    picked_sorted,
+    ranked,
     top_k_sorted,
 )
 from vtprune_kernels.spec import features
@@ -19,11 +21,9 @@ HEADS, HEAD_SIZE = 2, 8
 
 def _select(query: torch.Tensor, key: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     importance = cls_importance(query, key, HEADS, HEAD_SIZE**-0.5)
-    order = importance.argsort(dim=1, descending=True, stable=True)
-    pool = order[:, 4:]
-    diverse = pool.gather(1, dedup(cosine_gram(rows, pool), 4, 4))
-    kept = torch.cat([order[:, :4], diverse], dim=1).sort(dim=1).values
-    return gather_rows([rows], kept)[0]
+    order = ranked(importance)
+    diverse = dedup(cosine_gram(rows, order[:, 4:]), 4, 4)
+    return gather_rows([rows], picked_sorted(order, 4, diverse, 8))[0]
 
 
 def _inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -53,7 +53,9 @@ def test_registered_operators_stay_whole_in_a_graph(monkeypatch: pytest.MonkeyPa
     """What a GPU takes: the operators as opaque steps, here with the references behind them."""
     import sys
 
-    for name in ("cls_importance", "cosine_gram", "dedup", "gather_rows"):
+    for name in (
+        *("cls_importance", "ranked", "cosine_gram", "dedup", "picked_sorted", "gather_rows"),
+    ):
         module = sys.modules[f"vtprune_kernels.{name}"]
         monkeypatch.setattr(module, "use_triton", lambda *tensors: True)
     compiled = torch.compile(_select, fullgraph=True, backend="aot_eager")

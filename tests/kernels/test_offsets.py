@@ -22,7 +22,7 @@ def _far(rows: int, width: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize(
     "name",
     ["cls_importance", "column_importance", "top_k_sorted", "cosine_gram", "row_max_cosine"]
-    + ["text_relevance", "gather_rows", "relative_scores"],
+    + ["text_relevance", "gather_rows", "relative_scores", "ranked"],
 )
 @pytest.mark.usefixtures("interpreted", "coarse")
 def test_rows_past_32_bits_are_found(name: str) -> None:
@@ -34,6 +34,7 @@ def test_rows_past_32_bits_are_found(name: str) -> None:
         "column_importance": {"query": rows[None], **heads},
         "top_k_sorted": {"scores": rows, "k": 5},
         "relative_scores": {"scores": rows},
+        "ranked": {"scores": rows},
         "cosine_gram": {"features": rows[None]},
         "row_max_cosine": {"features": rows[:, None].transpose(0, 1), "mask": "before"},
         "text_relevance": {

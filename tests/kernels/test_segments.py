@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -72,6 +73,22 @@ def _relevance() -> dict[str, Any]:
     }
 
 
+def _picked() -> dict[str, Any]:
+    (spec,) = (spec for spec in all_specs() if spec.name == "picked_sorted")
+    inputs = [spec.make_inputs("random", N, torch.float32, "cpu") for _ in range(2)]
+    order = torch.cat([each["order"] for each in inputs])[: len(LENGTHS)]
+    places = torch.cat([each["places"] for each in inputs])[: len(LENGTHS)]
+    firsts = torch.tensor([10, 0, 3, 7, 10])
+    absent = torch.arange(places.shape[1]) >= COUNTS[:, None] - 2
+    return {
+        "order": order,
+        "first": 10,
+        "places": places.masked_fill(absent, -1),
+        "keep": 14,
+        "firsts": firsts,
+    }
+
+
 RAGGED: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     "cls_importance": ("cls_importance", _cls_attention),
     "column_importance": ("column_importance", _attention),
@@ -91,6 +108,8 @@ RAGGED: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
         "relative_scores",
         lambda: {"scores": _rows()[..., 0], "valid": VALID},
     ),
+    "ranked": ("ranked", lambda: {"scores": _rows()[..., 0], "valid": VALID}),
+    "picked_sorted": ("picked_sorted", _picked),
     "cosine_gram": (
         "cosine_gram",
         lambda: {
@@ -169,7 +188,9 @@ def test_what_padding_contains_changes_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", [spec for spec in all_specs() if spec.name != "gather_rows"], ids=lambda spec: spec.id
+    "spec",
+    [spec for spec in all_specs() if "valid" in inspect.signature(spec.op).parameters],
+    ids=lambda spec: spec.id,
 )
 @INTERPRETED
 def test_a_mask_of_rows_that_all_exist_changes_no_bit(spec: Spec) -> None:

@@ -71,6 +71,12 @@ def _gathered(n: int, k: int) -> dict[str, Any]:
     return {"tensors": [rows], "kept": kept, "out": [_meta(IMAGES, k, WIDTH)]}
 
 
+def _picked(n: int, k: int) -> dict[str, Any]:
+    order = _meta(IMAGES, n, dtype=torch.int64)
+    places = _meta(IMAGES, k - k // 2, dtype=torch.int64)
+    return {"order": order, "first": k // 2, "places": places, "keep": k}
+
+
 def _gram(n: int) -> torch.Tensor:
     return _meta(IMAGES, n, n, dtype=torch.float32)
 
@@ -101,6 +107,11 @@ CASES: dict[str, tuple[Callable[[int, int], dict[str, Any]], dict[str, int]]] = 
         lambda n, k: {"scores": _meta(IMAGES, n, dtype=torch.float32)},
         {"_relative_scores_kernel": 1},
     ),
+    "ranked": (
+        lambda n, k: {"scores": _meta(IMAGES, n, dtype=torch.float32)},
+        {"_ranked_kernel": 1},
+    ),
+    "picked_sorted": (_picked, {"_picked_sorted_kernel": 1}),
     "gather_rows": (_gathered, {"_gather_rows_kernel": 1}),
     # VisPruner's pool: all but half of what is kept.
     "cosine_gram": (

@@ -28,7 +28,7 @@ import math
 
 import torch
 from pydantic import Field
-from vtprune_kernels import cosine_gram, dedup
+from vtprune_kernels import cosine_gram, dedup, picked_sorted, ranked, top_k_sorted
 from vtprune_kernels.segments import ABSENT
 
 from vllm_pruner.methods.base import Method, Need, Options, VisualTokens
@@ -53,16 +53,15 @@ def select(tokens: VisualTokens, keep: int, options: VisPrunerOptions) -> torch.
     if tokens.ragged is not None:
         return _select_ragged(tokens, tokens.ragged, keep, options)
     # 1. Rank by importance.
-    order = tokens.importance.argsort(dim=1, descending=True, stable=True)
     important = math.floor(keep * options.important_ratio)
-    kept, pool = order[:, :important], order[:, important:]
+    if important == keep:
+        return top_k_sorted(tokens.importance, keep)
+    order = ranked(tokens.importance)
     # 2. Thin out the rest, in order of importance, down to the remaining budget.
-    if keep > important:
-        gram = cosine_gram(tokens.features, pool)
-        diverse = dedup(gram, keep - important, options.step)
-        kept = torch.cat([kept, pool.gather(1, diverse)], dim=1)
+    gram = cosine_gram(tokens.features, order[:, important:])
+    diverse = dedup(gram, keep - important, options.step)
     # 3. Back to raster order.
-    return kept.sort(dim=1).values
+    return picked_sorted(order, important, diverse, keep)
 
 
 def _select_ragged(
@@ -71,29 +70,23 @@ def _select_ragged(
     """The same steps for images of unequal length, whose pools begin in different places."""
     assert tokens.importance is not None
     ratio, end = options.important_ratio, tokens.importance.shape[1]
+    # 1. Padding ranks last.
+    if ratio == 1.0:
+        return top_k_sorted(tokens.importance, keep, ragged.valid(end), ragged.keeps)
+    order = ranked(tokens.importance, ragged.valid(end))
     # As the host computes it: both multiply in IEEE double precision.
     important = (ragged.keeps.double() * ratio).floor().long()
-    # 1. Padding ranks last: among equals the lower index is first.
-    scores = tokens.importance.masked_fill(~ragged.valid(end), -math.inf)
-    order = scores.argsort(dim=1, descending=True, stable=True)
-    most = math.floor(keep * ratio)
-    kept = order[:, :most].where(first_of_each(important, most), end)
     # 2. Each image's pool follows its own number of important tokens.
-    if ratio < 1.0:
-        width = end - math.floor(ragged.least * ratio)
-        exists = first_of_each(ragged.lengths - important, width)
-        places = important.unsqueeze(1) + torch.arange(width, device=order.device)
-        pool = order.gather(1, places.clamp_max(end - 1)).where(exists, ABSENT)
-        gram = cosine_gram(tokens.features, pool, exists)
-        # One more than the largest budget leaves: a product can round up to the next integer.
-        left = dedup(
-            gram, min(keep - most + 1, width), options.step, exists, ragged.keeps - important
-        )
-        left = pool.gather(1, left.clamp_min(0)).where(left >= 0, end)
-        kept = torch.cat([kept, left], dim=1)
-    # 3. What is absent sorts last.
-    kept = kept.sort(dim=1).values[:, :keep]
-    return kept.masked_fill(kept == end, ABSENT)
+    width = end - math.floor(ragged.least * ratio)
+    exists = first_of_each(ragged.lengths - important, width)
+    places = important.unsqueeze(1) + torch.arange(width, device=order.device)
+    pool = order.gather(1, places.clamp_max(end - 1)).where(exists, ABSENT)
+    gram = cosine_gram(tokens.features, pool, exists)
+    # One more than the largest budget leaves: a product can round up to the next integer.
+    most = math.floor(keep * ratio)
+    left = dedup(gram, min(keep - most + 1, width), options.step, exists, ragged.keeps - important)
+    # 3. Back to raster order.
+    return picked_sorted(order, most, left, keep, important)
 
 
 VISPRUNER = Method("vispruner", select, VisPrunerOptions, frozenset({Need.IMPORTANCE}), ragged=True)
