@@ -3,9 +3,9 @@
 A row of a is one thread's, `BLOCK` rows at a time. Its list of neighbours comes best first, so its
 best match is the first that is in b. The rows that have none queue for a look through all of b.
 
-A match is ranked by counting those above it, two instructions each (SASS, sm_90): a comparison that
-gives 1.0 or 0.0, and an addition. That is quadratic, so a longer a is ranked block by block, and
-each match then finds its place among the other blocks by bisection.
+A match is ranked by counting those above it, three instructions for two (SASS, sm_90): comparisons
+that give 1.0 or 0.0, and one addition, of their bits as integers. That is quadratic, so a longer a
+is ranked block by block, and each match then finds its place among the other blocks by bisection.
 
 What threads pass to each other goes through global memory, which stays in the L1 cache, between
 barriers. The list and the sides are read from one place and written to another.
@@ -124,7 +124,7 @@ def _look_through_b(gram, now, found, queue, rows, waiting, count_b):
     for start in range(0, waiting, 8):
         at = start + tl.arange(0, 8)
         row = tl.load(queue + at, mask=at < waiting, other=0).to(tl.int64)
-        best = ordered_bits(tl.full([32, 8], -float("inf"), dtype=tl.float32))
+        best = tl.full([32, 8], -float("inf"), dtype=tl.float32)
         for start_b in range(0, count_b, 128):
             for part in tl.static_range(0, 128, 32):
                 j = start_b + part + tl.arange(0, 32)
@@ -134,8 +134,9 @@ def _look_through_b(gram, now, found, queue, rows, waiting, count_b):
                     mask=(at < waiting)[None, :] & (j < count_b)[:, None],
                     other=-float("inf"),
                 )
-                best = tl.maximum(best, ordered_bits(value))
-        highest = float_of_ordered_bits(tl.max(best, axis=0))
+                best = tl.maximum(best, value)
+        # The two zeros are equal as matches, and an integer's maximum is one instruction a warp.
+        highest = float_of_ordered_bits(tl.max(ordered_bits(best), axis=0))
         # By every lane of the warp, and apart: together, the compiler would first pass them around.
         write = tl.zeros([32, 1], dtype=tl.int32) + 2 * at[None, :]
         tl.store(
@@ -150,22 +151,34 @@ def _rank(values, value, count, BLOCK: tl.constexpr):
     Eight others at a time are compared. Where all eight are earlier, equals count too: what is
     above the next lower number is at least this one.
     """
+    tl.static_assert(BLOCK <= 511)  # see `_number_of_ones`
     i = tl.arange(0, BLOCK)
     eight = tl.arange(0, 8)
     lower = _next_lower(value)
-    above = tl.zeros([8, BLOCK], dtype=tl.float32)
+    above = tl.zeros([8, BLOCK], dtype=tl.int32)
     for start in range(0, count, 32):
         for part in tl.static_range(0, 32, 8):
             other = tl.load(values + start + part + eight)
             bound = tl.where(start + part + 8 <= i, lower, value)
-            above += (other[:, None] > bound[None, :]).to(tl.float32)
-    rank = tl.sum(above, axis=0)
+            # An integer adder takes three numbers at once, one of floats takes two.
+            above += (other[:, None] > bound[None, :]).to(tl.float32).to(tl.int32, bitcast=True)
+    rank = _number_of_ones(tl.sum(above, axis=0))
     for part in tl.static_range(0, 8, 4):
         k = part + tl.arange(0, 4)
         own = tl.load(values + (i // 8 * 8)[:, None] + k[None, :])
         earlier = k[None, :] < (i % 8)[:, None]
-        rank += tl.sum(((own == value[:, None]) & earlier).to(tl.float32), axis=1)
-    return rank.to(tl.int32)
+        rank += tl.sum(((own == value[:, None]) & earlier).to(tl.int32), axis=1)
+    return rank
+
+
+@triton.jit
+def _number_of_ones(total):
+    """How many times the bits of 1.0 were added up as integers, up to 511.
+
+    They are 127 * 2**23, so the highest nine bits are the number times 127, modulo 512, and 383
+    times 127 is 1.
+    """
+    return ((total >> 23) * 383) & 511
 
 
 @triton.jit
