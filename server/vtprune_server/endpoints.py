@@ -59,7 +59,8 @@ class Endpoints:
         if engine_client is None:
             return
         settings = settings_in(engine_client.model_config.multimodal_config)
-        if settings is not None:
+        # Without a processor prompts may have no image and no video.
+        if settings is not None and engine_client.renderer.mm_processor is not None:
             config = ServerConfig.parse(settings)
             state.vtprune = Surface(engine_client, state, config)
             said = sentence(config, state.vtprune.image_info.get_max_image_tokens(), args)

@@ -143,6 +143,7 @@ SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_SERVER, "vtprune_server", "vllm.multimodal.parse", "ImageSize"),
     *_symbols(_SERVER, "vtprune_server", "vllm.multimodal.inputs",
         "MultiModalFieldElem.field BaseMultiModalField.reduce_data"),
+    *_symbols(_SERVER, "vtprune_server", "vllm.renderers.base", "BaseRenderer.mm_processor"),
     *_symbols(_SERVER, "vtprune_server", "vllm.envs", "VLLM_API_KEY"),
     *_symbols(_SERVER, f"{_COMPAT}.generate", "vllm.v1.engine.async_llm",
         "AsyncLLM.generate AsyncLLM.collective_rpc AsyncLLM.engine_core"),

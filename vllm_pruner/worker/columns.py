@@ -8,7 +8,19 @@ from torch import nn
 from vllm_pruner.methods.base import Need
 from vllm_pruner.tower import FEATURES
 
-__all__ = ["columns_of"]
+__all__ = ["columns_of", "is_left_out", "parameter_of"]
+
+
+def is_left_out(tower: nn.Module) -> bool:
+    """Return whether vLLM has loaded nothing of a tower, because prompts may have no image and no
+    video."""
+    return next(tower.parameters(), None) is None
+
+
+def parameter_of(tower: nn.Module) -> torch.Tensor:
+    """Return a tensor with the tower's device and dtype; of a tower that is left out, those that
+    the rest of the model is being built with."""
+    return torch.empty(0) if is_left_out(tower) else next(tower.parameters())
 
 
 def columns_of(
@@ -23,7 +35,7 @@ def columns_of(
         needs: the other columns.
     """
     columns = dict.fromkeys((FEATURES, *sorted(needs)), (0, torch.float32))
-    columns[FEATURES] = (width, next(tower.parameters()).dtype)
+    columns[FEATURES] = (width, parameter_of(tower).dtype)
     if Need.KEYS in needs:
         columns[Need.KEYS] = (head_size, torch.float32)
     return columns

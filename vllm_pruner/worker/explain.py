@@ -19,6 +19,7 @@ from vllm_pruner.plan import ImagePlan
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.keys import BYTES
 from vllm_pruner.tower import VIDEO_PIXELS
+from vllm_pruner.worker.columns import parameter_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -165,7 +166,7 @@ def _relevance(tokens: VisualTokens) -> torch.Tensor | None:
 
 
 def _implementation(model: Explained) -> str:
-    return implementation(next(model.tower.module.parameters()).device)
+    return implementation(parameter_of(model.tower.module).device)
 
 
 WORKER_METHODS: dict[str, Callable[..., Any]] = {
