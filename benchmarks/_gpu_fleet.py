@@ -49,6 +49,8 @@ class Fleet:
     servers: dict[str, VllmProcess] = field(default_factory=dict)
     """The servers that are ready, by name."""
     _started: dict[str, VllmProcess] = field(default_factory=dict)
+    _tried: set[str] = field(default_factory=set)
+    """Names of those that are ready or have failed."""
     _threads: list[threading.Thread] = field(default_factory=list)
 
     def begin(self) -> None:
@@ -70,8 +72,10 @@ class Fleet:
                 server.start()
             except Exception as error:
                 self.record.row("start", server=one.name, failed=str(error)[-1500:])
+                self._tried.add(one.name)
                 continue
             self.servers[one.name] = server
+            self._tried.add(one.name)
             seconds = round(time.monotonic() - began, 1)
             self.record.row("start", server=one.name, seconds=seconds, **evidence(server.log))
 
@@ -79,6 +83,11 @@ class Fleet:
         """Wait until all have started, at most until `time.monotonic()` is `until`."""
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
+
+    def wait_for(self, name: str, until: float) -> None:
+        """Wait until one has started or failed, at most until `time.monotonic()` is `until`."""
+        while name not in self._tried and time.monotonic() < until:
+            time.sleep(0.2)
 
     def stop(self) -> None:
         """Stop all servers, and record what their logs say."""

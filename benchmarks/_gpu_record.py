@@ -81,10 +81,13 @@ def evidence(log: str) -> dict[str, Any]:
     """Return facts from a server's log: tokens of its KV cache, kernels compiled during requests,
     number of errors, and notable lines."""
     lines = [line.partition("] ")[2] or line for line in log.splitlines()]
+    says = [line[:200] for line in dict.fromkeys(lines) if _SAYS.search(line)]
+    says = [line for line in says if "%|" not in line]  # a bar, many times over
+    says.sort(key=lambda line: "vtprune" not in line)  # what we say fits in any case
     sizes = [int(found.replace(",", "")) for found in _KV.findall(log)]
     return {
         "kv_tokens": sizes[-1] if sizes else None,
         "compiled_in_requests": sorted(set(_JIT.findall(log))),
         "errors": sum(" ERROR " in line or line.startswith("ERROR ") for line in log.splitlines()),
-        "says": [line[:200] for line in dict.fromkeys(lines) if _SAYS.search(line)][:12],
+        "says": says[:12],
     }

@@ -51,28 +51,46 @@ def serve_pair(
 ) -> None:
     """Compare stock (the first name) with pruned servers at each number of clients, and unless they
     are asked at rate 0, measure text-only prompts as long as the shortest pruned one; finally, the
-    time per image inside."""
+    time per image inside.
+
+    Raises:
+        RuntimeError: a server is not up, or a number of clients failed; the others were measured.
+    """
     missing = [name for name in names if name not in fleet.servers]
-    if missing:
+    present = [name for name in names if name not in missing]
+    if names[0] in missing or len(present) == 1:
         raise RuntimeError(f"not up: {', '.join(missing)}")
-    pair = [_contender(name, fleet, load, is_stock=name == names[0]) for name in names]
+    pair = [_contender(name, fleet, load, is_stock=name == names[0]) for name in present]
+    failures = [f"not up: {', '.join(missing)}"] if missing else []
     for clients in load.clients:
         if time.monotonic() > until - 10:
             record.row(stage, clients=clients, skipped="no time was left")
             continue
-        shortest = _measure(stage, pair, clients, load, record)
-        if load.unpruned:
-            continue
-        stock, choose = pair[0].server, random.Random(clients)
-        words = words_for(stock.url, shortest, load.output_tokens, choose)
-        limit = Contender("text-only", stock, partial(_texts, words, choose, load))
-        _measure(stage, [limit], clients, load, record)
+        try:
+            _at_once(stage, pair, clients, load, record)
+        except Exception as error:  # fewer or more clients may be answered
+            failures.append(f"at {clients} clients {type(error).__name__}: {error}")
     for each in pair:
         for clients in sorted({load.clients[0], min(16, load.clients[-1])}):
             if time.monotonic() < until - 5:
                 inside = milliseconds_inside(each.server, each.bodies(load.timed), clients)
                 rounded = {name: round(value, 3) for name, value in inside.items()}
                 record.row(stage, contender=each.name, concurrency=clients, inside=rounded)
+    if failures:
+        raise RuntimeError("; ".join(failures))
+
+
+def _at_once(
+    stage: str, pair: Sequence[Contender], clients: int, load: Load, record: Record
+) -> None:
+    """Compare at one number of clients, with the text-only limit behind it."""
+    shortest = _measure(stage, pair, clients, load, record)
+    if load.unpruned:
+        return
+    stock, choose = pair[0].server, random.Random(clients)
+    words = words_for(stock.url, shortest, load.output_tokens, choose)
+    limit = Contender("text-only", stock, partial(_texts, words, choose, load))
+    _measure(stage, [limit], clients, load, record)
 
 
 def _contender(name: str, fleet: Fleet, load: Load, *, is_stock: bool) -> Contender:

@@ -8,12 +8,13 @@ Stages, each with its own time limit; each row is written at once:
 
     environment   GPU, driver, versions, commit
     operators     every operator against its reference on the CPU, while servers start
-    llava, next   LLaVA-1.5-7B (64 of 576 tokens) and LLaVA-NeXT-7B, stock and vtprune in turn
-    llava off     LLaVA-1.5-7B once more, with vtprune asked at rate 0
+    demo          the trained demo's answers beside a CPU's (`results/demo-answers-cpu.jsonl`), as
+                  soon as its server is up
+    llava         LLaVA-1.5-7B (64 of 576 tokens), stock and vtprune in turn
+    llava off     the same once more, with vtprune asked at rate 0
+    qwen          Qwen2.5-VL-7B, its tower launched eagerly and in CUDA graphs
     kernels       `kernels.py`, while the next servers start
-    apis, qwen    LLaVA-1.5-7B with four API servers, and Qwen2.5-VL-7B, its tower launched eagerly
-                  and in CUDA graphs
-    demo          the trained demo's answers beside a CPU's (`results/demo-answers-cpu.jsonl`)
+    next, apis    LLaVA-NeXT-7B, and LLaVA-1.5-7B with four API servers
 
 Weights of the 7B shapes are random, since times do not depend on them. Each figure of a server
 comes with the tokens of its KV cache and the host's milliseconds per request by process.
@@ -38,6 +39,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import _chat
@@ -107,37 +109,35 @@ def _run(arguments: argparse.Namespace, record: Record, on_gpu: bool) -> None:
         ("operators", 100.0, [str(HERE / "operators.py"), "--most", "1000" if on_gpu else "63"]),
         ("kernels", 100.0, [str(HERE / "kernels.py"), *_kernel_flags(record, on_gpu)]),
     ]
-    packed = list(waves(list(groups.values()), memory)) if on_gpu else [[0, 1], [2, 3, 4]]
+    packed = list(waves(list(groups.values()), memory)) if on_gpu else [[0, 1, 2], [3, 4]]
     for wave in packed:
         names = [list(groups)[number] for number in wave]
         fleet = Fleet(record, [one for name in names for one in groups[name]], on_gpu)
         fleet.begin()
         if beside:
             _script(record, *beside.pop(0))
+        if "demo" in names:  # right or wrong does not depend on what starts beside it
+            record.stage("demo", 150, partial(_answers, arguments, fleet, record, on_gpu))
         record.stage("servers", 240, fleet.wait)
         for name in names:
-            _ask(name, groups[name], arguments, fleet, record, on_gpu)
+            if name != "demo":
+                _ask(name, groups[name], fleet, record, on_gpu)
         fleet.stop()
     for script in beside:
         _script(record, *script)
 
 
-def _ask(
-    name: str,
-    group: Sequence[Wanted],
-    arguments: argparse.Namespace,
-    fleet: Fleet,
-    record: Record,
-    on_gpu: bool,
+def _answers(
+    arguments: argparse.Namespace, fleet: Fleet, record: Record, on_gpu: bool, until: float
 ) -> None:
+    """Compare the demo's answers as soon as its server is up."""
+    items, methods = (64, METHODS) if on_gpu or arguments.write_answers else (2, METHODS[:1])
+    fleet.wait_for("demo", until)
+    compare_answers(fleet, record, items, methods, write=arguments.write_answers)
+
+
+def _ask(name: str, group: Sequence[Wanted], fleet: Fleet, record: Record, on_gpu: bool) -> None:
     """Run the stage of a group of servers."""
-    if name == "demo":
-        items, methods = (64, METHODS) if on_gpu or arguments.write_answers else (2, METHODS[:1])
-        write = arguments.write_answers
-        record.stage(
-            name, 60, lambda _: compare_answers(fleet, record, items, methods, write=write)
-        )
-        return
     levels = {"llava": (1, 8, 32, 64), "next": (1, 8, 12), "apis": (8, 32, 64), "qwen": (1, 16, 48)}
     load = Load(levels[name], requests=2, rounds=2, timed=32)
     if not on_gpu:

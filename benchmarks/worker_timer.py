@@ -72,6 +72,9 @@ def _install(model: Any) -> None:
 
     tower = _tower(model)
     tower.forward = timed("tower", tower.forward)
+    graphs = getattr(getattr(model, "_encoder", None), "graphs", None)
+    if graphs is not None:  # which call no `forward`
+        graphs.encode = timed("tower graphs", graphs.encode)
     if hasattr(model, "_selector"):  # stock has none
         model._selector.select = timed("select", model._selector.select)
     projector = getattr(model, "multi_modal_projector", None)  # Qwen-VL's merges inside the tower
