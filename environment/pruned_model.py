@@ -100,6 +100,24 @@ def be_alone() -> None:
     ensure_model_parallel_initialized(1, 1)
 
 
+def picture_prompt(config: Any, picture: Image.Image, settings: dict[str, Any]) -> Any:
+    """Return what vLLM's processor makes of a message with a picture and a question.
+
+    Args:
+        config: vLLM's, of the model.
+        picture: the picture.
+        settings: of the request.
+    """
+    processor = MULTIMODAL_REGISTRY.create_processor(config.model_config)
+    message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}
+    template: Any = processor.info.get_tokenizer().apply_chat_template
+    return processor(
+        template([message], add_generation_prompt=True, tokenize=False),
+        processor.info.parse_mm_data({"image": [picture]}),
+        hf_processor_mm_kwargs={"vtprune": settings},
+    )
+
+
 def picture_items(
     config: Any, sizes: Sequence[tuple[int, int]], seed: Sequence[int], settings: dict[str, Any]
 ) -> list[Any]:
@@ -111,21 +129,10 @@ def picture_items(
         seed: other pictures for other numbers.
         settings: of the requests.
     """
-    processor = MULTIMODAL_REGISTRY.create_processor(config.model_config)
-    message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}
-    template: Any = processor.info.get_tokenizer().apply_chat_template
-    prompt = template([message], add_generation_prompt=True, tokenize=False)
     draw = np.random.default_rng(seed)
-    items = []
-    for size in sizes:
-        picture = Image.fromarray(draw.integers(0, 256, (*size, 3), np.uint8))
-        output = processor(
-            prompt,
-            processor.info.parse_mm_data({"image": [picture]}),
-            hf_processor_mm_kwargs={"vtprune": settings},
-        )
-        items += output["mm_kwargs"]["image"]
-    return items
+    pictures = [Image.fromarray(draw.integers(0, 256, (*size, 3), np.uint8)) for size in sizes]
+    outputs = [picture_prompt(config, picture, settings) for picture in pictures]
+    return [item for output in outputs for item in output["mm_kwargs"]["image"]]
 
 
 def picture_batch(

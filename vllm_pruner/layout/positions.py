@@ -23,6 +23,8 @@ from enum import IntEnum
 
 import torch
 
+from vllm_pruner.methods.on_device import sent
+
 __all__ = ["BASE", "DIGITS", "MOST", "Kind", "fill", "split"]
 
 DIGITS = 11
@@ -79,7 +81,7 @@ def fill(
         assert start is not None, "the prompt was checked for what could hide an image"
         base = positions[0, start - 1] + 1 if start else 0
         first = start + row
-        places = part[:, :3].T.to(positions.device)
+        places = sent(part[:, :3].T, positions.device)
         positions[:, first : first + len(part)] = base + places
 
 
