@@ -109,16 +109,17 @@ def _request(name: str, images: int, size: int, count: int, words: int = 7) -> N
         gather_rows([getattr(tokens, name) for name in names], kept.index)
 
 
-def _unequal_request(name: str, size: int, count: int) -> None:
+def _unequal_request(name: str, images: int, size: int, count: int) -> None:
     """Images of one class of sizes, selected in one call (`worker.together`)."""
     method = methods.get(name)
     if not method.ragged:
         return
-    tokens, lengths = _asked(3, size, 7), (size, size - size // 3, size - 1)
-    keeps = (count, 1, max(1, count // 2))
+    tokens = _asked(images, size, 7)
+    lengths = [size, size - size // 3, *[size - 1] * (images - 2)]
+    keeps = [count, 1, *[max(1, count // 2)] * (images - 2)]
     ragged = Ragged.of(lengths, keeps, tokens.features.device)
     tokens = replace(tokens, grid=None, ragged=ragged)
-    assert method.choose(tokens, count, method.options()).index.shape == (3, count)
+    assert method.choose(tokens, count, method.options()).index.shape == (images, count)
 
 
 _WARM: dict[tuple[int, bool], Keys] = {}
@@ -150,7 +151,16 @@ def test_no_number_of_tokens_compiles(name: str, compiled: Keys) -> None:
     for size in (64, 65, 100, 144, 256, 345, 576, 729, 1024, 1025, 1728, 2047, 2880):
         for count in (1, 8, size // 9, size // 2, size - 1):
             _request(name, 3, size, count)
-            _unequal_request(name, size, count)
+            _unequal_request(name, 3, size, count)
+    assert compiled == warm
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_number_of_unequal_images_compiles(name: str, compiled: Keys) -> None:
+    """Their budgets are the second row of what is sent: where it begins depends on the number."""
+    warm = _warm(compiled, 2880, of_one_size=False)
+    for images in range(2, 9):
+        _unequal_request(name, images, 576, 64)
     assert compiled == warm
 
 

@@ -34,8 +34,11 @@ class Ragged:
     @classmethod
     def of(cls, lengths: Sequence[int], keeps: Sequence[int], device: torch.device) -> Ragged:
         """Copy lengths and budgets to a device, without a sync."""
-        sizes, budgets = on_device([lengths, keeps], device)
-        return cls(sizes, budgets, min(keeps))
+        images, rest = len(lengths), [0] * (len(lengths) % 2)
+        # Of an even length, so that both rows begin at a multiple of 16 bytes, as a buffer does:
+        # Triton compiles another variant of a kernel for other addresses.
+        sizes, budgets = on_device([[*lengths, *rest], [*keeps, *rest]], device)
+        return cls(sizes[:images], budgets[:images], min(keeps))
 
     def valid(self, width: int) -> torch.Tensor:
         """Return `[images, width]` bool, false for padding."""
