@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from graph_rows import drawn
 from model_on_card import model_on_card, runner_batches
 from pretend_cuda import pretend_gpu
 from pretend_gpu import CARD, host
 from pruned_model import picture_items, pruned_model
 from vllm.v1.worker.encoder_cudagraph import EncoderCudaGraphManager
 
-from vllm_pruner.methods.base import Kept
+from vllm_pruner.methods.base import Kept, Need
 from vllm_pruner.settings.keys import PLAN_IMAGE
 from vllm_pruner.worker.explain import WORKER_METHODS
 from vllm_pruner.worker.recorder import CudaRecorder
@@ -109,6 +110,13 @@ def test_a_selection_is_explained_although_vllm_calls_it_outside_of_inference(st
     assert not torch.is_inference_mode_enabled()
     explain = WORKER_METHODS["vtprune_explain"]
     assert explain(started.model, [_sent(started.items[0])]) == started.explained
+
+
+def test_scores_behind_a_class_token_begin_where_kernels_are_compiled_for() -> None:
+    """Of one crop they could be a view of all scores."""
+    with pruned_model("demo", {}, dtype="float32") as (_, model), torch.inference_mode():
+        columns = model.tower.encode(drawn(model, [1]), frozenset({Need.RECEIVED}))
+    assert columns[Need.RECEIVED].storage_offset() == 0
 
 
 def test_a_capture_that_fails_leaves_the_stream_that_vllm_waits_for() -> None:

@@ -123,7 +123,16 @@ class CropTower(CapturedCrops):
         # "default" drops its first patch as if it were one.
         count = features.shape[1]
         columns = {
-            str(need): self._probe.reduce(need, values[:, values.shape[1] - count :])
+            str(need): self._probe.reduce(need, _last(values, count))
             for need, values in captured.items()
         }
         return {name: rows.flatten(0, 1) for name, rows in {FEATURES: features, **columns}.items()}
+
+
+def _last(values: torch.Tensor, count: int) -> torch.Tensor:
+    """Return the last `count` rows of each crop, in memory of their own if there are others: of one
+    crop they would be a view of scores that begins behind the first one, at an address for which
+    Triton compiles another variant of every kernel that reads them."""
+    if values.shape[1] == count:
+        return values
+    return values[:, values.shape[1] - count :].clone(memory_format=torch.contiguous_format)
