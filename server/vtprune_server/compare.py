@@ -25,8 +25,12 @@ async def compare(surface: Surface, body: CompareRequest) -> CompareResponse:
     profits from what an earlier one cached.
 
     Raises:
-        HTTPException: the error of a chat completion.
+        HTTPException: the error of a chat completion; 404, if this server answers none.
     """
+    if surface.chat is None:
+        raise HTTPException(
+            404, "this server answers no chat completions; allowed: /vtprune/explain"
+        )
     answers = [await _answer(surface, body, settings) for settings in body.settings]
     return CompareResponse(answers=answers)
 

@@ -68,8 +68,8 @@ class Surface:
 
     @property
     def chat(self) -> Any:
-        """vLLM's handler of chat completions."""
-        return self.state.openai_serving_chat
+        """vLLM's handler of chat completions; None on a server that generates nothing."""
+        return getattr(self.state, "openai_serving_chat", None)
 
     @property
     def renderer(self) -> Any:

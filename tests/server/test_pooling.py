@@ -111,3 +111,11 @@ def test_a_route_that_reads_no_settings_refuses_them(path: str, body: Any, pooli
     assert "vtprun is given but there is no such key" in misspelt.text
     assert "vtprun" not in _post(pooling, path, **body, vtprune=None).text
     assert "vtprun" not in _post(pooling, path, **body).text
+
+
+def test_what_needs_an_answer_says_that_there_is_none(pooling: Server) -> None:
+    body = {"messages": _chat(_image(0)), "settings": [{"rate": 0}]}
+    response = pooling.client.post("/vtprune/compare", json=body)
+    assert response.status_code == 404
+    told = "this server answers no chat completions; allowed: /vtprune/explain"
+    assert response.json()["error"]["message"] == told
