@@ -156,12 +156,14 @@ def _rank(values, value, count, BLOCK: tl.constexpr):
     eight = tl.arange(0, 8)
     lower = _next_lower(value)
     above = tl.zeros([8, BLOCK], dtype=tl.int32)
-    for start in range(0, count, 32):
+    others = values + eight
+    for block in range(0, (count + 31) // 32):
         for part in tl.static_range(0, 32, 8):
-            other = tl.load(values + start + part + eight)
-            bound = tl.where(start + part + 8 <= i, lower, value)
+            other = tl.load(others + part)
+            bound = tl.where(block <= (i - (part + 8)) >> 5, lower, value)
             # An integer adder takes three numbers at once, one of floats takes two.
             above += (other[:, None] > bound[None, :]).to(tl.float32).to(tl.int32, bitcast=True)
+        others += 32
     rank = _number_of_ones(tl.sum(above, axis=0))
     for part in tl.static_range(0, 8, 4):
         k = part + tl.arange(0, 4)
