@@ -77,7 +77,10 @@ def _copy_row(source, target, source_segment, source_row, width, segment, row, i
         tl.store(target + i * width + column, value, mask=column < width)
 
 
-@triton.jit(do_not_specialize=["kept_segment", "kept_column", "k"])
+@triton.jit(
+    do_not_specialize=["kept_segment", "kept_column", "k"],
+    do_not_specialize_on_alignment=["kept", "cu_seqlens", "cu_kept"],  # they may begin anywhere
+)
 def _gather_rows_kernel(
     kept,
     cu_seqlens,

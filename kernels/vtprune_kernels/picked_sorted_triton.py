@@ -66,7 +66,10 @@ def _index_of(order, places, entry, first, begin, more):
     return tl.load(order + at, mask=picked, other=-1).to(tl.int32)
 
 
-@triton.jit(do_not_specialize=["length", "first", "more", "keep"])
+@triton.jit(
+    do_not_specialize=["length", "first", "more", "keep"],
+    do_not_specialize_on_alignment=["order", "places", "firsts"],  # they may begin anywhere
+)
 def _picked_sorted_kernel(
     order,
     places,

@@ -167,6 +167,19 @@ def test_only_a_new_size_class_compiles(case: str, keys: Keys) -> None:
     assert found == classes, "kernels compiled for this sweep, beside one a size class"
 
 
+def test_where_indices_begin_in_memory_compiles_nothing(keys: Keys) -> None:
+    """A second image's begin off a multiple of 16 bytes where their number is odd."""
+    features, k, n = _meta(IMAGES, 576, WIDTH), 33, 540
+    for skipped in range(3):
+        kept = _meta(IMAGES + skipped, k, dtype=torch.int64)[skipped:]
+        gathered = _meta(IMAGES, k, WIDTH)
+        LAUNCHERS["gather_rows"](tensors=[features], kept=kept, out=[gathered])
+        pool = _meta(IMAGES, skipped + n, dtype=torch.int64)[:, skipped:]
+        LAUNCHERS["cosine_gram"](features, pool)
+        LAUNCHERS["picked_sorted"](pool, 3, kept, 36)
+    assert set(map(len, keys.values())) == {1}, keys.keys()
+
+
 def test_what_is_counted_is_what_triton_would_compile(keys: Keys) -> None:
     """A type that Triton does distinguish is counted, or the sweep would prove nothing."""
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
