@@ -11,6 +11,7 @@ import pytest
 import torch
 from contract import processed
 from PIL import Image, JpegImagePlugin
+from pruning_processor import pruning_processor
 from vllm.multimodal.media import image as media
 from vllm.multimodal.media.image import ImageMediaIO
 
@@ -70,3 +71,9 @@ def test_every_model_gets_the_same_of_arrays(
         assert one.keys() == other.keys()
         for name in one.keys() - {PLAN_IMAGE}:  # the file's hash
             assert torch.equal(torch.as_tensor(one[name].data), torch.as_tensor(other[name].data))
+
+
+def test_the_operator_can_leave_jpegs_to_pillow() -> None:
+    settings = {"rate": 0.5, "byte_pixels": False}
+    asked(pruning_processor("demo", settings=settings), jpeg(448, 336), decoded=False)
+    assert not turbo._ON

@@ -50,7 +50,7 @@ class ArrayContext(InputProcessingContext):
 
 
 class ArrayImages(_Processor):
-    """Mixin for a `BaseMultiModalProcessor` with an `ArrayContext`.
+    """Mixin for a `BaseMultiModalProcessor` with a `PrunedInfo` and its `ArrayContext`.
 
     Change: images with kept pixels reach HF's processor as arrays, if that makes no difference to
     what it returns and no arguments come with them. JPEGs are decoded into arrays in a process that
@@ -67,7 +67,10 @@ class ArrayImages(_Processor):
 
     @cached_property
     def _takes_arrays(self) -> bool:
-        """Whether HF's processor returns the same for arrays. Tested on two images."""
+        """Whether HF's processor returns the same for arrays. Tested on two images, unless the
+        operator turned arrays off."""
+        if not self.info.prune_config.byte_pixels:
+            return False
         try:
             takes = all(self._is_same(*size) for size in SAMPLES)
         except Exception as error:  # whatever a processor raises at what it does not expect

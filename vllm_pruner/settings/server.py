@@ -35,8 +35,9 @@ class ServerConfig(PruneConfig):
     own."""
 
     byte_pixels: bool = True
-    """Send images to the engine as bytes and normalise them on the device, for models whose tower
-    gets the same bits that way (LLaVA, LLaVA-NeXT); false leaves this to the model's processor."""
+    """Decode JPEGs straight into arrays; and for models whose tower gets the same bits that way
+    (LLaVA, LLaVA-NeXT), send images to the engine as bytes and normalise them on the device. false
+    leaves all of it to Pillow and the model's processor."""
 
     jpeg_side: Annotated[int, Field(ge=64)] | None = None
     """Decode a JPEG at a half, a quarter or an eighth of its size if both sides then still have at
