@@ -38,8 +38,9 @@ CASES = {
 
 def refusal(model: str, arguments: list[str]) -> str:
     """Run `vllm serve` until it gives up and return what it said last."""
+    anywhere = [*arguments, "--port", "0"]  # vLLM binds a port first, and others have its default
     with TemporaryDirectory() as folder:
-        result = run(command(model, arguments), environment(), Path(folder), timeout=240)
+        result = run(command(model, anywhere), environment(), Path(folder), timeout=240)
     return _last_line(result)
 
 
