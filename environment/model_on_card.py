@@ -17,7 +17,7 @@ from vllm.multimodal.utils import group_and_batch_mm_kwargs
 from vllm.platforms import current_platform
 from vllm.utils.platform_utils import is_pin_memory_available
 
-__all__ = ["model_on_card", "runner_batches"]
+__all__ = ["embedded", "model_on_card", "runner_batches"]
 
 
 @contextmanager
@@ -71,6 +71,18 @@ def runner_batches(
     given, pins = [("image", item) for item in items], device is not None
     for _, _, fields in group_and_batch_mm_kwargs(given, device=device, pin_memory=pins):
         yield fields
+
+
+def embedded(
+    model: Any, items: Sequence[Any], device: torch.device | None = CARD
+) -> list[torch.Tensor]:
+    """Return what the decoder gets of pictures; arguments as for `runner_batches`."""
+    with torch.inference_mode():
+        return [
+            rows
+            for fields in runner_batches(items, device)
+            for rows in model.embed_multimodal(**fields)
+        ]
 
 
 def _loaded(*_: Any, **__: Any) -> None:

@@ -5,13 +5,11 @@ Ties go to the lower index and NaN is above every number, as in `top_k_sorted`.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from vtprune_kernels._triton import register_op, use_triton
 from vtprune_kernels.ranked_triton import ranked_triton
-from vtprune_kernels.spec import EXACT, Spec, features
+from vtprune_kernels.spec import EXACT, Spec, scores_alone
 
 __all__ = ["SPECS", "ranked"]
 
@@ -55,12 +53,6 @@ def _ranked_fake(scores: torch.Tensor, valid: torch.Tensor | None = None) -> tor
 _ranked_op = register_op("ranked", ranked_triton, ranked_reference, _ranked_fake)
 
 
-def _make_inputs(
-    kind: str, size: int, dtype: torch.dtype, device: torch.device | str, large: bool = False
-) -> dict[str, Any]:
-    return {"scores": features(kind, (8 if large else 3, size), dtype, device)}
-
-
 SPECS = (
     Spec(
         name="ranked",
@@ -68,7 +60,7 @@ SPECS = (
         reference=ranked_reference,
         launcher=ranked_triton,
         registered=_ranked_op,
-        make_inputs=_make_inputs,
+        make_inputs=scores_alone,
         # Comparisons only.
         tolerance={torch.float32: EXACT, torch.float16: EXACT, torch.bfloat16: EXACT},
     ),

@@ -9,13 +9,11 @@ stays zeros.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from vtprune_kernels._triton import register_op, use_triton
 from vtprune_kernels.relative_scores_triton import relative_scores_triton
-from vtprune_kernels.spec import EXACT, Spec, features
+from vtprune_kernels.spec import EXACT, Spec, scores_alone
 
 __all__ = ["SPECS", "relative_scores"]
 
@@ -64,12 +62,6 @@ _relative_scores_op = register_op(
 )
 
 
-def _make_inputs(
-    kind: str, size: int, dtype: torch.dtype, device: torch.device | str, large: bool = False
-) -> dict[str, Any]:
-    return {"scores": features(kind, (8 if large else 3, size), dtype, device)}
-
-
 SPECS = (
     Spec(
         name="relative_scores",
@@ -77,7 +69,7 @@ SPECS = (
         reference=relative_scores_reference,
         launcher=relative_scores_triton,
         registered=_relative_scores_op,
-        make_inputs=_make_inputs,
+        make_inputs=scores_alone,
         # A division that IEEE 754 defines to the bit.
         tolerance={torch.float32: EXACT, torch.float16: EXACT, torch.bfloat16: EXACT},
     ),

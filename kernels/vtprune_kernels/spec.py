@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["EXACT", "KINDS", "Spec", "all_specs", "features"]
+__all__ = ["EXACT", "KINDS", "Spec", "all_specs", "features", "scores_alone"]
 
 _OPERATORS = (
     "cls_importance",
@@ -91,6 +91,13 @@ def features(
         rows[..., 1::2, :] = rows[..., 0 : shape[-2] - shape[-2] % 2 : 2, :]
         rows[..., 1::2, :1] *= 1.001
     return rows.to(device=device, dtype=dtype)
+
+
+def scores_alone(
+    kind: str, size: int, dtype: torch.dtype, device: torch.device | str, large: bool = False
+) -> dict[str, Any]:
+    """Make the inputs of an operator that takes scores alone, of three segments, or eight."""
+    return {"scores": features(kind, (8 if large else 3, size), dtype, device)}
 
 
 def all_specs() -> tuple[Spec, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from graph_rows import drawn
-from model_on_card import model_on_card, runner_batches
+from model_on_card import embedded, model_on_card
 from pretend_cuda import pretend_gpu
 from pretend_gpu import CARD, host
 from pruned_model import picture_items, pruned_model
@@ -25,16 +25,6 @@ from vllm_pruner.worker.recorder import CudaRecorder
 pytestmark = pytest.mark.slow
 
 SIZES = [(168, 224), (300, 168)]
-
-
-def _rows(model: Any, items: Sequence[Any], **where: Any) -> list[torch.Tensor]:
-    """What the decoder gets of a batch of requests."""
-    with torch.inference_mode():
-        return [
-            rows
-            for fields in runner_batches(items, **where)
-            for rows in model.embed_multimodal(**fields)
-        ]
 
 
 def _dummies(items: Sequence[Any]) -> list[Any]:
@@ -64,10 +54,10 @@ def started(request: pytest.FixtureRequest) -> Iterator[Any]:
     }
     with pruned_model(checkpoint, settings, **flags) as (config, model):
         items = picture_items(config, SIZES, (0,), {})
-        expected = _rows(model, items, device=None)
+        expected = embedded(model, items, device=None)
         explained = WORKER_METHODS["vtprune_explain"](model, [_sent(items[0])])
         with model_on_card(config, model) as card:
-            _rows(model, _dummies(items))
+            embedded(model, _dummies(items))
             card.waits.clear()
             yield SimpleNamespace(**locals())
 
@@ -84,7 +74,7 @@ def _sent(item: Any) -> dict[str, Any]:
 def test_the_selection_of_a_server_is_captured_and_gives_the_same_rows(started: Any) -> None:
     graphs = started.model._selector.graphs
     assert graphs is not None
-    found = _rows(started.model, started.items)
+    found = embedded(started.model, started.items)
     assert not started.card.waits
     for one, other in zip(found, started.expected, strict=True):
         assert torch.equal(host(one), other)
@@ -98,7 +88,7 @@ def test_the_tower_is_captured_beside_it(started: Any) -> None:
     assert model._graphs.ready and manager.is_captured()
     model._encoder.cache.clear()
     started.card.waits.clear()
-    found = _rows(model, started.items)
+    found = embedded(model, started.items)
     assert manager.graph_hits == len(SIZES) and not started.card.waits
     for one, other in zip(found, started.expected, strict=True):
         torch.testing.assert_close(host(one), other, rtol=2e-5, atol=2e-5)

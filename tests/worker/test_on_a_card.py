@@ -3,13 +3,13 @@ among those of the card, and no wait."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from contract import CHECKPOINTS
-from model_on_card import model_on_card, runner_batches
+from model_on_card import embedded, model_on_card
 from pretend_gpu import OnCard, host
 from pruned_model import picture_items, pruned_model
 
@@ -48,16 +48,6 @@ def _cases(checkpoint: str, model: Any) -> dict[str, list[dict[str, Any]]]:
     return {**alike, "mixed": mixed, "off": [{"rate": 0.0}] * len(SIZES)}
 
 
-def _rows(model: Any, items: Sequence[Any], **where: Any) -> list[torch.Tensor]:
-    """What the decoder gets of a batch of requests."""
-    with torch.inference_mode():
-        return [
-            rows
-            for fields in runner_batches(items, **where)
-            for rows in model.embed_multimodal(**fields)
-        ]
-
-
 @pytest.fixture(scope="module", params=CHECKPOINTS)
 def made(request: pytest.FixtureRequest) -> Iterator[tuple[Any, dict[str, Any]]]:
     """A card with a model, and by batch its items and the rows of a CPU, new and known."""
@@ -72,7 +62,7 @@ def made(request: pytest.FixtureRequest) -> Iterator[tuple[Any, dict[str, Any]]]
                 for place, (size, each) in enumerate(zip(SIZES, settings, strict=True))
                 for item in picture_items(config, [size], (len(batches), place), each)
             ]
-            batches[name] = items, *(_rows(model, items, device=None) for _ in range(2))
+            batches[name] = items, *(embedded(model, items, device=None) for _ in range(2))
         with model_on_card(config, model, STOCK.get(request.param, ())) as card:
             model._warm_up._is_cold = False  # see test_graphs_on_a_card
             yield card, model, batches
@@ -82,7 +72,7 @@ def test_rows_are_those_of_a_cpu_and_nothing_waits(made: Any) -> None:
     card, model, batches = made
     for name, (items, *expected) in batches.items():
         for rows, state in zip(expected, ("new", "known"), strict=True):
-            found = _rows(model, items)
+            found = embedded(model, items)
             assert not card.waits, (name, state)
             for one, other in zip(found, rows, strict=True):
                 assert isinstance(one, OnCard)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from model_on_card import model_on_card, runner_batches
+from model_on_card import embedded, model_on_card
 from pretend_gpu import CARD, Card, host
 from pruned_model import picture_items, pruned_model
 from replayed_tower import attention_beside_padding
@@ -46,15 +46,6 @@ def one_kernel(monkeypatch: pytest.MonkeyPatch, attention: None) -> Iterator[Any
     yield use
 
 
-def _rows(model: Any, items: Any, **where: Any) -> list[torch.Tensor]:
-    with torch.inference_mode():
-        return [
-            rows
-            for fields in runner_batches(items, **where)
-            for rows in model.embed_multimodal(**fields)
-        ]
-
-
 @pytest.mark.parametrize("checkpoint", ["demo-qwen2.5", "demo-qwen3", "demo-glm4v"])
 def test_a_graph_gives_other_pictures_their_rows(checkpoint: str, one_kernel: Any) -> None:
     compilation = {
@@ -65,7 +56,7 @@ def test_a_graph_gives_other_pictures_their_rows(checkpoint: str, one_kernel: An
     with pruned_model(checkpoint, {"feature_cache_mb": 0}, **flags) as (config, model):
         batches = [picture_items(config, SIZES, (seed,), {}) for seed in range(2)]
         batches.append(picture_items(config, SIZES, (2,), {"rate": 0.0}))
-        expected = [_rows(model, items, device=None) for items in batches]
+        expected = [embedded(model, items, device=None) for items in batches]
         with model_on_card(config, model) as card:
             one_kernel(card)
             model._warm_up._is_cold = False
@@ -77,7 +68,7 @@ def test_a_graph_gives_other_pictures_their_rows(checkpoint: str, one_kernel: An
             assert beside is not None and beside.is_captured()
             card.waits.clear()
             for items, rows in zip(batches, expected, strict=True):
-                found = _rows(model, items)
+                found = embedded(model, items)
                 for one, other in zip(found, rows, strict=True):
                     torch.testing.assert_close(host(one), other, rtol=2e-5, atol=2e-5)
             assert manager.graph_hits == 2 * len(SIZES) and beside.graph_hits == len(SIZES)
