@@ -1,8 +1,8 @@
 """Other versions of vLLM on top of .venv: python environment/overlay.py NAME installs one into a
 folder, unless it is there, and prints the folder, to be put first on PYTHONPATH.
 
-A vLLM that is built against .venv's torch needs few other versions of packages, so two environments
-differ only in this folder.
+A vLLM that is built against .venv's torch, or borrows its operators, needs few other versions of
+packages, so two environments differ only in this folder.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import cpu_binaries
 
 CACHE = Path(__file__).parents[1] / ".cache"
 
@@ -23,6 +25,9 @@ OVERLAYS = {
         "huggingface-hub==1.33.0",
         "xgrammar==0.2.7",
     ],
+    # Its wheel is for GPUs. Of what it requires on a CPU too, .venv lacks orjson and torch 2.14;
+    # the operators that it borrows are built against .venv's torch.
+    "vllm-0.33": ["vllm==0.33.0", "orjson==3.13.0"],
     # `ray[serve,data]` and jsonref: what Ray's extra `llm` requires, without its older vLLM.
     # docs/scale.md has the same as one command.
     "ray": [
@@ -62,6 +67,10 @@ OVERLAYS = {
 }
 
 
+BORROWING = {"vllm-0.33"}
+"""Those whose vLLM runs on the compiled operators of .venv's."""
+
+
 def folder(name: str) -> Path:
     """Return the folder of an overlay, with its packages installed.
 
@@ -76,6 +85,8 @@ def folder(name: str) -> Path:
     shutil.rmtree(target, ignore_errors=True)
     pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
     subprocess.run([*pip, "--no-deps", "--target", target, *OVERLAYS[name]], check=True)
+    if name in BORROWING:
+        cpu_binaries.borrow(target)
     stamp.write_text(wanted)
     return target
 

@@ -70,6 +70,16 @@ def test_a_missing_module_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         check(Process.SERVER)
 
 
+def test_a_package_that_vllm_lacks_is_not_taken_for_another_vllm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules, "vllm.renderers.online_renderer", raising=False)
+    monkeypatch.setitem(sys.modules, "openai_harmony", None)
+    sentence = r"^vtprune: vLLM's [\w.]+ cannot be imported, because openai_harmony is missing$"
+    with pytest.raises(RuntimeError, match=sentence):
+        check(Process.SERVER)
+
+
 def test_a_model_of_another_family_is_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     module = "vllm.model_executor.models.llava_next"
     monkeypatch.delitem(sys.modules, module, raising=False)

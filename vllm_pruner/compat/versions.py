@@ -1,6 +1,6 @@
 """Which vLLM releases vtprune runs on, and whether this one has every name that it relies on.
 
-The tests run on 0.31 and 0.32; 0.33 has no CPU build, so its source of these names was compared. A
+The tests run on 0.31, 0.32 and, on 0.32's compiled operators, 0.33, which has no build for CPUs. A
 newer release is not refused for its number: if it has every name it starts, with a warning, once a
 test image has passed through the real processor and model (`vtprune_server.canary`).
 """
@@ -31,7 +31,7 @@ SUPPORTED = "0.32"
 """The vLLM minor release that this package is written against."""
 
 NEWEST = (0, 33)
-"""The newest release whose names were compared."""
+"""The newest release that was tested."""
 
 
 def check_version() -> None:
@@ -85,7 +85,8 @@ def check(process: Process) -> None:
     the module has been imported, since other families' modules are not needed.
 
     Raises:
-        RuntimeError: names are missing; the message is one sentence with all of them.
+        RuntimeError: names are missing; the message is one sentence with all of them. Or a module
+            of vLLM needs a package that is not installed.
     """
     release = _release()
     symbols = [each for each in SYMBOLS if each.process == process and each.first <= release]
@@ -106,6 +107,12 @@ def _exists(symbol: Symbol) -> bool:
     *owners, name = symbol.name.split(".")
     try:
         owner: Any = reduce(getattr, owners, import_module(symbol.module))
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "vllm":
+            return False
+        raise RuntimeError(
+            f"vtprune: vLLM's {symbol.module} cannot be imported, because {error.name} is missing"
+        ) from error
     except (ImportError, AttributeError):
         return False
     bases = inspect.getmro(owner) if inspect.isclass(owner) else ()
