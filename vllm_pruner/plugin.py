@@ -87,6 +87,8 @@ def _fold_arguments(engine_args: EngineArgs, args: argparse.Namespace) -> None:
         raise SystemExit(f"vtprune: {error}") from None
     if settings is None:
         return
+    if not envs.disabled():
+        _check_front_end(args)
     kwargs = engine_args.mm_processor_kwargs or {}
     if kwargs.get(KEY, settings) != settings:
         raise SystemExit(f"vtprune: --mm-processor-kwargs has {KEY!r} beside --plugin vtprune")
@@ -96,6 +98,15 @@ def _fold_arguments(engine_args: EngineArgs, args: argparse.Namespace) -> None:
     setattr(engine_args, _FROM_CLI, True)
     alone = getattr(args, "api_server_count", 1) is None and not getattr(args, "headless", False)
     setattr(engine_args, _ONE_API_SERVER, alone)
+
+
+def _check_front_end(args: argparse.Namespace) -> None:
+    from vllm_pruner.prompt import front_ends
+
+    try:
+        front_ends.check(args)
+    except ConfigError as error:
+        raise SystemExit(f"vtprune: {error}") from None
 
 
 def _configure(engine_args: EngineArgs, original: Callable[[], ModelConfig]) -> ModelConfig:

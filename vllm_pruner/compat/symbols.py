@@ -33,6 +33,7 @@ SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_EVERY, f"{_COMPAT}.stock_processor", _PROCESSING,
         "ProcessorInputs.hf_processor_mm_kwargs"),
     *_symbols(_EVERY, "vllm_pruner.plugin", "vllm.exceptions", "VLLMValidationError"),
+    *_symbols(_EVERY, f"{_PROMPT}.front_ends", "vllm.envs", "VLLM_USE_RUST_FRONTEND"),
     *_symbols(_EVERY, "vllm_pruner.start", "vllm.platforms", "current_platform"),
     *_symbols(_EVERY, "vllm_pruner.start", "vllm.engine.arg_utils",
         "EngineArgs.data_parallel_size EngineArgs.data_parallel_size_local "
