@@ -162,7 +162,7 @@ def commands() -> dict[str, list[str]]:
 SCRIPT = """
 import json, sys
 from vllm.engine.arg_utils import AsyncEngineArgs
-from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.entrypoints.cli.serve import make_arg_parser
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 commands, model, kwargs = json.load(sys.stdin)

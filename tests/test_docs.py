@@ -179,7 +179,7 @@ def test_vtprune_takes_what_its_pages_say() -> None:
 
 
 def test_vllm_serve_takes_what_pages_say() -> None:
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    from vllm.entrypoints.cli.serve import make_arg_parser
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     commands = _commands("vllm serve") + _arguments_of("/vllm serve")

@@ -37,13 +37,16 @@ READ = {
     "vllm.multimodal.media.image:ImageMediaIO.load_bytes": "a budget of a request's pixels more",
     "vllm.v1.engine.core_client:DPAsyncMPClient.add_request_async": "sends earlier; no other word",
     "vllm.v1.engine.async_llm:AsyncLLM.generate": "an error more is caught; same arguments",
+    "vllm.model_executor.models.gemma3_mm:Gemma3ForConditionalGeneration": (
+        "says of itself that its images attend both ways, which the text's configuration said"
+    ),
     "vllm.model_executor.models.internvl:InternVLMultiModalProcessor": "a class renamed in hints",
     "vllm.model_executor.models.internvl:InternVLProcessingInfo.get_hf_processor": "the same",
     "vllm.model_executor.models.internvl:InternVLProcessingInfo.get_num_image_tokens": "the same",
     "vllm.model_executor.models.mistral3:"
     "Mistral3ForConditionalGeneration._parse_and_validate_image_input": "a class in hints",
 }
-"""What 0.33 changed in the names of the table, read on 2026-11-27 and 29: why none matters."""
+"""What 0.33 changed in the names of the table, read on 2026-11-27, 29 and 30: why none matters."""
 
 
 @pytest.mark.parametrize("version", ["0.30.2", "0.9.1", "0.30.0+cpu"])

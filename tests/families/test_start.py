@@ -14,6 +14,7 @@ from vllm_pruner.settings import cli
 from vllm_pruner.settings.errors import ConfigError
 
 pytestmark = pytest.mark.server
+ADAPTERS = {"enable_tower_connector_lora": True, "enable_lora": True}
 older = pytest.mark.skipif(not compat.encoder_graphs_known(), reason="another vLLM, 0.31")
 
 
@@ -155,8 +156,9 @@ def test_a_class_of_somebody_else_is_not_replaced() -> None:
             {"mm_encoder_tp_mode": "data", "tensor_parallel_size": 2},
             "mm_encoder_tp_mode is 'data'; allowed: 'weights' with this model, ",
         ),
+        ("demo-qwen2.5", ADAPTERS, "enable_tower_connector_lora is True; allowed: False, "),
     ],
-    ids=["pipeline", "video", "broken video", "compiled", "shards"],
+    ids=["pipeline", "video", "broken video", "compiled", "shards", "tower's adapters"],
 )
 def test_a_flag_that_cannot_be_right_is_named(
     model: str, flags: dict[str, Any], sentence: str
@@ -208,9 +210,8 @@ def test_graphs_that_end_before_the_selection_are_switched_off(
         ({}, {}, False, False),
         ({"tower_graphs": False}, {}, True, False),
         ({}, {"enforce_eager": True}, True, False),
-        ({}, {"enable_tower_connector_lora": True, "enable_lora": True}, True, False),
     ],
-    ids=["default", "no GPU", "off", "eager", "adapters"],
+    ids=["default", "no GPU", "off", "eager"],
 )
 def test_the_tower_of_llava_runs_as_graphs_on_a_gpu(
     settings: dict[str, Any],
@@ -250,15 +251,11 @@ def test_other_towers_run_as_graphs_where_that_is_asked_for(
     assert arguments.compilation_config.cudagraph_mm_encoder == asked
 
 
-ADAPTERS = {"enable_tower_connector_lora": True, "enable_lora": True}
-
-
 @older
 @pytest.mark.parametrize(
     ("name", "settings", "flags"),
     [
         ("qwen2.5", {"rate": 0.0}, {}),
-        ("qwen2.5", {"rate": 0.0}, ADAPTERS),
         ("qwen2.5", {"rate": 0.0}, {"mm_encoder_tp_mode": "data"}),
         ("qwen2.5", {"tower_graphs": False}, {}),
         ("gemma3", {"rate": 0.0}, {}),
@@ -283,12 +280,11 @@ def test_vllms_own_graphs_alone_are_as_the_operator_asks(
 @pytest.mark.parametrize(
     ("settings", "flags", "on_cuda"),
     [
-        ({}, ADAPTERS, True),
-        ({"rate": 0.0, "rate_under_load": 0.5}, ADAPTERS, True),
+        ({"rate": 0.0, "rate_under_load": 0.5}, {"enforce_eager": True}, True),
         ({"rate": 0.0}, {"enforce_eager": True}, True),
         ({"rate": 0.0}, {}, False),
     ],
-    ids=["adapters", "adapters under load", "eager", "no GPU"],
+    ids=["eager under load", "eager", "no GPU"],
 )
 def test_what_stops_vllms_own_graphs(
     settings: dict[str, Any], flags: dict[str, Any], on_cuda: bool, monkeypatch: pytest.MonkeyPatch

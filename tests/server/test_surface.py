@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ def test_config_says_what_is_in_effect(pruned: Server) -> None:
     assert config["settings"]["method"] == DEFAULT_METHOD
     assert config["settings"]["detail"] == {"low": 0.95, "high": 0.5, "original": 0.0}
     assert config["implementation"].startswith("torch references, because")
-    assert config["versions"]["vllm"].startswith("0.32")
+    assert config["versions"]["vllm"] == version("vllm")
 
 
 def test_methods_come_with_the_schema_of_their_options(pruned: Server) -> None:

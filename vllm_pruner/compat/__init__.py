@@ -1,5 +1,6 @@
 """Every use of a vLLM private, one per file; `symbols` lists all names that vtprune relies on."""
 
+from vllm_pruner.compat.adapters import PlainEmbedding
 from vllm_pruner.compat.chat import patch_chat
 from vllm_pruner.compat.chat_batch import patch_chat_batch
 from vllm_pruner.compat.completion import patch_completion
@@ -54,6 +55,7 @@ __all__ = [
     "GRAPH_METHODS",
     "SUPPORTED",
     "CapturedGraph",
+    "PlainEmbedding",
     "Process",
     "add_worker_methods",
     "ask_workers",

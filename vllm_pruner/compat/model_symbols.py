@@ -112,7 +112,7 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_ENGINE, "vllm_pruner.families", "vllm.multimodal",
         "MULTIMODAL_REGISTRY.register_processor MULTIMODAL_REGISTRY.get_processing_info"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.internvl",
-        "InternVLChatModel.get_mm_lora_token_counts InternVLDummyInputsBuilder "
+        "InternVLChatModel InternVLDummyInputsBuilder "
         "InternVLMultiModalProcessor InternVLProcessingInfo.get_num_image_tokens "
         "InternVLProcessingInfo.get_image_size_with_most_features "
         "InternVLProcessingInfo.get_hf_processor"),
@@ -124,13 +124,13 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "InternS1ProcessingInfo.get_num_frames_with_most_features "
         "InternS1ProcessingInfo.get_hf_processor"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.idefics3",
-        "Idefics3ForConditionalGeneration.get_mm_lora_token_counts Idefics3DummyInputsBuilder "
+        "Idefics3ForConditionalGeneration Idefics3DummyInputsBuilder "
         "Idefics3MultiModalProcessor Idefics3ProcessingInfo.get_num_image_tokens "
         "Idefics3ProcessingInfo.get_hf_processor"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.smolvlm",
         "SmolVLMForConditionalGeneration SmolVLMProcessingInfo"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.gemma3_mm",
-        "Gemma3ForConditionalGeneration.get_mm_lora_token_counts Gemma3DummyInputsBuilder "
+        "Gemma3ForConditionalGeneration Gemma3DummyInputsBuilder "
         "Gemma3MultiModalProcessor Gemma3ProcessingInfo.get_num_image_tokens "
         "Gemma3ProcessingInfo.get_image_size_with_most_features "
         "Gemma3ProcessingInfo.get_hf_processor"),
@@ -163,10 +163,10 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "Glm4vProcessingInfo.get_image_processor "
         "Glm4vProcessingInfo.get_image_size_with_most_features"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.llava",
-        "LlavaForConditionalGeneration.get_mm_lora_token_counts LlavaDummyInputsBuilder "
+        "LlavaForConditionalGeneration LlavaDummyInputsBuilder "
         "LlavaMultiModalProcessor LlavaProcessingInfo"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.llava_next",
-        "LlavaNextForConditionalGeneration.get_mm_lora_token_counts LlavaNextMultiModalProcessor "
+        "LlavaNextForConditionalGeneration LlavaNextMultiModalProcessor "
         "LlavaNextProcessingInfo"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.llava_onevision",
         "LlavaOnevisionDummyInputsBuilder LlavaOnevisionMultiModalProcessor "

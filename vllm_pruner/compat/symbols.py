@@ -44,7 +44,8 @@ SYMBOLS: tuple[Symbol, ...] = (
         "EngineArgs.compilation_config EngineArgs.pipeline_parallel_size "
         "EngineArgs.mm_encoder_tp_mode "
         "EngineArgs.tensor_parallel_size EngineArgs.enforce_eager EngineArgs.language_model_only "
-        "EngineArgs.enable_tower_connector_lora EngineArgs.disable_log_stats"),
+        "EngineArgs.enable_tower_connector_lora EngineArgs.enable_lora "
+        "EngineArgs.disable_log_stats"),
     *_symbols(_SERVER, f"{_PROMPT}.engine_flags", "vllm.config",
         "CompilationConfig.compile_mm_encoder CompilationConfig.cudagraph_mm_encoder"),
     *_symbols(_SERVER, f"{_COMPAT}.chat", "vllm.renderers.online_renderer",
@@ -167,6 +168,8 @@ SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_TRACING, f"{_COMPAT}.tracing", "vllm.v1.engine.output_processor",
         "instrument_manual"),
     *_symbols(_TRACING, f"{_COMPAT}.tracing", "vllm.tracing", "SpanAttributes.GEN_AI_REQUEST_ID"),
+    *_symbols(_ENGINE, f"{_COMPAT}.adapters", "vllm.lora.layers",
+        "VocabParallelEmbeddingWithLoRA.base_layer"),
     *_symbols(_ENGINE, f"{_COMPAT}.worker_methods", "vllm.v1.worker.worker_base",
         "WorkerBase.get_model"),
     *_symbols(_ENGINE, f"{_COMPAT}.profile", "vllm.v1.core.encoder_cache_manager",

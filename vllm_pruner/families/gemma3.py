@@ -26,8 +26,8 @@ from vllm_pruner.families.llava import seen
 from vllm_pruner.layout.tile_layout import TileLayout
 from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
+from vllm_pruner.worker.captured_model import CapturedModel
 from vllm_pruner.worker.shuffle_tower import ShuffleTower, squares
-from vllm_pruner.worker.tiled_model import TiledModel
 
 __all__ = ["GEMMA3", "PrunedGemma3"]
 
@@ -81,7 +81,7 @@ class PrunedGemma3Processor(PrunedProcessor, Gemma3MultiModalProcessor):
 @MULTIMODAL_REGISTRY.register_processor(  # type: ignore[misc]  # the mixin knows LLaVA's info
     PrunedGemma3Processor, info=PrunedGemma3Info, dummy_inputs=Gemma3DummyInputsBuilder
 )
-class PrunedGemma3(TiledModel, Gemma3ForConditionalGeneration):
-    """vLLM's Gemma 3 with visual-token pruning; see `TiledModel`."""
+class PrunedGemma3(CapturedModel, Gemma3ForConditionalGeneration):
+    """vLLM's Gemma 3 with visual-token pruning; see `CapturedModel`."""
 
     family = GEMMA3

@@ -28,8 +28,8 @@ from vllm_pruner.families.internvl import seen
 from vllm_pruner.layout.tile_layout import TileLayout
 from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
+from vllm_pruner.worker.captured_model import CapturedModel
 from vllm_pruner.worker.shuffle_tower import ShuffleTower
-from vllm_pruner.worker.tiled_model import TiledModel
 
 __all__ = ["IDEFICS3", "PrunedIdefics3"]
 
@@ -85,8 +85,8 @@ class PrunedIdefics3Processor(PrunedProcessor, Idefics3MultiModalProcessor):
 @MULTIMODAL_REGISTRY.register_processor(  # type: ignore[misc]  # the mixin knows LLaVA's info
     PrunedIdefics3Processor, info=PrunedIdefics3Info, dummy_inputs=Idefics3DummyInputsBuilder
 )
-class PrunedIdefics3(TiledModel, Idefics3ForConditionalGeneration):  # type: ignore[misc]
-    """vLLM's Idefics3 with visual-token pruning; see `TiledModel`."""
+class PrunedIdefics3(CapturedModel, Idefics3ForConditionalGeneration):  # type: ignore[misc]
+    """vLLM's Idefics3 with visual-token pruning; see `CapturedModel`."""
 
     family = IDEFICS3
 

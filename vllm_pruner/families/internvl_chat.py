@@ -116,19 +116,6 @@ class PrunedInternVLChatProcessor(PrunedProcessor, InternVLMultiModalProcessor):
     dummy_inputs=InternVLDummyInputsBuilder,
 )
 class PrunedInternVLChat(CapturedModel, InternVLChatModel):
-    """vLLM's InternVL with visual-token pruning; see `CapturedModel`.
-
-    Own changes: LoRA gets the tower's token count and the connector's.
-    """
+    """vLLM's InternVL with visual-token pruning; see `CapturedModel`."""
 
     family = INTERNVL_CHAT
-
-    def get_mm_lora_token_counts(
-        self, *, modality: str, mm_kwargs: Any, num_mm_embeds: int
-    ) -> tuple[int, int | None]:
-        if modality != "image" or mm_kwargs is None:
-            return super().get_mm_lora_token_counts(
-                modality=modality, mm_kwargs=mm_kwargs, num_mm_embeds=num_mm_embeds
-            )
-        tiles = int(mm_kwargs["image_num_patches"].data)
-        return tiles * (self.patch_tokens + 1), num_mm_embeds

@@ -96,14 +96,6 @@ class PrunedLlavaProcessor(PrunedProcessor, LlavaMultiModalProcessor):
     PrunedLlavaProcessor, info=PrunedLlavaInfo, dummy_inputs=LlavaDummyInputsBuilder
 )
 class PrunedLlava(CropModel, LlavaForConditionalGeneration):
-    """vLLM's LLaVA with visual-token pruning; see `CropModel`.
-
-    Own changes: LoRA on the tower gets the tower's token count, not the pruned one.
-    """
+    """vLLM's LLaVA with visual-token pruning; see `CropModel`."""
 
     family = LLAVA
-
-    def get_mm_lora_token_counts(
-        self, *, modality: str, mm_kwargs: Any, num_mm_embeds: int
-    ) -> tuple[int, int | None]:
-        return crop_tokens(self.config), num_mm_embeds

@@ -135,17 +135,7 @@ class PrunedLlavaNextProcessor(PrunedProcessor, LlavaNextMultiModalProcessor[Pru
 class PrunedLlavaNext(CropModel, LlavaNextForConditionalGeneration):
     """vLLM's LLaVA-NeXT with visual-token pruning; see `CropModel`.
 
-    Own changes:
-    - crops that only pad an image to the largest of its batch are not encoded;
-    - LoRA on the connector gets the number of tokens that it projects.
+    Own change: crops that only pad an image to the largest of its batch are not encoded.
     """
 
     family = LLAVA_NEXT
-
-    def get_mm_lora_token_counts(
-        self, *, modality: str, mm_kwargs: Any, num_mm_embeds: int
-    ) -> tuple[int, int | None]:
-        tower, _ = super().get_mm_lora_token_counts(
-            modality=modality, mm_kwargs=mm_kwargs, num_mm_embeds=num_mm_embeds
-        )
-        return tower, num_mm_embeds

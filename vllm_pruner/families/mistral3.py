@@ -132,7 +132,7 @@ class PrunedMistral3(PrunedModel, Mistral3ForConditionalGeneration):
         """Return the rows with a break after each row of the picture but the last."""
         layout = group.layout
         assert isinstance(layout, GridLayout)
-        embedding = self.decoder.embed_input_ids(index.new_full((1,), self._break))
+        embedding = self.embed_plain(index.new_full((1,), self._break))
         breaks = embedding.expand(len(rows), separators(layout), -1)
         order = layout.order_with_breaks(index)
         return gather_rows([torch.cat([rows, breaks], dim=1)], order)[0]

@@ -31,6 +31,11 @@ def check(family: Family, engine_args: EngineArgs, config: ServerConfig) -> None
             "compile_mm_encoder is True; allowed: False, because vtprune reads the attention "
             "inside the vision tower, which compiled layers do not show"
         )
+    if engine_args.enable_lora and engine_args.enable_tower_connector_lora:
+        raise ConfigError(
+            "enable_tower_connector_lora is True; allowed: False, because vLLM gives adapters of "
+            "the tower only as many tokens as are kept, and features are cached without them"
+        )
     _check_videos(family, engine_args, config)
     _check_stats(engine_args, config)
     _check_shadow_log(config)
@@ -112,8 +117,6 @@ def _against_graphs(family: Family, engine_args: EngineArgs, config: ServerConfi
         return "tower_graphs is false"
     if engine_args.mm_encoder_tp_mode == "data":
         return "graphs are not tested with mm_encoder_tp_mode 'data'"
-    if engine_args.enable_tower_connector_lora:
-        return "a graph holds no LoRA adapters of the tower"
     return _against_any(engine_args)
 
 

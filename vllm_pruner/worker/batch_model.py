@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from torch.nn.functional import pad
 from vtprune_kernels import gather_rows
 
+from vllm_pruner import compat
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.layout.joined_frames import JoinedFrames
 from vllm_pruner.layout.raster import arrange, is_mixed
@@ -67,6 +69,12 @@ class BatchModel(_Model):
         """The language model, which also embeds the tokens of a prompt."""
         return self.language_model
 
+    @cached_property
+    def embed_plain(self) -> compat.PlainEmbedding:
+        """The decoder's input embeddings, for tokens that are not the step's; found at the first
+        use, when adapters are in place."""
+        return compat.PlainEmbedding(self.decoder)
+
     def embed_batch(self, batch: Batch) -> list[torch.Tensor]:
         """Return the decoder's rows for each image of a batch: `[keep, width of the decoder]`."""
         encoded, groups = self._encode(batch), batch.groups()
@@ -91,7 +99,7 @@ class BatchModel(_Model):
         if not group.between:
             return rows
         joined = self._joined(index, group)
-        others = self.decoder.embed_input_ids(joined.tokens)
+        others = self.embed_plain(joined.tokens)
         others = pad(others, (0, rows.shape[2] - others.shape[1]))  # no levels of DeepStack
         others = others.expand(len(rows), -1, -1)
         return gather_rows([torch.cat([rows, others], dim=1)], joined.order())[0]
@@ -160,7 +168,7 @@ class BatchModel(_Model):
     def _embed_texts(self, texts: list[tuple[int, ...]]) -> Texts:
         """Return the decoder's input embeddings of each text, from one lookup."""
         ids = on_device([token for text in texts for token in text], self._encoder.device)
-        return Texts.cut(self.decoder.embed_input_ids(ids), [len(text) for text in texts])
+        return Texts.cut(self.embed_plain(ids), [len(text) for text in texts])
 
     def _project(self, tokens: VisualTokens, kept: Kept, layout: Layout) -> torch.Tensor:
         """Return the kept rows `[images, keep, width]` in the decoder's space, with newlines
