@@ -22,6 +22,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium"),
 ]
 
+CHAT = "**/v1/chat/completions"
 SCENE = Path(__file__).parents[2] / "server/vtprune_server/playground/photos/scene.png"
 
 
@@ -60,9 +61,17 @@ def _shown(page: Page) -> str:
 
 
 def _ask(page: Page) -> None:
+    held: list[Route] = []
+    waiting = True
+    # Else the answers may be there before anybody has looked at the button.
+    page.route(CHAT, lambda route: held.append(route) if waiting else route.continue_())
     page.locator("#ask").click()
     expect(page.locator("#ask")).to_be_disabled()
+    waiting = False
+    for route in held:
+        route.continue_()
     expect(page.locator("#ask")).to_be_enabled()
+    page.unroute(CHAT)
     expect(page.locator("#answers dl").last).to_contain_text("in all")
     assert page.locator("#error").text_content() == ""
 
