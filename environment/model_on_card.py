@@ -10,14 +10,17 @@ from typing import Any
 import pytest
 import torch
 from pretend_cuda import pretend_gpu
-from pretend_gpu import CARD, Card, OnCard
+from pretend_gpu import Card
+from pretend_tensor import CARD, OnCard
 from pruned_model import stock_class
 from vllm.config import set_current_vllm_config
 from vllm.multimodal.utils import group_and_batch_mm_kwargs
 from vllm.platforms import current_platform
 from vllm.utils.platform_utils import is_pin_memory_available
 
-__all__ = ["embedded", "model_on_card", "runner_batches"]
+from vllm_pruner.tower import VIDEO_PIXELS
+
+__all__ = ["as_sent", "embedded", "kept_of", "model_on_card", "runner_batches"]
 
 
 @contextmanager
@@ -62,13 +65,15 @@ def _move(patch: pytest.MonkeyPatch, card: Card, module: Any) -> None:
 def runner_batches(
     items: Sequence[Any], device: torch.device | None = CARD
 ) -> Iterator[dict[str, Any]]:
-    """Yield the fields of pictures in batches, as vLLM's runners hand them to `embed_multimodal`.
+    """Yield the fields of pictures and videos in batches, as vLLM's runners hand them to
+    `embed_multimodal`.
 
     Args:
-        items: as the API server sends them.
+        items: as the API server sends them; a video has the field of its pixels.
         device: the card; None for a CPU.
     """
-    given, pins = [("image", item) for item in items], device is not None
+    given = [("image" if VIDEO_PIXELS.isdisjoint(item) else "video", item) for item in items]
+    pins = device is not None
     for _, _, fields in group_and_batch_mm_kwargs(given, device=device, pin_memory=pins):
         yield fields
 
@@ -76,13 +81,39 @@ def runner_batches(
 def embedded(
     model: Any, items: Sequence[Any], device: torch.device | None = CARD
 ) -> list[torch.Tensor]:
-    """Return what the decoder gets of pictures; arguments as for `runner_batches`."""
+    """Return what the decoder gets of pictures and videos; arguments as for `runner_batches`."""
     with torch.inference_mode():
         return [
             rows
             for fields in runner_batches(items, device)
             for rows in model.embed_multimodal(**fields)
         ]
+
+
+def as_sent(item: Any) -> dict[str, Any]:
+    """Return a picture as an API server sends it to `explain`."""
+    fields = {name: element.field.reduce_data([element]) for name, element in item.items()}
+    return {
+        name: (str(it.numpy().dtype), list(it.shape), it.numpy().tobytes())
+        for name, it in fields.items()
+    }
+
+
+def kept_of(
+    model: Any, items: Sequence[Any], device: torch.device | None = CARD
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Return what `embedded` does, and the kept indices `[images, keep]` of each selection."""
+    kept: list[torch.Tensor] = []
+    choose = model._selector.select
+
+    def select(tokens: Any, groups: Any) -> Any:
+        chosen = choose(tokens, groups)
+        kept.extend(each.index for each in chosen)
+        return chosen
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model._selector, "select", select)
+        return embedded(model, items, device), kept
 
 
 def _loaded(*_: Any, **__: Any) -> None:
@@ -100,5 +131,7 @@ def _pinned_memory() -> Iterator[None]:
         for name, module in [*sys.modules.items()]:
             if name.startswith("vllm.") and "PIN_MEMORY" in vars(module):
                 patch.setattr(module, "PIN_MEMORY", True)
-        yield
-    is_pin_memory_available.cache_clear()
+        try:
+            yield
+        finally:
+            is_pin_memory_available.cache_clear()

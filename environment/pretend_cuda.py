@@ -1,95 +1,22 @@
-"""What this project uses of `torch.cuda`, for the GPU that is not there.
-
-A graph runs again the operators that ran while it was captured, on the same memory, and nothing
-else: a number that the host had read, or memory that it wrote only then, is as old as in a graph of
-CUDA. What CUDA cannot capture raises.
-"""
+"""What this project uses of `torch.cuda`, for the GPU that is not there."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import threading
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
-from pretend_gpu import Card, memory_of, tensors_in
+from pretend_functions import Functions
+from pretend_gpu import Card
+from pretend_graph import Capture, Graph
+from pretend_memory import use_of
+from pretend_streams import MAIN, Event, Stream, current, on_stream, set_current
+from pretend_tensor import OnCard, host
 
-__all__ = ["Graph", "pretend_gpu"]
-
-
-class Event:
-    """Marks a moment that has passed as soon as it is asked for."""
-
-    def __init__(self, enable_timing: bool = False) -> None:
-        self._is_timed = enable_timing
-
-    def record(self, stream: Any = None) -> None:
-        """Mark the moment."""
-
-    def query(self) -> bool:
-        """Return whether the device has passed it."""
-        return True
-
-    def elapsed_time(self, end: Event) -> float:
-        """Return milliseconds between two moments."""
-        assert self._is_timed and end._is_timed
-        return 1.0
-
-
-class Graph:
-    """A `torch.cuda.CUDAGraph`."""
-
-    def __init__(self) -> None:
-        self.tape: list[tuple[Any, Any, Any, list[torch.Tensor]]] = []
-        """Operators with their arguments, and what they made of new memory."""
-
-    def pool(self) -> object:
-        """Return what graphs that share memory share."""
-        return self
-
-    def replay(self) -> None:
-        """Run the operators again."""
-        with torch.inference_mode():
-            for func, args, kwargs, made in self.tape:
-                for old, new in zip(made, _made(func(*args, **kwargs), args, kwargs), strict=True):
-                    old.copy_(new)
-
-
-_current = ["the default stream"]
-
-
-@contextmanager
-def _stream(stream: str) -> Iterator[None]:
-    """Make a stream the current one within the block."""
-    before, _current[0] = _current[0], stream
-    try:
-        yield
-    finally:
-        _current[0] = before
-
-
-class _Capture:
-    """A `torch.cuda.graph`: within it operators are recorded, on a stream of its own."""
-
-    def __init__(self, graph: Graph, pool: Any = None, stream: str = "of captures") -> None:
-        self._graph, self._stream, self._before = graph, stream, ""
-
-    def __enter__(self) -> None:
-        assert Card.active is not None and Card.active.tape is None
-        Card.active.tape = self._graph.tape
-        self._before, _current[0] = _current[0], self._stream
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        assert Card.active is not None
-        Card.active.tape = None
-        if error is not None:  # torch finds that before it leaves its stream
-            raise RuntimeError(f"operation failed due to a previous error: {error}")
-        _current[0] = self._before
-        with torch.inference_mode():
-            for *_, made in self._graph.tape:  # CUDA only records them
-                for each in made:
-                    each.zero_()
+__all__ = ["pretend_gpu"]
 
 
 class _Generator(torch.Generator):
@@ -99,28 +26,48 @@ class _Generator(torch.Generator):
         return super().__new__(cls, "cpu")
 
 
-def _made(result: Any, args: Any, kwargs: Any) -> list[torch.Tensor]:
-    """Return the tensors in a result whose memory is new."""
-    known = {memory_of(each) for each in tensors_in((args, kwargs))}
-    return [each for each in tensors_in(result) if memory_of(each) not in known]
-
-
 @contextmanager
 def pretend_gpu(allowed: Collection[str] = ()) -> Iterator[Card]:
     """Yield a card that is not there, and have `torch.cuda` speak of it within the block.
 
     Args:
         allowed: see `Card`.
+
+    Raises:
+        RuntimeError: at the end, if the block relied on an order that is not there.
     """
     with Card(allowed) as card, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading.Thread, "start", _with_functions(card))
         patch.setattr(torch, "Generator", _Generator)
+        patch.setattr(OnCard, "record_stream", lambda it, by: use_of(host(it)).promised(by))
         patch.setattr(torch.cuda, "Event", Event)
+        patch.setattr(torch.cuda, "Stream", Stream)
         patch.setattr(torch.cuda, "CUDAGraph", Graph)
-        patch.setattr(torch.cuda, "graph", _Capture)
+        patch.setattr(torch.cuda, "graph", Capture)
         patch.setattr(torch.cuda, "memory_reserved", lambda device=None: 0)
-        patch.setattr(torch.cuda, "current_stream", lambda device=None: _current[0])
-        patch.setattr(torch.cuda, "stream", _stream)
-        patch.setattr(torch.cuda, "synchronize", lambda device=None: card.waited("synchronize"))
+        patch.setattr(torch.cuda, "current_stream", current)
+        patch.setattr(torch.cuda, "set_stream", set_current)
+        patch.setattr(torch.cuda, "stream", on_stream)
+        patch.setattr(
+            torch.cuda, "synchronize", lambda device=None: card.waited("synchronize", True)
+        )
         # What torch compiles for a card would be compiled for a CPU.
-        with torch.compiler.set_stance("force_eager"):
+        with torch.compiler.set_stance("force_eager"), on_stream(MAIN), Functions(card):
             yield card
+
+
+def _with_functions(card: Card) -> Callable[[threading.Thread], None]:
+    """Return a `Thread.start` whose threads see the card too: a mode of torch is of one thread."""
+    stock = threading.Thread.start
+
+    def start(self: threading.Thread) -> None:
+        run = self.run
+
+        def inside() -> None:
+            with Functions(card):
+                run()
+
+        self.run = inside  # type: ignore[method-assign]
+        stock(self)
+
+    return start

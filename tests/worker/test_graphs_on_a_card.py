@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 from graph_rows import drawn
-from model_on_card import embedded, model_on_card
+from model_on_card import as_sent, embedded, model_on_card
 from pretend_cuda import pretend_gpu
-from pretend_gpu import CARD, host
+from pretend_tensor import CARD, host
 from pruned_model import picture_items, pruned_model
 from vllm.v1.worker.encoder_cudagraph import EncoderCudaGraphManager
 
@@ -55,20 +55,11 @@ def started(request: pytest.FixtureRequest) -> Iterator[Any]:
     with pruned_model(checkpoint, settings, **flags) as (config, model):
         items = picture_items(config, SIZES, (0,), {})
         expected = embedded(model, items, device=None)
-        explained = WORKER_METHODS["vtprune_explain"](model, [_sent(items[0])])
+        explained = WORKER_METHODS["vtprune_explain"](model, [as_sent(items[0])])
         with model_on_card(config, model) as card:
             embedded(model, _dummies(items))
             card.waits.clear()
             yield SimpleNamespace(**locals())
-
-
-def _sent(item: Any) -> dict[str, Any]:
-    """A picture as an API server sends it to `explain`."""
-    fields = {name: element.field.reduce_data([element]) for name, element in item.items()}
-    return {
-        name: (str(it.numpy().dtype), list(it.shape), it.numpy().tobytes())
-        for name, it in fields.items()
-    }
 
 
 def test_the_selection_of_a_server_is_captured_and_gives_the_same_rows(started: Any) -> None:
@@ -99,7 +90,7 @@ def test_a_selection_is_explained_although_vllm_calls_it_outside_of_inference(st
     """`collective_rpc` runs a method of the worker as it is."""
     assert not torch.is_inference_mode_enabled()
     explain = WORKER_METHODS["vtprune_explain"]
-    assert explain(started.model, [_sent(started.items[0])]) == started.explained
+    assert explain(started.model, [as_sent(started.items[0])]) == started.explained
 
 
 def test_scores_behind_a_class_token_begin_where_kernels_are_compiled_for() -> None:

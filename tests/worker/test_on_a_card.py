@@ -10,7 +10,7 @@ import pytest
 import torch
 from contract import CHECKPOINTS
 from model_on_card import embedded, model_on_card
-from pretend_gpu import OnCard, host
+from pretend_tensor import OnCard, host
 from pruned_model import picture_items, pruned_model
 
 from vllm_pruner import methods

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 from model_on_card import embedded, model_on_card
-from pretend_gpu import CARD, Card, host
+from pretend_gpu import Card
+from pretend_tensor import CARD, host
 from pruned_model import picture_items, pruned_model
 from replayed_tower import attention_beside_padding
 from vllm.model_executor.layers.attention import mm_encoder_attention

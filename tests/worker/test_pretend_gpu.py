@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from pretend_cuda import Graph, pretend_gpu
-from pretend_gpu import CARD, Card, OnCard, host
+from pretend_cuda import pretend_gpu
+from pretend_gpu import Card
+from pretend_graph import Graph
+from pretend_tensor import CARD, OnCard, host
 from vtprune_kernels import gather_rows, top_k_sorted
 
 from vllm_pruner.methods.on_device import on_device, sent
@@ -36,6 +38,7 @@ WAITS: dict[str, Callable[[Numbers], object]] = {
     "from a list": lambda it: torch.tensor([1.0], device=it.device),
     "from a list, as it": lambda it: it.new_tensor([1.0]),
     "from memory that may move": lambda it: torch.ones(3).to(it.device, non_blocking=True),
+    "with gaps": lambda it: torch.ones(3, 4)[:, :2].pin_memory().to(it.device, non_blocking=True),
     "at once": lambda it: torch.ones(3).pin_memory().to(it.device),
     "written from the host": lambda it: it.copy_(torch.ones(6)),
     "synchronize": lambda it: torch.cuda.synchronize(),
@@ -44,6 +47,9 @@ WAITS: dict[str, Callable[[Numbers], object]] = {
 NO_WAITS: dict[str, Callable[[Numbers], object]] = {
     "numbers that were sent": lambda it: it + on_device([1, 2, 3, 4, 5, 6], it.device),
     "a tensor that was sent": lambda it: it + sent(torch.ones(6), it.device),
+    "sent as another dtype": lambda it: (
+        it + torch.ones(2, 6).T[:, 0].contiguous().pin_memory().to(it.device, torch.int64, True)
+    ),
     "a number of the host": lambda it: it + torch.tensor(2.0),
     "a number behind a mask": lambda it: it.masked_fill(it > 2, 1.0).__setitem__(it > 3, 0.0),
     "an index": lambda it: it[torch.arange(3, device=it.device)],
