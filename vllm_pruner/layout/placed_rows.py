@@ -68,7 +68,7 @@ def with_lumped_places(
         is_mark: `[N]` int64, 1 for the token before each frame, else 0.
         is_kept: `[N]` int64, 1 for rows of the video, 0 for text.
     """
-    mark = is_mark.argmax()
+    mark = is_mark.argmax(dim=0, keepdim=True)  # a number as an index would make the host wait
     index = torch.arange(len(rows), device=rows.device) - mark - 1
     stays = index < 0
     index = index.masked_fill(stays, 1)  # not 0, with which a run begins

@@ -1,7 +1,8 @@
 """Copy from the host to the device without a sync.
 
 A copy from pageable memory blocks the host, whatever `non_blocking` says; a copy from pinned memory
-does not. torch's caching host allocator keeps the pinned memory until the copy is done.
+does not, unless its numbers have gaps between them, which torch first closes in pageable memory.
+torch's caching host allocator keeps the pinned memory until the copy is done.
 """
 
 from __future__ import annotations
@@ -29,5 +30,5 @@ def on_device(
 
 def sent(here: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Return a tensor of the host's on a device."""
-    pinned = here.pin_memory() if device.type == "cuda" else here
+    pinned = here.contiguous().pin_memory() if device.type == "cuda" else here
     return pinned.to(device, non_blocking=True)
