@@ -58,9 +58,11 @@ def with_defaults(engine_args: EngineArgs, model_config: ModelConfig) -> ServerC
     These are also written to `mm_processor_kwargs`, where every process reads the settings.
 
     Raises:
-        ConfigError: the settings cannot be used, such as options of another method.
+        ConfigError: the settings cannot be used, such as options of another method, or not with
+            the class that vLLM loads.
     """
     family = registry.family_of(model_config.hf_config)
+    registry.check_class(model_config)
     kwargs = engine_args.mm_processor_kwargs or {}
     settings = {"method": family.default_method, **kwargs[KEY]}
     if not names_budget(settings):

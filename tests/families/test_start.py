@@ -156,9 +156,13 @@ def test_a_class_of_somebody_else_is_not_replaced() -> None:
             {"mm_encoder_tp_mode": "data", "tensor_parallel_size": 2},
             "mm_encoder_tp_mode is 'data'; allowed: 'weights' with this model, ",
         ),
+        *(
+            (model, {"model_impl": "transformers"}, "model_impl is 'transformers', which serves ")
+            for model in ("demo", "demo-qwen2.5")
+        ),
         ("demo-qwen2.5", ADAPTERS, "enable_tower_connector_lora is True; allowed: False, "),
     ],
-    ids=["pipeline", "video", "broken video", "compiled", "shards", "tower's adapters"],
+    ids=["pipeline", "video", "broken video", "compiled", "shards", "llava", "qwen", "adapters"],
 )
 def test_a_flag_that_cannot_be_right_is_named(
     model: str, flags: dict[str, Any], sentence: str
