@@ -8,6 +8,7 @@ from pathlib import Path
 from shapes import (
     SHAPES,
     AnyShape,
+    Gemma4Shape,
     GemmaShape,
     GlmShape,
     IdeficsShape,
@@ -27,6 +28,7 @@ def build(shape: AnyShape, folder: Path, stamp: str) -> None:
     # These import transformers: seconds, not needed when fresh.
     from checkpoint import write_checkpoint
     from gemma import write_gemma
+    from gemma4 import write_gemma4
     from glm import write_glm
     from idefics import write_idefics
     from intern import write_intern
@@ -50,6 +52,8 @@ def build(shape: AnyShape, folder: Path, stamp: str) -> None:
         write_mistral(shape, part)
     elif isinstance(shape, GemmaShape):
         write_gemma(shape, part)
+    elif isinstance(shape, Gemma4Shape):
+        write_gemma4(shape, part)
     elif isinstance(shape, KimiShape):
         write_kimi(shape, part)
     elif isinstance(shape, OnevisionShape):

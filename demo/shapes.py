@@ -120,6 +120,19 @@ class GemmaShape:
 
 
 @dataclass(frozen=True, slots=True)
+class Gemma4Shape:
+    """A Gemma 4 of true geometry, narrow: with the embeddings for each layer and the shared keys of
+    the small published ones, and the attention within a picture of the large ones."""
+
+    seed: int
+    tokens: int = 70
+    """Of an image at most."""
+    window: int = 128
+    """Tokens that every other layer of the decoder looks back at; as published, more than an image
+    has."""
+
+
+@dataclass(frozen=True, slots=True)
 class MistralShape:
     """A Mistral Small 3 of true geometry, narrow."""
 
@@ -148,6 +161,7 @@ AnyShape = (
     | OnevisionShape
     | MistralShape
     | GemmaShape
+    | Gemma4Shape
     | KimiShape
 )
 
@@ -184,6 +198,8 @@ SHAPES: dict[str, AnyShape] = {
     "demo-mistral3": MistralShape(2, seed=13),
     # 64 tokens an image and each of its crops, a tower's patches averaged four by four.
     "demo-gemma3": GemmaShape(seed=14),
+    # Up to 70 tokens an image, whatever its size, a tower's patches averaged three by three.
+    "demo-gemma4": Gemma4Shape(seed=16),
     # About 256 tokens an image at its own resolution, twice as many if it is very narrow.
     "demo-kimi": KimiShape(2, seed=15),
     # 201 M parameters in the decoder, 3 M in the tower: prefill costs enough to be measured.

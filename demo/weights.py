@@ -39,6 +39,7 @@ _TABLES = {
     "position_embedding.weight": 0.5,
     "pos_embed.weight": 0.5,
     "pos_emb.weight": 0.5,
+    "position_embedding_table": 0.5,
     "embeddings.position_embedding": 0.5,
     "embeddings.position_embeddings": 0.5,
     "embeddings.cls_token": 1.0,

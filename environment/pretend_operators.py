@@ -10,7 +10,10 @@ from pretend_tensor import memory_of, tensors_in
 
 __all__ = ["COMPOSITE", "Step", "is_made_of_others", "made_by", "spoil", "written_by"]
 
-_WHOLE = {"linear", "scaled_dot_product_attention", "layer_norm", "rms_norm", "item", "is_nonzero"}
+_WHOLE = {
+    *("linear", "scaled_dot_product_attention", "layer_norm", "rms_norm", "item", "is_nonzero"),
+    "one_hot",  # which in parts would count on the host
+}
 """Operators made of others that run as they are, to give the bits that they give on a CPU."""
 
 COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd

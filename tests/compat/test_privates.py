@@ -225,8 +225,8 @@ PLANTED = [
     (_ITEMS, f"{_CLASS}_apply_prompt_updates(self): ...", "_apply_prompt_updates"),
     (
         "vllm_pruner.families.llava",
-        "class M(PrunedLlava):\n    def _process_image_input(self): ...",
-        "_process_image_input",
+        "class M(PrunedLlava):\n    def _process_image_pixels(self): ...",
+        "_process_image_pixels",
     ),
 ]
 

@@ -40,6 +40,9 @@ READ = {
     "vllm.model_executor.models.gemma3_mm:Gemma3ForConditionalGeneration": (
         "says of itself that its images attend both ways, which the text's configuration said"
     ),
+    "vllm.model_executor.models.gemma4_mm:Gemma4ForConditionalGeneration._process_image_input": (
+        "a tower with adapters takes its limit from a method; the same calls of the tower"
+    ),
     "vllm.model_executor.models.internvl:InternVLMultiModalProcessor": "a class renamed in hints",
     "vllm.model_executor.models.internvl:InternVLProcessingInfo.get_hf_processor": "the same",
     "vllm.model_executor.models.internvl:InternVLProcessingInfo.get_num_image_tokens": "the same",

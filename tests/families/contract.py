@@ -43,6 +43,7 @@ CHECKPOINTS = [
     "demo-smolvlm",
     "demo-mistral3",
     "demo-gemma3",
+    "demo-gemma4",
     "demo-kimi",
     "demo-glm4v",
     "demo-glm4v-moe",

@@ -55,7 +55,7 @@ def test_crops_with_newlines_take_methods_that_choose_tokens_one_by_one(model: s
     [
         *[("demo-qwen2.5", "max_pixels"), ("demo-qwen3", "max_pixels")],
         *[("demo-glm4v", "size"), ("demo-mistral3", "size")],
-        ("demo-kimi", "in_token_limit"),
+        *[("demo-kimi", "in_token_limit"), ("demo-gemma4", "max_soft_tokens")],
     ],
 )
 def test_a_processor_that_resizes_leaves_no_shrinking_to_a_method(model: str, smaller: str) -> None:

@@ -110,6 +110,7 @@ def test_an_unknown_architecture_is_answered_with_those_there_are() -> None:
         )
     assert str(raised.value) == (
         "architecture is LlamaForCausalLM; allowed: Gemma3ForConditionalGeneration, "
+        "Gemma4ForConditionalGeneration, "
         "Glm4vForConditionalGeneration, "
         "Glm4vMoeForConditionalGeneration, Idefics3ForConditionalGeneration, "
         "InternVLChatModel, "

@@ -265,6 +265,7 @@ def test_other_towers_run_as_graphs_where_that_is_asked_for(
         ("gemma3", {"rate": 0.0}, {}),
         ("kimi", {"rate": 0.0}, {}),
         ("kimi", {}, {}),
+        ("gemma4", {}, {}),
     ],
     ids=str,
 )

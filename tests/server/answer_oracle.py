@@ -43,7 +43,7 @@ class Oracle:
         self._decoder = getattr(inner, "text_model", None) or inner.language_model
         processor: Any = AutoProcessor.from_pretrained(folder)
         inputs = processor(text=[processor.image_token], images=[PICTURE], return_tensors="pt")
-        names = ("image_sizes", "pixel_attention_mask")
+        names = ("image_sizes", "pixel_attention_mask", "image_position_ids")
         more = {name: inputs[name] for name in names if name in inputs}
         features = inner.get_image_features(inputs["pixel_values"], **more)
         self._rows = torch.cat([r.reshape(-1, stock.shape[1]) for r in features.pooler_output])
@@ -62,9 +62,17 @@ class Oracle:
         line_break = self.model.get_input_embeddings()(self._break)
         return torch.cat([each for part in parts for each in (part, line_break)][:-1])
 
-    def scores(self, embeds: torch.Tensor) -> torch.Tensor:
-        """Return log-probabilities `[tokens, words]` of one prompt."""
-        hidden = self._decoder(inputs_embeds=embeds).last_hidden_state
+    def scores(self, embeds: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+        """Return log-probabilities `[tokens, words]` of one prompt.
+
+        Args:
+            embeds: what the decoder gets of each of its tokens.
+            words: these tokens, 0 for those of a picture: Gemma 4 looks them up for each layer.
+        """
+        more = {}
+        if getattr(self._decoder, "hidden_size_per_layer_input", 0):
+            more["per_layer_inputs"] = self._decoder.get_per_layer_inputs(words, None)
+        hidden = self._decoder(inputs_embeds=embeds, **more).last_hidden_state
         scores: torch.Tensor = self.model.lm_head(hidden)[0].log_softmax(-1)
         return scores
 

@@ -24,14 +24,15 @@ _MODELS = "vllm.model_executor.models"
 
 STOCK = {
     "demo-qwen2.5": {f"{_MODELS}.qwen2_5_vl:Qwen2_5_VisionTransformer.prepare_encoder_metadata"},
+    "demo-gemma4": {f"{_MODELS}.gemma4_mm:Gemma4ForConditionalGeneration._process_image_input"},
     "demo-idefics3": {f"{_MODELS}.idefics3:Idefics3Model.image_pixels_to_features"},
     "demo-kimi": {f"{_MODELS}.moonvit:MoonVitEncoder.forward"},
     "demo-mistral3": {f"{_MODELS}.pixtral:PixtralHFVisionModel.forward"},
     "demo-smolvlm": {f"{_MODELS}.idefics3:Idefics3Model.image_pixels_to_features"},
 }
 """Functions of vLLM's in which the host waits, by checkpoint. Those of Qwen2.5-VL and Mistral3
-send what they have not pinned; where nothing is pruned so does Kimi's, and Idefics3's drops tiles
-of padding by a mask."""
+send what they have not pinned; where nothing is pruned so does Kimi's, and Idefics3's drops tiles,
+Gemma 4's tokens of padding by a mask."""
 
 EVERY_METHOD = ("demo", "demo-next", "demo-qwen2.5", "demo-qwen3")
 """Checkpoints with every method; the others with those that look at most."""

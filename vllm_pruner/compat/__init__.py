@@ -22,6 +22,7 @@ from vllm_pruner.compat.generate import (
     patch_generate,
     queued_tokens,
 )
+from vllm_pruner.compat.hf_tower import HFAttention, hf_attention
 from vllm_pruner.compat.image_header import patch_image_header
 from vllm_pruner.compat.in_tree import in_tree, in_tree_known
 from vllm_pruner.compat.key_holder import key_holder, patch_key_holder
@@ -55,6 +56,7 @@ __all__ = [
     "GRAPH_METHODS",
     "SUPPORTED",
     "CapturedGraph",
+    "HFAttention",
     "PlainEmbedding",
     "Process",
     "add_worker_methods",
@@ -70,6 +72,7 @@ __all__ = [
     "enable_position_hook_on_cpu",
     "encoder_graphs_known",
     "hashed",
+    "hf_attention",
     "in_tree",
     "in_tree_known",
     "is_known",

@@ -74,6 +74,11 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "Gemma3ForConditionalGeneration.embed_multimodal "
         "Gemma3ForConditionalGeneration.load_weights "
         "Gemma3MultiModalProjector.forward"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.gemma4_mm",
+        "Gemma4ForConditionalGeneration._parse_and_validate_image_input "
+        "Gemma4ForConditionalGeneration._process_image_input "
+        "Gemma4ForConditionalGeneration.embed_multimodal "
+        "Gemma4ForConditionalGeneration.load_weights Gemma4MultimodalEmbedder.forward"),
     *_symbols(_ENGINE, _WORKER, f"{MODELS}.mistral3",
         "Mistral3ForConditionalGeneration._parse_and_validate_image_input "
         "Mistral3ForConditionalGeneration.embed_multimodal "
@@ -134,6 +139,16 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "Gemma3MultiModalProcessor Gemma3ProcessingInfo.get_num_image_tokens "
         "Gemma3ProcessingInfo.get_image_size_with_most_features "
         "Gemma3ProcessingInfo.get_hf_processor"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.gemma4_mm",
+        "_SUPPORTED_SOFT_TOKENS _get_max_soft_tokens "
+        "Gemma4ForConditionalGeneration.embed_input_ids "
+        "Gemma4DummyInputsBuilder.get_dummy_mm_data "
+        "Gemma4MultiModalProcessor._apply_hf_processor_main "
+        "Gemma4MultiModalProcessor._get_mm_fields_config "
+        "Gemma4ProcessingInfo._compute_num_soft_tokens "
+        "Gemma4ProcessingInfo.get_mm_max_tokens_per_item"),
+    *_symbols(_ENGINE, "vllm_pruner.families", "vllm.multimodal.inputs",
+        "MultiModalFieldConfig.batched"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.mistral3",
         "Mistral3DummyInputsBuilder Mistral3MultiModalProcessor "
         "Mistral3HFEncoderInfo.get_patch_grid_size "

@@ -25,6 +25,7 @@ its attribute `family`."""
 
 _BUILT_IN = {
     "Gemma3ForConditionalGeneration": "vllm_pruner.families.gemma3:PrunedGemma3",
+    "Gemma4ForConditionalGeneration": "vllm_pruner.families.gemma4:PrunedGemma4",
     "Glm4vForConditionalGeneration": "vllm_pruner.families.glm4v:PrunedGlm4v",
     "Glm4vMoeForConditionalGeneration": "vllm_pruner.families.glm4v:PrunedGlm4vMoe",
     "Idefics3ForConditionalGeneration": "vllm_pruner.families.idefics3:PrunedIdefics3",

@@ -1,0 +1,138 @@
+"""Gemma 4: `Gemma4ForConditionalGeneration`.
+
+Follows `vllm/model_executor/models/gemma4_mm.py` of vLLM 0.32. An image of any shape is one grid of
+tokens, each the mean of 3 x 3 patches; see `gemma4_grid` and `pooled_tower`. Positions are plain.
+In the decoders that look both ways within an image, vLLM finds it by its placeholders, which are
+those of the kept tokens. Other decoders look tokens up once more for each layer: `embed_input_ids`
+takes token 0 for every placeholder, so no row's depend on what is kept. Videos are left whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from vllm.model_executor.models.gemma4_mm import (
+    Gemma4DummyInputsBuilder,
+    Gemma4ForConditionalGeneration,
+    Gemma4MultiModalProcessor,
+    Gemma4ProcessingInfo,
+)
+from vllm.multimodal import MULTIMODAL_REGISTRY
+from vllm.multimodal.inputs import MultiModalFieldConfig
+from vllm.multimodal.parse import ImageSize
+
+from vllm_pruner.families.gemma4_grid import (
+    GRIDS,
+    edge,
+    grids_of,
+    images,
+    largest,
+    layout,
+    seen,
+)
+from vllm_pruner.families.merging import MERGING
+from vllm_pruner.families.qwen_grid import check_method
+from vllm_pruner.family import Family
+from vllm_pruner.prompt.info import PrunedInfo
+from vllm_pruner.prompt.processor import PrunedProcessor
+from vllm_pruner.worker.pooled_tower import PooledTower
+from vllm_pruner.worker.replayed_model import ReplayedModel
+
+if TYPE_CHECKING:
+    from transformers import BatchFeature
+    from vllm.config.multimodal import MultiModalDummyOptions
+    from vllm.inputs import MultiModalDataDict
+    from vllm.multimodal.parse import MultiModalDataItems
+
+__all__ = ["GEMMA4", "PrunedGemma4"]
+
+_PLACES = "pixel_position_ids"
+"""vLLM's field with the place of each patch."""
+
+GEMMA4 = Family(
+    "gemma4",
+    largest,
+    layout,
+    images,
+    PooledTower,
+    seen,
+    partial(check_method, smaller="max_soft_tokens"),
+    stock_captured=True,
+    **MERGING,
+)
+
+
+class PrunedGemma4Info(PrunedInfo, Gemma4ProcessingInfo):
+    """`Gemma4ProcessingInfo` with settings; see `PrunedInfo` for the changes."""
+
+    family = GEMMA4
+
+    def get_image_size_with_most_features(self) -> ImageSize:
+        """Return the size of the `largest` layout."""
+        hf_config: Any = self.ctx.get_hf_config()
+        most, side = largest(self), edge(hf_config.vision_config)
+        return ImageSize(width=most.columns * side, height=most.rows * side)
+
+
+class PrunedGemma4DummyInputs(Gemma4DummyInputsBuilder):
+    """`Gemma4DummyInputsBuilder` with images of most tokens: vLLM's square has fewer."""
+
+    info: PrunedGemma4Info
+
+    def get_dummy_mm_data(
+        self,
+        seq_len: int,
+        mm_counts: Mapping[str, int],
+        mm_options: MultiModalDummyOptions | None = None,
+    ) -> MultiModalDataDict:
+        stock = super().get_dummy_mm_data(seq_len, mm_counts, mm_options)
+        size = self.info.get_image_size_with_most_features()
+        images = self._get_dummy_images(
+            width=size.width,
+            height=size.height,
+            num_images=mm_counts.get("image", 0),
+            overrides=mm_options.get("image") if mm_options else None,
+        )
+        return {**stock, "image": images}
+
+
+class PrunedGemma4Processor(PrunedProcessor, Gemma4MultiModalProcessor):
+    """`Gemma4MultiModalProcessor` with fewer placeholders; see `PrunedProcessor`.
+
+    Own change: an image's grid is a field.
+    """
+
+    def _apply_hf_processor_main(
+        self, mm_items: MultiModalDataItems, hf_kwargs: Mapping[str, object]
+    ) -> BatchFeature:
+        output = super()._apply_hf_processor_main(mm_items, hf_kwargs)
+        if _PLACES in output:
+            side = self.info.get_hf_config().vision_config.pooling_kernel_size
+            output[GRIDS] = grids_of(output[_PLACES], side)
+        return output
+
+    def _get_mm_fields_config(
+        self, hf_inputs: BatchFeature, hf_processor_mm_kwargs: Mapping[str, object]
+    ) -> Mapping[str, MultiModalFieldConfig]:
+        fields = super()._get_mm_fields_config(hf_inputs, hf_processor_mm_kwargs)
+        return {**fields, GRIDS: MultiModalFieldConfig.batched("image", keep_on_cpu=True)}
+
+
+@MULTIMODAL_REGISTRY.register_processor(  # type: ignore[misc]  # the mixin knows LLaVA's info
+    PrunedGemma4Processor, info=PrunedGemma4Info, dummy_inputs=PrunedGemma4DummyInputs
+)
+class PrunedGemma4(ReplayedModel, Gemma4ForConditionalGeneration):
+    """vLLM's Gemma 4, keeping the visual tokens that matter; see `ReplayedModel`.
+
+    Own change: what is parsed of images has their grids too.
+    """
+
+    family = GEMMA4
+
+    def _parse_and_validate_image_input(self, **kwargs: object) -> Any:
+        parsed = super()._parse_and_validate_image_input(**kwargs)
+        if parsed is not None:  # vLLM's own graphs pick their fields from a batch: no grids
+            setattr(parsed, GRIDS, kwargs.get(GRIDS))
+        return parsed
