@@ -66,7 +66,7 @@ def photographs() -> Iterator[Case]:
 def noises() -> Iterator[Case]:
     """Yield noise, smooth and not, with unequal and equal weights."""
     for total, keep in SIZES:
-        for kind, rows in (("smooth noise", _smooth(total)), ("noise", torch.randn(total, 256))):
+        for kind, rows in (("smooth noise", smooth(total)), ("noise", torch.randn(total, 256))):
             gram = cosine_gram(rows[None])[0]
             for spread, weight in (
                 ("log-normal weights", torch.randn(total).exp()),
@@ -76,7 +76,7 @@ def noises() -> Iterator[Case]:
                     yield f"{kind}, {spread}", objective, gram, weight, keep
 
 
-def _smooth(total: int) -> torch.Tensor:
+def smooth(total: int) -> torch.Tensor:
     """Rows `[total, 256]` that resemble their neighbours in a square picture, and all a little."""
     side = int(total**0.5) + 1
     noise = torch.randn(1, 256, side, side)

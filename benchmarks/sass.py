@@ -29,10 +29,13 @@ SHOWN = ("BAR", "LDG", "STG", "LDS", "STS", "SHFL", "REDUX", "HGMMA")
 
 
 class Loop(NamedTuple):
-    """First and last instruction; the last one jumps back."""
+    """First and last instruction, the last one jumps back; how many loops are around it; and how
+    many instructions of each name one pass has outside of inner loops."""
 
     first: int
     last: int
+    depth: int
+    own: Counter[str]
 
 
 def main() -> None:
@@ -83,26 +86,34 @@ def disassembled(program: bytes) -> tuple[list[str], dict[str, int]]:
 
 def described(instructions: list[str], labels: dict[str, int]) -> list[str]:
     """One line a loop, inner ones indented."""
-    loops: dict[int, Loop] = {}
+    lines = []
+    for loop in loops(instructions, labels):
+        some = ", ".join(f"{loop.own[name]} {name}" for name in SHOWN if loop.own[name])
+        lines.append(
+            f"{'  ' * loop.depth}  {loop.first}-{loop.last}: {loop.own.total()} instructions; "
+            f"{some or 'no memory'}"
+        )
+    return lines
+
+
+def loops(instructions: list[str], labels: dict[str, int]) -> list[Loop]:
+    """Return the loops in the order in which they begin."""
+    ends: dict[int, int] = {}
     for place, instruction in enumerate(instructions):
         target = labels.get("".join(re.findall(r"^BRA.*(\.L_x_\d+)", instruction)))
         if target is not None and target < place:
-            loops[target] = Loop(target, place)
-    lines = []
-    for first, last in sorted(loops.values()):
-        around = sum(other.first < first and last < other.last for other in loops.values())
-        inner = [other for other in loops.values() if first < other.first and other.last < last]
-        own = [
+            ends[target] = place
+    found = []
+    for first, last in sorted(ends.items()):
+        inner = [(a, b) for a, b in ends.items() if first < a and b < last]
+        own = Counter(
             instructions[place].split()[0].split(".")[0]
             for place in range(first, last + 1)
-            if not any(other.first <= place <= other.last for other in inner)
-        ]
-        counted = Counter(own)
-        some = ", ".join(f"{counted[name]} {name}" for name in SHOWN if counted[name])
-        lines.append(
-            f"{'  ' * around}  {first}-{last}: {len(own)} instructions; {some or 'no memory'}"
+            if not any(a <= place <= b for a, b in inner)
         )
-    return lines
+        depth = sum(a < first and last < b for a, b in ends.items())
+        found.append(Loop(first, last, depth, own))
+    return found
 
 
 if __name__ == "__main__":

@@ -23,14 +23,14 @@ from vtprune_kernels.dedup_round_triton import dedup_round
 from vtprune_kernels.nearest_rows_triton import NEAREST, nearest_rows
 from vtprune_kernels.ordering import number_to_keep
 
-__all__ = ["dedup_triton"]
+__all__ = ["BLOCK", "BLOCK_ROWS", "dedup_triton"]
 
 
-_BLOCK = 256
+BLOCK = 256
 """Rows of a that are handled together, one a thread. With 128 fewer threads are idle in the last
 rounds, but the rounds before meet more barriers. Not yet swept on a GPU."""
 
-_BLOCK_ROWS = 1024
+BLOCK_ROWS = 1024
 """Rows handled together before the first round and after the last. Not yet swept on a GPU."""
 
 
@@ -55,10 +55,10 @@ def dedup_triton(
         near_values,
         gram.new_empty((segments, 2, rows), dtype=torch.int16),
         gram.new_empty((segments, 2, rows), dtype=torch.uint8),
-        gram.new_empty((segments, 3, _BLOCK)),
+        gram.new_empty((segments, 3, BLOCK)),
         gram.new_empty((segments, half)),
         gram.new_empty((segments, half), dtype=torch.int32),
-        gram.new_empty((segments, _BLOCK), dtype=torch.int32),
+        gram.new_empty((segments, BLOCK), dtype=torch.int32),
         kept,
         flags(valid, gram),
         gram if counts is None else counts.contiguous(),
@@ -68,10 +68,10 @@ def dedup_triton(
         HAS_VALID=valid is not None,
         HAS_COUNTS=counts is not None,
         NEAREST=NEAREST,
-        BLOCK=_BLOCK,
-        HALVINGS=_BLOCK.bit_length() - 1,
-        BLOCK_ROWS=_BLOCK_ROWS,
-        num_warps=_BLOCK // 32,
+        BLOCK=BLOCK,
+        HALVINGS=BLOCK.bit_length() - 1,
+        BLOCK_ROWS=BLOCK_ROWS,
+        num_warps=BLOCK // 32,
         num_stages=1,
         maxnreg=168,  # else the assembler spills, to leave room for programs that do not come
     )

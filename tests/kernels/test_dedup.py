@@ -40,7 +40,7 @@ def test_equal_matches_stay_in_order_across_blocks(
     rows: int, different: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Blocks of 32 rows of a: one, exactly one, two of which the last has a row, three, four."""
-    monkeypatch.setattr(dedup_triton, "_BLOCK", 32)
+    monkeypatch.setattr(dedup_triton, "BLOCK", 32)
     gram = _few_values(rows, different)
     assert torch.equal(SPEC.launcher(gram, 5, 7), SPEC.reference(gram, 5, 7))
 
@@ -58,7 +58,7 @@ def test_more_rows_look_through_b_than_are_taken_at_once() -> None:
 @pytest.mark.parametrize("block", [32, 256])
 def test_rows_that_do_not_exist_leave_no_trace(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first row among them, which threads without a row of their own read instead."""
-    monkeypatch.setattr(dedup_triton, "_BLOCK", block)
+    monkeypatch.setattr(dedup_triton, "BLOCK", block)
     generator = torch.Generator().manual_seed(11)
     valid = torch.rand((3, 180), generator=generator) < torch.tensor([[0.9], [0.5], [0.1]])
     valid[:, 0] = False
