@@ -136,7 +136,7 @@ class Family:
 
     marks: tuple[str, ...] = ()
     """Names in `hf_config` of the tokens that the chat template puts around an image. They are not
-    part of the text that follows the image."""
+    part of the text that asks about it."""
 
     videos: Videos | None = None
     """How videos are pruned; None if they can only be served unpruned, which the operator must

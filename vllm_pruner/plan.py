@@ -1,4 +1,4 @@
-"""The plan for one image or video: its settings, its identity and the text that follows it.
+"""The plan for one image or video: its settings, its identity and the text that asks about it.
 
 The processor, which sees the whole prompt, makes the plan; it travels to the model in fields of the
 item. vLLM's multimodal fields are tensors; these stay on the CPU (`keep_on_cpu`), so that reading
@@ -79,7 +79,7 @@ class ImagePlan:
     """vLLM's identity of the image without a plan: a hash of its content, or the client's name."""
 
     text: tuple[int, ...] = ()
-    """Token ids that follow the image in its message; empty unless the method needs them."""
+    """Token ids that ask about the image in its message; empty unless the method needs them."""
 
     keep: int = 0
     """Visual tokens that have placeholders in the prompt; 0 to compute it from the settings. It is

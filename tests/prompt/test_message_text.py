@@ -13,19 +13,27 @@ from vllm_pruner.prompt.message_text import MessageText
 IMAGE = {"type": "image"}
 
 
-@pytest.fixture(scope="module", params=["demo", "demo-smolvlm"])
+@pytest.fixture(scope="module", params=["demo", "demo-smolvlm", "demo-qwen2.5"])
 def tokenizer(request: pytest.FixtureRequest) -> Any:
-    """One whose template takes words or parts, and one that reads parts only."""
+    """One whose template takes words or parts, one that reads parts only, and one that writes marks
+    around an image."""
     return AutoTokenizer.from_pretrained(MODELS / request.param)
 
 
 def _texts(tokenizer: Any, conversation: list[dict[str, Any]]) -> list[str]:
-    image = tokenizer.convert_tokens_to_ids("<image>")
+    image, *marks = tokenizer.convert_tokens_to_ids(_around_image(tokenizer))
     rendered = tokenizer.apply_chat_template(
         conversation, tokenize=False, add_generation_prompt=True
     )
     prompt = tokenizer.encode(rendered)
-    return [tokenizer.decode(ids) for ids in MessageText(tokenizer, image).of_images(prompt)]
+    texts = MessageText(tokenizer, image, frozenset(marks)).of_images(prompt)
+    return [tokenizer.decode(ids) for ids in texts]
+
+
+def _around_image(tokenizer: Any) -> list[str]:
+    """The token of an image, then its marks."""
+    marked = ["<|image_pad|>", "<|vision_start|>", "<|vision_end|>"]
+    return marked if marked[0] in tokenizer.get_vocab() else ["<image>"]
 
 
 def _user(*parts: Any) -> dict[str, Any]:
@@ -59,13 +67,30 @@ def test_each_message_has_its_own_text(tokenizer: Any) -> None:
     assert [text.strip() for text in _texts(tokenizer, turns)] == ["Whose cat?", "And this dog?"]
 
 
-def test_an_image_at_the_end_has_no_text(tokenizer: Any) -> None:
-    """Not even the line break that the template writes after every image."""
-    assert _texts(tokenizer, [_user("What is this?", IMAGE)]) == [""]
+def test_an_image_at_the_end_has_the_text_before_it(tokenizer: Any) -> None:
+    """The line break that the template writes after every image is none."""
+    (text,) = _texts(tokenizer, [_user("What is this?", IMAGE)])
+    assert text.strip() == "What is this?"
+
+
+def test_images_at_the_end_share_what_is_before_them_in_their_message(tokenizer: Any) -> None:
+    turns = [_user("Whose cat?", IMAGE), _assistant("Mine."), _user("And these two?", IMAGE, IMAGE)]
+    texts = [" ".join(text.split()) for text in _texts(tokenizer, turns)]
+    assert texts == ["Whose cat?", "And these two?", "And these two?"]
+
+
+def test_an_image_alone_in_its_message_has_no_text(tokenizer: Any) -> None:
+    system = {"role": "system", "content": [{"type": "text", "text": "You are kind."}]}
+    turns = [system, _user("Be brief."), _assistant("Yes."), _user(IMAGE), _assistant("A cat.")]
+    assert _texts(tokenizer, [*turns, _user("Of which colour?")]) == [""]
+
+
+def test_a_text_too_long_to_search_is_none(tokenizer: Any) -> None:
+    assert _texts(tokenizer, [_user("word " * 1100, IMAGE)]) == [""]
 
 
 def test_without_a_template_the_message_ends_with_the_prompt(tokenizer: Any) -> None:
-    image = tokenizer.convert_tokens_to_ids("<image>")
+    image = tokenizer.convert_tokens_to_ids(_around_image(tokenizer)[0])
 
     class Bare:
         """The same tokenizer without its template."""

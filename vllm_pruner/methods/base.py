@@ -76,8 +76,8 @@ class VisualTokens:
 
     text: Sequence[torch.Tensor] | None = None
     """Per image `[tokens, width of the decoder]`: the decoder's input embeddings of the text that
-    follows the image in its message; zero rows if there is no such text. `texts.Texts` has them in
-    one tensor."""
+    asks about the image (`prompt.message_text`); zero rows if there is none. `texts.Texts` has
+    them in one tensor."""
 
     keys: torch.Tensor | None = None
     """`[images, N, head size]` float32: attention keys of the layer that produces the features,

@@ -63,7 +63,7 @@ class Planner:
     def _texts(
         self, modality: str, configs: list[PruneConfig], prompt: list[int]
     ) -> list[tuple[int, ...]]:
-        """Return the text that follows each item, if its method reads it."""
+        """Return the text that asks about each item, if its method reads it."""
         nothing: list[tuple[int, ...]] = [()] * len(configs)
         if not any(config.resolved[0].needs_text for config in configs):
             return nothing

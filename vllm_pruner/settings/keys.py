@@ -43,7 +43,7 @@ PLAN_IMAGE = f"{KEY}_image"
 """A field of an image on its way to the model: vLLM's identity of it as bytes."""
 
 PLAN_TEXT = f"{KEY}_text"
-"""A field of an image on its way to the model: the token ids of the text that follows it."""
+"""A field of an image on its way to the model: the token ids of the text that asks about it."""
 
 PLAN_KEEP = f"{KEY}_keep"
 """A field of an image on its way to the model: its number of visual tokens, 0 if not known."""
