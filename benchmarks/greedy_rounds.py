@@ -36,6 +36,7 @@ def main() -> None:
     arguments.add_argument("--parts", type=int, default=PARTS, help="other than the kernel's")
     parts = arguments.parse_args().parts
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # a step is too short for two
     print(describe())
     found: dict[tuple[str, str, int, int], list[float]] = {}
     for what, objective, gram, weight, keep in [*photographs(), *noises()]:
@@ -96,16 +97,17 @@ def rounds(gram: torch.Tensor, weight: torch.Tensor, keep: int, objective: str, 
     taken = count = 0
     while True:  # until the last row is taken
         best = int(score.argmax())
-        takes = not stale[best]
-        candidates = [int(score[n::parts].argmax()) * parts + n for n in range(parts)]
-        if takes:
+        if not stale[best]:
             taken += 1
             if taken == keep:
                 return count
             cover = torch.maximum(cover, gram[best])
             score[best], stale[:] = -1.0, True
         count += 1
-        renewed = torch.tensor([c for c in candidates if score[c] >= 0])
+        bound = torch.where(stale, score, -1.0)
+        filled = torch.nn.functional.pad(bound, (0, -total % parts), value=-1.0)
+        candidates = filled.view(-1, parts).argmax(dim=0) * parts + torch.arange(parts)
+        renewed = candidates[filled[candidates] >= 0]
         score[renewed] = _scores(gram[renewed], cover, of_column) * of_row[renewed]
         stale[renewed] = False
 

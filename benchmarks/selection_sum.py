@@ -27,7 +27,7 @@ LAUNCH = (2.0, 3.0)
 PRICES = {
     "cls_importance": (10, 17),
     "cosine_gram": (10, 20),
-    "scope: greedy_select": (60, 100),
+    "scope: greedy_select": (50, 75),
     "vispruner: dedup, clusters": (110, 125),
     "vispruner: dedup, smooth": (90, 110),
 }

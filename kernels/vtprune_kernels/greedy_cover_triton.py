@@ -8,16 +8,17 @@ one to take, though few scores are exact. The rows are in parts. A round takes t
 if its score is exact, and computes the best inexact score of each part anew:
 
     while rows are missing:
-        c = the highest row of each part, ties to the lower index; p = the highest of them
+        p = the highest row of all, ties to the lower index
         if the score of p is exact: take p, raise the cover by row p, no score is exact any more
-        of each c but p: read row c of S, and its score is exact
+        c = the highest row of each part whose score is not exact
+        of each c: read row c of S, and its score is exact
 
 Equal to computing every score at every step, in every bit: gains are sums of whole numbers, exact
 in any order, and to round and to multiply keep their order. No atomics, no host, one barrier a
 round. The first launch also writes S in whole units, in rows of aligned length, which saves the
 second two thirds of its instructions and takes as much memory again as S.
 
-How many rounds a picture needs is counted by `benchmarks/greedy_rounds.py`: 2 to 3 for each row
+How many rounds a picture needs is counted by `benchmarks/greedy_rounds.py`: some two for each row
 taken by `scope` at LLaVA's sizes, more where saliency says little. A round reads at most 32 rows of
 S, 82 kB of 576, 377 kB of 2,880; every score at every step would be 1.3 and 33 MB. The estimate of
 what it takes stands in `kernels/README.md`; it has not run on a GPU.

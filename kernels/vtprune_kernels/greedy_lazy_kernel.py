@@ -21,7 +21,7 @@ __all__ = ["lazy_cover_kernel"]
 
 @triton.jit
 def _highest(score, mark, mine):
-    """Return the highest score of a group of each warp's rows, negative if none is open, and the
+    """Return the highest score of some of each warp's rows, negative if none is open, and the
     lowest mark that has it: two `[warps, 1]`, each by one instruction of all lanes."""
     most = tl.max(tl.where(mine, score, -3), axis=1, keep_dims=True)
     first = tl.where(mine & (score == most), mark, 0x7FFFFFFF)
@@ -151,21 +151,22 @@ def lazy_cover_kernel(
 
     taken, p, turn = 0, 0, 0
     while taken < number:
-        # 2. The highest of each part, and of all.
-        tops, tags = (), ()
-        for group in tl.static_range(GROUPS):
-            top, tag = _highest(scores, marks, column % GROUPS == group)
-            tops, tags = tops + (top,), tags + (tag,)
-        most, best = tops[0], tags[0]
-        for group in tl.static_range(1, GROUPS):
-            wins = (tops[group] > most) | ((tops[group] == most) & (tags[group] < best))
-            most, best = tl.where(wins, tops[group], most), tl.where(wins, tags[group], best)
-        best = _best_of_all(most, best, meeting + turn, warp, lane, WARPS)
+        # 2. The highest of all; if its score is exact, it is taken, and -2 from here on.
+        most, mark = _highest(scores, marks, column >= 0)
+        best = _best_of_all(most, mark, meeting + turn, warp, lane, WARPS)
         turn = 4 * WARPS - turn
         takes = (best & 1) == 0
         p = tl.where(takes, best >> 1, p)
         taken += tl.where(takes, 1, 0)
-        # 3. The cover with the last row taken, and what each part's row gains above it.
+        scores = tl.where(marks == tl.where(takes, best, -1), -2, scores)
+        marks = tl.where(takes, marks | 1, marks)
+        # 3. The highest stale score of each part.
+        stale = tl.where((marks & 1) != 0, scores, -3)
+        tags = ()
+        for group in tl.static_range(GROUPS):
+            _, tag = _highest(stale, marks, column % GROUPS == group)
+            tags = tags + (tag,)
+        # 4. The cover with the last row taken, and what each part's row gains above it.
         row_p = unit + p * stride + lane  # fewer than 2**31 units in a segment
         rows_c, totals = (), ()
         for group in tl.static_range(GROUPS):
@@ -195,21 +196,18 @@ def lazy_cover_kernel(
                     )  # fmt: skip
                     sums = sums + (totals[group] + more.to(WHOLE),)
                 totals = sums
-        # 4. Their scores are exact; -2 is what is taken.
-        row = marks >> 1
-        scores = tl.where(row == p, -2, scores)
-        marks = tl.where(takes, marks | 1, marks)
+        # 5. Their scores are exact.
         for group in tl.static_range(GROUPS):
             c = tags[group] >> 1
             w_c = tl.full([WARPS, 1], 1.0, tl.float32)
             if OBJECTIVE == "coverage" and HAS_WEIGHT:
                 w_c = tl.load(weight + tl.minimum(c, rows - 1))
             exact = score_of(tl.sum(totals[group], axis=1, keep_dims=True), w_c)
-            renewed = (column % GROUPS == group) & (row == c) & (scores >= 0)
+            renewed = (column % GROUPS == group) & (marks == tags[group]) & (scores >= 0)
             scores = tl.where(renewed, exact, scores)
-            marks = tl.where(renewed, row * 2, marks)
+            marks = tl.where(renewed, marks - 1, marks)
 
-    # 5. In raster order, which scores are in from here on.
+    # 6. In raster order, which scores are in from here on.
     tl.store(score + (marks >> 1), scores)
     tl.debug_barrier()
     i = tl.arange(0, BLOCK)

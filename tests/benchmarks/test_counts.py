@@ -18,7 +18,16 @@ with pytest.MonkeyPatch.context() as path:
     # Not for longer: transformers looks for a package `kernels`.
     path.syspath_prepend(ROOT / "benchmarks")
     import dedup_rounds
+    import greedy_rounds
     import selection_sum
+
+
+@pytest.mark.parametrize(("parts", "rounds"), [(4, 1), (1, 2)])
+def test_a_duplicate_costs_a_lazy_selection_a_round_in_its_part(parts: int, rounds: int) -> None:
+    gram = torch.eye(4)
+    gram[0, 1] = gram[1, 0] = 1.0  # so row 1 gains nothing after row 0
+    weight = torch.tensor([5.0, 4.0, 3.0, 2.0])
+    assert greedy_rounds.rounds(gram, weight, 2, "coverage", parts) == rounds
 
 
 def test_a_row_is_looked_up_when_no_listed_neighbour_is_in_b(
