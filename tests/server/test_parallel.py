@@ -39,7 +39,8 @@ def test_both_ways_of_sharing_a_tower_keep_as_much(start: Callable[..., Server],
 FAMILIES = [
     *("demo-glm4v", "demo-qwen2.5", "demo-qwen3", "demo-qwen3.5"),
     *("demo-internvl", "demo-internvl-chat", "demo-mistral3"),
-    *("demo-onevision", "demo-idefics3", "demo-smolvlm", "demo-gemma3", "demo-kimi"),
+    *("demo-onevision", "demo-idefics3", "demo-smolvlm", "demo-gemma3", "demo-gemma4"),
+    "demo-kimi",
 ]
 BFLOAT16 = ("demo-qwen3.5",)
 """vLLM's linear attention on a CPU knows no other dtype."""
@@ -47,9 +48,9 @@ BFLOAT16 = ("demo-qwen3.5",)
 
 @pytest.mark.parametrize("model", FAMILIES)
 def test_two_ranks_keep_the_tokens_of_one(start: Callable[..., Server], model: str) -> None:
-    """Each holds half of the tower's heads. Where the same is kept, the same is answered, unless
-    two ranks round to another answer with nothing pruned, too. In bfloat16 every picture keeps some
-    others."""
+    """Each holds half of the tower's heads, of Gemma 4's all. Where the same is kept, the same is
+    answered, unless two ranks round to another answer with nothing pruned, too. In bfloat16 every
+    picture keeps some others."""
     flags = ["--plugin", "vtprune", "--prune-rate", "0.5", "--trust-remote-code"]
     coarse = model in BFLOAT16
     flags += ["--dtype", "bfloat16"] if coarse else []

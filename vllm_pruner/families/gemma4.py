@@ -9,7 +9,7 @@ takes token 0 for every placeholder, so no row's depend on what is kept. Videos 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -41,10 +41,14 @@ from vllm_pruner.worker.pooled_tower import PooledTower
 from vllm_pruner.worker.replayed_model import ReplayedModel
 
 if TYPE_CHECKING:
+    import torch
     from transformers import BatchFeature
     from vllm.config.multimodal import MultiModalDummyOptions
     from vllm.inputs import MultiModalDataDict
     from vllm.multimodal.parse import MultiModalDataItems
+
+    from vllm_pruner.plan import ImagePlan
+    from vllm_pruner.tower import EncoderImage
 
 __all__ = ["GEMMA4", "PrunedGemma4"]
 
@@ -126,10 +130,22 @@ class PrunedGemma4Processor(PrunedProcessor, Gemma4MultiModalProcessor):
 class PrunedGemma4(ReplayedModel, Gemma4ForConditionalGeneration):
     """vLLM's Gemma 4, keeping the visual tokens that matter; see `ReplayedModel`.
 
-    Own change: what is parsed of images has their grids too.
+    Own changes:
+    - what is parsed of images has their grids too;
+    - an unpruned image beside pruned ones has its own rows only. vLLM's graphs return one for every
+      token that the processor pads an image to, of which a runner reads the first.
     """
 
     family = GEMMA4
+
+    def embed_images(
+        self,
+        images: Sequence[EncoderImage],
+        plans: Sequence[ImagePlan],
+        fields: Mapping[str, Any],
+    ) -> list[torch.Tensor]:
+        embeddings = super().embed_images(images, plans, fields)
+        return [rows[: image.layout.tokens] for image, rows in zip(images, embeddings, strict=True)]
 
     def _parse_and_validate_image_input(self, **kwargs: object) -> Any:
         parsed = super()._parse_and_validate_image_input(**kwargs)
