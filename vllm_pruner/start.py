@@ -39,8 +39,13 @@ def replace_classes(engine_args: EngineArgs) -> None:
     """Have vLLM load our classes for the architectures that we prune.
 
     Raises:
-        ConfigError: the operator has replaced one of them too.
+        ConfigError: the operator has replaced one of them too, or has vLLM load none of them.
     """
+    if engine_args.model_impl not in ("auto", "vllm"):
+        raise ConfigError(
+            f"model_impl is {engine_args.model_impl!r}; allowed: 'auto' or 'vllm', whose classes "
+            "vtprune replaces; with another images would stay unpruned"
+        )
     classes, overrides = registry.classes(), engine_args.model_class_overrides
     # Our classes are there already if these arguments have been configured before.
     taken = [name for name in classes if overrides.get(name, classes[name]) != classes[name]]
@@ -58,11 +63,9 @@ def with_defaults(engine_args: EngineArgs, model_config: ModelConfig) -> ServerC
     These are also written to `mm_processor_kwargs`, where every process reads the settings.
 
     Raises:
-        ConfigError: the settings cannot be used, such as options of another method, or not with
-            the class that vLLM loads.
+        ConfigError: the settings cannot be used, such as options of another method.
     """
     family = registry.family_of(model_config.hf_config)
-    registry.check_class(model_config)
     kwargs = engine_args.mm_processor_kwargs or {}
     settings = {"method": family.default_method, **kwargs[KEY]}
     if not names_budget(settings):

@@ -157,7 +157,11 @@ def test_a_class_of_somebody_else_is_not_replaced() -> None:
             "mm_encoder_tp_mode is 'data'; allowed: 'weights' with this model, ",
         ),
         *(
-            (model, {"model_impl": "transformers"}, "model_impl is 'transformers', which serves ")
+            (
+                model,
+                {"model_impl": "transformers"},
+                "model_impl is 'transformers'; allowed: 'auto' or ",
+            )
             for model in ("demo", "demo-qwen2.5")
         ),
         ("demo-qwen2.5", ADAPTERS, "enable_tower_connector_lora is True; allowed: False, "),

@@ -10,6 +10,7 @@ import pytest
 import torch
 from clip_prompt import clip_prompt
 from model_on_card import kept_of, model_on_card
+from nightly import NIGHTLY
 from pretend_tensor import host
 from pruned_model import pruned_model
 
@@ -36,9 +37,14 @@ IN_TREE = {
 """The same where vLLM prunes videos itself."""
 
 CHECKPOINTS = [
-    *("demo-glm4v", "demo-onevision", "demo-internvl", "demo-internvl-chat"),
-    *("demo-qwen2", "demo-qwen2.5", "demo-qwen3", "demo-qwen3.5"),
+    *((name, False) for name in ("demo-glm4v", "demo-internvl", "demo-qwen2.5", "demo-qwen3")),
+    *((name, True) for name in IN_TREE),
+    *(
+        pytest.param((name, False), marks=NIGHTLY)
+        for name in ("demo-onevision", "demo-internvl-chat", "demo-qwen2", "demo-qwen3.5")
+    ),
 ]
+"""With whether vLLM prunes the videos itself."""
 
 CLIP, LONG, PICTURE = (4, 112, 112), (6, 84, 140), (84, 112)
 """Two videos, of frames, height and width, and a picture."""
@@ -74,7 +80,7 @@ def _items(config: Any, batch: Any) -> list[Any]:
 
 @pytest.fixture(
     scope="module",
-    params=[*((name, False) for name in CHECKPOINTS), *((name, True) for name in IN_TREE)],
+    params=CHECKPOINTS,
     ids=lambda param: param[0] + param[1] * " in tree",
 )
 def made(request: pytest.FixtureRequest) -> Iterator[tuple[Any, Any, dict[str, Any]]]:

@@ -39,7 +39,7 @@ SYMBOLS: tuple[Symbol, ...] = (
         "EngineArgs.data_parallel_size EngineArgs.data_parallel_size_local "
         "EngineArgs.tensor_parallel_size EngineArgs.pipeline_parallel_size "
         "EngineArgs.mm_processor_kwargs EngineArgs.model_class_overrides "
-        "EngineArgs.otlp_traces_endpoint"),
+        "EngineArgs.otlp_traces_endpoint EngineArgs.model_impl"),
     *_symbols(_SERVER, f"{_PROMPT}.engine_flags", "vllm.engine.arg_utils",
         "EngineArgs.compilation_config EngineArgs.pipeline_parallel_size "
         "EngineArgs.mm_encoder_tp_mode "

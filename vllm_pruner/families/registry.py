@@ -17,7 +17,7 @@ from vllm_pruner.family import Family
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.errors import ConfigError, SettingError
 
-__all__ = ["GROUP", "check_class", "check_videos", "classes", "family_of", "visual_tokens"]
+__all__ = ["GROUP", "check_videos", "classes", "family_of", "visual_tokens"]
 
 GROUP = "vtprune.families"
 """Entry points `architecture = module:Class`. The class replaces vLLM's own and has a `Family` as
@@ -78,22 +78,6 @@ def family_of(hf_config: Any) -> Family:
     raise ConfigError(
         f"architecture is {', '.join(architectures)}; allowed: {', '.join(classes())}"
     )
-
-
-def check_class(model_config: Any) -> None:
-    """Refuse a model that vLLM serves by another class than the one that its architecture names.
-
-    Args:
-        model_config: vLLM's configuration, with the pruning class in place of the stock one.
-
-    Raises:
-        ConfigError: that class does not prune.
-    """
-    if (served := model_config.architecture) not in classes():
-        raise ConfigError(
-            f"model_impl is {str(model_config.model_impl)!r}, which serves the model by {served}; "
-            "allowed: 'auto' or 'vllm', whose class vtprune replaces"
-        )
 
 
 @cache
