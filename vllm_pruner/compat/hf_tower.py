@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from vllm_pruner.compat.versions import SUPPORTED
+from vllm_pruner.compat.tower import module_of_layer
 
 if TYPE_CHECKING:
     import torch
@@ -48,17 +48,7 @@ def hf_attention(tower: nn.Module, layers: str, layer: int, attention: str) -> H
     """
     from transformers.models.gemma4.modeling_gemma4 import Gemma4VisionAttention
 
-    found: nn.Module
-    try:
-        blocks: Any = tower.get_submodule(layers)
-        found = blocks[layer].get_submodule(attention)
-    except (AttributeError, IndexError):
-        found = tower
-    if not isinstance(found, Gemma4VisionAttention):
-        raise RuntimeError(
-            f"vtprune: {type(tower).__name__} has no Gemma4VisionAttention at "
-            f"{layers}[{layer}].{attention} as it has in vLLM {SUPPORTED}"
-        )
+    found: Any = module_of_layer(Gemma4VisionAttention, tower, layers, layer, attention)
     kind = found.config._attn_implementation
     if kind not in _MASKED:
         raise RuntimeError(

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from torch import nn
     from vllm.model_executor.layers.attention import MMEncoderAttention
 
-__all__ = ["last_norm", "position_embedding", "tower_attention"]
+__all__ = ["last_norm", "module_of_layer", "position_embedding", "tower_attention"]
 
 
 def tower_attention(
@@ -59,16 +59,29 @@ def tower_attention(
     """
     from vllm.model_executor.layers.attention import MMEncoderAttention
 
+    found = module_of_layer(MMEncoderAttention, tower, layers, layer, attention)
+    assert isinstance(found, MMEncoderAttention)
+    return found
+
+
+def module_of_layer(
+    kind: type[nn.Module], tower: nn.Module, layers: str, layer: int, path: str
+) -> nn.Module:
+    """Return the module of a `kind` at a path in a tower's layer; see `tower_attention`.
+
+    Raises:
+        RuntimeError: the tower has no such module.
+    """
     found: nn.Module
     try:
         blocks: Any = tower.get_submodule(layers)
-        found = blocks[layer].get_submodule(attention)
+        found = blocks[layer].get_submodule(path)
     except (AttributeError, IndexError):
         found = tower
-    if not isinstance(found, MMEncoderAttention):
+    if not isinstance(found, kind):
         raise RuntimeError(
-            f"vtprune: {type(tower).__name__} has no MMEncoderAttention at "
-            f"{layers}[{layer}].{attention} as it has in vLLM {SUPPORTED}"
+            f"vtprune: {type(tower).__name__} has no {kind.__name__} at "
+            f"{layers}[{layer}].{path} as it has in vLLM {SUPPORTED}"
         )
     return found
 
