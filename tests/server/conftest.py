@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from shared_servers import SharedServers
+from shared_servers import SERVERS, SharedServers
 from vllm_server import Server
 
 pytestmark = pytest.mark.server
@@ -20,9 +20,9 @@ def log_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def servers(log_folder: Path) -> Iterator[SharedServers]:
+def servers(log_folder: Path, pytestconfig: pytest.Config) -> Iterator[SharedServers]:
     """Servers that go on from file to file."""
-    shared = SharedServers(log_folder)
+    shared = pytestconfig.stash.setdefault(SERVERS, SharedServers(log_folder))
     yield shared
     shared.stop()
 

@@ -8,7 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from vllm_server import Server
+
+SERVERS = pytest.StashKey["SharedServers"]()
+"""Where pytest's configuration has those of this process, once there are any."""
 
 _MOST = 4
 """Servers that run at once, some 2 GB each. A file that uses more at a time has more."""
