@@ -19,7 +19,14 @@ from vtprune_kernels import cls_importance, column_importance
 
 from vllm_pruner.methods.base import TOWER, Need
 
-__all__ = ["MIDWAY", "AttentionProbe", "MergerInput", "crop_reader", "layers_by_need"]
+__all__ = [
+    "MIDWAY",
+    "AttentionProbe",
+    "MergerInput",
+    "class_first",
+    "crop_reader",
+    "layers_by_need",
+]
 
 MIDWAY = 3 / 8
 """HiPrune's object layer as a share of the depth: the 9th of CLIP's 24 layers."""
@@ -61,14 +68,21 @@ class MergerInput(NamedTuple):
         return self.fold(torch.linalg.vector_norm(patches, dim=-1, dtype=torch.float32))
 
 
-def crop_reader(has_class_token: bool) -> _Read:
+def class_first(values: torch.Tensor) -> torch.Tensor:
+    """Return `[crops, patches and class token, ...]` with the class token, the last, as first."""
+    return values.roll(1, dims=1)
+
+
+def crop_reader(has_class_token: bool, class_token_last: bool = False) -> _Read:
     """Return the `read` of a tower whose layers attend to the whole crop.
 
     Its result is `[crops, patches, ...]` over this rank's heads, with the class token first if the
-    tower has one.
+    tower has one, wherever its layers see it.
     """
 
     def read(need: Need, layer: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        if class_token_last:  # attention is the same in any order
+            query, key = class_first(query), class_first(key)
         if need == Need.KEYS:
             heads: torch.Tensor = key.unflatten(2, (layer.num_heads, -1)).float()
             return heads.mean(dim=2)

@@ -1,5 +1,5 @@
-"""A vision transformer whose patches are merged into tokens by pixel shuffle (InternVL, SmolVLM) or
-averaged (Gemma 3).
+"""A vision transformer whose patches are merged into tokens by pixel shuffle (InternVL, SmolVLM),
+which may be its own last step (Llama 4), or averaged (Gemma 3).
 
 An image is one tile or several; the tower attends within a tile. The features of a square of
 patches, concatenated or averaged, form a token, which the projector takes. Attention and keys are
@@ -24,7 +24,13 @@ from vllm_pruner.methods.base import Need
 from vllm_pruner.tower import FEATURES, Columns
 from vllm_pruner.worker.captured_crops import PIXELS, CapturedCrops
 from vllm_pruner.worker.columns import columns_of
-from vllm_pruner.worker.probe import AttentionProbe, MergerInput, crop_reader, layers_by_need
+from vllm_pruner.worker.probe import (
+    AttentionProbe,
+    MergerInput,
+    class_first,
+    crop_reader,
+    layers_by_need,
+)
 
 if TYPE_CHECKING:
     from vllm_pruner.tower import EncoderImage
@@ -56,13 +62,15 @@ class ShuffleTower(CapturedCrops):
         token: int,
         page: int,
         has_class_token: bool,
+        class_token_last: bool = False,
         pool: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        merged: int | None = None,
     ) -> None:
         """Find the layers.
 
         Args:
-            module: the tower, with its `config`; it returns `[tiles, patches, D]`, preceded by a
-                class token if there is one.
+            module: the tower, with its `config`; it takes the pixels alone and returns `[tiles,
+                patches, D]`, preceded by a class token if there is one.
             projector: projects the features of tokens.
             shuffle: merges patches `[tiles, rows, columns, D]` into tokens `[tiles, ..., token *
                 D]`, in raster order.
@@ -72,22 +80,27 @@ class ShuffleTower(CapturedCrops):
             token: number of patches in a token.
             page: number of tokens in a tile.
             has_class_token: whether the tower has a class token.
+            class_token_last: whether its layers see it behind the patches.
             pool: averages patches `[tiles, D, rows, columns]` to tokens; None if their features are
                 concatenated.
+            merged: width of tokens that the tower itself merges, in raster order, and returns in
+                place of patches; None if it returns patches.
 
         Raises:
             RuntimeError: the tower lacks a module that `compat.tower` relies on.
         """
         self.module, self._projector, self._shuffle = module, projector, shuffle
-        self._config, self._pool = module.config, pool
+        self._config, self._pool, self._merged = module.config, pool, merged
         self.patches_per_row, self.page = token, page
         found = layers_by_need(
             lambda layer: compat.tower_attention(module, layers, layer, attention),
             len(module.get_submodule(layers)),
         )
         last = compat.last_norm(module, norm, "")
-        merger = MergerInput(last, last is module)
-        heads, read = self._config.num_attention_heads, crop_reader(has_class_token)
+        fold = class_first if class_token_last else torch.Tensor.contiguous
+        merger = MergerInput(last, last is module, fold)
+        read = crop_reader(has_class_token, class_token_last)
+        heads = self._config.num_attention_heads
         self._probe = AttentionProbe(found, heads, read, merger)
 
     def project(self, rows: torch.Tensor) -> torch.Tensor:
@@ -98,7 +111,7 @@ class ShuffleTower(CapturedCrops):
         width = self._config.hidden_size
         head_size = width // self._config.num_attention_heads
         each = width if self._pool else width * self.patches_per_row
-        return columns_of(self.module, each, head_size, needs)
+        return columns_of(self.module, self._merged or each, head_size, needs)
 
     def encode(
         self,
@@ -112,12 +125,14 @@ class ShuffleTower(CapturedCrops):
     @torch.no_grad()
     def run(self, inputs: dict[str, torch.Tensor], needs: frozenset[Need]) -> Columns:
         with self._probe.capture(needs) as captured:
-            features = self._features(self.module(pixel_values=inputs[PIXELS]))
+            features = self._features(self.module(inputs[PIXELS]))
         columns = {str(need): self._fold(need, values) for need, values in captured.items()}
         return {name: rows.flatten(0, 1) for name, rows in {FEATURES: features, **columns}.items()}
 
     def _features(self, patches: torch.Tensor) -> torch.Tensor:
         """Return `[tiles, tokens, width]`, given the tower's output."""
+        if self._merged is not None:
+            return patches
         if self._pool is None:
             return self._shuffled(patches).flatten(2)
         side = isqrt(patches.shape[1])
