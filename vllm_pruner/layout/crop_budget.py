@@ -3,7 +3,8 @@
 `joint`: the method sees the patches of all crops as one list. `per_crop`: it sees each crop on its
 own, with a share of the budget in proportion to the crop's patches, not counting padding. If no
 crop has padding, these are the equal shares of the published LLaVA-NeXT experiments. A layout with
-`fixed_shares` is always treated `per_crop`; for a video see `frame_budget`.
+`fixed_shares` is always treated `per_crop`, as is one whose padding is among the decoder's tokens
+(`padded_tiles`); for a video see `frame_budget`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from vllm_pruner.layout.frame_budget import choose_of_video
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.layout.newlines import method_budget, with_newlines
 from vllm_pruner.layout.newlines_of_many import with_newlines_of_many
+from vllm_pruner.layout.padded_tiles import PaddedTiles, with_padding
 from vllm_pruner.layout.shares import shares
 from vllm_pruner.methods.base import Kept, Method, Need, Options, VisualTokens
 
@@ -69,6 +71,8 @@ def is_one_list(config: PruneConfig, layout: Layout) -> bool:
     """Return whether a method sees all patches of an image as one list."""
     if isinstance(layout, ClipLayout) or (isinstance(layout, GridLayout) and layout.frames):
         return False
+    if isinstance(layout, PaddedTiles) and layout.showing < layout.tokens:
+        return False
     if layout.crops == 1:
         return True
     return config.crop_budget == "joint" and not cast("Crops", layout).fixed_shares
@@ -76,7 +80,9 @@ def is_one_list(config: PruneConfig, layout: Layout) -> bool:
 
 def method_share(layout: Layout, keep: int) -> int:
     """Return how many of the `keep` tokens of an image the method chooses; the rest goes to the
-    model's own."""
+    model's own, or to padding."""
+    if isinstance(layout, PaddedTiles):
+        return min(keep, layout.showing)
     return method_budget(keep, layout) if isinstance(layout, CropLayout) else keep
 
 
@@ -90,6 +96,9 @@ def with_own(kept: Kept, tokens: VisualTokens, method: Method, layout: Layout, k
         layout: the layout that all images share.
         keep: how many positions to keep.
     """
+    if isinstance(layout, PaddedTiles) and keep > layout.showing:
+        static = with_padding(layout, keep, tokens.features.device)
+        return Kept(static.expand(len(tokens.features), -1))
     if not isinstance(layout, CropLayout) or layout.crops == 1:
         return kept
     chosen = _indices(kept)

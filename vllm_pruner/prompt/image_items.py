@@ -83,14 +83,18 @@ class PlannedItems(_Processor):
         self, stock: MultiModalProcessingResult, modality: str, plans: list[ImagePlan]
     ) -> MultiModalProcessingResult:
         """Return a result in which the items of a modality have plans."""
-        cuts = [self.info.cut_of(modality, plan.config) for plan in plans]
+        processed = stock.kwargs.require_data()[modality]
+        cuts = [
+            self.info.cut_of(modality, plan.config, item.get_data())
+            for plan, item in zip(plans, processed, strict=True)
+        ]
         plans = [
             _completed(plan, cut, updates[0])
             for plan, cut, updates in zip(plans, cuts, stock.prompt_updates[modality], strict=True)
         ]
         items = [
             MultiModalKwargsItem({**item, **_fields(plan)})
-            for item, plan in zip(stock.kwargs.require_data()[modality], plans, strict=True)
+            for item, plan in zip(processed, plans, strict=True)
         ]
         updates = [
             [_short(update, plan, cut) for update in its_updates]

@@ -92,8 +92,9 @@ class PrunedInfo(_Info):
             item = {**item, "pixel_values": item[BYTES].movedim(-1, -3)}
         return self.family.seen(self.get_hf_config(), item)
 
-    def cut_of(self, modality: str, config: PruneConfig) -> Cut:
-        """Return how the placeholders of an image or a video with these settings are cut."""
+    def cut_of(self, modality: str, config: PruneConfig, item: Mapping[str, Any]) -> Cut:
+        """Return how the placeholders of an image or a video, given its fields, with these settings
+        are cut."""
         videos = self.family.videos
         if modality == "image" or videos is None:
             return self.family.cut
