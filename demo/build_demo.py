@@ -14,6 +14,7 @@ from shapes import (
     IdeficsShape,
     InternShape,
     KimiShape,
+    Llama4Shape,
     MistralShape,
     OnevisionShape,
     QwenShape,
@@ -33,6 +34,7 @@ def build(shape: AnyShape, folder: Path, stamp: str) -> None:
     from idefics import write_idefics
     from intern import write_intern
     from kimi import write_kimi
+    from llama4 import write_llama4
     from mistral import write_mistral
     from onevision import write_onevision
     from qwen import write_qwen
@@ -56,6 +58,8 @@ def build(shape: AnyShape, folder: Path, stamp: str) -> None:
         write_gemma4(shape, part)
     elif isinstance(shape, KimiShape):
         write_kimi(shape, part)
+    elif isinstance(shape, Llama4Shape):
+        write_llama4(shape, part)
     elif isinstance(shape, OnevisionShape):
         write_onevision(shape, part)
     else:

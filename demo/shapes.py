@@ -152,6 +152,21 @@ class KimiShape:
     """Of an image, about: 256 tokens."""
 
 
+@dataclass(frozen=True, slots=True)
+class Llama4Shape:
+    """A Llama 4 of true geometry, narrow, with small tiles: two layers, of which one has experts
+    and looks at all, as every other one of Maverick has and every fourth does."""
+
+    seed: int
+    image_size: int = 112
+    """Of a tile: 16 tokens."""
+    tiles: int = 16
+    """At most, without the whole picture."""
+    chunk: int = 128
+    """Tokens that the other layer of the decoder looks at; as published, more than a picture has
+    rows of tiles."""
+
+
 AnyShape = (
     Shape
     | QwenShape
@@ -163,6 +178,7 @@ AnyShape = (
     | GemmaShape
     | Gemma4Shape
     | KimiShape
+    | Llama4Shape
 )
 
 SHAPES: dict[str, AnyShape] = {
@@ -200,6 +216,8 @@ SHAPES: dict[str, AnyShape] = {
     "demo-gemma3": GemmaShape(seed=14),
     # Up to 70 tokens an image, whatever its size, a tower's patches averaged three by three.
     "demo-gemma4": Gemma4Shape(seed=16),
+    # Up to 16 tiles of 16 tokens and the whole picture, separators between: at most 272.
+    "demo-llama4": Llama4Shape(seed=17),
     # About 256 tokens an image at its own resolution, twice as many if it is very narrow.
     "demo-kimi": KimiShape(2, seed=15),
     # 201 M parameters in the decoder, 3 M in the tower: prefill costs enough to be measured.

@@ -42,6 +42,7 @@ _TABLES = {
     "position_embedding_table": 0.5,
     "embeddings.position_embedding": 0.5,
     "embeddings.position_embeddings": 0.5,
+    "positional_embedding_vlm": 0.5,
     "embeddings.cls_token": 1.0,
     "class_embedding": 1.0,
     "image_newline": 1.0,

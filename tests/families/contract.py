@@ -45,6 +45,7 @@ CHECKPOINTS = [
     "demo-gemma3",
     "demo-gemma4",
     "demo-kimi",
+    "demo-llama4",
     "demo-glm4v",
     "demo-glm4v-moe",
     "demo-qwen2",

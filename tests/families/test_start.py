@@ -237,7 +237,7 @@ def test_the_tower_of_llava_runs_as_graphs_on_a_gpu(
 
 
 ASKED_FOR = """qwen2 qwen2.5 qwen3 qwen3-moe qwen3.5 qwen3.5-moe glm4v glm4v-moe
-    internvl internvl-chat idefics3 smolvlm"""
+    internvl internvl-chat idefics3 smolvlm llama4"""
 
 
 @older

@@ -39,14 +39,18 @@ class Oracle:
             self._decoder = self.model.model
             return
         self.model = AutoModelForImageTextToText.from_pretrained(folder, dtype="float32").eval()
-        inner = self.model.model
-        self._decoder = getattr(inner, "text_model", None) or inner.language_model
+        inner = getattr(self.model, "model", self.model)  # Llama 4 is not wrapped
+        decoder = getattr(inner, "text_model", None) or inner.language_model
+        self._decoder = getattr(decoder, "model", decoder)
         processor: Any = AutoProcessor.from_pretrained(folder)
         inputs = processor(text=[processor.image_token], images=[PICTURE], return_tensors="pt")
         names = ("image_sizes", "pixel_attention_mask", "image_position_ids")
         more = {name: inputs[name] for name in names if name in inputs}
-        features = inner.get_image_features(inputs["pixel_values"], **more)
-        self._rows = torch.cat([r.reshape(-1, stock.shape[1]) for r in features.pooler_output])
+        features = inner.get_image_features(inputs["pixel_values"].float(), **more)
+        rows = features.pooler_output
+        if rows is None:
+            rows = inner.multi_modal_projector(features.last_hidden_state)
+        self._rows = torch.cat([r.reshape(-1, stock.shape[1]) for r in rows])
         assert torch.allclose(self._rows, stock, atol=1e-3), "stock vLLM and transformers differ"
         if hasattr(processor, "image_break_token_id"):
             breaks = (inputs["input_ids"] == processor.image_break_token_id).sum()
@@ -73,7 +77,7 @@ class Oracle:
         if getattr(self._decoder, "hidden_size_per_layer_input", 0):
             more["per_layer_inputs"] = self._decoder.get_per_layer_inputs(words, None)
         hidden = self._decoder(inputs_embeds=embeds, **more).last_hidden_state
-        scores: torch.Tensor = self.model.lm_head(hidden)[0].log_softmax(-1)
+        scores: torch.Tensor = self.model.get_output_embeddings()(hidden)[0].log_softmax(-1)
         return scores
 
 

@@ -49,6 +49,7 @@ IMAGES = {
     "demo-gemma3": "<start_of_image>,",  # behind which vLLM allows no line break
     "demo-gemma4": "<|image|>",
     "demo-kimi": "<|media_pad|>",
+    "demo-llama4": "<|image|>",
 }
 """What stands for an image in a prompt, by checkpoint."""
 
@@ -65,7 +66,8 @@ class Answers:
     stock: dict[str, Any]
 
 
-CHECKPOINTS = [pytest.param(each, marks=NIGHTLY if each == "demo-kimi" else ()) for each in IMAGES]
+RARELY = ("demo-kimi", "demo-llama4")
+CHECKPOINTS = [pytest.param(each, marks=NIGHTLY if each in RARELY else ()) for each in IMAGES]
 
 
 @pytest.fixture(scope="module", params=CHECKPOINTS)

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from launcher import multiply_any_rows
+from nightly import NIGHTLY
 from PIL import Image
 from pruned_model import pruned_model, stock_model
 from replayed_tower import attention_beside_padding, captured
@@ -27,6 +29,8 @@ from vllm_pruner.settings.config import PruneConfig
 
 pytestmark = pytest.mark.slow
 
+multiply_any_rows()
+
 attention = pytest.fixture(scope="module", autouse=True)(attention_beside_padding)
 
 BUDGETS = {
@@ -36,6 +40,7 @@ BUDGETS = {
     "demo-kimi": [16, 32, 64],
     "demo-internvl-chat": [36, 72, 108],
     "demo-idefics3": [16, 272],
+    "demo-llama4": [16, 272],
     "demo-gemma3": [64, 128, 192],
 }
 """Sizes of the graphs, by checkpoint."""
@@ -105,7 +110,12 @@ def assert_same(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor])
         assert torch.equal(one, other)
 
 
-@pytest.fixture(scope="module", params=BUDGETS)
+CHECKPOINTS = [
+    pytest.param(each, marks=NIGHTLY if each == "demo-llama4" else ()) for each in BUDGETS
+]
+
+
+@pytest.fixture(scope="module", params=CHECKPOINTS)
 def in_stock(request: pytest.FixtureRequest) -> Any:
     """What stock vLLM makes of the pictures, all at once and two of them, from graphs."""
     with stock_model(request.param, **_flags(request.param)) as (config, model):

@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 from graph_rows import alone, assert_equal_rows, assert_meets_no_host, assert_rows, drawn
+from launcher import multiply_any_rows
 from pruned_model import pruned_model
 from replayed_tower import captured
 
 pytestmark = pytest.mark.slow
 
-TILE_TOKENS = {"demo-internvl": 36, "demo-idefics3": 16, "demo-gemma3": 64}
+multiply_any_rows()
+
+TILE_TOKENS = {"demo-internvl": 36, "demo-idefics3": 16, "demo-gemma3": 64, "demo-llama4": 16}
 """Towers with a class token and without."""
 
 

@@ -69,6 +69,11 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "Idefics3ForConditionalGeneration._parse_and_validate_image_input "
         "Idefics3ForConditionalGeneration.embed_multimodal "
         "Idefics3ForConditionalGeneration.load_weights Idefics3Connector.pixel_shuffle"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.mllama4",
+        "Llama4ForConditionalGeneration._parse_and_validate_image_input "
+        "Llama4ForConditionalGeneration.embed_multimodal "
+        "Llama4ForConditionalGeneration.load_weights "
+        "Llama4MultiModalProjector.forward Llama4VisionModel.forward"),
     *_symbols(_ENGINE, _WORKER, f"{MODELS}.gemma3_mm",
         "Gemma3ForConditionalGeneration._parse_and_validate_image_input "
         "Gemma3ForConditionalGeneration.embed_multimodal "
@@ -132,6 +137,12 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "Idefics3ForConditionalGeneration Idefics3DummyInputsBuilder "
         "Idefics3MultiModalProcessor Idefics3ProcessingInfo.get_num_image_tokens "
         "Idefics3ProcessingInfo.get_hf_processor"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.mllama4",
+        "Llama4ForConditionalGeneration.get_image_patches_per_chunk Mllama4DummyInputsBuilder "
+        "Mllama4MultiModalProcessor._apply_hf_processor_main "
+        "Mllama4MultiModalProcessor._get_mm_fields_config "
+        "Mllama4ProcessingInfo.get_max_num_tiles Mllama4ProcessingInfo.get_hf_processor "
+        "Mllama4ProcessingInfo.get_image_size_with_most_features"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.smolvlm",
         "SmolVLMForConditionalGeneration SmolVLMProcessingInfo"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.gemma3_mm",
