@@ -87,10 +87,12 @@ class Packing(NamedTuple):
             need: what to compute.
             layer: the attention module, with `num_heads` and `scale`.
             query: `[1, patches, heads, head size]`.
-            key: of the same shape.
+            key: of the same shape, or with fewer heads, each for a group of the query's.
         """
         if need == Need.KEYS:
             return self.by_token(key[0].float().mean(dim=1)).mean(dim=1)
+        if (group := query.shape[2] // key.shape[2]) > 1:
+            key = key.repeat_interleave(group, dim=2)
         scores: torch.Tensor = column_importance(
             query[0].flatten(1),
             key[0].flatten(1),
