@@ -60,6 +60,8 @@ class PrunedModel(BatchModel):
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         compat.check(compat.Process.ENGINE)
         super().__init__(vllm_config=vllm_config, prefix=prefix)
+        # `compat` turns vLLM's switch on; the model's own video pruning stays off.
+        self.is_multimodal_pruning_enabled = False
         mm_config = vllm_config.model_config.get_multimodal_config()
         config = ServerConfig.parse(settings_in(mm_config) or {})
         info = MULTIMODAL_REGISTRY.get_processing_info(vllm_config.model_config)

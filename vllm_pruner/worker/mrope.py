@@ -46,8 +46,6 @@ class MRopeModel(PrunedModel):
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
         compat.enable_position_hook_on_cpu()
-        # `compat` turns the hook on; the model's own video pruning stays off.
-        self.is_multimodal_pruning_enabled = False
 
     def embed_unpruned(self, **kwargs: object) -> Any:
         is_image = GRIDS in kwargs
