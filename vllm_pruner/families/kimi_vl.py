@@ -32,9 +32,6 @@ from vllm_pruner.worker.replayed_model import ReplayedModel
 
 __all__ = ["KIMI_VL", "PrunedKimiVL"]
 
-_MARKS = ("<|media_start|>", "<|media_content|>", "<|media_end|>")
-"""No part of the text that asks about an image. The model's configuration does not name them."""
-
 KIMI_VL = Family(
     "kimi_vl",
     largest,
@@ -52,15 +49,11 @@ class PrunedKimiVLInfo(PrunedInfo, KimiVLProcessingInfo):
     """`KimiVLProcessingInfo` with settings; see `PrunedInfo` for the changes."""
 
     family = KIMI_VL
+    mark_words = ("<|media_start|>", "<|media_content|>", "<|media_end|>")
 
     @property
     def image_token(self) -> int:
         return int(self.image_token_id)
-
-    @property
-    def marks(self) -> frozenset[int]:
-        words = self.get_tokenizer().get_vocab()
-        return self.item_tokens | {words[mark] for mark in _MARKS if mark in words}
 
     def get_image_size_with_most_features(self) -> ImageSize:
         """Return the size of the `largest` layout."""

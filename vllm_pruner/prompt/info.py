@@ -49,6 +49,8 @@ class PrunedInfo(_Info):
 
     family: Family
     prune_config: ServerConfig
+    mark_words: tuple[str, ...] = ()
+    """Marks, as `Family.marks`, that the model's configuration does not name."""
 
     def __init__(self, ctx: InputProcessingContext) -> None:
         self.prune_config = ServerConfig.of(settings_in(ctx.get_mm_config()) or {})
@@ -128,7 +130,10 @@ class PrunedInfo(_Info):
         """The ids of the tokens that stand for an image or video, or that the chat template puts
         around one."""
         hf_config = self.get_hf_config()
-        return self.item_tokens | {getattr(hf_config, name) for name in self.family.marks}
+        named = {int(getattr(hf_config, name)) for name in self.family.marks}
+        words = self.get_tokenizer().get_vocab() if self.mark_words else {}
+        spelled = {words[mark] for mark in self.mark_words if mark in words}
+        return self.item_tokens | named | spelled
 
     @cached_property
     def video_marks(self) -> Mapping[int, str]:
