@@ -18,6 +18,7 @@ from shapes import (
     MistralShape,
     OnevisionShape,
     QwenShape,
+    RelativeShape,
 )
 
 HERE = Path(__file__).resolve().parent
@@ -38,6 +39,7 @@ def build(shape: AnyShape, folder: Path, stamp: str) -> None:
     from mistral import write_mistral
     from onevision import write_onevision
     from qwen import write_qwen
+    from relatives import write_relative
 
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -60,6 +62,8 @@ def build(shape: AnyShape, folder: Path, stamp: str) -> None:
         write_kimi(shape, part)
     elif isinstance(shape, Llama4Shape):
         write_llama4(shape, part)
+    elif isinstance(shape, RelativeShape):
+        write_relative(shape, part)
     elif isinstance(shape, OnevisionShape):
         write_onevision(shape, part)
     else:
@@ -70,7 +74,7 @@ def build(shape: AnyShape, folder: Path, stamp: str) -> None:
 
 
 def recipe_hash() -> str:
-    folders = (HERE, HERE / "internvl", HERE / "kimi")
+    folders = (HERE, HERE / "internvl", HERE / "kimi", HERE / "remote")
     files = (file for folder in folders for file in folder.iterdir())
     recipe = sorted(file for file in files if file.suffix in {".py", ".txt", ".jinja"})
     return hashlib.sha256(b"".join(file.read_bytes() for file in recipe)).hexdigest()

@@ -18,6 +18,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 from weights import draw_under_own_names, save_weights
 
@@ -35,11 +37,17 @@ ROLES = {
 ENDOFTEXT, _, IM_END, _, _, CONTEXT, _ = range(len(SPECIAL))
 WIDTH, LAYERS, TOKEN = 128, 4, 4
 """Of the tower; patches of a token."""
+TEXTS: dict[str, tuple[Any, Any]] = {
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+}
 
 
-def text_config(shape: InternShape) -> Qwen2Config:
-    return Qwen2Config(
-        architectures=["Qwen2ForCausalLM"],
+def text_config(shape: InternShape) -> Any:
+    kind, model = TEXTS[shape.text]
+    more = {"head_dim": HEAD_SIZE} if shape.text == "qwen3" else {}
+    return kind(
+        architectures=[model.__name__],
         vocab_size=VOCABULARY,
         hidden_size=WIDTH,
         intermediate_size=2 * WIDTH,
@@ -52,6 +60,7 @@ def text_config(shape: InternShape) -> Qwen2Config:
         bos_token_id=ENDOFTEXT,
         eos_token_id=IM_END,
         dtype="float32",
+        **more,
     )
 
 
@@ -187,7 +196,7 @@ def save_chat(shape: InternShape, words: PreTrainedTokenizerFast, folder: Path) 
     shutil.copy(HERE / "internvl" / "configuration_internvl_chat.py", folder)
     words.save_pretrained(folder)
     with torch.device("meta"):
-        text = Qwen2ForCausalLM(text_config(shape)).state_dict()
+        text = TEXTS[shape.text][1](text_config(shape)).state_dict()
     shapes = {f"language_model.{name}": weight.shape for name, weight in text.items()}
     return shapes | {name: torch.Size(each) for name, each in tower_shapes(shape).items()}
 

@@ -166,9 +166,9 @@ def qwen_config(shape: QwenShape) -> Any:
     )
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
+def tokenizer(special: list[str] = SPECIAL) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
-        tokenizer_object=train_bpe(SPECIAL),
+        tokenizer_object=train_bpe(special),
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         clean_up_tokenization_spaces=False,

@@ -74,6 +74,8 @@ class InternShape:
     """At most, without the thumbnail."""
     chat: bool = True
     """As its authors publish it, or as transformers does."""
+    text: str = "qwen2"
+    """Its decoder, or `qwen3`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +169,15 @@ class Llama4Shape:
     rows of tiles."""
 
 
+@dataclass(frozen=True, slots=True)
+class RelativeShape:
+    """A model that vLLM builds from the parts of one of the others, as narrow."""
+
+    name: str
+    """Of `relatives.WRITERS`."""
+    seed: int
+
+
 AnyShape = (
     Shape
     | QwenShape
@@ -179,6 +190,7 @@ AnyShape = (
     | Gemma4Shape
     | KimiShape
     | Llama4Shape
+    | RelativeShape
 )
 
 SHAPES: dict[str, AnyShape] = {
@@ -220,6 +232,14 @@ SHAPES: dict[str, AnyShape] = {
     "demo-llama4": Llama4Shape(seed=17),
     # About 256 tokens an image at its own resolution, twice as many if it is very narrow.
     "demo-kimi": KimiShape(2, seed=15),
+    # Tiles as InternVL's, in its transformers form and in its authors'.
+    "demo-interns1": RelativeShape("interns1", seed=17),
+    "demo-skywork": RelativeShape("skywork", seed=18),
+    "demo-qianfan": RelativeShape("qianfan", seed=19),
+    # Grids as Qwen-VL's, the first two with the weights of demo-qwen3.5-moe and demo-qwen3.
+    "demo-interns2": RelativeShape("interns2", seed=12),
+    "demo-cosmos3": RelativeShape("cosmos3", seed=4),
+    "demo-exaone4.5": RelativeShape("exaone4.5", seed=20),
     # 201 M parameters in the decoder, 3 M in the tower: prefill costs enough to be measured.
     "bench": Shape(192, 6, 1024, 16, 2560, dtype="bfloat16", seed=None),
     # The same with 25 M and 0.8 M, for processors that do not multiply bfloat16 (no AVX-512): a

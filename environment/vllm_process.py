@@ -35,7 +35,7 @@ def command(model: str, arguments: Sequence[str]) -> list[str]:
     vllm = beside if beside.exists() else (shutil.which("vllm") or beside)
     folder = MODELS / model
     common = ["--served-model-name", "demo", "--max-model-len", "4096"]
-    if not any(folder.glob("*.safetensors")):
+    if not any(folder.rglob("*.safetensors")):
         common += ["--load-format", "dummy"]
     return [str(vllm), "serve", str(folder), *common, *arguments]
 

@@ -46,6 +46,15 @@ READ = {
     "vllm.model_executor.models.internvl:InternVLMultiModalProcessor": "a class renamed in hints",
     "vllm.model_executor.models.internvl:InternVLProcessingInfo.get_hf_processor": "the same",
     "vllm.model_executor.models.internvl:InternVLProcessingInfo.get_num_image_tokens": "the same",
+    "vllm.model_executor.models.internvl:BaseInternVLMultiModalProcessor": "the same",
+    "vllm.model_executor.models.exaone4_5:Exaone4_5_ForConditionalGeneration": (
+        "its tower can normalise pixels itself, as Qwen2.5-VL's; EVS has its rate"
+    ),
+    "vllm.model_executor.models.skyworkr1v:SkyworkR1VProcessingInfo.get_hf_processor": "the same",
+    "vllm.model_executor.models.qianfan_ocr:QianfanOCRProcessingInfo.get_hf_processor": "the same",
+    "vllm.model_executor.models.qianfan_ocr:QianfanOCRForConditionalGeneration": (
+        "its configuration is transformers' and gets the fields that the tower reads; same classes"
+    ),
     "vllm.model_executor.models.mistral3:"
     "Mistral3ForConditionalGeneration._parse_and_validate_image_input": "a class in hints",
 }

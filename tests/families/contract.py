@@ -10,6 +10,7 @@ processor makes of a message with them. The contract is in three files:
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,14 @@ from PIL import Image
 from vllm.multimodal.parse import ImageSize
 
 from vllm_pruner.family import Family
+from vllm_pruner.worker.captured_packed_tower import CapturedPackedTower
 
 __all__ = [
+    "AT_NIGHT",
     "BUDGETS",
     "CHECKPOINTS",
     "PROCESSORS",
+    "RELATIVES",
     "SIZES",
     "batched",
     "image_size",
@@ -55,7 +59,20 @@ CHECKPOINTS = [
     "demo-qwen3.5",
     "demo-qwen3.5-moe",
 ]
-PROCESSORS = [(checkpoint, {}) for checkpoint in CHECKPOINTS]
+RELATIVES = [
+    "demo-interns1",
+    "demo-interns2",
+    "demo-exaone4.5",
+    "demo-cosmos3",
+    "demo-skywork",
+    "demo-qianfan",
+]
+"""Models built from the parts of the others: `test_relatives` is about what is their own, and all
+of the contract is checked on them every night."""
+
+AT_NIGHT = RELATIVES if os.environ.get("VTPRUNE_NIGHTLY") else []
+PROCESSORS: list[tuple[str, dict[str, Any]]]
+PROCESSORS = [(checkpoint, {}) for checkpoint in [*CHECKPOINTS, *AT_NIGHT]]
 PROCESSORS.append(("demo-gemma3", {"do_pan_and_scan": True}))
 """With arguments of the server's for HF's processor."""
 
@@ -75,7 +92,8 @@ BUDGETS: list[dict[str, Any]] = [
 
 def is_served(family: Family, size: tuple[int, int]) -> bool:
     """Qwen-VL's processors refuse pictures more than 200 times as long as wide."""
-    return family.item_layout is None or max(size) <= 200 * min(size)
+    is_qwen = family.item_layout is not None or family.tower is CapturedPackedTower
+    return not is_qwen or max(size) <= 200 * min(size)
 
 
 def skip_unless_served(family: Family, size: tuple[int, int]) -> None:

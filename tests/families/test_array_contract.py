@@ -23,7 +23,10 @@ pytestmark = pytest.mark.skipif(
     not hasattr(media, "open_image"), reason="vLLM 0.31 decodes by Pillow alone"
 )
 
-PILLOWS = {"InternVLChatModel", "KimiVLForConditionalGeneration"}
+PILLOWS = {
+    *("InternVLChatModel", "KimiVLForConditionalGeneration"),
+    *("SkyworkR1VChatModel", "QianfanOCRForConditionalGeneration"),
+}
 """Models whose processors work on Pillow's images."""
 
 SIZES = [(448, 336), (300, 600), (64, 64)]

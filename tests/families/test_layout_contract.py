@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from contract import BUDGETS, CHECKPOINTS, SIZES, is_served, skip_unless_served
+from contract import BUDGETS, CHECKPOINTS, RELATIVES, SIZES, is_served, skip_unless_served
 from vllm_process import MODELS
 
 from vllm_pruner import methods
@@ -39,7 +39,8 @@ def architecture(checkpoint: str) -> str:
 
 
 def test_every_family_has_a_checkpoint() -> None:
-    assert {architecture(checkpoint) for checkpoint in CHECKPOINTS} == set(classes())
+    built = {architecture(checkpoint) for checkpoint in [*CHECKPOINTS, *RELATIVES]}
+    assert built == set(classes())
 
 
 @pytest.mark.parametrize("name", classes().values())

@@ -109,21 +109,23 @@ def test_an_unknown_architecture_is_answered_with_those_there_are() -> None:
             SimpleNamespace(hf_config=_config("LlamaForCausalLM")), PruneConfig()
         )
     assert str(raised.value) == (
-        "architecture is LlamaForCausalLM; allowed: Gemma3ForConditionalGeneration, "
+        "architecture is LlamaForCausalLM; allowed: Cosmos3ForConditionalGeneration, "
+        "Exaone4_5_ForConditionalGeneration, Gemma3ForConditionalGeneration, "
         "Gemma4ForConditionalGeneration, "
         "Glm4vForConditionalGeneration, "
         "Glm4vMoeForConditionalGeneration, Idefics3ForConditionalGeneration, "
-        "InternVLChatModel, "
+        "InternS1ForConditionalGeneration, "
+        "InternS2PreviewForConditionalGeneration, InternVLChatModel, "
         "InternVLForConditionalGeneration, "
         "KimiVLForConditionalGeneration, Llama4ForConditionalGeneration, "
         "LlavaForConditionalGeneration, "
         "LlavaNextForConditionalGeneration, LlavaOnevisionForConditionalGeneration, "
-        "Mistral3ForConditionalGeneration, "
+        "Mistral3ForConditionalGeneration, QianfanOCRForConditionalGeneration, "
         "Qwen2VLForConditionalGeneration, "
         "Qwen2_5_VLForConditionalGeneration, "
         "Qwen3_5ForConditionalGeneration, Qwen3_5MoeForConditionalGeneration, "
         "Qwen3VLForConditionalGeneration, Qwen3VLMoeForConditionalGeneration, "
-        "SmolVLMForConditionalGeneration"
+        "SkyworkR1VChatModel, SmolVLMForConditionalGeneration"
     )
 
 

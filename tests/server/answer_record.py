@@ -43,6 +43,10 @@ FILMS = {
     "demo-onevision": "<video>",
     "demo-internvl": "<|video_pad|>",
     "demo-internvl-chat": "<video>",
+    "demo-interns1": "<|video_pad|>",
+    "demo-interns2": "<|vision_start|><|video_pad|><|vision_end|>",
+    "demo-exaone4.5": "<vision><|video_pad|></vision>",
+    "demo-cosmos3": "<|vision_start|><|video_pad|><|vision_end|>",
 }
 """What stands for a video in a prompt, by checkpoint whose videos are pruned."""
 

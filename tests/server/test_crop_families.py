@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from answer_oracle import Oracle, as_pruned
+from answer_pair import Answers, answers_of
 from answer_record import SELECTED_BY, SETTINGS, cases
-from forked import run
 from media import (
     PHOTOS,
     cells,
@@ -31,7 +29,6 @@ from media import (
 )
 from nightly import NIGHTLY
 from PIL import Image
-from vllm_process import MODELS, environment
 from vllm_server import Server
 
 import vllm_pruner
@@ -57,15 +54,6 @@ IDS = [json.dumps(each) for each in SETTINGS]
 OFF, EVERY, *PRUNED = IDS
 
 
-@dataclass(frozen=True)
-class Answers:
-    """What two engines of a checkpoint answered."""
-
-    checkpoint: str
-    pruned: dict[str, Any]
-    stock: dict[str, Any]
-
-
 RARELY = ("demo-kimi", "demo-llama4")
 CHECKPOINTS = [pytest.param(each, marks=NIGHTLY if each in RARELY else ()) for each in IMAGES]
 
@@ -75,15 +63,7 @@ def found(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Answers]:
     folder, checkpoint = tmp_path_factory.mktemp("answers"), request.param
-    results = []
-    for kind in ("pruned", "stock"):
-        file, script = folder / f"{kind}.pt", Path(__file__).with_name("answer_record.py")
-        arguments = [str(script), str(MODELS / checkpoint), IMAGES[checkpoint], kind, str(file)]
-        settings = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
-        done = run(arguments, environment(**settings), folder, timeout=300)
-        assert done.returncode == 0, done.stderr[-4000:]
-        results.append(torch.load(file))
-    yield Answers(checkpoint, *results)
+    yield answers_of(checkpoint, IMAGES[checkpoint], folder)
 
 
 def test_rate_0_is_stock(found: Answers) -> None:

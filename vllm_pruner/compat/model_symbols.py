@@ -59,6 +59,10 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_ENGINE, _WORKER, f"{MODELS}.internvl",
         "InternVLChatModel._parse_and_validate_image_input InternVLChatModel.embed_multimodal "
         "InternVLChatModel.load_weights InternVLChatModel.pixel_shuffle"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.skyworkr1v",
+        "SkyworkR1VChatModel._parse_and_validate_image_input SkyworkR1VChatModel.embed_multimodal "
+        "SkyworkR1VChatModel.load_weights SkyworkR1VChatModel.pixel_shuffle"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.exaone4_5", "EXAONE4_5_VisionAttention.forward"),
     *_symbols(_ENGINE, _WORKER, f"{MODELS}.interns1",
         "InternS1ForConditionalGeneration._parse_and_validate_image_input "
         "InternS1ForConditionalGeneration._parse_and_validate_video_input "
@@ -145,6 +149,18 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "Mllama4ProcessingInfo.get_image_size_with_most_features"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.smolvlm",
         "SmolVLMForConditionalGeneration SmolVLMProcessingInfo"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.skyworkr1v",
+        "SkyworkR1VChatModel SkyworkR1VProcessingInfo.get_hf_processor"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.qianfan_ocr",
+        "QianfanOCRForConditionalGeneration QianfanOCRProcessingInfo.get_hf_processor"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.internvl",
+        "BaseInternVLDummyInputsBuilder BaseInternVLMultiModalProcessor"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.interns2_preview",
+        "InternS2PreviewForConditionalGeneration InternS2PreviewProcessingInfo"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.cosmos3",
+        "Cosmos3ForConditionalGeneration"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.exaone4_5",
+        "Exaone4_5_ForConditionalGeneration Exaone4_5_ProcessingInfo"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.gemma3_mm",
         "Gemma3ForConditionalGeneration Gemma3DummyInputsBuilder "
         "Gemma3MultiModalProcessor Gemma3ProcessingInfo.get_num_image_tokens "

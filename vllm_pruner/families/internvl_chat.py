@@ -30,7 +30,7 @@ from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.worker.captured_model import CapturedModel
 from vllm_pruner.worker.shuffle_tower import ShuffleTower
 
-__all__ = ["INTERNVL_CHAT", "PrunedInternVLChat"]
+__all__ = ["INTERNVL_CHAT", "PrunedChatInfo", "PrunedInternVLChat"]
 
 
 def tokens(info: Any, height: int, width: int, mm_kwargs: Mapping[str, object]) -> int:
@@ -89,17 +89,24 @@ INTERNVL_CHAT = intern_tiles.intern_family(
 )
 
 
-class PrunedInternVLChatInfo(intern_tiles.PrunedInternInfo, InternVLProcessingInfo):
-    """`InternVLProcessingInfo` with settings; see `PrunedInternInfo` for the changes.
+class PrunedChatInfo(intern_tiles.PrunedInternInfo):
+    """A `PrunedInternInfo` of a model with vLLM's processor for InternVL.
+
+    Own change: the token that an image consists of is the processor's.
+    """
+
+    @property
+    def image_token(self) -> int:
+        return int(self.get_hf_processor().ctx_image_token_id)
+
+
+class PrunedInternVLChatInfo(PrunedChatInfo, InternVLProcessingInfo):
+    """`InternVLProcessingInfo` with settings; see `PrunedChatInfo` for the changes.
 
     Own change: the token that a video consists of is the processor's.
     """
 
     family = INTERNVL_CHAT
-
-    @property
-    def image_token(self) -> int:
-        return int(self.get_hf_processor().ctx_image_token_id)
 
     @property
     def video_token(self) -> int | None:

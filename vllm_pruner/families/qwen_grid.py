@@ -20,7 +20,7 @@ from vllm_pruner.settings.errors import SettingError
 from vllm_pruner.tower import EncoderImage
 from vllm_pruner.worker.captured_packed_tower import CapturedPackedTower
 
-__all__ = ["QWEN3_VIDEOS", "QWEN_VIDEOS", "qwen_family"]
+__all__ = ["QWEN3_VIDEOS", "QWEN_VIDEOS", "plain_family", "qwen_family"]
 
 
 def largest(info: Any) -> GridLayout:
@@ -159,3 +159,16 @@ def qwen_family(name: str, videos: Videos | None = None) -> Family:
         videos=videos,
         **MERGING,
     )
+
+
+def plain_family(name: str, videos: Videos | None = None, **fields: Any) -> Family:
+    """Return the family of a model with Qwen-VL's tower and processor whose decoder has plain
+    positions.
+
+    Args:
+        name: the family's name.
+        videos: see `Family`.
+        fields: others of `Family` that differ from Qwen-VL's.
+    """
+    videos = None if videos is None else replace(videos, frame_mark=None)
+    return replace(qwen_family(name, videos), item_layout=None, **fields)

@@ -24,11 +24,17 @@ GROUP = "vtprune.families"
 its attribute `family`."""
 
 _BUILT_IN = {
+    "Cosmos3ForConditionalGeneration": "vllm_pruner.families.cosmos3:PrunedCosmos3",
+    "Exaone4_5_ForConditionalGeneration": "vllm_pruner.families.exaone4_5:PrunedExaone4_5",
     "Gemma3ForConditionalGeneration": "vllm_pruner.families.gemma3:PrunedGemma3",
     "Gemma4ForConditionalGeneration": "vllm_pruner.families.gemma4:PrunedGemma4",
     "Glm4vForConditionalGeneration": "vllm_pruner.families.glm4v:PrunedGlm4v",
     "Glm4vMoeForConditionalGeneration": "vllm_pruner.families.glm4v:PrunedGlm4vMoe",
     "Idefics3ForConditionalGeneration": "vllm_pruner.families.idefics3:PrunedIdefics3",
+    "InternS1ForConditionalGeneration": "vllm_pruner.families.internvl:PrunedInternVL",
+    "InternS2PreviewForConditionalGeneration": (
+        "vllm_pruner.families.interns2_preview:PrunedInternS2Preview"
+    ),
     "InternVLChatModel": "vllm_pruner.families.internvl_chat:PrunedInternVLChat",
     "InternVLForConditionalGeneration": "vllm_pruner.families.internvl:PrunedInternVL",
     "KimiVLForConditionalGeneration": "vllm_pruner.families.kimi_vl:PrunedKimiVL",
@@ -39,12 +45,14 @@ _BUILT_IN = {
         "vllm_pruner.families.llava_onevision:PrunedLlavaOnevision"
     ),
     "Mistral3ForConditionalGeneration": "vllm_pruner.families.mistral3:PrunedMistral3",
+    "QianfanOCRForConditionalGeneration": "vllm_pruner.families.qianfan_ocr:PrunedQianfanOCR",
     "Qwen2VLForConditionalGeneration": "vllm_pruner.families.qwen2_vl:PrunedQwen2VL",
     "Qwen2_5_VLForConditionalGeneration": "vllm_pruner.families.qwen2_5_vl:PrunedQwen2_5_VL",
     "Qwen3_5ForConditionalGeneration": "vllm_pruner.families.qwen3_5:PrunedQwen3_5",
     "Qwen3_5MoeForConditionalGeneration": "vllm_pruner.families.qwen3_5:PrunedQwen3_5Moe",
     "Qwen3VLForConditionalGeneration": "vllm_pruner.families.qwen3_vl:PrunedQwen3VL",
     "Qwen3VLMoeForConditionalGeneration": "vllm_pruner.families.qwen3_vl:PrunedQwen3VLMoe",
+    "SkyworkR1VChatModel": "vllm_pruner.families.skywork_r1v:PrunedSkyworkR1V",
     "SmolVLMForConditionalGeneration": "vllm_pruner.families.smolvlm:PrunedSmolVLM",
 }
 
