@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from graph_rows import alone, assert_equal_rows, assert_meets_no_host, assert_rows, drawn
 from launcher import multiply_any_rows
+from nightly import NIGHTLY
 from pruned_model import pruned_model
 from replayed_tower import captured
 
@@ -21,7 +22,12 @@ TILE_TOKENS = {"demo-internvl": 36, "demo-idefics3": 16, "demo-gemma3": 64, "dem
 """Towers with a class token and without."""
 
 
-@pytest.fixture(scope="module", params=TILE_TOKENS)
+CHECKPOINTS = [
+    pytest.param(each, marks=NIGHTLY if each == "demo-llama4" else ()) for each in TILE_TOKENS
+]
+
+
+@pytest.fixture(scope="module", params=CHECKPOINTS)
 def tiled(request: pytest.FixtureRequest) -> Iterator[Any]:
     """A pruned model and vLLM's manager of it, its graphs few."""
     budgets = [number * TILE_TOKENS[request.param] for number in (1, 3, 5)]
