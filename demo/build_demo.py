@@ -38,6 +38,7 @@ def build(shape: AnyShape, folder: Path, stamp: str) -> None:
     from llama4 import write_llama4
     from mistral import write_mistral
     from onevision import write_onevision
+    from pixtral import write_pixtral
     from qwen import write_qwen
     from relatives import write_relative
 
@@ -53,7 +54,7 @@ def build(shape: AnyShape, folder: Path, stamp: str) -> None:
     elif isinstance(shape, IdeficsShape):
         write_idefics(shape, part)
     elif isinstance(shape, MistralShape):
-        write_mistral(shape, part)
+        (write_pixtral if shape.native else write_mistral)(shape, part)
     elif isinstance(shape, GemmaShape):
         write_gemma(shape, part)
     elif isinstance(shape, Gemma4Shape):

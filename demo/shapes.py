@@ -142,6 +142,8 @@ class MistralShape:
     seed: int
     longest: int = 448
     """Side of an image at most: 16 tokens."""
+    native: bool = False
+    """In Mistral's own form, or as transformers has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +226,7 @@ SHAPES: dict[str, AnyShape] = {
     "demo-onevision": OnevisionShape(2, seed=11),
     # Up to 256 tokens an image, with breaks between rows.
     "demo-mistral3": MistralShape(2, seed=13),
+    "demo-pixtral": MistralShape(2, seed=17, native=True),
     # 64 tokens an image and each of its crops, a tower's patches averaged four by four.
     "demo-gemma3": GemmaShape(seed=14),
     # Up to 70 tokens an image, whatever its size, a tower's patches averaged three by three.

@@ -123,8 +123,10 @@ def shapes_of(kind: Any, config: Any) -> dict[str, torch.Size]:
         return {name: weight.shape for name, weight in kind(config).state_dict().items()}
 
 
-def save_weights(weights: dict[str, torch.Tensor], folder: Path) -> None:
-    file = folder / "model.safetensors"
+def save_weights(
+    weights: dict[str, torch.Tensor], folder: Path, name: str = "model.safetensors"
+) -> None:
+    file = folder / name
     save_file(weights, file, metadata={"format": "pt"})
     file.chmod(0o644)  # safetensors writes 0600, which a container's user cannot read
 

@@ -15,6 +15,7 @@ from unittest import mock
 import numpy as np
 import psutil
 import torch
+from mistral_words import ids_of
 from PIL import Image
 from vllm.config import get_current_vllm_config, set_current_vllm_config
 from vllm.config.model import _REGISTERED_MODEL_CLASS_OVERRIDES
@@ -31,6 +32,7 @@ from vllm.model_executor.model_loader.utils import (
     process_weights_after_loading,
 )
 from vllm.multimodal import MULTIMODAL_REGISTRY
+from vllm.tokenizers.mistral import MistralTokenizer
 from vllm_process import MODELS
 
 from vllm_pruner import plugin
@@ -134,13 +136,14 @@ def picture_prompt(config: Any, picture: Image.Image, settings: dict[str, Any]) 
         settings: of the request.
     """
     processor = MULTIMODAL_REGISTRY.create_processor(config.model_config)
+    tokenizer: Any = processor.info.get_tokenizer()
+    items, kwargs = processor.info.parse_mm_data({"image": [picture]}), {"vtprune": settings}
+    if isinstance(tokenizer, MistralTokenizer):
+        prompt: Any = ids_of(tokenizer, picture, "What?")
+        return processor(prompt, items, hf_processor_mm_kwargs=kwargs)
     message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}
-    template: Any = processor.info.get_tokenizer().apply_chat_template
-    return processor(
-        template([message], add_generation_prompt=True, tokenize=False),
-        processor.info.parse_mm_data({"image": [picture]}),
-        hf_processor_mm_kwargs={"vtprune": settings},
-    )
+    prompt = tokenizer.apply_chat_template([message], add_generation_prompt=True, tokenize=False)
+    return processor(prompt, items, hf_processor_mm_kwargs=kwargs)
 
 
 def picture_items(

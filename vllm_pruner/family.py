@@ -98,8 +98,9 @@ class Family:
     cut: Cut = cut_runs
     """The `cut` of an image."""
 
-    merger: bool = False
-    """Whether the tower, or what follows it, merges several patches into a token."""
+    merger: bool | Callable[[Any], bool] = False
+    """Whether the tower, or what follows it, merges several patches into a token. A function of
+    `hf_config` if that differs between models."""
 
     separators: Callable[[Layout], int] | None = None
     """`separators(layout)`: how many rows of its own, such as row breaks, the model's `placed`
@@ -157,7 +158,8 @@ class Family:
     def check(self, hf_config: Any, config: PruneConfig) -> None:
         """Raise `ConfigError` if this model cannot serve the method, or has no such importance."""
         self.check_method(hf_config, config.resolved[0])
-        if config.importance == "merger_norm" and not self.merger:
+        merges = self.merger(hf_config) if callable(self.merger) else self.merger
+        if config.importance == "merger_norm" and not merges:
             why = f", but {self.name} merges no patches"
             raise SettingError("importance", repr(config.importance), "attention", why)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
@@ -47,8 +47,9 @@ class ImageInfo(ModelInfo, Protocol):
         """Return a variant of a client's name for an image under which no cache has it."""
         ...
 
-    def get_hf_processor(self) -> Any:
-        """Return HF's processor of the model."""
+    @property
+    def normalisation(self) -> tuple[Sequence[float], Sequence[float]]:
+        """Mean and standard deviation of each colour, with which pixels are normalised."""
         ...
 
 

@@ -55,6 +55,9 @@ READ = {
     "vllm.model_executor.models.qianfan_ocr:QianfanOCRForConditionalGeneration": (
         "its configuration is transformers' and gets the fields that the tower reads; same classes"
     ),
+    "vllm.model_executor.models.pixtral:VisionTransformer.forward": (
+        "positions are made on the device, and a rotation is two numbers instead of a complex one"
+    ),
     "vllm.model_executor.models.mistral3:"
     "Mistral3ForConditionalGeneration._parse_and_validate_image_input": "a class in hints",
 }

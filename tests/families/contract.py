@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mistral_words import ids_of
 from PIL import Image
 from vllm.multimodal.parse import ImageSize
+from vllm.tokenizers.mistral import MistralTokenizer
 
 from vllm_pruner.family import Family
 from vllm_pruner.worker.captured_packed_tower import CapturedPackedTower
@@ -46,6 +48,7 @@ CHECKPOINTS = [
     "demo-idefics3",
     "demo-smolvlm",
     "demo-mistral3",
+    "demo-pixtral",
     "demo-gemma3",
     "demo-gemma4",
     "demo-kimi",
@@ -109,10 +112,13 @@ def image_size(size: tuple[int, int]) -> ImageSize:
 def processed(processor: Any, settings: dict[str, Any], kind: str, data: list[Any]) -> Any:
     """What the engine would get of a message with images, or videos, and a question behind them."""
     items = processor.info.parse_mm_data({kind: data})
+    tokenizer: Any = processor.info.get_tokenizer()
+    if isinstance(tokenizer, MistralTokenizer):  # it has no template
+        prompt: Any = ids_of(tokenizer, *data, "What?")
+        return processor(prompt, items, hf_processor_mm_kwargs={"vtprune": settings})
     content = [{"type": kind}] * len(data) + [{"type": "text", "text": "What?"}]
-    template: Any = processor.info.get_tokenizer().apply_chat_template
     message = {"role": "user", "content": content}
-    prompt = template([message], add_generation_prompt=True, tokenize=False)
+    prompt = tokenizer.apply_chat_template([message], add_generation_prompt=True, tokenize=False)
     return processor(prompt, items, hf_processor_mm_kwargs={"vtprune": settings})
 
 

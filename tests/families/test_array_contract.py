@@ -26,6 +26,7 @@ pytestmark = pytest.mark.skipif(
 PILLOWS = {
     *("InternVLChatModel", "KimiVLForConditionalGeneration"),
     *("SkyworkR1VChatModel", "QianfanOCRForConditionalGeneration"),
+    "PixtralForConditionalGeneration",
 }
 """Models whose processors work on Pillow's images."""
 

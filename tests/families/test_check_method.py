@@ -56,12 +56,14 @@ def test_crops_with_newlines_take_methods_that_choose_tokens_one_by_one(model: s
         *[("demo-qwen2.5", "max_pixels"), ("demo-qwen3", "max_pixels")],
         *[("demo-glm4v", "size"), ("demo-mistral3", "size")],
         *[("demo-kimi", "in_token_limit"), ("demo-gemma4", "max_soft_tokens")],
+        ("demo-pixtral", "max_image_size"),
     ],
 )
 def test_a_processor_that_resizes_leaves_no_shrinking_to_a_method(model: str, smaller: str) -> None:
+    where = "tekken.json" if model == "demo-pixtral" else "mm_processor_kwargs"
     assert _refused(model) == {
         "resize": "method is 'resize', which shrinks the image before the tower, but the processor "
-        f"of this model does that; allowed: {smaller} in mm_processor_kwargs, or another method"
+        f"of this model does that; allowed: {smaller} in {where}, or another method"
     }
 
 
@@ -78,6 +80,16 @@ def test_tiles_take_methods_that_choose_tokens_one_by_one_and_letters_none_that_
         "method is 'adafv', which reads the text after an image, but prompts of this model have no "
         "token that stands for one; allowed: methods that read no text"
     )
+
+
+def test_a_pixtral_without_a_merger_has_no_norm_at_it_either() -> None:
+    """As the first one, whose tokens are patches."""
+    hf_config = get_config(str(MODELS / "demo-pixtral"), trust_remote_code=False)
+    family, config = family_of(hf_config), PruneConfig.parse({"importance": "merger_norm"})
+    family.check(hf_config, config)
+    del hf_config.vision_config.mm_projector_id
+    with pytest.raises(ConfigError, match="^importance is 'merger_norm', but pixtral merges no"):
+        family.check(hf_config, config)
 
 
 @pytest.mark.parametrize(

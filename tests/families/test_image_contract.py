@@ -45,7 +45,7 @@ def _pixels(item: Any) -> torch.Tensor:
     (given,) = (
         field.data.movedim(-1, -3) if name == BYTES else field.data
         for name, field in item.items()
-        if name == BYTES or name.startswith("pixel_values")
+        if name in (BYTES, "images") or name.startswith("pixel_values")
     )
     return given
 
@@ -63,8 +63,7 @@ def test_what_a_person_sees_is_the_picture_that_was_sent(
     (item,) = output["mm_kwargs"]["image"]
     crop = info.seen(batched([item]))[0]
     if crop.is_floating_point():
-        images = info.get_hf_processor().image_processor
-        for color, mean, std in zip(crop, images.image_mean, images.image_std, strict=True):
+        for color, mean, std in zip(crop, *info.normalisation, strict=True):
             color.mul_(std).add_(mean)
     else:
         crop = crop / 255

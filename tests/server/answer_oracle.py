@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import torch
+from native_oracle import native
 from position_record import PICTURES
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2Config, Qwen2ForCausalLM
@@ -29,8 +30,11 @@ class Oracle:
             stock: the rows of stock vLLM, unpruned; the oracle's own have to be equal.
         """
         folder = MODELS / checkpoint
-        config = json.loads((folder / "config.json").read_text())
         self._columns, self._rows = 0, stock
+        if (folder / "params.json").exists():
+            self._take(*native(folder, PICTURE), stock)
+            return
+        config = json.loads((folder / "config.json").read_text())
         if "llm_config" in config:  # transformers has the decoder only; its rows are stock vLLM's
             self.model = Qwen2ForCausalLM(Qwen2Config(**config["llm_config"])).float().eval()
             weights, prefix = load_file(folder / "model.safetensors"), "language_model."
@@ -38,12 +42,17 @@ class Oracle:
             self.model.load_state_dict(own)
             self._decoder = self.model.model
             return
-        self.model = AutoModelForImageTextToText.from_pretrained(folder, dtype="float32").eval()
-        inner = getattr(self.model, "model", self.model)  # Llama 4 is not wrapped
-        decoder = getattr(inner, "text_model", None) or inner.language_model
-        self._decoder = getattr(decoder, "model", decoder)
+        model = AutoModelForImageTextToText.from_pretrained(folder, dtype="float32").eval()
         processor: Any = AutoProcessor.from_pretrained(folder)
         inputs = processor(text=[processor.image_token], images=[PICTURE], return_tensors="pt")
+        self._take(model, inputs, getattr(processor, "image_break_token_id", None), stock)
+
+    def _take(self, model: Any, inputs: Any, line_break: int | None, stock: torch.Tensor) -> None:
+        """Use a model, the processor's output for the picture, and the token of a row break."""
+        self.model = model
+        inner = getattr(model, "model", model)  # Llama 4 is not wrapped
+        decoder = getattr(inner, "text_model", None) or inner.language_model
+        self._decoder = getattr(decoder, "model", decoder)
         names = ("image_sizes", "pixel_attention_mask", "image_position_ids")
         more = {name: inputs[name] for name in names if name in inputs}
         features = inner.get_image_features(inputs["pixel_values"].float(), **more)
@@ -52,10 +61,10 @@ class Oracle:
             rows = inner.multi_modal_projector(features.last_hidden_state)
         self._rows = torch.cat([r.reshape(-1, stock.shape[1]) for r in rows])
         assert torch.allclose(self._rows, stock, atol=1e-3), "stock vLLM and transformers differ"
-        if hasattr(processor, "image_break_token_id"):
-            breaks = (inputs["input_ids"] == processor.image_break_token_id).sum()
+        if line_break is not None:
+            breaks = (inputs["input_ids"] == line_break).sum()
             self._columns = len(self._rows) // (int(breaks) + 1)
-            self._break = torch.tensor([processor.image_break_token_id])
+            self._break = torch.tensor([line_break])
 
     def kept(self, index: list[int]) -> torch.Tensor:
         """Return the rows of kept tokens, a break behind each row of the picture but the last."""
@@ -84,6 +93,11 @@ class Oracle:
 def as_pruned(checkpoint: str, prompt: list[int]) -> list[int]:
     """Return a stock prompt with rows of the model where pruned prompts have them: in place of row
     breaks too, of a model that has breaks."""
-    words = json.loads((MODELS / checkpoint / "tokenizer.json").read_text())["added_tokens"]
-    ids = {word["content"]: word["id"] for word in words}
+    file = MODELS / checkpoint / "tokenizer.json"
+    if file.exists():
+        words = json.loads(file.read_text())["added_tokens"]
+        ids = {word["content"]: word["id"] for word in words}
+    else:
+        words = json.loads(file.with_name("tekken.json").read_text())["special_tokens"]
+        ids = {word["token_str"]: word["rank"] for word in words}
     return [ids["[IMG]"] if token == ids.get("[IMG_BREAK]") else token for token in prompt]

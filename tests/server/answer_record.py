@@ -7,6 +7,7 @@ saves what it answered: python answer_record.py CHECKPOINT IMAGE pruned|stock FI
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from launcher import compile_nothing
+from mistral_words import ids_of
 from position_record import CLIP, CLIP_FACTS, PICTURES, budget, prompt
 from vllm import LLM, SamplingParams
 from vllm.v1.attention.backends.cpu_attn import CPUAttentionMetadataBuilder
@@ -39,6 +41,9 @@ CASES = [
     ("{}\nIs it old?", ["small"]),
     ("Nothing at all.", []),
 ]
+WRITTEN = "[IMG_END]"
+"""In place of what stands for a picture, where the tokenizer itself writes all its tokens."""
+
 FILMS = {
     "demo-onevision": "<video>",
     "demo-internvl": "<|video_pad|>",
@@ -57,9 +62,17 @@ def cases(checkpoint: str) -> list[tuple[str, list[str]]]:
     return [*CASES, (f"See {token}\nWhat happens?", ["clip"])] if token else CASES
 
 
-def request(case: tuple[str, list[str]], image: str, settings: dict[str, Any] | None) -> Any:
+def request(
+    llm: LLM, case: tuple[str, list[str]], image: str, settings: dict[str, Any] | None
+) -> Any:
     text, names = case
-    made: Any = {"prompt": prompt(text.format(*[image] * len(names)))}
+    if image == WRITTEN:
+        pictures = iter([PICTURES[name] for name in names])
+        pieces = re.split(r"({})", text)
+        parts = [next(pictures) if piece == "{}" else piece for piece in pieces if piece]
+        made: Any = {"prompt_token_ids": ids_of(llm.get_tokenizer(), *parts)}
+    else:
+        made = {"prompt": prompt(text.format(*[image] * len(names)))}
     if names == ["clip"]:
         made["multi_modal_data"] = {"video": [(CLIP, CLIP_FACTS)]}
     elif names:
@@ -89,7 +102,7 @@ def answers(
     vtprune too, and whose prompts it cuts into no steps there."""
     engine: Any = llm.llm_engine
     in_steps = engine.vllm_config.scheduler_config.enable_chunked_prefill
-    requests = [request(case, image, settings) for case in asked]
+    requests = [request(llm, case, image, settings) for case in asked]
     llm.reset_prefix_cache()
     alone = [ask(llm, [each])[0] for each in requests]
     found = {"alone": alone, "again": [ask(llm, [each])[0] for each in requests]}
@@ -124,7 +137,7 @@ def selected(
     engine.reset_mm_cache()
     engine.reset_encoder_cache()
     found["record"] = ask(
-        llm, [request(case, image, {"method": SELECTED_BY, "rate": 0.5, **settings})]
+        llm, [request(llm, case, image, {"method": SELECTED_BY, "rate": 0.5, **settings})]
     )[0]
     model.embed_planned, model.on_selection = embed, None
     return found
@@ -152,7 +165,7 @@ def mutual(llm: LLM, image: str) -> list[dict[str, Any]]:
         llm.reset_prefix_cache()
         step.clear()
         with budget(engine.engine_core.engine_core.scheduler, tokens):
-            (record,) = ask(llm, [request(CASES[2], image, {"rate": 0.5})])
+            (record,) = ask(llm, [request(llm, CASES[2], image, {"rate": 0.5})])
         placed = {place: each for place, each in step.items() if each != (-1, -1)}
         made.append({"prompt": record["prompt"], "mutual": placed})
     builder.build = build

@@ -16,7 +16,7 @@ import pytest
 import torch
 from answer_oracle import Oracle, as_pruned
 from answer_pair import Answers, answers_of
-from answer_record import SELECTED_BY, SETTINGS, cases
+from answer_record import SELECTED_BY, SETTINGS, WRITTEN, cases
 from media import (
     PHOTOS,
     cells,
@@ -43,6 +43,7 @@ IMAGES = {
     "demo-smolvlm": "<image>",
     "demo-onevision": "<image>",
     "demo-mistral3": "[IMG]",
+    "demo-pixtral": WRITTEN,
     "demo-gemma3": "<start_of_image>,",  # behind which vLLM allows no line break
     "demo-gemma4": "<|image|>",
     "demo-kimi": "<|media_pad|>",
@@ -98,7 +99,7 @@ def test_an_offline_selection_of_the_same_features_keeps_the_same(found: Answers
     token = _image_token(chosen)
     repeated = groupby(chosen["record"]["prompt"])
     lengths = [len(list(same)) for each, same in repeated if each == token]
-    if found.checkpoint == "demo-mistral3":
+    if found.checkpoint in ("demo-mistral3", "demo-pixtral"):
         lengths = [len(chosen["kept"])]  # of one run with the breaks, which the oracle counts
     columns = [chosen[name].chunk(len(lengths)) for name in ("features", "importance")]
     kept: list[int] = []

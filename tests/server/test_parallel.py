@@ -38,7 +38,7 @@ def test_both_ways_of_sharing_a_tower_keep_as_much(start: Callable[..., Server],
 
 FAMILIES = [
     *("demo-glm4v", "demo-qwen2.5", "demo-qwen3", "demo-qwen3.5"),
-    *("demo-internvl", "demo-internvl-chat", "demo-mistral3"),
+    *("demo-internvl", "demo-internvl-chat", "demo-mistral3", "demo-pixtral"),
     *("demo-onevision", "demo-idefics3", "demo-smolvlm", "demo-gemma3", "demo-gemma4"),
     *("demo-kimi", "demo-llama4"),
 ]

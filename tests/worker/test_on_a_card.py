@@ -28,9 +28,10 @@ STOCK = {
     "demo-idefics3": {f"{_MODELS}.idefics3:Idefics3Model.image_pixels_to_features"},
     "demo-kimi": {f"{_MODELS}.moonvit:MoonVitEncoder.forward"},
     "demo-mistral3": {f"{_MODELS}.pixtral:PixtralHFVisionModel.forward"},
+    "demo-pixtral": {f"{_MODELS}.pixtral:VisionTransformer.forward"},
     "demo-smolvlm": {f"{_MODELS}.idefics3:Idefics3Model.image_pixels_to_features"},
 }
-"""Functions of vLLM's in which the host waits, by checkpoint. Those of Qwen2.5-VL and Mistral3
+"""Functions of vLLM's in which the host waits, by checkpoint. Those of Qwen2.5-VL and Mistral's
 send what they have not pinned; where nothing is pruned so does Kimi's, and Idefics3's drops tiles,
 Gemma 4's tokens of padding by a mask."""
 

@@ -29,6 +29,7 @@ from vllm_pruner.compat.key_holder import key_holder, patch_key_holder
 from vllm_pruner.compat.known_files import patch_known_files, reduces_files
 from vllm_pruner.compat.log_lines import quiet_overrides
 from vllm_pruner.compat.messages import patch_messages
+from vllm_pruner.compat.mistral_prompt import patch_mistral_prompt
 from vllm_pruner.compat.model_symbols import GRAPH_METHODS
 from vllm_pruner.compat.mrope import enable_position_hook, enable_position_hook_on_cpu
 from vllm_pruner.compat.offline import patch_offline
@@ -93,6 +94,7 @@ __all__ = [
     "patch_key_holder",
     "patch_known_files",
     "patch_messages",
+    "patch_mistral_prompt",
     "patch_offline",
     "patch_pooling",
     "patch_raw_prompts",

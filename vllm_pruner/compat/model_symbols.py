@@ -94,7 +94,12 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "Mistral3ForConditionalGeneration.load_weights "
         "Mistral3MultiModalProjector.forward Mistral3PatchMerger.forward"),
     *_symbols(_ENGINE, _WORKER, f"{MODELS}.pixtral",
-        "PixtralHFVisionModel.forward PixtralHFAttention.forward"),
+        "PixtralHFVisionModel.forward PixtralHFAttention.forward "
+        "PixtralForConditionalGeneration._parse_and_validate_image_input "
+        "PixtralForConditionalGeneration._process_image_input "
+        "PixtralForConditionalGeneration.embed_multimodal "
+        "PixtralForConditionalGeneration.load_weights VisionTransformer.forward Attention.forward "
+        "VisionLanguageAdapter.forward PatchMerger.forward PatchMerger.permute"),
     *_symbols(_ENGINE, _WORKER, f"{MODELS}.kimi_vl",
         "KimiVLForConditionalGeneration._parse_and_validate_image_input "
         "KimiVLForConditionalGeneration.embed_multimodal "
@@ -181,6 +186,19 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "Mistral3HFEncoderInfo.get_patch_grid_size "
         "Mistral3ProcessingInfo.get_vision_encoder_info Mistral3ProcessingInfo.get_hf_processor "
         "Mistral3ProcessingInfo.get_image_size_with_most_features"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.pixtral",
+        "PixtralDummyInputsBuilder PixtralMultiModalProcessor._maybe_apply_prompt_updates "
+        "PixtralMultiModalProcessor._get_prompt_updates "
+        "PixtralProcessingInfo.get_image_processor PixtralProcessingInfo.get_tokenizer "
+        "PixtralProcessingInfo.get_image_size_with_most_features"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{_PROCESSING}.processor",
+        "BaseMultiModalProcessor._maybe_apply_prompt_updates PromptReplacement.target"),
+    *_symbols(_ENGINE, "vllm_pruner.families", "vllm.tokenizers.mistral",
+        "MistralTokenizer.instruct"),
+    *_symbols(_ENGINE, "vllm_pruner.compat", "vllm.renderers.mistral",
+        "MistralRenderer.render_messages MistralRenderer.render_messages_async"),
+    *_symbols(_ENGINE, "vllm_pruner.families", "vllm.transformers_utils.processors.pixtral",
+        "MistralCommonImageProcessor.get_number_of_image_patches"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.kimi_vl",
         "KimiVLDummyInputsBuilder.get_dummy_mm_data KimiVLMultiModalProcessor "
         "KimiVLProcessingInfo.image_token_id KimiVLProcessingInfo.get_hf_processor"),

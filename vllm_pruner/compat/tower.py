@@ -15,8 +15,8 @@ Relies on: each layer having an `MMEncoderAttention` with `num_heads` (of this r
   positions are applied; its `forward` returns tokens, which `vision_adapter` makes of the patches;
 - Qwen-VL: at `blocks[i].attn.attn`, called with keywords `query` and `key` of
   `[1, patches, heads, size]`, after rotary positions are applied;
-- Pixtral in the transformers form: at `transformer.layers[i].attention.attn`, called with the same
-  as positional arguments;
+- Pixtral in both forms: at `transformer.layers[i].attention.attn`, called with the same as
+  positional arguments;
 - MoonViT: at `encoder.blocks[i].attn`, called likewise; its `forward` takes what
   `prepare_encoder_metadata` makes of grids in place of these, and returns `[tokens, patches of a
   token, D]`;

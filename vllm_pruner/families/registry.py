@@ -45,6 +45,7 @@ _BUILT_IN = {
         "vllm_pruner.families.llava_onevision:PrunedLlavaOnevision"
     ),
     "Mistral3ForConditionalGeneration": "vllm_pruner.families.mistral3:PrunedMistral3",
+    "PixtralForConditionalGeneration": "vllm_pruner.families.pixtral:PrunedPixtral",
     "QianfanOCRForConditionalGeneration": "vllm_pruner.families.qianfan_ocr:PrunedQianfanOCR",
     "Qwen2VLForConditionalGeneration": "vllm_pruner.families.qwen2_vl:PrunedQwen2VL",
     "Qwen2_5_VLForConditionalGeneration": "vllm_pruner.families.qwen2_5_vl:PrunedQwen2_5_VL",

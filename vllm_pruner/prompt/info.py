@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -52,6 +52,9 @@ class PrunedInfo(_Info):
     mark_words: tuple[str, ...] = ()
     """Marks, as `Family.marks`, that the model's configuration does not name."""
 
+    around_message: tuple[str, str] | None = None
+    """What is written before and after a user's words; None if the chat template says so."""
+
     def __init__(self, ctx: InputProcessingContext) -> None:
         self.prune_config = ServerConfig.of(settings_in(ctx.get_mm_config()) or {})
         stripped = compat.without_settings(ctx.model_config, KEY)
@@ -93,6 +96,12 @@ class PrunedInfo(_Info):
         if BYTES in item:
             item = {**item, "pixel_values": item[BYTES].movedim(-1, -3)}
         return self.family.seen(self.get_hf_config(), item)
+
+    @property
+    def normalisation(self) -> tuple[Sequence[float], Sequence[float]]:
+        """Mean and standard deviation of each colour, with which pixels are normalised."""
+        image_processor = self.get_hf_processor().image_processor
+        return image_processor.image_mean, image_processor.image_std
 
     def cut_of(self, modality: str, config: PruneConfig, item: Mapping[str, Any]) -> Cut:
         """Return how the placeholders of an image or a video, given its fields, with these settings

@@ -27,7 +27,11 @@ class MessageText:
     """Finds the text of every image in a prompt."""
 
     def __init__(
-        self, tokenizer: Any, image_token: int, marks: frozenset[int] = frozenset()
+        self,
+        tokenizer: Any,
+        image_token: int,
+        marks: frozenset[int] = frozenset(),
+        around: tuple[str, str] | None = None,
     ) -> None:
         """Find both ends of a message in the chat template.
 
@@ -35,10 +39,11 @@ class MessageText:
             tokenizer: the tokenizer, with its chat template.
             image_token: id of the token that stands for an image.
             marks: ids of tokens around an image.
+            around: what stands before and after a user's words, if no template says so.
         """
         self._tokenizer = tokenizer
         self._image_token, self._marks = image_token, marks | {image_token}
-        self._start, self._end = _around_message(tokenizer)
+        self._start, self._end = around or _around_message(tokenizer)
 
     def of_images(self, prompt: Sequence[int]) -> list[tuple[int, ...]]:
         """Return, for each image token of the prompt, the ids of the text that asks about it.

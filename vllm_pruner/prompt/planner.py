@@ -81,7 +81,7 @@ class Planner:
         info: PrunedInfo = self._processor.info
         tokens = {IMAGE: info.image_sign, VIDEO: info.video_token}
         return {
-            modality: MessageText(info.get_tokenizer(), token, info.marks)
+            modality: MessageText(info.get_tokenizer(), token, info.marks, info.around_message)
             for modality, token in tokens.items()
             if token is not None
         }

@@ -36,7 +36,7 @@ Observer = Callable[[VisualTokens, torch.Tensor, "Layout"], None]
 _SHARPNESS = 100.0
 """Inverse temperature of the softmax for relevance: AdaFV's, whatever the method."""
 
-_PIXELS = VIDEO_PIXELS | {"pixel_values", "pixel_values_flat", BYTES}
+_PIXELS = VIDEO_PIXELS | {"pixel_values", "pixel_values_flat", "images", BYTES}
 """The fields that hold an image's or a video's pixels; its other fields stay on the CPU."""
 
 _WHOLE = ImagePlan(PruneConfig(rate=0.0), ImagePlan.ANONYMOUS)

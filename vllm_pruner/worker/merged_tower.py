@@ -45,18 +45,19 @@ class MergedTower(ABC):
     norm: ClassVar[str]
     """Path of the norm that ends the tower; empty if it has none."""
 
-    def __init__(self, model: Any, config: Any, merge: tuple[int, int]) -> None:
+    def __init__(self, tower: Any, projector: Any, config: Any, merge: tuple[int, int]) -> None:
         """Find the layers.
 
         Args:
-            model: vLLM's model, with a `vision_tower` and a `multi_modal_projector`.
-            config: the tower's.
+            tower: vLLM's module.
+            projector: what makes the decoder's rows of its output.
+            config: the tower's, with `hidden_size` and `num_attention_heads`.
             merge: rows and columns of patches in a token.
 
         Raises:
             RuntimeError: the tower lacks a module that `compat.tower` relies on.
         """
-        self.module, self._projector = model.vision_tower, model.multi_modal_projector
+        self.module, self._projector = tower, projector
         self.page, self._config, self._merge = PAGE, config, merge
         self.patches_per_row = merge[0] * merge[1]
         found = layers_by_need(self._attention, len(self.module.get_submodule(self.layers)))

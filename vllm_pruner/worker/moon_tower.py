@@ -37,7 +37,8 @@ class MoonTower(MergedTower):
         """
         config = model.config.vision_config
         rows, columns = config.merge_kernel_size
-        super().__init__(model, config, (rows, columns))
+        tower, projector = model.vision_tower, model.multi_modal_projector
+        super().__init__(tower, projector, config, (rows, columns))
 
     def run(self, images: Sequence[EncoderImage], grids: Grids) -> torch.Tensor:
         down, across = self._merge
