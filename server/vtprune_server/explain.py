@@ -146,5 +146,5 @@ def _seen(surface: Surface, item: Any, view: dict[str, Any], whole: tuple[int, i
     pixels = info.seen(item)
     if not pixels.is_floating_point():
         return picture(pixels.numpy() / 255, 0.0, 1.0, view, whole)
-    mean, std = info.normalisation
+    mean, std = info.normalisation()
     return picture(pixels.float().numpy(), mean, std, view, whole)

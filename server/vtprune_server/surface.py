@@ -47,9 +47,8 @@ class ImageInfo(ModelInfo, Protocol):
         """Return a variant of a client's name for an image under which no cache has it."""
         ...
 
-    @property
     def normalisation(self) -> tuple[Sequence[float], Sequence[float]]:
-        """Mean and standard deviation of each colour, with which pixels are normalised."""
+        """Return mean and standard deviation of each colour, with which pixels are normalised."""
         ...
 
 

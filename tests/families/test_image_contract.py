@@ -63,7 +63,7 @@ def test_what_a_person_sees_is_the_picture_that_was_sent(
     (item,) = output["mm_kwargs"]["image"]
     crop = info.seen(batched([item]))[0]
     if crop.is_floating_point():
-        for color, mean, std in zip(crop, *info.normalisation, strict=True):
+        for color, mean, std in zip(crop, *info.normalisation(), strict=True):
             color.mul_(std).add_(mean)
     else:
         crop = crop / 255

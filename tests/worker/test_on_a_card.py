@@ -10,6 +10,7 @@ import pytest
 import torch
 from contract import CHECKPOINTS
 from model_on_card import embedded, model_on_card
+from nightly import NIGHTLY
 from pretend_tensor import OnCard, host
 from pruned_model import picture_items, pruned_model
 
@@ -35,6 +36,9 @@ STOCK = {
 send what they have not pinned; where nothing is pruned so does Kimi's, and Idefics3's drops tiles,
 Gemma 4's tokens of padding by a mask."""
 
+SIBLINGS = ("demo-pixtral",)
+"""Checkpoints that do on a card what another one does, for the night: this one, as Mistral3."""
+
 EVERY_METHOD = ("demo", "demo-next", "demo-qwen2.5", "demo-qwen3")
 """Checkpoints with every method; the others with those that look at most."""
 
@@ -50,7 +54,10 @@ def _cases(checkpoint: str, model: Any) -> dict[str, list[dict[str, Any]]]:
     return {**alike, "mixed": mixed, "off": [{"rate": 0.0}] * len(SIZES)}
 
 
-@pytest.fixture(scope="module", params=CHECKPOINTS)
+PARAMS = [pytest.param(each, marks=NIGHTLY if each in SIBLINGS else ()) for each in CHECKPOINTS]
+
+
+@pytest.fixture(scope="module", params=PARAMS)
 def made(request: pytest.FixtureRequest) -> Iterator[tuple[Any, dict[str, Any]]]:
     """A card with a model, and by batch its items and the rows of a CPU, new and known."""
     flags = {"dtype": "float32", "max_num_batched_tokens": 9216}

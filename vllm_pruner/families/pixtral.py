@@ -133,7 +133,6 @@ class PrunedPixtralInfo(PrunedInfo, PixtralProcessingInfo):
     def marks(self) -> frozenset[int]:
         return frozenset((self.image_token, self.special_ids.img_break, self.image_sign))
 
-    @property
     def normalisation(self) -> tuple[Sequence[float], Sequence[float]]:
         return of_mistral.DATASET_MEAN, of_mistral.DATASET_STD
 

@@ -97,9 +97,8 @@ class PrunedInfo(_Info):
             item = {**item, "pixel_values": item[BYTES].movedim(-1, -3)}
         return self.family.seen(self.get_hf_config(), item)
 
-    @property
     def normalisation(self) -> tuple[Sequence[float], Sequence[float]]:
-        """Mean and standard deviation of each colour, with which pixels are normalised."""
+        """Return mean and standard deviation of each colour, with which pixels are normalised."""
         image_processor = self.get_hf_processor().image_processor
         return image_processor.image_mean, image_processor.image_std
 
