@@ -187,14 +187,15 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "Mistral3ProcessingInfo.get_vision_encoder_info Mistral3ProcessingInfo.get_hf_processor "
         "Mistral3ProcessingInfo.get_image_size_with_most_features"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.pixtral",
-        "PixtralDummyInputsBuilder PixtralMultiModalProcessor._maybe_apply_prompt_updates "
-        "PixtralMultiModalProcessor._get_prompt_updates "
+        "PixtralDummyInputsBuilder PixtralMultiModalProcessor "
         "PixtralProcessingInfo.get_image_processor PixtralProcessingInfo.get_tokenizer "
         "PixtralProcessingInfo.get_image_size_with_most_features"),
-    *_symbols(_ENGINE, "vllm_pruner.families", f"{_PROCESSING}.processor",
+    *_symbols(_ENGINE, _PROMPT, f"{MODELS}.pixtral",
+        "PixtralMultiModalProcessor._maybe_apply_prompt_updates "
+        "PixtralMultiModalProcessor._get_prompt_updates"),
+    *_symbols(_ENGINE, _PROMPT, f"{_PROCESSING}.processor",
         "BaseMultiModalProcessor._maybe_apply_prompt_updates PromptReplacement.target"),
-    *_symbols(_ENGINE, "vllm_pruner.families", "vllm.tokenizers.mistral",
-        "MistralTokenizer.instruct"),
+    *_symbols(_ENGINE, _PROMPT, "vllm.tokenizers.mistral", "MistralTokenizer.instruct"),
     *_symbols(_ENGINE, "vllm_pruner.compat", "vllm.renderers.mistral",
         "MistralRenderer.render_messages MistralRenderer.render_messages_async"),
     *_symbols(_ENGINE, "vllm_pruner.families", "vllm.transformers_utils.processors.pixtral",
