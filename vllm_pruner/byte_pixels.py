@@ -16,8 +16,14 @@ import torch
 __all__ = ["ByteNormalizer", "normalises"]
 
 
-class ByteNormalizer:
-    """Rescales and normalises bytes as HF's image processor does."""
+class ByteNormalizer(torch.nn.Module):
+    """Rescales and normalises bytes as HF's image processor does.
+
+    A module, because vLLM's sleep of level 2 gives a model its buffers back and no other tensor.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
 
     def __init__(self, image_processor: Any, dtype: Any, device: torch.device) -> None:
         """Read mean and standard deviation.
@@ -27,21 +33,24 @@ class ByteNormalizer:
             dtype: the model's dtype, of the result.
             device: the device of the bytes.
         """
+        super().__init__()
+        self._dtype = dtype
         scale = 1.0 / image_processor.rescale_factor
         mean, std = (
             (torch.tensor(channels, dtype=torch.float32, device="cpu") * scale).view(-1, 1, 1)
             for channels in (image_processor.image_mean, image_processor.image_std)
         )
-        self._mean, self._std, self._dtype = mean.to(device), std.to(device), dtype
+        self.register_buffer("mean", mean.to(device), persistent=False)
+        self.register_buffer("std", std.to(device), persistent=False)
 
-    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return `[..., 3, height, width]` in the model's dtype, as the tower takes it.
 
         Args:
             pixels: `[..., height, width, 3]` uint8, channels last.
         """
         planes = pixels.movedim(-1, -3).to(torch.float32, memory_format=torch.contiguous_format)
-        return planes.sub_(self._mean).div_(self._std).to(self._dtype)
+        return planes.sub_(self.mean).div_(self.std).to(self._dtype)
 
     def each(self, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Return `[crops, 3, height, width]` of images `[crops, height, width, 3]` whose crops have

@@ -58,6 +58,7 @@ READ = {
     "vllm.model_executor.models.pixtral:VisionTransformer.forward": (
         "positions are made on the device, and a rotation is two numbers instead of a complex one"
     ),
+    "vllm.v1.worker.gpu_worker:Worker.finish_weight_update": "restores heads of draft models",
     "vllm.model_executor.models.mistral3:"
     "Mistral3ForConditionalGeneration._parse_and_validate_image_input": "a class in hints",
 }

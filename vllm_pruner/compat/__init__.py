@@ -32,6 +32,7 @@ from vllm_pruner.compat.messages import patch_messages
 from vllm_pruner.compat.mistral_prompt import patch_mistral_prompt
 from vllm_pruner.compat.model_symbols import GRAPH_METHODS
 from vllm_pruner.compat.mrope import enable_position_hook, enable_position_hook_on_cpu
+from vllm_pruner.compat.new_weights import when_weights_change
 from vllm_pruner.compat.offline import patch_offline
 from vllm_pruner.compat.placing import told_if_unplaced
 from vllm_pruner.compat.pooling import patch_pooling
@@ -110,5 +111,6 @@ __all__ = [
     "tell_of_encoder_graphs",
     "told_if_unplaced",
     "tower_attention",
+    "when_weights_change",
     "without_settings",
 ]

@@ -172,6 +172,9 @@ SYMBOLS: tuple[Symbol, ...] = (
         "VocabParallelEmbeddingWithLoRA.base_layer"),
     *_symbols(_ENGINE, f"{_COMPAT}.worker_methods", "vllm.v1.worker.worker_base",
         "WorkerBase.get_model"),
+    *_symbols(_ENGINE, f"{_COMPAT}.new_weights", "vllm.v1.worker.gpu_worker",
+        "Worker.reset_encoder_cache Worker.reload_weights Worker.finish_weight_update "
+        "Worker.get_model"),
     *_symbols(_ENGINE, f"{_COMPAT}.profile", "vllm.v1.core.encoder_cache_manager",
         "compute_mm_encoder_budget"),
     *_symbols(_ENGINE, f"{_COMPAT}.encoder_graphs", "vllm.config",

@@ -86,6 +86,11 @@ class Encoder:
         """Return the columns of images shrunk to a grid of patches, which are not cached."""
         return self._tower.encode(images, needs & CAPTURED, grid)
 
+    def forget(self) -> None:
+        """Empty the cache."""
+        self.cache.clear()
+        self._report(hits=0, misses=0)
+
     def _measured(self, images: Sequence[EncoderImage], needs: frozenset[Need]) -> Columns:
         rows = sum(image.layout.encoded for image in images)
         with self._watch.measure(pieces=rows * self._tower.patches_per_row):

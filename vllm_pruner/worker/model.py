@@ -49,7 +49,7 @@ class PrunedModel(BatchModel):
       shrinks the image before the tower;
     - a known image's features come from a cache instead of the tower;
     - the tower never encodes more at once than in vLLM's memory profile;
-    - loading new weights clears that cache;
+    - new weights clear that cache, and so does whatever has vLLM drop its own embeddings;
     - on a GPU, vLLM's first dummy image triggers the compilation of kernels (`warm_up`) and the
       capture of the server's own selection (`selection_graphs`), which vLLM's memory profile sees.
     If no image of a batch has a plan (rate 0), the inherited method runs.
@@ -92,6 +92,7 @@ class PrunedModel(BatchModel):
                 self._normalize = ByteNormalizer(image_processor, dtype, self._encoder.device)
         for each in (coverage, explain, guard):
             compat.add_worker_methods(each.WORKER_METHODS)
+        compat.when_weights_change(_forget)
         logger.info("vtprune: selection runs on %s", implementation(self._encoder.device))
 
     def embed_multimodal(self, **kwargs: object) -> Any:
@@ -175,5 +176,14 @@ class PrunedModel(BatchModel):
                 )
 
     def load_weights(self, weights: Any) -> set[str]:
-        self._encoder.cache.clear()  # it was computed with the old weights
+        self.forget()
         return super().load_weights(weights)
+
+    def forget(self) -> None:
+        """Forget what was computed with the weights so far, or lay in memory that is given away."""
+        self._encoder.forget()
+
+
+def _forget(model: Any) -> None:
+    if isinstance(model, PrunedModel):  # a process of tests has stock models too
+        model.forget()
