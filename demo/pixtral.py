@@ -76,7 +76,7 @@ def tekken(shape: MistralShape, words: list[bytes]) -> dict[str, Any]:
             "num_vocab_tokens": len(words),
             "default_vocab_size": VOCABULARY,
             "default_num_special_tokens": len(SPECIAL),
-            "version": "v7",
+            "version": "v7" if shape.merges else "v3",
         },
         "vocab": [
             {"rank": rank, "token_bytes": base64.b64encode(word).decode(), "token_str": None}
@@ -86,16 +86,21 @@ def tekken(shape: MistralShape, words: list[bytes]) -> dict[str, Any]:
             {"rank": rank, "token_str": token, "is_control": True}
             for rank, token in enumerate(SPECIAL)
         ],
-        "image": {
+        "image" if shape.merges else "multimodal": {
             "image_patch_size": PATCH_SIZE,
             "max_image_size": shape.longest,
-            "spatial_merge_size": MERGE,
+            "spatial_merge_size": MERGE if shape.merges else 1,
         },
     }
 
 
-def params(settings: Mistral3Config) -> dict[str, Any]:
+def params(shape: MistralShape, settings: Mistral3Config) -> dict[str, Any]:
     text, vision = settings.text_config, settings.vision_config
+    merger = {
+        "add_pre_mm_projector_layer_norm": True,
+        "mm_projector_id": "patch_merge",
+        "spatial_merge_size": settings.spatial_merge_size,
+    }
     return {
         "dim": text.hidden_size,
         "n_layers": text.num_hidden_layers,
@@ -118,9 +123,7 @@ def params(settings: Mistral3Config) -> dict[str, Any]:
             "patch_size": vision.patch_size,
             "rope_theta": vision.rope_parameters["rope_theta"],
             "adapter_bias": False,
-            "add_pre_mm_projector_layer_norm": True,
-            "mm_projector_id": "patch_merge",
-            "spatial_merge_size": settings.spatial_merge_size,
+            **(merger if shape.merges else {}),
             "image_token_id": SPECIAL.index("[IMG]"),
             "image_break_token_id": SPECIAL.index("[IMG_BREAK]"),
             "image_end_token_id": SPECIAL.index("[IMG_END]"),
@@ -143,6 +146,8 @@ def write_pixtral(shape: MistralShape, folder: Path) -> None:
         native_name(name): interleaved(weight) if re.search(r"\b[qk]_proj", name) else weight
         for name, weight in drawn(shape, settings).items()
     }
-    (folder / "params.json").write_text(json.dumps(params(settings), indent=2))
+    if not shape.merges:
+        weights = {k: v for k, v in weights.items() if not k.startswith(("patch_merger", "pre_mm"))}
+    (folder / "params.json").write_text(json.dumps(params(shape, settings), indent=2))
     (folder / "tekken.json").write_text(json.dumps(tekken(shape, vocabulary())))
     save_weights(weights, folder, "consolidated.safetensors")

@@ -144,6 +144,8 @@ class MistralShape:
     """Side of an image at most: 16 tokens."""
     native: bool = False
     """In Mistral's own form, or as transformers has it."""
+    merges: bool = True
+    """Whether a token is 2 x 2 patches, or one, as in the first Pixtral; then in its own form."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +229,7 @@ SHAPES: dict[str, AnyShape] = {
     # Up to 256 tokens an image, with breaks between rows.
     "demo-mistral3": MistralShape(2, seed=13),
     "demo-pixtral": MistralShape(2, seed=17, native=True),
+    "demo-pixtral-12b": MistralShape(2, seed=18, longest=280, native=True, merges=False),
     # 64 tokens an image and each of its crops, a tower's patches averaged four by four.
     "demo-gemma3": GemmaShape(seed=14),
     # Up to 70 tokens an image, whatever its size, a tower's patches averaged three by three.

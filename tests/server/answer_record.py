@@ -41,6 +41,9 @@ CASES = [
     ("{}\nIs it old?", ["small"]),
     ("Nothing at all.", []),
 ]
+WITHOUT_MERGER = ("demo-onevision", "demo-pixtral-12b")
+"""Checkpoints whose tokens are one patch each."""
+
 WRITTEN = "[IMG_END]"
 """In place of what stands for a picture, where the tokenizer itself writes all its tokens."""
 
@@ -196,7 +199,7 @@ def main() -> None:
         json.dumps(each): answers(llm, asked, image, each) for each in SETTINGS
     }
     found["selected"] = selected(llm, image)
-    if checkpoint.rpartition("/")[2] != "demo-onevision":
+    if checkpoint.rpartition("/")[2] not in WITHOUT_MERGER:
         found["by norm"] = selected(llm, image, importance="merger_norm")
     for film in asked[len(CASES) :]:
         found["film"] = selected(llm, image, film)
