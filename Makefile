@@ -41,13 +41,16 @@ demo-reader: setup  ## serve the demo reader of small print (PORT=8000, ARGS=mor
 demo-fast: models  ## stock vLLM and vtprune side by side, a live chart of both (PORT=8000)
 	$(ENV) PYTHONPATH=environment $(BIN)/python demo/fast/fast.py --port $(PORT) $(ARGS)
 
-# A file's tests stay in one process, which starts its servers once.
+# A file's tests stay in one process, which starts its servers once. Where one dies, the run ends with
+# the name of the test that it was in; with another in its place xdist 3.8 may wait for ever.
+XDIST := -n 2 --dist loadfile --max-worker-restart=0
+
 test: lint models  ## lint, check types, run the tests on two cores (ARGS=pytest's)
-	$(ENV) $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(ENV) $(BIN)/pytest $(XDIST) --no-loadscope-reorder $(ARGS)
 
 # For the everyday loop: no server, no compiler, no package build.
 test-fast: models  ## the tests that need no server and are not slow, in 90 seconds (ARGS=pytest's)
-	$(ENV) $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not server and not slow" $(ARGS)
+	$(ENV) $(BIN)/pytest $(XDIST) --no-loadscope-reorder -m "not server and not slow" $(ARGS)
 
 # The contract of a supported vLLM: counts, off means off, equal answers, settings of a request. 0.31
 # and 0.33 lie before .venv on the path; 0.33, which has no build for CPUs, runs on 0.32's operators.
@@ -57,8 +60,8 @@ CONTRACT := tests/compat tests/families tests/server/test_off.py tests/server/te
 test-matrix: models  ## run the contract tests on vLLM 0.31, 0.33 and 0.32
 	for each in vllm-0.31 vllm-0.33; do $(ENV) \
 	  PYTHONPATH=$$($(OVERLAY) $$each) \
-	  $(BIN)/pytest -n 2 --dist loadfile $(CONTRACT) $(ARGS) || exit 1; done
-	$(ENV) $(BIN)/pytest -n 2 --dist loadfile $(CONTRACT) $(ARGS)
+	  $(BIN)/pytest $(XDIST) $(CONTRACT) $(ARGS) || exit 1; done
+	$(ENV) $(BIN)/pytest $(XDIST) $(CONTRACT) $(ARGS)
 
 # Ray lies beside .venv: its extra `llm` would bring another vLLM.
 RAY_TESTS := tests/server/test_ray_data.py tests/server/test_ray_serve.py tests/telemetry/test_ray_exporter.py \

@@ -27,6 +27,7 @@ import socket
 import sys
 import threading
 from multiprocessing import context
+from pathlib import Path
 from typing import NoReturn
 
 ENVIRONMENT = {
@@ -36,6 +37,9 @@ ENVIRONMENT = {
 }
 
 _SPIN_S, _RECHECK_MS = 0.001, 50
+
+_OURS = str(Path(__file__).parents[2] / "environment")
+"""What a script imports from, besides its own folder, as tests do."""
 
 # What `vllm serve` and a worker import, as far as vtprune patches none of it.
 _MODULES = [
@@ -61,7 +65,7 @@ def main() -> None:
     inspect_models_in_process()
     wait_asleep()
     share_compiled_code()
-    multiply_any_rows()
+    importlib.import_module("any_rows").multiply_any_rows()
     gc.collect()
     gc.freeze()
     children: dict[int, socket.socket] = {}
@@ -128,18 +132,6 @@ def share_compiled_code() -> None:
     envs.compile_factors = without_core
 
 
-def multiply_any_rows() -> None:
-    """Have vLLM's matrix product for CPUs take rows whose numbers lie apart.
-
-    That of 0.31 to 0.33 ends the engine at them, with vtprune or without: one tile of a picture of
-    Llama 4's, alone in a step, is made into such rows. Several are copied in passing.
-    """
-    from vllm import _custom_ops as ops
-
-    multiply = ops.onednn_mm
-    ops.onednn_mm = lambda handler, x, bias: multiply(handler, x.contiguous(), bias)
-
-
 def compile_nothing() -> None:
     """Run as it is what vLLM compiles even with `enforce_eager`.
 
@@ -176,7 +168,7 @@ def _run_to_the_end() -> NoReturn:
 
 def _run() -> NoReturn:
     if sys.argv[0].endswith(".py"):
-        sys.path.insert(0, os.path.dirname(sys.argv[0]))
+        sys.path[:0] = [os.path.dirname(sys.argv[0]), _OURS]
         runpy.run_path(sys.argv[0], run_name="__main__")
         sys.exit()
     from vllm.entrypoints.cli.main import main as vllm

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +88,12 @@ def test_while_requests_wait_it_goes_up_and_then_down_again(moving: Server) -> N
 
 
 def test_answers_that_disagree_lower_it(moving: Server) -> None:
-    """Of half of the tokens, drawn by chance."""
-    for content in _contents(3 * WINDOW):
-        if (rate := _tokens(moving.ask(content, max_tokens=4))["rate"]) < LOW:
+    """Of half of the tokens, drawn by chance. How many of the answers are compared, so how many it
+    takes, is a matter of how fast the machine is."""
+    deadline = time.monotonic() + 60
+    for content in cycle(_contents(3 * WINDOW)):
+        rate = _tokens(moving.ask(content, max_tokens=4))["rate"]
+        if rate < LOW or time.monotonic() > deadline:
             break
     assert rate == pytest.approx(1 - 1.5 * (1 - LOW))
     assert "from now on the rate is at most 0.2500" in moving.log

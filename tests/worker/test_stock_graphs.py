@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from launcher import multiply_any_rows
+from any_rows import multiply_any_rows
 from nightly import NIGHTLY
 from PIL import Image
 from pruned_model import pruned_model, stock_model

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from any_rows import multiply_any_rows
 from graph_rows import alone, assert_equal_rows, assert_meets_no_host, assert_rows, drawn
-from launcher import multiply_any_rows
 from nightly import NIGHTLY
 from pruned_model import pruned_model
 from replayed_tower import captured
