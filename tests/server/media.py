@@ -67,14 +67,3 @@ def text_part(text: str) -> dict[str, str]:
 def photo_question(index: int, text: str = "What is in this picture?") -> list[dict[str, Any]]:
     """A message about one of the bundled photographs."""
     return [image_part(PHOTOS[index % len(PHOTOS)].read_bytes()), text_part(text)]
-
-
-def cells(view: dict[str, Any]) -> np.ndarray:
-    """The mean colour `[patches, 3]` of each patch in a view's overlay, as `/explain` draws it."""
-    data = base64.b64decode(view["overlay"].removeprefix("data:image/png;base64,"))
-    drawn = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(float)
-    (height, width), (rows, columns) = drawn.shape[:2], (view["rows"], view["columns"])
-    row, column = np.arange(height) * rows // height, np.arange(width) * columns // width
-    cell = (row[:, np.newaxis] * columns + column).ravel()
-    total = [np.bincount(cell, weights=colour.ravel()) for colour in np.moveaxis(drawn, 2, 0)]
-    return np.stack(total, axis=1) / np.bincount(cell)[:, np.newaxis]

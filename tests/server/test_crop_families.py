@@ -17,12 +17,10 @@ import torch
 from answer_oracle import Oracle, as_pruned
 from answer_pair import Answers, answers_of
 from answer_record import SELECTED_BY, SETTINGS, WRITTEN, cases
+from halves import assert_lies_on, explained
 from media import (
     PHOTOS,
-    cells,
     clip,
-    encode,
-    image_part,
     photo_question,
     text_part,
     video_part,
@@ -244,18 +242,18 @@ def test_usage_prompt_and_estimate_say_what_was_kept(
 
 def test_the_overlay_of_each_tile_lies_on_its_part_of_the_picture(served: Server) -> None:
     """Two rows of four tiles, left red and right blue, and the whole picture last."""
-    image = _explained(served, 672, 336)
+    image = explained(served, 672, 336)
     assert len(image["views"]) == 9
     kept = [len(view["kept"]) for view in image["views"]]
     assert kept == shares([16] * 9, sum(kept)) and sum(kept) == len(image["kept"])
     for number, view in enumerate(image["views"]):
-        _lies_on(view, np.full(16, number % 4 < 2) if number < 8 else np.arange(16) % 4 < 2)
+        assert_lies_on(view, np.full(16, number % 4 < 2) if number < 8 else np.arange(16) % 4 < 2)
 
 
 def test_the_overlay_of_rows_with_breaks_lies_on_the_picture(with_breaks: Server) -> None:
-    (view,) = _explained(with_breaks, 448, 224)["views"]
+    (view,) = explained(with_breaks, 448, 224)["views"]
     assert (view["rows"], view["columns"]) == (8, 16)
-    _lies_on(view, np.arange(128) % 16 < 8)
+    assert_lies_on(view, np.arange(128) % 16 < 8)
 
 
 @pytest.fixture(scope="module")
@@ -265,11 +263,11 @@ def resampled(start_shared: Callable[..., Server]) -> Server:
 
 
 def test_the_overlay_of_a_resampled_raster_lies_on_the_picture(resampled: Server) -> None:
-    base, raster = _explained(resampled, 672, 672)["views"]
+    base, raster = explained(resampled, 672, 672)["views"]
     assert (base["rows"], base["columns"], raster["rows"], raster["columns"]) == (4, 4, 12, 12)
     for view in (base, raster):
         places = np.arange(view["rows"] * view["columns"]) % view["columns"]
-        _lies_on(view, places < view["columns"] // 2)
+        assert_lies_on(view, places < view["columns"] // 2)
 
 
 def test_a_video_file_has_one_budget_over_its_frames(resampled: Server) -> None:
@@ -291,27 +289,6 @@ def test_a_video_file_has_one_budget_over_its_frames(resampled: Server) -> None:
         assert gone == original - kept > 0
         answers.add(answer["choices"][0]["message"]["content"])
     assert len(answers) > 3, "another choice is another answer"
-
-
-def _explained(server: Server, width: int, height: int) -> dict[str, Any]:
-    """What is kept of a picture whose left half is red and whose right half is blue."""
-    picture = Image.new("RGB", (width, height), (200, 40, 40))
-    picture.paste((40, 40, 200), (width // 2, 0, width, height))
-    content = [image_part(encode(picture), "image/png"), text_part("What?")]
-    body = {"messages": [{"role": "user", "content": content}], "overlay": True}
-    body["vtprune"] = {"rate": 0.6, "method": "random"}
-    answer: dict[str, Any] = server.client.post("/vtprune/explain", json=body).json()
-    (image,) = answer["images"]
-    return dict(image)
-
-
-def _lies_on(view: dict[str, Any], is_left: np.ndarray) -> None:
-    """Light where a token is kept, and there red on the left and blue on the right."""
-    colours = cells(view)
-    bright = colours.max(axis=1) > 120
-    assert np.flatnonzero(bright).tolist() == view["kept"]
-    redder = colours[:, 0] > colours[:, 2]
-    assert (redder == is_left)[bright].all()
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from media import cells, clip, encode, image_part, noise, photo_question, text_part, video_part
-from PIL import Image
+from halves import assert_lies_on, explained
+from media import clip, encode, image_part, noise, photo_question, text_part, video_part
 from vllm_server import Server
 
 pytestmark = pytest.mark.server
@@ -63,20 +63,11 @@ def test_every_method_that_is_offered_keeps_what_was_asked(served: Server) -> No
 
 def test_the_overlay_lies_on_the_picture(served: Server) -> None:
     """Light where a token is kept, and there red on the left and blue on the right."""
-    picture = Image.new("RGB", (480, 320), (200, 40, 40))
-    picture.paste((40, 40, 200), (240, 0, 480, 320))
-    content = [image_part(encode(picture), "image/png"), text_part("What?")]
-    body: Any = {"messages": [{"role": "user", "content": content}], "overlay": True}
-    body["vtprune"] = {"rate": 0.6, "method": "random"}
-    (image,) = served.client.post("/vtprune/explain", json=body).json()["images"]
+    image = explained(served, 480, 320)
     (view,) = image["views"]
     assert (view["rows"], view["columns"]) == (6, 10)
     assert image["kept"] == view["kept"] and len(view["kept"]) == 24
-    colours = cells(view)
-    bright = colours.max(axis=1) > 120
-    assert np.flatnonzero(bright).tolist() == view["kept"]
-    redder = colours[:, 0] > colours[:, 2]
-    assert (redder == (np.arange(60) % 10 < 5))[bright].all()
+    assert_lies_on(view, np.arange(60) % 10 < 5)
 
 
 def test_a_video_is_refused_until_it_may_stay_whole(served: Server) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from media import cells, encode, image_part, noise, photo_question, text_part
+from halves import assert_lies_on, explained
+from media import encode, image_part, noise, photo_question, text_part
 from nightly import NIGHTLY
-from PIL import Image
 from vllm_server import Server
 
 pytestmark = [pytest.mark.server, NIGHTLY]
@@ -63,12 +63,7 @@ def test_every_method_that_is_offered_keeps_what_was_asked(served: Server) -> No
 def test_the_overlay_lies_on_the_picture_and_padding_is_dropped(served: Server) -> None:
     """Two tiles side by side, of which the second has two columns of the picture, and the whole
     picture; left red and right blue."""
-    picture = Image.new("RGB", (160, 112), (200, 40, 40))
-    picture.paste((40, 40, 200), (80, 0, 160, 112))
-    content = [image_part(encode(picture), "image/png"), text_part("What?")]
-    body: Any = {"messages": [{"role": "user", "content": content}], "overlay": True}
-    body["vtprune"] = {"tokens": 20, "method": "random"}
-    (image,) = served.client.post("/vtprune/explain", json=body).json()["images"]
+    image = explained(served, 160, 112, tokens=20)
     assert [len(view["kept"]) for view in image["views"]] == [8, 4, 8]
     columns = np.arange(16) % 4
     for view, is_left, shows in zip(
@@ -78,11 +73,7 @@ def test_the_overlay_lies_on_the_picture_and_padding_is_dropped(served: Server) 
         strict=True,
     ):
         assert shows[view["kept"]].all()
-        colours = cells(view)
-        bright = colours.max(axis=1) > 120
-        assert np.flatnonzero(bright).tolist() == view["kept"]
-        redder = colours[:, 0] > colours[:, 2]
-        assert (redder == is_left)[bright].all()
+        assert_lies_on(view, is_left)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from media import cells, encode, image_part, noise, text_part
+from halves import assert_lies_on, explained
+from media import encode, image_part, noise, text_part
 from mistral_words import ids_of
 from nightly import NIGHTLY
 from PIL import Image, ImageOps
@@ -137,16 +138,10 @@ def test_the_question_is_the_rest_of_the_images_message(native: Server) -> None:
 
 def test_the_overlay_lies_on_the_picture(native: Server) -> None:
     """Light where a token is kept, and there red on the left and blue on the right."""
-    picture = Image.new("RGB", (448, 224), (200, 40, 40))
-    picture.paste((40, 40, 200), (224, 0, 448, 224))
-    (image,) = _explained(native, _user(picture, "What?"), rate=0.6, method="random")
+    image = explained(native, 448, 224)
     (view,) = image["views"]
     assert (view["rows"], view["columns"]) == (8, 16)
-    colours = cells(view)
-    bright = colours.max(axis=1) > 120
-    assert np.flatnonzero(bright).tolist() == view["kept"]
-    redder = colours[:, 0] > colours[:, 2]
-    assert (redder == (np.arange(ORIGINAL) % 16 < 8))[bright].all()
+    assert_lies_on(view, np.arange(ORIGINAL) % 16 < 8)
 
 
 def test_print_keeps_its_tokens_and_detail_moves_the_rate(native: Server) -> None:
