@@ -92,6 +92,17 @@ def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def rows_share_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs of the first launches of `dedup` and of a cover have 16 rows, not one, and 32, not
+    eight. Batches of more still have several, and a last one that is not full. In the tiles of a
+    GPU these launches are most of what such a batch takes here."""
+    from vtprune_kernels import greedy_cover_triton, nearest_rows_triton
+
+    monkeypatch.setattr(nearest_rows_triton, "_ROWS", 16)
+    monkeypatch.setattr(greedy_cover_triton, "_HEIGHT", 32)
+
+
+@pytest.fixture
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fill what `vtprune_kernels` allocates without writing to it: NaN, or no index at all."""
     for owner, name in (

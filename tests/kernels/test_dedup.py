@@ -71,7 +71,7 @@ def test_rows_that_do_not_exist_leave_no_trace(block: int, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("step", [1, 4])
 @pytest.mark.parametrize(("way", "garbage"), WAYS)
-@pytest.mark.usefixtures("interpreted", "poisoned")
+@pytest.mark.usefixtures("interpreted", "poisoned", "rows_share_programs")
 def test_a_padded_batch_keeps_what_each_image_keeps(way: str, garbage: float, step: int) -> None:
     run, images = getattr(SPEC, way), grams()
     together = run(padded_grams(images, garbage), KEEP, step, VALID, COUNTS)

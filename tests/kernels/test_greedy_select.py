@@ -106,7 +106,7 @@ def test_an_image_keeps_the_same_in_any_batch(spec: Spec, images: int) -> None:
 
 @EACH
 @pytest.mark.parametrize(("way", "garbage"), WAYS)
-@pytest.mark.usefixtures("interpreted", "poisoned")
+@pytest.mark.usefixtures("interpreted", "poisoned", "rows_share_programs")
 def test_a_padded_batch_keeps_what_each_image_keeps(spec: Spec, way: str, garbage: float) -> None:
     run, images = getattr(spec, way), grams()
     weights = [rows[:, 1].abs().clamp(max=1.0) / LONGEST for rows in drawn(seed=50)]

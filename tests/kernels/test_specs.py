@@ -59,7 +59,7 @@ def test_kernel_agrees_with_reference_in_the_tiles_of_a_gpu(spec: Spec) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", SPECS)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.usefixtures("interpreted", "poisoned")
+@pytest.mark.usefixtures("interpreted", "poisoned", "rows_share_programs")
 def test_kernel_agrees_with_reference_in_every_dtype(spec: Spec, dtype: torch.dtype) -> None:
     _check(spec, spec.make_inputs("near-tie", 50, dtype, "cpu"), dtype)
 
