@@ -56,7 +56,7 @@ class _Batch:
 def cases(device: torch.device, large: bool) -> Iterator[Case]:
     """Yield the shapes of LLaVA-1.5 in batches, LLaVA-NeXT's five crops and Qwen2.5-VL; unless
     `large`, small ones."""
-    tower = (PATCHES, WIDTH, HEADS) if large else (40, 64, 2)
+    tower = (PATCHES, WIDTH, HEADS) if large else (20, 64, 2)
     for images in (1, 5, 8, 64) if large else (2,):
         batch = _Batch(images, *tower, device)
         scores = torch.rand(batch.images, batch.patches, device=device)
