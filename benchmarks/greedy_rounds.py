@@ -1,9 +1,12 @@
-"""Count the rounds that `greedy_select`'s lazy kernel needs for a cover, without a GPU.
+"""Count what `greedy_select`'s kernels read for a cover, and in how many rounds, without a GPU.
 
     PYTHONPATH=environment .venv/bin/python benchmarks/greedy_rounds.py
 
-What it does depends on how many scores are out of date (`greedy_cover_triton`), so its time depends
-on the picture. Rows: `scope` and `triad` on the photographs of assets/photos, by the tower of
+What a lazy selection does depends on how many scores are out of date (`greedy_cover_triton`), an
+exact one on how many columns a taken row covers better (`greedy_exact_triton`, only for "demand"
+from more than 1,024 rows), so both depend on the picture. The exact one has a round for each row
+that it takes; columns are those of its last launch, and for each it reads a row of S, as the lazy
+one does for a score. Rows: `scope` and `triad` on the photographs of assets/photos, by the tower of
 demo/llava; noise that is smooth over a picture and noise that is not, at the sizes of LLaVA-1.5 and
 LLaVA-NeXT, with weights spread as attention is (log-normal) and with equal ones.
 """
@@ -21,6 +24,7 @@ from _machine import describe
 from set_quality import PHOTOS, QUESTION, pictures
 from vtprune_kernels import cosine_gram
 from vtprune_kernels.greedy_cover_triton import PARTS
+from vtprune_kernels.greedy_exact_triton import SPREAD
 
 import vllm_pruner
 from vllm_pruner.methods import scope, triad
@@ -31,24 +35,29 @@ Case = tuple[str, str, torch.Tensor, torch.Tensor, int]
 
 
 def main() -> None:
-    """Print a table of rounds for each row taken after the first."""
+    """Print a table of rounds for each row taken after the first, and rows of S read by both."""
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--parts", type=int, default=PARTS, help="other than the kernel's")
     parts = arguments.parse_args().parts
     torch.manual_seed(0)
     torch.set_num_threads(1)  # a step is too short for two
     print(describe())
-    found: dict[tuple[str, str, int, int], list[float]] = {}
+    found: dict[tuple[str, str, int, int], list[tuple[int, int]]] = {}
     for what, objective, gram, weight, keep in [*photographs(), *noises()]:
         key = (what, objective, keep, len(gram))
         count = rounds(gram, weight, keep, objective, parts)
-        found.setdefault(key, []).append(count / (keep - 1))
-    print(
-        "| rows | objective | kept | rounds each, mean | most of a picture |\n|---|---|---|---|---|"
-    )
-    for (what, objective, keep, total), each in found.items():
+        columns = sum(raised(gram, weight, keep, objective)[SPREAD:])
+        found.setdefault(key, []).append((count, columns))
+    print("| rows | objective | kept | lazy: rounds each | most | rows read | exact: columns |")
+    print("|---|---|---|---|---|---|---|")
+    for (what, objective, keep, total), counts in found.items():
+        each = [count / (keep - 1) for count, _ in counts]
         mean = sum(each) / len(each)
-        print(f"| {what} | {objective} | {keep} of {total} | {mean:.1f} | {max(each):.1f} |")
+        read, columns = (sum(column) / len(column) for column in zip(*counts, strict=True))
+        print(
+            f"| {what} | {objective} | {keep} of {total} | {mean:.1f} | {max(each):.1f} "
+            f"| {parts * read:,.0f} | {columns:,.0f} |"
+        )
 
 
 def photographs() -> Iterator[Case]:
@@ -110,6 +119,26 @@ def rounds(gram: torch.Tensor, weight: torch.Tensor, keep: int, objective: str, 
         renewed = candidates[filled[candidates] >= 0]
         score[renewed] = _scores(gram[renewed], cover, of_column) * of_row[renewed]
         stale[renewed] = False
+
+
+def raised(gram: torch.Tensor, weight: torch.Tensor, keep: int, objective: str) -> list[int]:
+    """Take `keep` rows and return how many columns each but the last covers better than before."""
+    total = len(gram)
+    demand = objective == "demand"
+    of_column = weight if demand else torch.ones(total)
+    of_row = torch.ones(total) if demand else weight
+    cover = torch.zeros(total)
+    gain, open_rows = _scores(gram, cover, of_column), torch.ones(total, dtype=torch.bool)
+    counts = []
+    for _ in range(keep - 1):
+        best = int((gain * of_row).where(open_rows, -1.0).argmax())
+        open_rows[best] = False
+        better = gram[best] > cover
+        counts.append(int(better.sum()))
+        lost = gram[better].minimum(gram[best, better, None]) - cover[better, None]
+        gain -= (lost.clamp_min(0) * of_column[better, None]).sum(dim=0)
+        cover = torch.maximum(cover, gram[best])
+    return counts
 
 
 def _scores(rows: torch.Tensor, cover: torch.Tensor, of_column: torch.Tensor) -> Any:

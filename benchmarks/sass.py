@@ -3,6 +3,7 @@
     export PYTHONPATH=environment
     python benchmarks/sass.py dedup                     every kernel that the operator launches
     python benchmarks/sass.py dedup --capability 100    for another GPU than an H200
+    python benchmarks/sass.py dedup --rows 2880         another size than LLaVA-1.5's 576
 
 A line is a loop: the instructions of one pass that are in no inner loop, and which of them are
 barriers, reads or writes of memory, and exchanges between threads. A pass may skip some of them.
@@ -42,16 +43,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("operator", help="as in the table of kernels/README.md, with its case")
     parser.add_argument("--capability", type=int, default=90, help="times ten (default 90)")
+    parser.add_argument("--rows", type=int, default=576, help="of an image (default 576)")
     arguments = parser.parse_args()
     (spec,) = [spec for spec in all_specs() if spec.id == arguments.operator]
-    for kernel in compiled(spec, arguments.capability):
+    for kernel in compiled(spec, arguments.capability, arguments.rows):
         warps = kernel.metadata.num_warps
         print(f"{kernel.metadata.name}, {warps} warps, Triton {triton.__version__}")
         for line in described(*disassembled(kernel.asm["cubin"])):
             print(line)
 
 
-def compiled(spec: Spec, capability: int) -> list[Any]:
+def compiled(spec: Spec, capability: int, rows: int = 576) -> list[Any]:
     """Launch the operator on production shapes, on a GPU that only names itself."""
     from triton.runtime.jit import JITFunction
 
@@ -63,7 +65,7 @@ def compiled(spec: Spec, capability: int) -> list[Any]:
 
     with absent_gpu(capability, device=capability) as patch:
         patch.setattr(JITFunction, "run", compile_only)
-        spec.launcher(**spec.make_inputs("zero", 576, torch.bfloat16, "cpu", large=True))
+        spec.launcher(**spec.make_inputs("zero", rows, torch.bfloat16, "cpu", large=True))
     return list(dict.fromkeys(kernels))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from vtprune_kernels._triton import tl, triton
 
-__all__ = ["ALL", "NOTHING", "first_gains_kernel", "score_of", "stride_of"]
+__all__ = ["ALL", "NOTHING", "first_gains_kernel", "score_of", "stride_of", "write_gain"]
 
 
 NOTHING = tl.constexpr(0x4B400000)
@@ -57,6 +57,17 @@ def stride_of(rows):
     return (rows + 127) // 128 * 128
 
 
+@triton.jit
+def write_gain(place, half, gain, inside):
+    """Write gains in two halves, so that the four of a thread are beside each other as units are.
+
+    Args:
+        place: of the lower halves; the upper ones are `half` behind them.
+    """
+    tl.store(place, gain.to(tl.int32), mask=inside)
+    tl.store(place + half, (gain >> 32).to(tl.int32), mask=inside)
+
+
 @triton.jit(do_not_specialize=["segments", "rows"])
 def first_gains_kernel(
     gram,
@@ -75,9 +86,11 @@ def first_gains_kernel(
     BLOCK: tl.constexpr,
     CHUNK: tl.constexpr,
     HELD: tl.constexpr,
+    LAZY: tl.constexpr,
 ):
     """Write S in units, `NOTHING` where a row or column does not exist; scores, warp by warp, -1 of
-    such rows; and a cover of nothing, behind it the demands in their units."""
+    such rows; and a cover of nothing, behind it the demands in their units. If the selection is not
+    lazy, instead of scores the gains, row by row."""
     ASKED: tl.constexpr = OBJECTIVE == "demand" and HAS_WEIGHT
     segment = tl.program_id(1).to(tl.int64)
     stride = stride_of(rows)
@@ -98,14 +111,19 @@ def first_gains_kernel(
         if ASKED:
             more *= _demand_units(tl.load(weight + j, mask=open_j, other=0.0)).to(tl.int64)[None, :]
         total += more
-    w = tl.full([HEIGHT], 1.0, tl.float32)
-    if OBJECTIVE == "coverage" and HAS_WEIGHT:
-        w = tl.load(weight + i, mask=open_i, other=0.0)
-    scores = score_of(tl.where(open_i, tl.sum(total, axis=1), -1), w)
-    place = i % WARPS * (BLOCK // WARPS) + i // WARPS
-    tl.store(score + segment * BLOCK + place, scores, mask=i < BLOCK)
     at = segment * stride + i
+    gain = tl.where(open_i, tl.sum(total, axis=1), -1)
+    if LAZY:
+        w = tl.full([HEIGHT], 1.0, tl.float32)
+        if OBJECTIVE == "coverage" and HAS_WEIGHT:
+            w = tl.load(weight + i, mask=open_i, other=0.0)
+        place = i % WARPS * (BLOCK // WARPS) + i // WARPS
+        tl.store(score + segment * BLOCK + place, score_of(gain, w), mask=i < BLOCK)
+    else:
+        write_gain(score + at, segments.to(tl.int64) * stride, gain, i < stride)
     tl.store(cover + at, tl.full([HEIGHT], NOTHING, tl.int32), mask=i < stride)
-    if ASKED:
-        asked = _demand_units(tl.load(weight + i, mask=open_i, other=0.0))
+    if ASKED or not LAZY:
+        asked = tl.full([HEIGHT], 1, tl.int32)
+        if ASKED:
+            asked = _demand_units(tl.load(weight + i, mask=open_i, other=0.0))
         tl.store(cover + segments.to(tl.int64) * stride + at, asked, mask=i < stride)

@@ -21,7 +21,8 @@ second two thirds of its instructions and takes as much memory again as S.
 How many rounds a picture needs is counted by `benchmarks/greedy_rounds.py`: some two for each row
 taken by `scope` at LLaVA's sizes, more where saliency says little. A round reads at most 32 rows of
 S, 82 kB of 576, 377 kB of 2,880; every score at every step would be 1.3 and 33 MB. The estimate of
-what it takes stands in `kernels/README.md`; it has not run on a GPU.
+what it takes stands in `kernels/README.md`; it has not run on a GPU. "demand" from longer rows:
+`greedy_exact_triton`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ import torch
 
 from vtprune_kernels._triton import flags, size_class, triton
 from vtprune_kernels.greedy_cover_kernels import first_gains_kernel
+from vtprune_kernels.greedy_exact_triton import greedy_exact_triton
 from vtprune_kernels.greedy_lazy_kernel import lazy_cover_kernel
 
 __all__ = ["PARTS", "greedy_cover_triton"]
@@ -43,7 +45,7 @@ swept on a GPU."""
 
 _HELD = 1024
 """Most columns whose cover stays in registers, in those of every warp. Longer rows are read by half
-as many. Not yet swept on a GPU."""
+as many, or for "demand" chosen by `greedy_exact_triton`. Not yet swept on a GPU."""
 
 _LEAST = 128
 """What a warp reads together: 16 bytes a thread."""
@@ -68,6 +70,8 @@ def greedy_cover_triton(
     """Launch the first gains and the selection; arguments and result are `greedy_select`'s, with
     `keep` at least 1."""
     segments, rows, _ = gram.shape
+    if objective == "demand" and rows > _HELD:
+        return greedy_exact_triton(gram, keep, weight, valid, counts)
     block = size_class(rows, 4 * 32 * _WARPS)  # scores: four a thread at least
     held = rows <= _HELD
     chunk = size_class(rows, _LEAST) if held else _HELD // 2
@@ -97,6 +101,7 @@ def greedy_cover_triton(
         rows,
         HAS_VALID=valid is not None,
         HEIGHT=_HEIGHT,
+        LAZY=True,
         num_warps=8 if chunk >= 512 else 4,
         **options,
     )

@@ -30,6 +30,14 @@ def test_a_duplicate_costs_a_lazy_selection_a_round_in_its_part(parts: int, roun
     assert greedy_rounds.rounds(gram, weight, 2, "coverage", parts) == rounds
 
 
+def test_a_row_is_read_for_each_column_that_is_covered_better() -> None:
+    gram = torch.eye(4)
+    gram[0, 1] = gram[1, 0] = gram[1, 2] = gram[2, 1] = 0.5
+    weight = torch.tensor([5.0, 4.0, 3.0, 2.0])
+    # 1 covers 0, itself and 2; then 0 only itself, as 2 does
+    assert greedy_rounds.raised(gram, weight, 3, "demand") == [3, 1]
+
+
 def test_a_row_is_looked_up_when_no_listed_neighbour_is_in_b(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -76,6 +76,7 @@ def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
         column_importance_triton,
         cosine_gram_triton,
         greedy_cover_triton,
+        greedy_exact_triton,
         greedy_select_triton,
         nearest_rows_triton,
         row_max_cosine_triton,
@@ -88,7 +89,8 @@ def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(column_importance_triton, name, 256)
     monkeypatch.setattr(nearest_rows_triton, "_ROWS", 512)
     monkeypatch.setattr(greedy_select_triton, "_TILE_ELEMENTS", 1 << 18)
-    monkeypatch.setattr(greedy_cover_triton, "_HEIGHT", 512)
+    for module in (greedy_cover_triton, greedy_exact_triton):
+        monkeypatch.setattr(module, "_HEIGHT", 512)
 
 
 @pytest.fixture

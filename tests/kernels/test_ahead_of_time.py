@@ -146,6 +146,14 @@ EXTREMES = {
         )
         for objective, rows in (("dpp", 4096), ("coverage", 4096), ("demand", 4096))
     },
+    "greedy_select-demand-2880-unequal-lengths": lambda: (
+        "greedy_select",
+        (_meta(2, 2880, 2880, dtype=torch.float32),),
+        (
+            *(3, "demand", _meta(2, 2880, dtype=torch.float32)),
+            *(_meta(2, 2880, dtype=torch.bool), _meta(2, dtype=torch.int64)),
+        ),
+    ),
 }
 
 

@@ -142,13 +142,20 @@ CASES: dict[str, tuple[Callable[[int, int], dict[str, Any]], dict[str, int]]] = 
         f"greedy_select-{objective}": (_greedy(objective), dict.fromkeys(kernels, len(CLASSES)))
         for objectives, kernels in (
             (("max-min", "dpp"), ["_greedy_select_kernel"]),
-            (
-                ("coverage", "demand"),
-                ["first_gains_kernel", "lazy_cover_kernel"],
-            ),
+            (("coverage",), ["first_gains_kernel", "lazy_cover_kernel"]),
         )
         for objective in objectives
     },
+    # More than 1,024 rows are one class, whatever their number.
+    "greedy_select-demand": (
+        _greedy("demand"),
+        {
+            "first_gains_kernel": len(CLASSES),
+            "lazy_cover_kernel": len(CLASSES) - 1,
+            "next_gains_kernel": 1,
+            "exact_cover_kernel": 1,
+        },
+    ),
 }
 
 
