@@ -1,7 +1,8 @@
 """Puts requests to an engine in this process, alone and together, in steps of several sizes, and
 saves what it answered: python answer_record.py CHECKPOINT IMAGE pruned|stock FILE [DTYPE]
 
-`IMAGE` is what stands for a picture in a prompt. The file is read by `test_crop_families`.
+`IMAGE` is what stands for a picture in a prompt. Without a `DTYPE` all is float32, which vLLM's
+linear attention for CPUs is not (`linear_attention`). The file is read by `test_crop_families`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from launcher import compile_nothing
+from linear_attention import attend_in_float32
 from mistral_words import ids_of
 from position_record import CLIP, CLIP_FACTS, PICTURES, budget, prompt
 from vllm import LLM, SamplingParams
@@ -180,6 +182,8 @@ def main() -> None:
     checkpoint, image, kind, file, *dtype = sys.argv[1:]
     asked = cases(checkpoint)
     more = {"mm_processor_kwargs": {"vtprune": {"rate": 0.5}}} if kind == "pruned" else {}
+    if not dtype:
+        attend_in_float32()
     llm = LLM(
         checkpoint,
         dtype=dtype[0] if dtype else "float32",
