@@ -4,7 +4,7 @@ of a video, given in patches by `image_grid_thw` and `video_grid_thw`."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,7 +20,19 @@ from vllm_pruner.settings.errors import SettingError
 from vllm_pruner.tower import EncoderImage
 from vllm_pruner.worker.captured_packed_tower import CapturedPackedTower
 
-__all__ = ["QWEN3_VIDEOS", "QWEN_VIDEOS", "plain_family", "qwen_family"]
+__all__ = [
+    "QWEN3_VIDEOS",
+    "QWEN_VIDEOS",
+    "Pace",
+    "plain_family",
+    "qwen_family",
+    "video_layout",
+    "videos",
+]
+
+Pace = Callable[[Any, float | None], float]
+"""`pace(hf_config, seconds)`: the temporal positions of a frame, given the seconds that it lasts or
+None; see `GridLayout.pace`."""
 
 
 def largest(info: Any) -> GridLayout:
@@ -101,31 +113,39 @@ def check_method(hf_config: Any, method: Method, smaller: str = "max_pixels") ->
         raise SettingError("method", repr(method.name), allowed, why)
 
 
-def video_layout(hf_config: Any, item: Mapping[str, Any], apart: bool = False) -> GridLayout:
+def per_second(hf_config: Any, seconds: float | None) -> float:
+    """Return the temporal positions of a frame where the tower says how many a second has."""
+    each = 1.0 if seconds is None else seconds
+    return each * float(getattr(hf_config.vision_config, "tokens_per_second", 1.0))
+
+
+def video_layout(
+    hf_config: Any, item: Mapping[str, Any], apart: bool = False, pace: Pace = per_second
+) -> GridLayout:
     """Return the layout of a processed video; see `Videos.item_layout`, and `GridLayout.apart`."""
     seconds = item.get("second_per_grid_ts")
     grid = item["video_grid_thw"].flatten().tolist()
-    return _of_frames(hf_config, grid, None if seconds is None else float(seconds), apart)
+    each = pace(hf_config, None if seconds is None else float(seconds))
+    return _of_frames(hf_config, grid, each, apart)
 
 
-def videos(hf_config: Any, video_input: Any, apart: bool = False) -> list[EncoderImage]:
+def videos(
+    hf_config: Any, video_input: Any, apart: bool = False, pace: Pace = per_second
+) -> list[EncoderImage]:
     """Return the videos of a batch; see `Videos.items`."""
     grids = video_input["video_grid_thw"].tolist()  # on the CPU already
     pixels = video_input["pixel_values_videos"].split([math.prod(grid) for grid in grids])
     seconds = video_input.get("second_per_grid_ts")
     each_seconds = [None] * len(grids) if seconds is None else [*map(float, seconds)]
     return [
-        EncoderImage(patches, _of_frames(hf_config, grid, each, apart))
+        EncoderImage(patches, _of_frames(hf_config, grid, pace(hf_config, each), apart))
         for patches, grid, each in zip(pixels, grids, each_seconds, strict=True)
     ]
 
 
-def _of_frames(
-    hf_config: Any, grid_thw: list[int], seconds: float | None, apart: bool
-) -> GridLayout:
-    """Return the layout of a video, given the seconds that a frame lasts, if known."""
-    per_second = getattr(hf_config.vision_config, "tokens_per_second", 1.0)
-    pace = 1.0 if apart else (1.0 if seconds is None else seconds) * per_second
+def _of_frames(hf_config: Any, grid_thw: list[int], pace: float, apart: bool) -> GridLayout:
+    """Return the layout of a video."""
+    pace = 1.0 if apart else pace
     return replace(_merged(hf_config, grid_thw), frames=grid_thw[0], pace=pace, apart=apart)
 
 

@@ -50,7 +50,8 @@ class PackedTower:
 
         Args:
             model: vLLM's model, with a tower `visual` that has `prepare_encoder_metadata` and
-                `out_hidden_size`, the width of a token with all its levels.
+                `out_hidden_size`, the width of a token with all its levels; see `OmniTower` for
+                one that has neither.
 
         Raises:
             RuntimeError: the tower lacks a module that `compat.tower` relies on.
@@ -59,8 +60,8 @@ class PackedTower:
         self._config = model.config.vision_config
         self._merge: int = self._config.spatial_merge_size
         self.patches_per_row = self._merge**2
-        self._width: int = self.module.out_hidden_size
         levels = len(getattr(self._config, "deepstack_visual_indexes", None) or ())
+        self._width = self._row_width(levels)
         self.own_width = self._width // (1 + levels) if levels else None
         whole = _layers_with_whole_attention(self._config)
         midway = round(MIDWAY * self._config.depth) - 1
@@ -92,11 +93,28 @@ class PackedTower:
         assert small_grid is None, "check_method refuses methods that shrink"
         pixels = torch.cat([image.pixels for image in images])
         grids = [self._grid(image) for image in images]
-        metadata = self.module.prepare_encoder_metadata(grids)
+        metadata = self._metadata(grids)
         self._packing = self._pack(grids, metadata)
         with self._probe.capture(needs) as captured:
-            features = self.module(pixels, grids, encoder_metadata=metadata)
+            features = self._run(pixels, grids, metadata)
         return {FEATURES: features, **self._probe.columns(captured)}
+
+    def _row_width(self, levels: int) -> int:
+        """Return the width of a token with all its levels."""
+        width: int = self.module.out_hidden_size
+        return width
+
+    def _metadata(self, grids: list[list[int]]) -> dict[str, Any]:
+        """Return what the tower prepares before it runs."""
+        prepared: dict[str, Any] = self.module.prepare_encoder_metadata(grids)
+        return prepared
+
+    def _run(
+        self, pixels: torch.Tensor, grids: list[list[int]], metadata: dict[str, Any]
+    ) -> torch.Tensor:
+        """Return the rows of all tokens, `[tokens, width]`."""
+        rows: torch.Tensor = self.module(pixels, grids, encoder_metadata=metadata)
+        return rows
 
     def _grid(self, image: EncoderImage) -> list[int]:
         """Return the numbers of frames, and of rows and columns of patches."""

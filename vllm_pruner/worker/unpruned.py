@@ -69,7 +69,9 @@ def as_unpruned(
     in_order = sorted(features, key=lambda feature: feature.mm_position.offset)
     counted = [_as_counted(family, hf_config, feature, in_tree) for feature in in_order]
     runs = [_runs(item, tokens, mark) for item in counted]
-    whole = unpruned(tokens, [run for of_item in runs for run in of_item])
+    # Audio that is interleaved with a video has the video's place.
+    apart = {run.offset: run for of_item in runs for run in of_item}
+    whole = unpruned(tokens, [*apart.values()])
     moved = [
         replace(item.feature, mm_position=_moved(item, of_item, whole.index))
         for item, of_item in zip(counted, runs, strict=True)
