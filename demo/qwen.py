@@ -166,13 +166,14 @@ def qwen_config(shape: QwenShape) -> Any:
     )
 
 
-def tokenizer(special: list[str] = SPECIAL) -> PreTrainedTokenizerFast:
+def tokenizer(special: list[str] = SPECIAL, **more: Any) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=train_bpe(special),
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         clean_up_tokenization_spaces=False,
         model_max_length=8192,
+        **more,
     )
 
 

@@ -246,6 +246,9 @@ SHAPES: dict[str, AnyShape] = {
     "demo-interns2": RelativeShape("interns2", seed=12),
     "demo-cosmos3": RelativeShape("cosmos3", seed=4),
     "demo-exaone4.5": RelativeShape("exaone4.5", seed=20),
+    # Grids as Qwen-VL's, audio beside.
+    "demo-qwen2.5-omni": RelativeShape("qwen2.5-omni", seed=21),
+    "demo-qwen3-omni": RelativeShape("qwen3-omni", seed=22),
     # 201 M parameters in the decoder, 3 M in the tower: prefill costs enough to be measured.
     "bench": Shape(192, 6, 1024, 16, 2560, dtype="bfloat16", seed=None),
     # The same with 25 M and 0.8 M, for processors that do not multiply bfloat16 (no AVX-512): a

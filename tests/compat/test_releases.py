@@ -55,6 +55,9 @@ READ = {
     "vllm.model_executor.models.qianfan_ocr:QianfanOCRForConditionalGeneration": (
         "its configuration is transformers' and gets the fields that the tower reads; same classes"
     ),
+    "vllm.model_executor.models.qwen2_5_omni_thinker:Qwen2_5OmniThinkerMultiModalProcessor": (
+        "audio between a video's tokens is placed by the seconds that the processor found"
+    ),
     "vllm.model_executor.models.pixtral:VisionTransformer.forward": (
         "positions are made on the device, and a rotation is two numbers instead of a complex one"
     ),

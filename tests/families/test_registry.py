@@ -123,8 +123,10 @@ def test_an_unknown_architecture_is_answered_with_those_there_are() -> None:
         "Mistral3ForConditionalGeneration, PixtralForConditionalGeneration, "
         "QianfanOCRForConditionalGeneration, "
         "Qwen2VLForConditionalGeneration, "
+        "Qwen2_5OmniForConditionalGeneration, Qwen2_5OmniModel, "
         "Qwen2_5_VLForConditionalGeneration, "
         "Qwen3_5ForConditionalGeneration, Qwen3_5MoeForConditionalGeneration, "
+        "Qwen3OmniMoeForConditionalGeneration, "
         "Qwen3VLForConditionalGeneration, Qwen3VLMoeForConditionalGeneration, "
         "SkyworkR1VChatModel, SmolVLMForConditionalGeneration"
     )

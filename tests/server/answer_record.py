@@ -57,33 +57,59 @@ FILMS = {
     "demo-interns2": "<|vision_start|><|video_pad|><|vision_end|>",
     "demo-exaone4.5": "<vision><|video_pad|></vision>",
     "demo-cosmos3": "<|vision_start|><|video_pad|><|vision_end|>",
+    "demo-qwen2.5-omni": "<|vision_bos|><|VIDEO|><|vision_eos|>",
+    "demo-qwen3-omni": "<|vision_start|><|video_pad|><|vision_end|>",
 }
 """What stands for a video in a prompt, by checkpoint whose videos are pruned."""
 
+SOUNDS = {
+    "demo-qwen2.5-omni": "<|audio_bos|><|AUDIO|><|audio_eos|>",
+    "demo-qwen3-omni": "<|audio_start|><|audio_pad|><|audio_end|>",
+}
+"""What stands for audio, by checkpoint that takes it."""
+
+SOUND = np.random.default_rng(6).standard_normal(30000).astype(np.float32)
+
 
 def cases(checkpoint: str) -> list[tuple[str, list[str]]]:
-    """What a checkpoint is asked."""
-    token = FILMS.get(Path(checkpoint).name)
-    return [*CASES, (f"See {token}\nWhat happens?", ["clip"])] if token else CASES
+    """What a checkpoint is asked: last, if it takes audio, with audio between a video's tokens."""
+    film, sound = (words.get(Path(checkpoint).name) for words in (FILMS, SOUNDS))
+    asked = [*CASES]
+    asked += [(f"See {film}\nWhat happens?", ["clip"])] if film else []
+    if sound:
+        asked.append((f"Hear {sound}\nand see {{}}\n, then say.", ["wide", "sound"]))
+        asked.append((f"See {{}}\nand {film}\n, then say.", ["wide", "clip", "sound"]))
+    return asked
+
+
+def limits(checkpoint: str) -> dict[str, int]:
+    """The most items of a message."""
+    name = Path(checkpoint).name
+    most = {"image": 2, "video": int(name in FILMS)}
+    return most | ({"audio": 1} if name in SOUNDS else {})
 
 
 def request(
     llm: LLM, case: tuple[str, list[str]], image: str, settings: dict[str, Any] | None
 ) -> Any:
     text, names = case
+    shown = [PICTURES[name] for name in names if name in PICTURES]
     if image == WRITTEN:
-        pictures = iter([PICTURES[name] for name in names])
+        pictures = iter(shown)
         pieces = re.split(r"({})", text)
         parts = [next(pictures) if piece == "{}" else piece for piece in pieces if piece]
         made: Any = {"prompt_token_ids": ids_of(llm.get_tokenizer(), *parts)}
     else:
-        made = {"prompt": prompt(text.format(*[image] * len(names)))}
-    if names == ["clip"]:
-        made["multi_modal_data"] = {"video": [(CLIP, CLIP_FACTS)]}
-    elif names:
-        made["multi_modal_data"] = {"image": [PICTURES[name] for name in names]}
-    if names and settings is not None:
-        made["mm_processor_kwargs"] = {"vtprune": settings}
+        made = {"prompt": prompt(text.format(*[image] * len(shown)))}
+    data = {"image": shown, "video": [(CLIP, CLIP_FACTS)] * names.count("clip")}
+    data["audio"] = [(SOUND, 16000)] * names.count("sound")
+    if names:
+        made["multi_modal_data"] = {kind: items for kind, items in data.items() if items}
+        made["mm_processor_kwargs"] = {} if settings is None else {"vtprune": settings}
+    if data["video"] and data["audio"]:
+        made["mm_processor_kwargs"]["use_audio_in_video"] = True
+        if settings is not None:
+            made["mm_processor_kwargs"]["vtprune"] = {**settings, "video_rate": 0.0}
     return made
 
 
@@ -193,7 +219,7 @@ def main() -> None:
         enforce_eager=True,
         block_size=32,
         trust_remote_code=True,
-        limit_mm_per_prompt={"image": 2, "video": len(asked) - len(CASES)},
+        limit_mm_per_prompt=limits(checkpoint),
         **more,
     )
     if kind == "stock":
@@ -205,7 +231,7 @@ def main() -> None:
     found["selected"] = selected(llm, image)
     if checkpoint.rpartition("/")[2] not in WITHOUT_MERGER:
         found["by norm"] = selected(llm, image, importance="merger_norm")
-    for film in asked[len(CASES) :]:
+    for film in [case for case in asked if case[1] == ["clip"]]:
         found["film"] = selected(llm, image, film)
         found["film compared"] = selected(llm, image, film, video_method="evs")
     if llm.model_config.is_mm_prefix_lm:

@@ -31,7 +31,11 @@ from vllm_pruner.compat.log_lines import quiet_overrides
 from vllm_pruner.compat.messages import patch_messages
 from vllm_pruner.compat.mistral_prompt import patch_mistral_prompt
 from vllm_pruner.compat.model_symbols import GRAPH_METHODS
-from vllm_pruner.compat.mrope import enable_position_hook, enable_position_hook_on_cpu
+from vllm_pruner.compat.mrope import (
+    enable_position_hook,
+    enable_position_hook_on_cpu,
+    omni_positions_known,
+)
 from vllm_pruner.compat.new_weights import when_weights_change
 from vllm_pruner.compat.offline import patch_offline
 from vllm_pruner.compat.placing import told_if_unplaced
@@ -84,6 +88,7 @@ __all__ = [
     "known_as",
     "last_norm",
     "manager_of",
+    "omni_positions_known",
     "on_cuda",
     "patch_chat",
     "patch_chat_batch",

@@ -27,12 +27,14 @@ GRAPH_METHODS = (
 `get_encoder_cudagraph_config`."""
 
 
-def _qwen(file: str, model: str, tower: str) -> list[Symbol]:
+def _qwen(
+    file: str, model: str, tower: str, of_tower: str = "prepare_encoder_metadata"
+) -> list[Symbol]:
     """Return the names needed of a model with M-RoPE and of its tower."""
     methods = "_parse_and_validate_image_input embed_multimodal load_weights "
     methods += "get_mrope_input_positions _parse_and_validate_video_input"
     names = [*(f"{model}.{method}" for method in methods.split())]
-    names.append(f"{tower}.prepare_encoder_metadata")
+    names.append(f"{tower}.{of_tower}")
     return _symbols(_ENGINE, _WORKER, f"{MODELS}.{file}", " ".join(names))
 
 
@@ -116,6 +118,10 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
     *_qwen("qwen3_vl", "Qwen3VLForConditionalGeneration", "Qwen3_VisionTransformer"),
     *_qwen("qwen3_5", "Qwen3_5ForConditionalGeneration", "Qwen3_VisionTransformer"),
     *_qwen("glm4_1v", "Glm4vForConditionalGeneration", "Glm4vVisionTransformer"),
+    *_qwen("qwen2_5_omni_thinker", "Qwen2_5OmniThinkerForConditionalGeneration",
+        "Qwen2_5_VisionTransformer"),
+    *_qwen("qwen3_omni_moe_thinker", "Qwen3OmniMoeThinkerForConditionalGeneration",
+        "Qwen3Omni_VisionTransformer", "forward"),
     *_symbols(_ENGINE, _WORKER, f"{MODELS}.interfaces",
         "SupportsMultiModalPruning.recompute_mrope_positions "
         "SupportsEncoderCudaGraph.get_encoder_cudagraph_config"),
@@ -219,6 +225,12 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "InputProcessingContext.get_merged_mm_kwargs"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.qwen3_5",
         "Qwen3_5MoeForConditionalGeneration Qwen3_5MoeProcessingInfo Qwen3_5ProcessingInfo"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.qwen2_5_omni_thinker",
+        "Qwen2_5OmniThinkerForConditionalGeneration Qwen2_5OmniThinkerDummyInputsBuilder "
+        "Qwen2_5OmniThinkerMultiModalProcessor Qwen2_5OmniThinkerProcessingInfo.get_hf_config"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.qwen3_omni_moe_thinker",
+        "Qwen3OmniMoeThinkerForConditionalGeneration Qwen3OmniMoeThinkerDummyInputsBuilder "
+        "Qwen3OmniMoeThinkerMultiModalProcessor Qwen3OmniMoeThinkerProcessingInfo.get_hf_config"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.glm4_1v",
         "Glm4vDummyInputsBuilder Glm4vMoeForConditionalGeneration Glm4vMultiModalProcessor "
         "Glm4vProcessingInfo.get_image_processor "

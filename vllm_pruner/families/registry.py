@@ -48,9 +48,14 @@ _BUILT_IN = {
     "PixtralForConditionalGeneration": "vllm_pruner.families.pixtral:PrunedPixtral",
     "QianfanOCRForConditionalGeneration": "vllm_pruner.families.qianfan_ocr:PrunedQianfanOCR",
     "Qwen2VLForConditionalGeneration": "vllm_pruner.families.qwen2_vl:PrunedQwen2VL",
+    "Qwen2_5OmniForConditionalGeneration": "vllm_pruner.families.qwen2_5_omni:PrunedQwen2_5Omni",
+    "Qwen2_5OmniModel": "vllm_pruner.families.qwen2_5_omni:PrunedQwen2_5Omni",
     "Qwen2_5_VLForConditionalGeneration": "vllm_pruner.families.qwen2_5_vl:PrunedQwen2_5_VL",
     "Qwen3_5ForConditionalGeneration": "vllm_pruner.families.qwen3_5:PrunedQwen3_5",
     "Qwen3_5MoeForConditionalGeneration": "vllm_pruner.families.qwen3_5:PrunedQwen3_5Moe",
+    "Qwen3OmniMoeForConditionalGeneration": (
+        "vllm_pruner.families.qwen3_omni_moe:PrunedQwen3OmniMoe"
+    ),
     "Qwen3VLForConditionalGeneration": "vllm_pruner.families.qwen3_vl:PrunedQwen3VL",
     "Qwen3VLMoeForConditionalGeneration": "vllm_pruner.families.qwen3_vl:PrunedQwen3VLMoe",
     "SkyworkR1VChatModel": "vllm_pruner.families.skywork_r1v:PrunedSkyworkR1V",
