@@ -209,7 +209,7 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.kimi_vl",
         "KimiVLDummyInputsBuilder.get_dummy_mm_data KimiVLMultiModalProcessor "
         "KimiVLProcessingInfo.image_token_id KimiVLProcessingInfo.get_hf_processor"),
-    *_symbols(_ENGINE, "vllm_pruner.families", f"{_PROCESSING}.dummy_inputs",
+    *_symbols(_ENGINE, _PROMPT, f"{_PROCESSING}.dummy_inputs",
         "BaseDummyInputsBuilder._get_dummy_images"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.qwen2_vl",
         "Qwen2VLProcessingInfo._get_vision_info Qwen2VLProcessingInfo.get_image_processor "

@@ -35,6 +35,7 @@ from vllm_pruner.families.gemma4_grid import (
 from vllm_pruner.families.merging import MERGING
 from vllm_pruner.families.qwen_grid import check_method
 from vllm_pruner.family import Family
+from vllm_pruner.prompt.dummy_images import largest_images
 from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
 from vllm_pruner.worker.pooled_tower import PooledTower
@@ -92,14 +93,7 @@ class PrunedGemma4DummyInputs(Gemma4DummyInputsBuilder):
         mm_options: MultiModalDummyOptions | None = None,
     ) -> MultiModalDataDict:
         stock = super().get_dummy_mm_data(seq_len, mm_counts, mm_options)
-        size = self.info.get_image_size_with_most_features()
-        images = self._get_dummy_images(
-            width=size.width,
-            height=size.height,
-            num_images=mm_counts.get("image", 0),
-            overrides=mm_options.get("image") if mm_options else None,
-        )
-        return {**stock, "image": images}
+        return {**stock, "image": largest_images(self, mm_counts, mm_options)}
 
 
 class PrunedGemma4Processor(PrunedProcessor, Gemma4MultiModalProcessor):

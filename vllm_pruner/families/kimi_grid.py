@@ -7,7 +7,7 @@ exceed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.tower import EncoderImage
 
-__all__ = ["images", "largest", "largest_size", "layout", "seen"]
+__all__ = ["images", "largest", "largest_size", "layout", "raster", "seen", "size_with_most"]
 
 _LONGEST = 512
 """Patches on a side that have no positions any more."""
@@ -59,12 +59,29 @@ def _grid(
 
 @cache
 def _largest_size(patch: int, down: int, across: int, limit: int) -> tuple[int, int]:
-    """Look for it among images that just lack a pixel for one more patch, up to twice the longest
-    side. Twice as many patches on both sides are scaled to the same, with less to pad."""
+    def tokens(height: np.ndarray, width: np.ndarray) -> np.ndarray:
+        rows, columns = _grid(height, width, patch, down, across, limit)
+        fits = (rows * down < _LONGEST) & (columns * across < _LONGEST)
+        found: np.ndarray = rows * columns * fits
+        return found
+
+    return size_with_most(tokens, patch)
+
+
+def size_with_most(
+    tokens: Callable[[np.ndarray, np.ndarray], np.ndarray], patch: int
+) -> tuple[int, int]:
+    """Return height and width of the image that has most tokens, of those that just lack a pixel
+    for one more patch, up to twice the longest side. Twice as many patches on both sides are scaled
+    to the same, with less to pad.
+
+    Args:
+        tokens: returns how many an image of this height and width has, 0 if it is refused.
+        patch: the side of one in pixels.
+    """
     sides = patch * (1 + np.arange(1, 2 * _LONGEST)) - 1
-    rows, columns = _grid(sides[:, None], sides[None], patch, down, across, limit)
-    fits = (rows * down < _LONGEST) & (columns * across < _LONGEST)
-    height, width = np.unravel_index(np.argmax(rows * columns * fits), fits.shape)
+    found = tokens(sides[:, None], sides[None])
+    height, width = np.unravel_index(np.argmax(found), found.shape)
     return int(sides[height]), int(sides[width])
 
 
@@ -80,8 +97,14 @@ def images(hf_config: Any, image_input: Any) -> list[EncoderImage]:
 
 
 def seen(hf_config: Any, item: Mapping[str, Any]) -> torch.Tensor:
-    """Return the picture that patches `[patches, 3, P, P]` were cut from, in raster order; see
-    `Family.seen`."""
-    patches = item["pixel_values"].unflatten(0, tuple(item["image_grid_hws"].flatten().tolist()))
-    picture: torch.Tensor = patches.permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)
+    """Return the picture that patches were cut from; see `Family.seen`."""
+    rows, columns = item["image_grid_hws"].flatten().tolist()
+    return raster(item["pixel_values"], rows, columns)
+
+
+def raster(patches: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """Return the picture `[1, 3, height, width]` of patches `[patches, 3, P, P]` in raster
+    order."""
+    by_row = patches.unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4)
+    picture: torch.Tensor = by_row.flatten(3).flatten(1, 2)
     return picture.unsqueeze(0)

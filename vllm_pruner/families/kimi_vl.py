@@ -25,6 +25,7 @@ from vllm_pruner.families.kimi_grid import images, largest, largest_size, layout
 from vllm_pruner.families.merging import MERGING
 from vllm_pruner.families.qwen_grid import check_method
 from vllm_pruner.family import Family
+from vllm_pruner.prompt.dummy_images import largest_images
 from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
 from vllm_pruner.worker.moon_tower import MoonTower
@@ -69,14 +70,7 @@ class PrunedKimiVLDummyInputs(KimiVLDummyInputsBuilder):
     def get_dummy_mm_data(
         self, seq_len: int, mm_counts: Mapping[str, int], mm_options: MultiModalDummyOptions
     ) -> MultiModalDataDict:
-        size, count = self.info.get_image_size_with_most_features(), mm_counts.get("image", 0)
-        images = self._get_dummy_images(
-            width=size.width,
-            height=size.height,
-            num_images=count,
-            overrides=mm_options.get("image"),
-        )
-        return {"image": images}
+        return {"image": largest_images(self, mm_counts, mm_options)}
 
 
 class PrunedKimiVLProcessor(PrunedProcessor, KimiVLMultiModalProcessor):

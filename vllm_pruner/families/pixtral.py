@@ -12,7 +12,7 @@ for them; `prompt.folded_prompt` says what is done here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from mistral_common.tokens.tokenizers import image as of_mistral
@@ -26,14 +26,13 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.transformers_utils.processors.pixtral import MistralCommonImageProcessor
 
 from vllm_pruner.families.merging import MERGING
+from vllm_pruner.families.qwen_grid import check_method
 from vllm_pruner.families.row_breaks import RowsWithBreaks, cut, separators
 from vllm_pruner.family import Family
 from vllm_pruner.layout.grid_layout import GridLayout
-from vllm_pruner.methods.base import Method
 from vllm_pruner.prompt.folded_prompt import FoldedPrompt
 from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
-from vllm_pruner.settings.errors import SettingError
 from vllm_pruner.tower import EncoderImage
 from vllm_pruner.worker.pixtral_tower import MistralTower
 
@@ -84,16 +83,6 @@ def seen(hf_config: Any, item: Mapping[str, Any]) -> torch.Tensor:
     return pixels.flatten(0, -4) if pixels.ndim > 3 else pixels.unsqueeze(0)
 
 
-def check_method(hf_config: Any, method: Method) -> None:
-    """Refuse methods that shrink the image; see `Family.check_method`."""
-    if method.shrink is not None:
-        why = (
-            ", which shrinks the image before the tower, but the processor of this model does that"
-        )
-        allowed = "max_image_size in tekken.json, or another method"
-        raise SettingError("method", repr(method.name), allowed, why)
-
-
 PIXTRAL = Family(
     "pixtral",
     largest,
@@ -101,7 +90,7 @@ PIXTRAL = Family(
     images,
     MistralTower,
     seen,
-    check_method,
+    partial(check_method, smaller="max_image_size", place="tekken.json"),
     cut,
     separators=separators,
     **{**MERGING, "merger": merges},

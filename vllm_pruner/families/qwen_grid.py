@@ -94,13 +94,19 @@ def seen(hf_config: Any, item: Mapping[str, Any]) -> torch.Tensor:
     return picture.reshape(1, 3, height, width)
 
 
-def check_method(hf_config: Any, method: Method, smaller: str = "max_pixels") -> None:
+def check_method(
+    hf_config: Any,
+    method: Method,
+    smaller: str = "max_pixels",
+    place: str = "mm_processor_kwargs",
+) -> None:
     """Refuse methods that shrink the image; see `Family.check_method`.
 
     Args:
         hf_config: the configuration of the whole model.
         method: the method.
-        smaller: the processor's argument that shrinks images instead, for the error.
+        smaller: what shrinks images instead, for the error.
+        place: where that is set.
 
     Raises:
         SettingError: the method shrinks the image.
@@ -109,7 +115,7 @@ def check_method(hf_config: Any, method: Method, smaller: str = "max_pixels") ->
         why = (
             ", which shrinks the image before the tower, but the processor of this model does that"
         )
-        allowed = f"{smaller} in mm_processor_kwargs, or another method"
+        allowed = f"{smaller} in {place}, or another method"
         raise SettingError("method", repr(method.name), allowed, why)
 
 
