@@ -19,13 +19,18 @@ if TYPE_CHECKING:
 __all__ = ["profiled_images"]
 
 
-def profiled_images(vllm_config: VllmConfig, tokens: int) -> int:
-    """Return the number of images of `tokens` unpruned tokens in vLLM's profile run, at least 1."""
+def profiled_images(vllm_config: VllmConfig, tokens: int, limit: int) -> int:
+    """Return the number of images in vLLM's profile run, at least 1.
+
+    Args:
+        vllm_config: the engine's.
+        tokens: of each image, unpruned.
+        limit: images that a prompt may have.
+    """
     from vllm.v1.core.encoder_cache_manager import compute_mm_encoder_budget
 
     scheduler, model = vllm_config.scheduler_config, vllm_config.model_config
     by_encoder = min(compute_mm_encoder_budget(scheduler, {"image": tokens})) // tokens
-    limit = model.get_multimodal_config().get_limit_per_prompt("image")
     requests = scheduler.max_num_seqs
     if not scheduler.enable_chunked_prefill:
         requests = min(requests, scheduler.max_num_batched_tokens // tokens)

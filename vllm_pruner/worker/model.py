@@ -68,7 +68,8 @@ class PrunedModel(BatchModel):
         self._server_config = config
         self._largest = largest = self.family.largest(info)
         rows = self.family.rows(largest, largest.tokens)
-        profiled = compat.profiled_images(vllm_config, rows)
+        limit = info.allowed_mm_limits["image"]
+        profiled = compat.profiled_images(vllm_config, rows, limit)
         self._rows_at_once = largest.encoded * profiled
         self.tower: Tower = self.family.tower(self)
         metrics.set_engine(vllm_config.parallel_config.data_parallel_index)
