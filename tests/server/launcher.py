@@ -66,6 +66,7 @@ def main() -> None:
     wait_asleep()
     share_compiled_code()
     importlib.import_module("any_rows").multiply_any_rows()
+    importlib.import_module("any_attributes").search_any_attributes()
     gc.collect()
     gc.freeze()
     children: dict[int, socket.socket] = {}
