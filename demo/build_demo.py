@@ -35,6 +35,7 @@ def build(shape: AnyShape, folder: Path, stamp: str) -> None:
     from idefics import write_idefics
     from intern import write_intern
     from kimi import write_kimi
+    from kimi_k25 import write_kimi_k25
     from llama4 import write_llama4
     from mistral import write_mistral
     from onevision import write_onevision
@@ -60,7 +61,7 @@ def build(shape: AnyShape, folder: Path, stamp: str) -> None:
     elif isinstance(shape, Gemma4Shape):
         write_gemma4(shape, part)
     elif isinstance(shape, KimiShape):
-        write_kimi(shape, part)
+        (write_kimi if shape.frames == 1 else write_kimi_k25)(shape, part)
     elif isinstance(shape, Llama4Shape):
         write_llama4(shape, part)
     elif isinstance(shape, RelativeShape):

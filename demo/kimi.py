@@ -61,8 +61,13 @@ def text_config(shape: KimiShape) -> DeepseekV3Config:
     )
 
 
+def text_settings(shape: KimiShape) -> dict[str, Any]:
+    """The decoder's configuration as published, with what transformers does not know."""
+    more = {"scoring_func": "sigmoid", "topk_method": "noaux_tc", "moe_layer_freq": 1}
+    return {**text_config(shape).to_dict(), **more}
+
+
 def config(shape: KimiShape) -> dict[str, Any]:
-    text = {"scoring_func": "sigmoid", "topk_method": "noaux_tc", "moe_layer_freq": 1}
     return {
         "architectures": ["KimiVLForConditionalGeneration"],
         "model_type": "kimi_vl",
@@ -70,7 +75,7 @@ def config(shape: KimiShape) -> dict[str, Any]:
         "tie_word_embeddings": False,
         "media_placeholder_token_id": MEDIA,
         "pad_token_id": PAD,
-        "text_config": {**text_config(shape).to_dict(), **text},
+        "text_config": text_settings(shape),
         "vision_config": {
             "model_type": "moonvit",
             "hidden_size": WIDTH,
@@ -85,16 +90,17 @@ def config(shape: KimiShape) -> dict[str, Any]:
     }
 
 
-def tower_shapes() -> dict[str, tuple[int, ...]]:
+def tower_shapes(projector: str, layers: tuple[str, str]) -> dict[str, tuple[int, ...]]:
+    """Of the tower, and of the projector with these names."""
     token = MERGE**2 * WIDTH
     shapes: dict[str, tuple[int, ...]] = {
         "vision_tower.patch_embed.proj.weight": (WIDTH, 3, PATCH_SIZE, PATCH_SIZE),
         "vision_tower.patch_embed.proj.bias": (WIDTH,),
         "vision_tower.patch_embed.pos_emb.weight": (POSITIONS, POSITIONS, WIDTH),
         **_norm("vision_tower.encoder.final_layernorm"),
-        **_norm("multi_modal_projector.pre_norm"),
-        **_linear("multi_modal_projector.linear_1", token, token),
-        **_linear("multi_modal_projector.linear_2", token, WIDTH),
+        **_norm(f"{projector}.pre_norm"),
+        **_linear(f"{projector}.{layers[0]}", token, token),
+        **_linear(f"{projector}.{layers[1]}", token, WIDTH),
     }
     for number in range(LAYERS):
         layer = f"vision_tower.encoder.blocks.{number}"
@@ -129,8 +135,7 @@ def text_shapes(shape: KimiShape) -> dict[str, torch.Size]:
     return {f"language_model.{name}": size for name, size in shapes.items()}
 
 
-def save_processor(shape: KimiShape, words: PreTrainedTokenizerFast, folder: Path) -> None:
-    words.save_pretrained(folder)
+def save_processor(shape: KimiShape, folder: Path) -> None:
     shutil.copy(HERE / "kimi" / f"{CODE}.py", folder)
     own = {
         "AutoImageProcessor": f"{CODE}.KimiVLImageProcessor",
@@ -147,22 +152,38 @@ def save_processor(shape: KimiShape, words: PreTrainedTokenizerFast, folder: Pat
     (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2))
 
 
-def write_kimi(shape: KimiShape, folder: Path) -> None:
-    words = PreTrainedTokenizerFast(
-        tokenizer_object=train_bpe(SPECIAL),
+def write_model(
+    shape: KimiShape,
+    folder: Path,
+    settings: dict[str, Any],
+    words: PreTrainedTokenizerFast,
+    tower: dict[str, tuple[int, ...]],
+) -> None:
+    """Write all but the processor: a model with these settings and this tower."""
+    (folder / "config.json").write_text(json.dumps(settings, indent=2))
+    ends = {"bos_token_id": BOS, "eos_token_id": IM_END, "pad_token_id": PAD}
+    GenerationConfig(**ends).save_pretrained(folder)
+    words.save_pretrained(folder)
+    sizes = text_shapes(shape) | {name: torch.Size(size) for name, size in tower.items()}
+    head = "language_model.lm_head.weight"
+    save_weights(draw_under_own_names(sizes, shape.seed, unspoken_ids(words), head), folder)
+
+
+def tokenizer(begin: str = "<|media_start|>") -> PreTrainedTokenizerFast:
+    """The words, with this mark in front of an image."""
+    template = (HERE / "kimi_template.jinja").read_text()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=train_bpe([begin if it == "<|media_start|>" else it for it in SPECIAL]),
         bos_token="[BOS]",
         eos_token="<|im_end|>",
         pad_token="[PAD]",
         clean_up_tokenization_spaces=False,
         model_max_length=8192,
-        chat_template=(HERE / "kimi_template.jinja").read_text(),
+        chat_template=template.replace("<|media_start|>", begin),
     )
-    (folder / "config.json").write_text(json.dumps(config(shape), indent=2))
-    ends = {"bos_token_id": BOS, "eos_token_id": IM_END, "pad_token_id": PAD}
-    GenerationConfig(**ends).save_pretrained(folder)
-    save_processor(shape, words, folder)
-    tower = {name: torch.Size(size) for name, size in tower_shapes().items()}
-    weights = draw_under_own_names(
-        text_shapes(shape) | tower, shape.seed, unspoken_ids(words), "language_model.lm_head.weight"
-    )
-    save_weights(weights, folder)
+
+
+def write_kimi(shape: KimiShape, folder: Path) -> None:
+    tower = tower_shapes("multi_modal_projector", ("linear_1", "linear_2"))
+    write_model(shape, folder, config(shape), tokenizer(), tower)
+    save_processor(shape, folder)

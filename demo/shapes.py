@@ -150,12 +150,14 @@ class MistralShape:
 
 @dataclass(frozen=True, slots=True)
 class KimiShape:
-    """A Kimi-VL of true geometry, narrow."""
+    """A Kimi-VL or Kimi-K2.5 of true geometry, narrow."""
 
     text_layers: int
     seed: int
     patches: int = 1024
     """Of an image, about: 256 tokens."""
+    frames: int = 1
+    """Of a part of a video, of which K2.5's tower makes as many tokens as of an image: 4."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +240,7 @@ SHAPES: dict[str, AnyShape] = {
     "demo-llama4": Llama4Shape(seed=17),
     # About 256 tokens an image at its own resolution, twice as many if it is very narrow.
     "demo-kimi": KimiShape(2, seed=15),
+    "demo-kimi-k2.5": KimiShape(2, seed=22, frames=4),
     # Tiles as InternVL's, in its transformers form and in its authors'.
     "demo-interns1": RelativeShape("interns1", seed=17),
     "demo-skywork": RelativeShape("skywork", seed=18),

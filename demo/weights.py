@@ -25,14 +25,15 @@ _GAINS = (
     (r"(language|text)_model.*(q|k)_proj\.weight", 1.7),  # attention logits of standard deviation 3
     (r"(q|k)_proj\.weight|(attn\.qkv|wqkv)\.weight", 1.4),  # and 2: patches have favourites
     (
-        r"linear_(1|2)\.weight|merger.*\.weight|mlp1\.(1|3)\.weight|modality_projection",
+        r"linear_(1|2)\.weight|merger.*\.weight|mlp1\.(1|3)\.weight|modality_projection|"
+        r"mm_projector\.proj",
         0.7,
     ),  # visual tokens about as large as words
     (r"lm_head\.weight", 3.0),  # a clear first choice
     (r"weight|experts", 1.0),
 )
 # GELU's output has a positive mean, which would give all tokens one direction: cancel it.
-_AFTER_GELU = r"(fc2|linear_2|merger\.mlp\.2|mlp1\.3)\.weight"
+_AFTER_GELU = r"(fc2|linear_2|merger\.mlp\.2|mlp1\.3|mm_projector\.proj\.2)\.weight"
 # Tables have no inputs to divide by.
 _TABLES = {
     "embed_tokens.weight": 1.0,

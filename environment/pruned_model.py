@@ -45,6 +45,7 @@ __all__ = [
     "pruned_model",
     "stock_class",
     "stock_model",
+    "stock_processor",
 ]
 
 
@@ -60,11 +61,29 @@ def pruned_model(checkpoint: str, settings: dict[str, Any], **flags: Any) -> Ite
 def stock_model(checkpoint: str, **flags: Any) -> Iterator[Any]:
     """Yield the same of stock vLLM, whatever was pruned in this process before: vLLM keeps a class
     that it was given in place of its own."""
+    with _loaded(checkpoint, model_class_overrides=_stock_overrides(checkpoint), **flags) as made:
+        yield made
+
+
+def stock_processor(checkpoint: str) -> Any:
+    """Return the processor of a checkpoint that stock vLLM makes, whatever was pruned before."""
+    _forget_classes()
+    overrides = _stock_overrides(checkpoint)
+    arguments = EngineArgs(model=str(MODELS / checkpoint), model_class_overrides=overrides)
+    return MULTIMODAL_REGISTRY.create_processor(arguments.create_model_config())
+
+
+def _stock_overrides(checkpoint: str) -> dict[str, str]:
+    """Return vLLM's own class of a checkpoint's architecture, as a replacement of it."""
     (architecture,) = json.loads((MODELS / checkpoint / "config.json").read_text())["architectures"]
     own = stock_class(classes()[architecture])
-    overrides = {architecture: f"{own.__module__}:{own.__name__}"}
-    with _loaded(checkpoint, model_class_overrides=overrides, **flags) as made:
-        yield made
+    return {architecture: f"{own.__module__}:{own.__name__}"}
+
+
+def _forget_classes() -> None:
+    """Have vLLM look for the class of an architecture again, which may have had another one."""
+    for known in (_REGISTERED_MODEL_CLASS_OVERRIDES, _MODEL_ARCH_BY_HASH):
+        known.clear()
 
 
 def stock_class(ours: str) -> type:
@@ -75,8 +94,7 @@ def stock_class(ours: str) -> type:
 
 @contextmanager
 def _loaded(checkpoint: str, **flags: Any) -> Iterator[Any]:
-    for known in (_REGISTERED_MODEL_CLASS_OVERRIDES, _MODEL_ARCH_BY_HASH):
-        known.clear()  # the same architecture may have had another class
+    _forget_classes()
     _free_earlier_models()
     arguments = EngineArgs(model=str(MODELS / checkpoint), max_model_len=4096, **flags)
     config = arguments.create_engine_config()

@@ -54,6 +54,7 @@ CHECKPOINTS = [
     "demo-gemma3",
     "demo-gemma4",
     "demo-kimi",
+    "demo-kimi-k2.5",
     "demo-llama4",
     "demo-glm4v",
     "demo-glm4v-moe",

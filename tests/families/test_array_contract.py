@@ -24,7 +24,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 PILLOWS = {
-    *("InternVLChatModel", "KimiVLForConditionalGeneration"),
+    "InternVLChatModel",
+    *("KimiVLForConditionalGeneration", "KimiK25ForConditionalGeneration"),
     *("SkyworkR1VChatModel", "QianfanOCRForConditionalGeneration"),
     "PixtralForConditionalGeneration",
 }

@@ -56,11 +56,12 @@ def test_crops_with_newlines_take_methods_that_choose_tokens_one_by_one(model: s
         *[("demo-qwen2.5", "max_pixels"), ("demo-qwen3", "max_pixels")],
         *[("demo-glm4v", "size"), ("demo-mistral3", "size")],
         *[("demo-kimi", "in_token_limit"), ("demo-gemma4", "max_soft_tokens")],
-        ("demo-pixtral", "max_image_size"),
+        *[("demo-pixtral", "max_image_size"), ("demo-kimi-k2.5", "in_patch_limit")],
     ],
 )
 def test_a_processor_that_resizes_leaves_no_shrinking_to_a_method(model: str, smaller: str) -> None:
-    where = "tekken.json" if model == "demo-pixtral" else "mm_processor_kwargs"
+    files = {"demo-pixtral": "tekken.json", "demo-kimi-k2.5": "preprocessor_config.json"}
+    where = files.get(model, "mm_processor_kwargs")
     assert _refused(model) == {
         "resize": "method is 'resize', which shrinks the image before the tower, but the processor "
         f"of this model does that; allowed: {smaller} in {where}, or another method"

@@ -264,6 +264,7 @@ def test_other_towers_run_as_graphs_where_that_is_asked_for(
         ("gemma3", {"rate": 0.0}, {}),
         ("kimi", {"rate": 0.0}, {}),
         ("kimi", {}, {}),
+        ("kimi-k2.5", {}, {}),
         ("gemma4", {}, {}),
     ],
     ids=str,

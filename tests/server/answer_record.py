@@ -18,6 +18,7 @@ import torch
 from launcher import compile_nothing
 from linear_attention import attend_in_float32
 from mistral_words import ids_of
+from offline_pictures import offline_pictures
 from position_record import CLIP, CLIP_FACTS, PICTURES, budget, prompt
 from vllm import LLM, SamplingParams
 from vllm.v1.attention.backends.cpu_attn import CPUAttentionMetadataBuilder
@@ -101,7 +102,8 @@ def request(
         made: Any = {"prompt_token_ids": ids_of(llm.get_tokenizer(), *parts)}
     else:
         made = {"prompt": prompt(text.format(*[image] * len(shown)))}
-    data = {"image": shown, "video": [(CLIP, CLIP_FACTS)] * names.count("clip")}
+    data = offline_pictures(llm.model_config.hf_config, shown)
+    data["video"] = [(CLIP, CLIP_FACTS)] * names.count("clip")
     data["audio"] = [(SOUND, 16000)] * names.count("sound")
     if names:
         made["multi_modal_data"] = {kind: items for kind, items in data.items() if items}

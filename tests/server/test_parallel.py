@@ -40,7 +40,7 @@ FAMILIES = [
     *("demo-glm4v", "demo-qwen2.5", "demo-qwen3", "demo-qwen3.5"),
     *("demo-internvl", "demo-internvl-chat", "demo-mistral3", "demo-pixtral"),
     *("demo-onevision", "demo-idefics3", "demo-smolvlm", "demo-gemma3", "demo-gemma4"),
-    *("demo-kimi", "demo-llama4"),
+    *("demo-kimi", "demo-kimi-k2.5", "demo-llama4"),
 ]
 BFLOAT16 = ("demo-qwen3.5",)
 """vLLM's linear attention on a CPU knows no other dtype."""
@@ -68,7 +68,7 @@ def test_two_ranks_keep_the_tokens_of_one(start: Callable[..., Server], model: s
     places = [n for n, kept in enumerate(one["kept"]) if kept == first["kept"][n]]
     assert places or coarse
     stable = [place for place in places if whole[place] == whole_on_two[place]]
-    assert stable or coarse or model == "demo-kimi", "whose experts round to other answers"
+    assert stable or coarse or "demo-kimi" in model, "whose experts round to other answers"
     for place in stable:
         assert answers[place] == on_two[place]
 

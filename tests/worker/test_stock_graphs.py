@@ -16,6 +16,7 @@ import pytest
 import torch
 from any_rows import multiply_any_rows
 from nightly import NIGHTLY
+from offline_pictures import offline_pictures
 from PIL import Image
 from pruned_model import pruned_model, stock_model
 from replayed_tower import attention_beside_padding, captured
@@ -38,6 +39,7 @@ BUDGETS = {
     "demo-qwen3": [16, 32, 64],
     "demo-glm4v": [16, 32, 64],
     "demo-kimi": [16, 32, 64],
+    "demo-kimi-k2.5": [16, 32, 64],
     "demo-internvl-chat": [36, 72, 108],
     "demo-idefics3": [16, 272],
     "demo-llama4": [16, 272],
@@ -56,7 +58,7 @@ def _flags(checkpoint: str) -> dict[str, Any]:
     compilation: dict[str, Any] = {"encoder_cudagraph_token_budgets": BUDGETS[checkpoint]}
     if checkpoint == "demo-glm4v":  # whose unused frames end before they begin: none on a CPU
         compilation["encoder_cudagraph_max_frames_per_batch"] = BUDGETS[checkpoint][0]
-    dtype = "bfloat16" if checkpoint == "demo-kimi" else "float32"  # its decoder has no other
+    dtype = "bfloat16" if "demo-kimi" in checkpoint else "float32"  # its decoder has no other
     return {"dtype": dtype, "trust_remote_code": True, "compilation_config": compilation}
 
 
@@ -67,14 +69,16 @@ def _processed(config: Any, size: tuple[int, int], **settings: Any) -> Any:
     template: Any = processor.info.get_tokenizer().apply_chat_template
     prompt = template([message], add_generation_prompt=True, tokenize=False)
     pixels = np.random.default_rng(size).integers(0, 256, (*size, 3), np.uint8)
-    items = processor.info.parse_mm_data({"image": [Image.fromarray(pixels)]})
+    data = offline_pictures(config.model_config.hf_config, [Image.fromarray(pixels)])
+    items = processor.info.parse_mm_data(data)
     return processor(prompt, items, hf_processor_mm_kwargs=settings)
 
 
 def _batch(config: Any, sizes: Sequence[tuple[int, int]], *plans: ImagePlan) -> dict[str, Any]:
     """The fields of such pictures, one a request, as a runner batches them; with plans, if any."""
     own = {"vtprune": {"rate": 0.0}} if "vtprune" in _kwargs(config) else {}
-    items = [_processed(config, size, **own)["mm_kwargs"]["image"][0] for size in sizes]
+    made = [_processed(config, size, **own)["mm_kwargs"].values() for size in sizes]
+    items = [item for ((item,),) in made]
     fields = {
         name: element.field.reduce_data([item[name] for item in items])
         for name, element in items[0].items()
@@ -110,9 +114,8 @@ def assert_same(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor])
         assert torch.equal(one, other)
 
 
-CHECKPOINTS = [
-    pytest.param(each, marks=NIGHTLY if each == "demo-llama4" else ()) for each in BUDGETS
-]
+RARELY = ("demo-kimi-k2.5", "demo-llama4")
+CHECKPOINTS = [pytest.param(each, marks=NIGHTLY if each in RARELY else ()) for each in BUDGETS]
 
 
 @pytest.fixture(scope="module", params=CHECKPOINTS)

@@ -108,6 +108,12 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "KimiVLForConditionalGeneration.load_weights KimiVLMultiModalProjector.forward"),
     *_symbols(_ENGINE, _WORKER, f"{MODELS}.moonvit",
         "MoonVitPretrainedModel.prepare_encoder_metadata MoonVitPretrainedModel.forward"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.kimi_k25",
+        "KimiK25ForConditionalGeneration.embed_multimodal "
+        "KimiK25ForConditionalGeneration.load_weights"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.kimi_k25_vit",
+        "MoonViT3dEncoder.prepare_encoder_metadata MoonViT3dPretrainedModel.forward "
+        "KimiK25MultiModalProjector.forward"),
     *_qwen("qwen2_vl", "Qwen2VLForConditionalGeneration", "Qwen2VisionTransformer"),
     *_qwen("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", "Qwen2_5_VisionTransformer"),
     *_symbols(_ENGINE, f"{_WORKER}.in_tree", f"{MODELS}.qwen2_5_vl",
@@ -209,6 +215,25 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.kimi_vl",
         "KimiVLDummyInputsBuilder.get_dummy_mm_data KimiVLMultiModalProcessor "
         "KimiVLProcessingInfo.image_token_id KimiVLProcessingInfo.get_hf_processor"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.kimi_k25",
+        "KimiK25ForConditionalGeneration._parse_and_validate_media_input "
+        "KimiK25ForConditionalGeneration.get_encoder_cudagraph_config "
+        "KimiK25DummyInputsBuilder.get_dummy_text KimiK25DummyInputsBuilder.get_dummy_mm_data "
+        "KimiK25MultiModalProcessor._get_mm_fields_config "
+        "KimiK25MultiModalProcessor._get_prompt_updates "
+        "KimiK25ProcessingInfo.get_supported_mm_limits KimiK25ProcessingInfo.media_token "
+        "KimiK25ProcessingInfo.media_token_id KimiK25ProcessingInfo.image_processor"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{_PROCESSING}.processor",
+        "BaseMultiModalProcessor._get_hf_mm_inputs PromptReplacement.modality"),
+    *_symbols(_ENGINE, "vllm_pruner.families", _PROCESSING, "BaseProcessingInfo.get_data_parser"),
+    *_symbols(_ENGINE, "vllm_pruner.families", "vllm.multimodal.parse",
+        "MultiModalDataParser._get_subparsers MultiModalDataParser._parse_image_data "
+        "MultiModalDataParser.is_embeddings MultiModalDataItems.get_items ImageProcessorItems "
+        "VisionChunkProcessorItems"),
+    *_symbols(_ENGINE, "vllm_pruner.families", "vllm.multimodal.inputs",
+        "MultiModalFieldConfig.modality"),
+    *_symbols(_ENGINE, "vllm_pruner.families", "vllm.renderers.hf",
+        "HfRenderer.use_unified_vision_chunk"),
     *_symbols(_ENGINE, _PROMPT, f"{_PROCESSING}.dummy_inputs",
         "BaseDummyInputsBuilder._get_dummy_images"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.qwen2_vl",

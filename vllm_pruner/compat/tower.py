@@ -19,7 +19,7 @@ Relies on: each layer having an `MMEncoderAttention` with `num_heads` (of this r
   positional arguments;
 - MoonViT: at `encoder.blocks[i].attn`, called likewise; its `forward` takes what
   `prepare_encoder_metadata` makes of grids in place of these, and returns `[tokens, patches of a
-  token, D]`;
+  token, D]`, MoonViT3d's, whose encoder has that method, one for each image;
 on what the last layer makes of the patches, `[..., patches, D]`, going as the only argument through
 `merger.ln_q` (Qwen2-VL, Qwen2.5-VL), `merger.norm` (Qwen3-VL), `post_layernorm` (GLM-V, Idefics3,
 SigLIP), `layernorm_post` (Llama 4, the class token among them), `layernorm` (InternViT in the

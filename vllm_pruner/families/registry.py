@@ -37,6 +37,7 @@ _BUILT_IN = {
     ),
     "InternVLChatModel": "vllm_pruner.families.internvl_chat:PrunedInternVLChat",
     "InternVLForConditionalGeneration": "vllm_pruner.families.internvl:PrunedInternVL",
+    "KimiK25ForConditionalGeneration": "vllm_pruner.families.kimi_k25:PrunedKimiK25",
     "KimiVLForConditionalGeneration": "vllm_pruner.families.kimi_vl:PrunedKimiVL",
     "Llama4ForConditionalGeneration": "vllm_pruner.families.llama4:PrunedLlama4",
     "LlavaForConditionalGeneration": "vllm_pruner.families.llava:PrunedLlava",

@@ -30,7 +30,7 @@ class ServerConfig(PruneConfig):
 
     tower_graphs: bool = True
     """Run the vision tower as CUDA graphs, captured at start, on NVIDIA GPUs: for LLaVA's families,
-    and with vLLM's `cudagraph_mm_encoder` for all others but Kimi-VL, Mistral's and Qwen-Omni; the
+    and with vLLM's `cudagraph_mm_encoder` for all others but Kimi's, Mistral's and Qwen-Omni; the
     server's own selection with all. `--enforce-eager` turns them off too. Images at rate 0 keep
     vLLM's own."""
 

@@ -1,13 +1,14 @@
-"""MoonViT, Kimi-VL's tower. Its output has the patches of a token one behind the other.
+"""MoonViT, Kimi-VL's tower, and its form for videos, MoonViT3d, Kimi-K2.5's. The output of both has
+the patches of a token one behind the other.
 
-`project` and `features` are the halves of `KimiVLMultiModalProjector.forward`. Pixels are
-`[patches, 3, P, P]`.
+`project` and `features` are the halves of `KimiVLMultiModalProjector.forward`, which
+`KimiK25MultiModalProjector` repeats. Pixels are `[patches, 3, P, P]`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from vllm_pruner.tower import EncoderImage
     from vllm_pruner.worker.packing import Packing
 
-__all__ = ["MoonTower"]
+__all__ = ["MoonTower", "MoonTower3d"]
 
 
 class MoonTower(MergedTower):
@@ -25,29 +26,46 @@ class MoonTower(MergedTower):
 
     layers, attention, norm = "encoder.blocks", "attn", "encoder.final_layernorm"
 
+    projector: ClassVar[str] = "multi_modal_projector"
+    """The model's name of its projector, which has `pre_norm`, `linear_1`, `act` and `linear_2`."""
+
     def __init__(self, model: Any) -> None:
         """Find the layers.
 
         Args:
-            model: has `vision_tower`, a MoonViT with `prepare_encoder_metadata`, and
-                `multi_modal_projector` with `pre_norm`, `linear_1`, `act` and `linear_2`.
+            model: has a MoonViT as `vision_tower`, and a `projector`.
 
         Raises:
             RuntimeError: the tower lacks a module that `compat.tower` relies on.
         """
         config = model.config.vision_config
         rows, columns = config.merge_kernel_size
-        tower, projector = model.vision_tower, model.multi_modal_projector
+        tower, projector = model.vision_tower, getattr(model, self.projector)
         super().__init__(tower, projector, config, (rows, columns))
 
     def run(self, images: Sequence[EncoderImage], grids: Grids) -> torch.Tensor:
-        down, across = self._merge
-        patches = [(rows * down, columns * across) for rows, columns in grids]
-        metadata = self.module.prepare_encoder_metadata(patches)
+        metadata = self.module.prepare_encoder_metadata(self._patches(grids))
         pixels = torch.cat([image.pixels for image in images])
         tokens: torch.Tensor = self.module(pixels, None, encoder_metadata=metadata)
         return tokens
 
+    def _patches(self, grids: Grids) -> Grids:
+        """Return rows and columns of patches of each image."""
+        down, across = self._merge
+        return [(rows * down, columns * across) for rows, columns in grids]
+
     def features(self, encoded: torch.Tensor, packing: Packing) -> torch.Tensor:
         normalised: torch.Tensor = self._projector.pre_norm(encoded)
         return normalised.flatten(1)
+
+
+class MoonTower3d(MoonTower):
+    """Kimi-K2.5's tower, to which an image is a video of one frame; see `Tower`."""
+
+    projector = "mm_projector"
+
+    def run(self, images: Sequence[EncoderImage], grids: Grids) -> torch.Tensor:
+        frames = [[1, rows, columns] for rows, columns in self._patches(grids)]
+        pixels = torch.cat([image.pixels for image in images])
+        metadata = self.module.encoder.prepare_encoder_metadata(frames, device=pixels.device)
+        return torch.cat(self.module(pixels, frames, encoder_metadata=metadata))

@@ -1,0 +1,78 @@
+"""Writes a demo Kimi-K2.5: Kimi-VL's decoder and tower, which takes parts of videos too, and vLLM's
+own processor of pictures."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from kimi import (
+    LAYERS,
+    MEDIA,
+    MERGE,
+    PAD,
+    POSITIONS,
+    WIDTH,
+    text_settings,
+    tokenizer,
+    tower_shapes,
+    write_model,
+)
+from shapes import HEAD_SIZE, PATCH_SIZE, KimiShape
+
+
+def config(shape: KimiShape) -> dict[str, Any]:
+    """Under the names of the published file where vLLM reads these, else under transformers'."""
+    return {
+        "architectures": ["KimiK25ForConditionalGeneration"],
+        "model_type": "kimi_k25",
+        "dtype": "float32",
+        "tie_word_embeddings": False,
+        "use_unified_vision_chunk": True,
+        "video_placeholder": "<|kimi_k25_video_placeholder|>",
+        "image_token_id": MEDIA,
+        "media_placeholder_token_id": MEDIA,
+        "pad_token_id": PAD,
+        "text_config": {**text_settings(shape), "model_type": "kimi_k2"},
+        "vision_config": {
+            "hidden_size": WIDTH,
+            "intermediate_size": 4 * WIDTH,
+            "num_hidden_layers": LAYERS,
+            "num_attention_heads": WIDTH // HEAD_SIZE,
+            "patch_size": PATCH_SIZE,
+            "init_pos_emb_height": POSITIONS,
+            "init_pos_emb_width": POSITIONS,
+            "init_pos_emb_time": shape.frames,
+            "pos_emb_type": "divided_fixed",
+            "merge_kernel_size": [MERGE, MERGE],
+            "merge_type": "sd2_tpool",
+            "mm_projector_type": "patchmerger",
+            "mm_hidden_size": WIDTH,
+            "video_attn_type": "spatial_temporal",
+        },
+    }
+
+
+def processor(shape: KimiShape) -> dict[str, Any]:
+    return {
+        "media_proc_cfg": {
+            "patch_size": PATCH_SIZE,
+            "merge_kernel_size": MERGE,
+            "temporal_merge_kernel_size": shape.frames,
+            "in_patch_limit": shape.patches,
+            "in_patch_limit_each_frame": shape.patches // shape.frames,
+            "in_patch_limit_video": None,
+            "patch_limit_on_one_side": 512,
+            "fixed_output_tokens": None,
+            "image_mean": [0.5, 0.5, 0.5],
+            "image_std": [0.5, 0.5, 0.5],
+            "sample_fps": 2.0,
+            "max_num_frames_each_video": None,
+            "timestamp_mode": "hh:mm:ss.fff",
+        }
+    }
+
+
+def write_kimi_k25(shape: KimiShape, folder: Path) -> None:
+    tower = tower_shapes("mm_projector", ("proj.0", "proj.2"))
+    write_model(shape, folder, config(shape), tokenizer("<|media_begin|>"), tower)
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor(shape), indent=2))
