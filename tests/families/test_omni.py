@@ -32,9 +32,11 @@ MESSAGES: dict[str, dict[str, Any]] = {
     "audio before": {"kinds": ["audio", "image"]},
     "audio between": {"kinds": ["image", "audio", "image", "audio"]},
     "a video too": {"kinds": ["video", "audio", "image"]},
+    "a fast video": {"kinds": ["video", "image"], "fps": 4.0},
     "audio of a video": {"kinds": ["image", "video", "image"], "silent": ["audio"], **INTERLEAVED},
 }
-"""The last one's video has its audio between its tokens."""
+"""The last one's video has its audio between its tokens; a frame of the fast one lasts half a
+second, where vLLM otherwise takes one or two."""
 
 
 @dataclass

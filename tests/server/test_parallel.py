@@ -40,7 +40,7 @@ FAMILIES = [
     *("demo-glm4v", "demo-qwen2.5", "demo-qwen3", "demo-qwen3.5"),
     *("demo-internvl", "demo-internvl-chat", "demo-mistral3", "demo-pixtral"),
     *("demo-onevision", "demo-idefics3", "demo-smolvlm", "demo-gemma3", "demo-gemma4"),
-    *("demo-kimi", "demo-kimi-k2.5", "demo-llama4"),
+    *("demo-kimi", "demo-kimi-k2.5", "demo-llama4", "demo-qwen2.5-omni", "demo-qwen3-omni"),
 ]
 BFLOAT16 = ("demo-qwen3.5",)
 """vLLM's linear attention on a CPU knows no other dtype."""

@@ -58,7 +58,7 @@ def test_the_same_answer_alone_again_together_and_in_chunks(found: Answers, sett
         for case, one, other in zip(asked, answers, alone, strict=True):
             assert one["prompt"] == other["prompt"]
             if {"clip", "sound"} <= {*case[1]} and how in ("together 37", "together 16"):
-                continue  # vLLM mixes such a video's rows up with its audio's, unpruned too
+                continue  # vLLM swaps rows of such a video and its audio, unpruned too
             _are_the_same(one, other)
     for case, ours, stock in zip(asked, alone, found.stock["alone"], strict=True):
         shorter = len(ours["prompt"]) < len(stock["prompt"])
