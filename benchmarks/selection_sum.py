@@ -28,8 +28,8 @@ PRICES = {
     "cls_importance": (10, 17),
     "cosine_gram": (10, 20),
     "scope: greedy_select": (50, 75),
-    "vispruner: dedup, clusters": (110, 125),
-    "vispruner: dedup, smooth": (90, 110),
+    "vispruner: dedup, clusters": (104, 117),
+    "vispruner: dedup, smooth": (86, 101),
 }
 """Microseconds of the others, by kernels/README.md: importance measured, the others estimated."""
 

@@ -38,8 +38,8 @@ def dedup_round(
     lane = tl.arange(0, BLOCK)
     for start in range(0, count_a, BLOCK):
         i = start + lane
-        row = tl.load(now + 2 * i, mask=i < count_a, other=0).to(tl.int32)
-        row_b = tl.load(now + 2 * i + 1, mask=i < count_b, other=0).to(tl.int32)
+        row = tl.load(now + 2 * i, mask=i < count_a, other=0)
+        row_b = tl.load(now + 2 * i + 1, mask=i < count_b, other=0)
         best = _best_matches(
             gram, near_rows, near_values, now, side, values + BLOCK, queue, rows, row, i < count_a,
             count_b, NEAREST,
@@ -50,21 +50,20 @@ def dedup_round(
         if count_a <= BLOCK:
             _place(following, next_side, rank - removed, row, i < count_a)
         else:
-            tl.store(ordered_values + start + rank, best, mask=i < count_a)
+            # Behind them -inf, to the end of the block.
+            tl.store(ordered_values + start + tl.where(i < count_a, rank, lane), best)
             tl.store(ordered_rows + start + rank, row, mask=i < count_a)
         _place(following, next_side, count_a - removed + i, row_b, i < count_b)
         tl.debug_barrier()
     if count_a > BLOCK:
         for start in range(0, count_a, BLOCK):
             i = start + lane
-            value = tl.load(ordered_values + i, mask=i < count_a, other=0.0)
+            value = tl.load(ordered_values + i)
             row = tl.load(ordered_rows + i, mask=i < count_a, other=0)
             rank = lane
             for other in range(0, count_a, BLOCK):
                 if other != start:
-                    rank += _number_before(
-                        ordered_values, value, other, start, count_a, BLOCK, HALVINGS
-                    )
+                    rank += _number_before(ordered_values, value, other, start, BLOCK, HALVINGS)
             _place(following, next_side, rank - removed, row, i < count_a)
         tl.debug_barrier()
 
@@ -76,7 +75,7 @@ def _place(following, next_side, position, row, exists):
     Positions below 0 are those of removed rows, which are in b no more.
     """
     stays = position >= 0
-    tl.store(following + position, row.to(tl.int16), mask=exists & stays)
+    tl.store(following + position, row, mask=exists & stays)
     tl.store(next_side + row, (stays & (position % 2 == 1)).to(tl.uint8), mask=exists)
 
 
@@ -100,18 +99,26 @@ def _best_matches(
 
 
 @triton.jit
+def _which_are_b(side, numbers):
+    """Return which of four rows are in b, two in each of two numbers: in bits 0, 1, 4 and 5."""
+    first, second = tl.split(numbers)
+    are_b = tl.load(side + (first & 0xFFFF)).to(tl.int32)
+    are_b |= tl.load(side + (first >> 16)).to(tl.int32) << 1
+    are_b |= tl.load(side + (second & 0xFFFF)).to(tl.int32) << 4
+    return are_b | tl.load(side + (second >> 16)).to(tl.int32) << 5
+
+
+@triton.jit
 def _best_listed(near_rows, near_values, side, row, NEAREST: tl.constexpr):
     """Similarity of the first of a row's neighbours that is in b; -inf if none is."""
     hits = tl.zeros_like(row)
-    pair = tl.arange(0, 2)[None, :]
+    four = tl.arange(0, 4)[None, :]
     for eight in tl.static_range(NEAREST // 8):
-        at = near_rows + row[:, None] * (NEAREST // 4) + 2 * eight + pair
-        four, next_four = tl.split(tl.load(at))  # one load of 16 bytes
-        for k in tl.static_range(4):
-            is_b = tl.load(side + ((four >> (16 * k)) & 0xFFFF).to(tl.int32))
-            hits |= is_b.to(tl.int32) << (8 * eight + k)
-            is_b = tl.load(side + ((next_four >> (16 * k)) & 0xFFFF).to(tl.int32))
-            hits |= is_b.to(tl.int32) << (8 * eight + 4 + k)
+        at = near_rows + row[:, None] * (NEAREST // 2) + 4 * eight + four
+        # One load of 16 bytes, two rows in each of four numbers.
+        even, odd = tl.split(tl.reshape(tl.load(at), [row.shape[0], 2, 2]))
+        hits |= _which_are_b(side, even) << (8 * eight)
+        hits |= _which_are_b(side, odd) << (8 * eight + 2)
     # The number of the lowest bit is the exponent of the float that this bit is alone.
     lowest = (hits & -hits).to(tl.float32).to(tl.int32, bitcast=True)
     first = ((lowest >> 23) & 0xFF) - 127
@@ -120,19 +127,19 @@ def _best_listed(near_rows, near_values, side, row, NEAREST: tl.constexpr):
 
 @triton.jit
 def _look_through_b(gram, now, found, queue, rows, waiting, count_b):
-    """Best match of each row of the queue among all of b: a warp a row, 32 of b at a time."""
+    """Best match of each row of the queue among all of b: a warp a row, 32 of b at a time. Past its
+    end the last of b stands in, which changes no maximum and needs no mask."""
     for start in range(0, waiting, 8):
         at = start + tl.arange(0, 8)
-        row = tl.load(queue + at, mask=at < waiting, other=0).to(tl.int64)
+        row = tl.load(queue + at, mask=at < waiting, other=0)
+        of_row = gram + row.to(tl.int64)[None, :] * rows
         best = tl.full([32, 8], -float("inf"), dtype=tl.float32)
         for start_b in range(0, count_b, 128):
             for part in tl.static_range(0, 128, 32):
-                j = start_b + part + tl.arange(0, 32)
-                row_b = tl.load(now + 2 * j + 1, mask=j < count_b, other=0)
+                j = tl.minimum(start_b + part + tl.arange(0, 32), count_b - 1)
+                row_b = tl.load(now + 2 * j + 1)
                 value = tl.load(
-                    gram + row[None, :] * rows + row_b[:, None],
-                    mask=(at < waiting)[None, :] & (j < count_b)[:, None],
-                    other=-float("inf"),
+                    of_row + row_b[:, None], mask=(at < waiting)[None, :], other=-float("inf")
                 )
                 best = tl.maximum(best, value)
         # The two zeros are equal as matches, and an integer's maximum is one instruction a warp.
@@ -164,13 +171,15 @@ def _rank(values, value, count, BLOCK: tl.constexpr):
             # An integer adder takes three numbers at once, one of floats takes two.
             above += (other[:, None] > bound[None, :]).to(tl.float32).to(tl.int32, bitcast=True)
         others += 32
-    rank = _number_of_ones(tl.sum(above, axis=0))
+    total = tl.sum(above, axis=0)
+    # Of its own eight the equals that are earlier.
     for part in tl.static_range(0, 8, 4):
         k = part + tl.arange(0, 4)
         own = tl.load(values + (i // 8 * 8)[:, None] + k[None, :])
-        earlier = k[None, :] < (i % 8)[:, None]
-        rank += tl.sum(((own == value[:, None]) & earlier).to(tl.int32), axis=1)
-    return rank
+        earlier = tl.where(k[None, :] < (i % 8)[:, None], 0x3F800000, 0)
+        equal = (own == value[:, None]).to(tl.float32).to(tl.int32, bitcast=True)
+        total += tl.sum(equal & earlier, axis=1)
+    return _number_of_ones(total)
 
 
 @triton.jit
@@ -192,13 +201,12 @@ def _next_lower(value):
 
 
 @triton.jit
-def _number_before(ordered, value, block, own, count, BLOCK: tl.constexpr, HALVINGS: tl.constexpr):
+def _number_before(ordered, value, block, own, BLOCK: tl.constexpr, HALVINGS: tl.constexpr):
     """How many of another block's ordered values come before each value, by bisection."""
+    bound = tl.where(block < own, _next_lower(value), value)  # as in `_rank`
     number = tl.zeros([BLOCK], dtype=tl.int32)
     for k in tl.static_range(1, HALVINGS + 2):  # one more: the answer may be all
         half = BLOCK >> k if k <= HALVINGS else 1
-        at = block + number + (half - 1)
-        probe = tl.load(ordered + at, mask=at < count, other=-float("inf"))
-        before = (probe > value) | ((probe == value) & (block < own))
-        number += tl.where(before, half, 0)
+        probe = tl.load(ordered + (block + number + (half - 1)))
+        number += tl.where(probe > bound, half, 0)
     return number

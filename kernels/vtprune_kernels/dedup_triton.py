@@ -7,7 +7,7 @@ multiprocessor (R = 544, keep = 32), 180 us at 64 bytes a cycle. So `nearest_row
 that is in b. Only if none is, once a neighbourhood has been thinned out, does a round read the row
 of the Gram: the same values, so the same result to the bit.
 
-A program keeps its list and which rows are in b in 6 bytes a row of scratch memory, and a round's
+A program keeps its list and which rows are in b in 10 bytes a row of scratch memory, and a round's
 matches, which stay in the L1 cache.
 """
 
@@ -48,12 +48,12 @@ def dedup_triton(
     if kept.numel() == 0:
         return kept
     near_rows, near_values = nearest_rows(gram, valid)
-    half = triton.cdiv(rows, 2)
+    half = triton.cdiv(rows, 2 * BLOCK) * BLOCK  # whole blocks
     _dedup_kernel[(segments,)](
         gram,
-        near_rows.view(torch.int64),
+        near_rows.view(torch.uint32),
         near_values,
-        gram.new_empty((segments, 2, rows), dtype=torch.int16),
+        gram.new_empty((segments, 2, rows), dtype=torch.int32),
         gram.new_empty((segments, 2, rows), dtype=torch.uint8),
         gram.new_empty((segments, 3, BLOCK)),
         gram.new_empty((segments, half)),
@@ -104,13 +104,13 @@ def _dedup_kernel(
 ):
     segment = tl.program_id(0).to(tl.int64)
     gram += segment * rows * rows
-    near_rows += segment * rows * (NEAREST // 4)
+    near_rows += segment * rows * (NEAREST // 2)
     near_values += segment * rows * NEAREST
     lists += segment * 2 * rows
     side += segment * 2 * rows
     values += segment * 3 * BLOCK
-    ordered_values += segment * tl.cdiv(rows, 2)
-    ordered_rows += segment * tl.cdiv(rows, 2)
+    ordered_values += segment * tl.cdiv(rows, 2 * BLOCK) * BLOCK
+    ordered_rows += segment * tl.cdiv(rows, 2 * BLOCK) * BLOCK
     queue += segment * BLOCK
     lane = tl.arange(0, BLOCK_ROWS)
 
@@ -125,7 +125,7 @@ def _dedup_kernel(
             exists = tl.load(valid + segment * rows + row, mask=row < rows, other=0) != 0
             position = length + tl.cumsum(exists.to(tl.int32), axis=0) - 1
             length += tl.sum(exists.to(tl.int32), axis=0)
-        tl.store(lists + position, row.to(tl.int16), mask=exists)
+        tl.store(lists + position, row, mask=exists)
         in_b = exists & (position % 2 == 1)
         tl.store(side + row, in_b.to(tl.uint8), mask=row < rows)
         tl.store(side + rows + row, tl.zeros_like(row).to(tl.uint8), mask=row < rows)
