@@ -50,6 +50,7 @@ from vllm_pruner.compat.processor import (
 )
 from vllm_pruner.compat.profile import profiled_images
 from vllm_pruner.compat.raw_prompts import patch_raw_prompts
+from vllm_pruner.compat.rendered import patch_rendered
 from vllm_pruner.compat.stock_processor import patch_stock_processor
 from vllm_pruner.compat.symbols import Process
 from vllm_pruner.compat.tower import last_norm, position_embedding, tower_attention
@@ -104,6 +105,7 @@ __all__ = [
     "patch_offline",
     "patch_pooling",
     "patch_raw_prompts",
+    "patch_rendered",
     "patch_stock_processor",
     "patch_tracing",
     "patch_video_header",

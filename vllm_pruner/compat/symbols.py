@@ -68,6 +68,12 @@ SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_SERVER, f"{_COMPAT}.pooling", "vllm.entrypoints.pooling.typing",
         "PoolingServeContext.prompt_extras PoolingServeContext.engine_inputs "
         "PoolingServeContext.raw_request"),
+    *_symbols(_SERVER, f"{_COMPAT}.rendered", "vllm.entrypoints.scale_out.render.serving",
+        "ServingRender._extract_mm_features"),
+    *_symbols(_SERVER, f"{_COMPAT}.rendered", "vllm.entrypoints.scale_out.derender.serving",
+        "ServingDerender._extract_mm_features"),
+    *_symbols(_SERVER, f"{_COMPAT}.rendered",
+        "vllm.entrypoints.scale_out.token_in_token_out.serving", "mm_kwargs_from_features"),
     *_symbols(_SERVER, f"{_COMPAT}.messages", "vllm.entrypoints.anthropic.serving",
         "AnthropicServingMessages.create_messages AnthropicServingMessages.count_tokens "
         "AnthropicServingMessages._build_base_request"),

@@ -8,6 +8,7 @@ otherwise silently ignore the settings in bodies.
 from __future__ import annotations
 
 import multiprocessing
+from functools import partial
 from typing import TYPE_CHECKING
 
 from vllm_pruner import compat, methods
@@ -23,6 +24,7 @@ from vllm_pruner.prompt import (
     jpegs,
     pooled,
     prefill_queue,
+    rendered,
     rendering,
     shadow,
     turbo,
@@ -81,6 +83,7 @@ def install(config: ServerConfig, model_config: ModelConfig) -> None:
     compat.patch_offline(counts.USAGE, counts.of_prompt)
     compat.patch_raw_prompts(counts.USAGE, counts.of_prompt)
     compat.patch_delivery()
+    compat.patch_rendered(rendered.marked, partial(rendered.checked, config))
     image_size.limit_files(config.limits)
     jpegs.reduce_to(config.jpeg_side)
     compat.patch_image_header(image_size.check_file, jpegs.reduce)

@@ -17,6 +17,7 @@ __all__ = [
     "PLAN_TEXT",
     "REPORT",
     "TOLD",
+    "WHOLE",
     "sent_with",
     "settings_in",
 ]
@@ -51,6 +52,10 @@ PLAN_KEEP = f"{KEY}_keep"
 PLAN_BETWEEN = f"{KEY}_between"
 """A field of a video on its way to the model: the tokens between its frames, if these are joined.
 `[tokens, 2]`: an id, and the frame that it follows."""
+
+WHOLE = f"{KEY}_whole"
+"""A field of an image or video on its way from the server that rendered it to another one: it has
+no plan because all of it is kept."""
 
 REPORT = f"{KEY}_report"
 """In the engine's input, for usage and span: the result of `prompt.asked.report`."""
