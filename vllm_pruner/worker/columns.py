@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from vllm.config import get_current_vllm_config
 
 from vllm_pruner.methods.base import Need
 from vllm_pruner.tower import FEATURES
 
-__all__ = ["columns_of", "is_left_out", "parameter_of"]
+__all__ = ["columns_of", "device_of", "is_left_out", "parameter_of"]
 
 
 def is_left_out(tower: nn.Module) -> bool:
@@ -21,6 +22,16 @@ def parameter_of(tower: nn.Module) -> torch.Tensor:
     """Return a tensor with the tower's device and dtype; of a tower that is left out, those that
     the rest of the model is being built with."""
     return torch.empty(0) if is_left_out(tower) else next(tower.parameters())
+
+
+def device_of(tower: nn.Module) -> torch.device:
+    """Return the device that a tower runs on: while vLLM builds its model without memory
+    (`--load-format ipc_cache`), the one that the model is built for."""
+    device = parameter_of(tower).device
+    if device.type != "meta":
+        return device
+    built_for = get_current_vllm_config().device_config.device
+    return torch.empty(0, device=built_for).device  # with its number
 
 
 def columns_of(

@@ -14,7 +14,7 @@ from vllm_pruner.methods.base import CAPTURED, Need
 from vllm_pruner.plan import ImagePlan
 from vllm_pruner.telemetry import metrics
 from vllm_pruner.telemetry.stopwatch import Stopwatch
-from vllm_pruner.worker.columns import is_left_out, parameter_of
+from vllm_pruner.worker.columns import device_of, is_left_out
 from vllm_pruner.worker.feature_cache import FeatureCache
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Encoder:
         """The needs that are cached."""
         self.graphs: TowerGraphs | None = None
         """The CUDA graphs that compute `cached`; None if the tower has none."""
-        self.device = parameter_of(tower.module).device
+        self.device = device_of(tower.module)
         size = 0 if is_left_out(tower.module) else cache_bytes
         self.cache = FeatureCache(size, tower.page, tower.columns(self.cached), self.device)
         # All ranks encode the same images, so only the first one counts them.

@@ -22,7 +22,7 @@ from vllm_pruner.methods.base import TOWER, Need, VisualTokens
 from vllm_pruner.methods.ragged import Ragged
 from vllm_pruner.plan import ImagePlan
 from vllm_pruner.tower import FEATURES
-from vllm_pruner.worker.columns import parameter_of
+from vllm_pruner.worker.columns import device_of
 
 if TYPE_CHECKING:
     from vllm_pruner.methods.base import Method
@@ -58,7 +58,7 @@ class WarmUp:
         """Store the arguments of `warm_up`. Without a GPU there is nothing to compile."""
         self._tower, self._names, self._tokens = tower, names, tokens
         self._of_one_size = of_one_size
-        self._device = parameter_of(tower.module).device
+        self._device = device_of(tower.module)
         self._is_cold = self._device.type == "cuda"
 
     def once(self, plans: Sequence[ImagePlan], images: Callable[[], list[EncoderImage]]) -> bool:
