@@ -5,6 +5,7 @@ from vllm_pruner.compat.chat import patch_chat
 from vllm_pruner.compat.chat_batch import patch_chat_batch
 from vllm_pruner.compat.completion import patch_completion
 from vllm_pruner.compat.delivery import deliver_once, patch_delivery
+from vllm_pruner.compat.draft_names import patch_draft_names
 from vllm_pruner.compat.encoder_graphs import (
     CapturedGraph,
     captured_graphs,
@@ -95,6 +96,7 @@ __all__ = [
     "patch_chat_batch",
     "patch_completion",
     "patch_delivery",
+    "patch_draft_names",
     "patch_engine_args",
     "patch_generate",
     "patch_image_header",

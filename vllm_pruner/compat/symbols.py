@@ -181,6 +181,8 @@ SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_ENGINE, f"{_COMPAT}.new_weights", "vllm.v1.worker.gpu_worker",
         "Worker.reset_encoder_cache Worker.reload_weights Worker.finish_weight_update "
         "Worker.get_model"),
+    *_symbols(_ENGINE, f"{_COMPAT}.draft_names", "vllm.v1.spec_decode.llm_base_proposer",
+        "SpecDecodeBaseProposer.get_model_name"),
     *_symbols(_ENGINE, f"{_COMPAT}.profile", "vllm.v1.core.encoder_cache_manager",
         "compute_mm_encoder_budget"),
     *_symbols(_ENGINE, f"{_COMPAT}.encoder_graphs", "vllm.config",

@@ -94,6 +94,8 @@ class PrunedModel(BatchModel):
         for each in (coverage, explain, guard):
             compat.add_worker_methods(each.WORKER_METHODS)
         compat.when_weights_change(_forget)
+        if vllm_config.speculative_config is not None:
+            compat.patch_draft_names()
         logger.info("vtprune: selection runs on %s", implementation(self._encoder.device))
 
     def embed_multimodal(self, **kwargs: object) -> Any:
