@@ -26,8 +26,9 @@ OVERLAYS = {
         "xgrammar==0.2.7",
     ],
     # Its wheel is for GPUs. Of what it requires on a CPU too, .venv lacks orjson and torch 2.14;
-    # the operators that it borrows are built against .venv's torch.
-    "vllm-0.33": ["vllm==0.33.0", "orjson==3.13.0"],
+    # the operators that it borrows are built against .venv's torch. Its transformers is the newest
+    # that it allows, so that whoever installs it today has that one.
+    "vllm-0.33": ["vllm==0.33.0", "orjson==3.13.0", "transformers==5.20.2"],
     # `ray[serve,data]` and jsonref: what Ray's extra `llm` requires, without its older vLLM.
     # docs/scale.md has the same as one command.
     "ray": [
