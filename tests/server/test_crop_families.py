@@ -168,9 +168,7 @@ def _image_token(chosen: dict[str, Any]) -> int:
 
 def test_transformers_gives_the_same_answer_to_the_kept_rows(found: Answers) -> None:
     chosen = found.pruned["selected"]
-    if found.checkpoint.startswith(
-        "demo-kimi"
-    ):  # whose decoder answers text otherwise too, on a CPU
+    if "kimi" in found.checkpoint:  # whose decoder answers text otherwise too, on a CPU
         assert torch.equal(chosen["embedded"], chosen["rows"][chosen["kept"]])
         return
     if found.checkpoint == "demo-pixtral-12b":  # which transformers has as a LLaVA alone

@@ -13,6 +13,7 @@ import pytest
 from halves import assert_lies_on, explained
 from media import clip, encode, image_part, noise, photo_question, text_part, video_part
 from nightly import NIGHTLY
+from offered import assert_each_keeps, methods
 from vllm_server import Server
 
 pytestmark = [pytest.mark.server, NIGHTLY]
@@ -77,14 +78,8 @@ def test_the_detail_of_an_image_counts(served: Server) -> None:
 
 
 def test_every_method_that_is_offered_keeps_what_was_asked(served: Server) -> None:
-    cards = served.client.get("/vtprune/methods").json()["methods"]
-    allowed = [card["name"] for card in cards if card["allowed"]]
-    assert {card["name"] for card in cards} - set(allowed) == {"resize"}
-    for name in allowed:
-        settings = {"method": name, "tokens": 9}
-        counts = served.ask(photo_question(0), max_tokens=2, vtprune=settings)["usage"]
-        kept = counts["visual_tokens"]["kept"]
-        assert kept == 9 or name == "adafv-ref", "the published code keeps fewer"
+    assert methods(served)[1] == {"resize"}
+    assert_each_keeps(served, photo_question(0), 9)
 
 
 def test_a_known_image_can_be_named_instead_of_sent_beside_one_without_a_name(

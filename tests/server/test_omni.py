@@ -14,6 +14,7 @@ import pytest
 from halves import assert_lies_on, explained
 from media import clip, encode, image_part, noise, photo_question, text_part, video_part
 from nightly import NIGHTLY
+from offered import assert_each_keeps, methods
 from vllm_server import Server
 
 pytestmark = pytest.mark.server
@@ -43,15 +44,9 @@ def test_usage_prompt_and_estimate_say_what_was_kept(served: Server, size: tuple
 
 
 def test_every_method_that_is_offered_keeps_what_was_asked(served: Server) -> None:
-    cards = served.client.get("/vtprune/methods").json()["methods"]
-    allowed = [card["name"] for card in cards if card["allowed"]]
-    assert {card["name"] for card in cards} - set(allowed) == {"resize"}
-    for name in allowed:
-        for importance in ("attention", "merger_norm"):
-            settings = {"method": name, "tokens": 9, "importance": importance}
-            counts = served.ask(photo_question(0), max_tokens=2, vtprune=settings)["usage"]
-            kept = counts["visual_tokens"]["kept"]
-            assert kept == 9 or name == "adafv-ref", "the published code keeps fewer"
+    assert methods(served)[1] == {"resize"}
+    for importance in ("attention", "merger_norm"):
+        assert_each_keeps(served, photo_question(0), 9, importance=importance)
 
 
 def test_another_method_finds_the_features_and_the_same_answer(served: Server) -> None:
