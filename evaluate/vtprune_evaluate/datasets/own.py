@@ -25,8 +25,9 @@ _ALLOWED = 'lines such as {"image": "a.jpg", "question": "What is it?", "answer"
 def _items(file: Path | None, limit: int | None) -> Iterator[Item]:
     if file is None:
         raise DatasetError("own is read from a file: give --data questions.jsonl")
-    for number, line in enumerate(islice(need(file).open(), limit), 1):
-        yield _item(file, number, line)
+    with need(file).open(encoding="utf-8") as lines:
+        for number, line in enumerate(islice(lines, limit), 1):
+            yield _item(file, number, line)
 
 
 def _item(file: Path, number: int, line: str) -> Item:
