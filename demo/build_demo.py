@@ -10,6 +10,7 @@ from shapes import (
     AnyShape,
     Gemma4Shape,
     GemmaShape,
+    Glm5Shape,
     GlmShape,
     IdeficsShape,
     InternShape,
@@ -32,6 +33,7 @@ def build(shape: AnyShape, folder: Path, stamp: str) -> None:
     from gemma import write_gemma
     from gemma4 import write_gemma4
     from glm import write_glm
+    from glm5 import write_glm5
     from idefics import write_idefics
     from intern import write_intern
     from kimi import write_kimi
@@ -50,6 +52,8 @@ def build(shape: AnyShape, folder: Path, stamp: str) -> None:
         write_qwen(shape, part)
     elif isinstance(shape, GlmShape):
         write_glm(shape, part)
+    elif isinstance(shape, Glm5Shape):
+        write_glm5(shape, part)
     elif isinstance(shape, InternShape):
         write_intern(shape, part)
     elif isinstance(shape, IdeficsShape):

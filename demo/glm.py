@@ -74,15 +74,22 @@ def glm_config(shape: GlmShape) -> Any:
             "out_hidden_size": WIDTH,
             "intermediate_size": 2 * WIDTH,
         },
-        image_token_id=SPECIAL.index("<|image|>"),
-        video_token_id=SPECIAL.index("<|video|>"),
-        image_start_token_id=SPECIAL.index("<|begin_of_image|>"),
-        image_end_token_id=SPECIAL.index("<|end_of_image|>"),
-        video_start_token_id=SPECIAL.index("<|begin_of_video|>"),
-        video_end_token_id=SPECIAL.index("<|end_of_video|>"),
         tie_word_embeddings=False,
         dtype="float32",
+        **token_ids(),
     )
+
+
+def token_ids() -> dict[str, int]:
+    """Of images and videos, by the names of a configuration."""
+    return {
+        "image_token_id": SPECIAL.index("<|image|>"),
+        "video_token_id": SPECIAL.index("<|video|>"),
+        "image_start_token_id": SPECIAL.index("<|begin_of_image|>"),
+        "image_end_token_id": SPECIAL.index("<|end_of_image|>"),
+        "video_start_token_id": SPECIAL.index("<|begin_of_video|>"),
+        "video_end_token_id": SPECIAL.index("<|end_of_video|>"),
+    }
 
 
 def _model(shape: GlmShape) -> Any:
@@ -118,9 +125,8 @@ def one_by_one(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return found
 
 
-def write_glm(shape: GlmShape, folder: Path) -> None:
-    config = glm_config(shape)
-    words = PreTrainedTokenizerFast(
+def tokenizer() -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast(
         tokenizer_object=train_bpe(SPECIAL),
         eos_token="<|endoftext|>",
         pad_token="<|endoftext|>",
@@ -128,6 +134,10 @@ def write_glm(shape: GlmShape, folder: Path) -> None:
         clean_up_tokenization_spaces=False,
         model_max_length=8192,
     )
+
+
+def write_glm(shape: GlmShape, folder: Path) -> None:
+    config, words = glm_config(shape), tokenizer()
     config.save_pretrained(folder)
     ends = {"eos_token_id": [ENDOFTEXT, USER], "pad_token_id": ENDOFTEXT}
     GenerationConfig(**ends).save_pretrained(folder)

@@ -63,6 +63,17 @@ class GlmShape:
 
 
 @dataclass(frozen=True, slots=True)
+class Glm5Shape:
+    """A GLM-5-Next's tower of true geometry, narrow."""
+
+    seed: int
+    tokens: int = 256
+    """Of an image at most."""
+    video: int = 2048
+    """Of a video at most."""
+
+
+@dataclass(frozen=True, slots=True)
 class InternShape:
     """An InternVL of true geometry, narrow, with small tiles."""
 
@@ -188,6 +199,7 @@ AnyShape = (
     Shape
     | QwenShape
     | GlmShape
+    | Glm5Shape
     | InternShape
     | IdeficsShape
     | OnevisionShape
@@ -219,6 +231,8 @@ SHAPES: dict[str, AnyShape] = {
     "demo-qwen3.5-moe": QwenShape("3.5-moe", 4, seed=12, dtype="bfloat16"),
     "demo-glm4v": GlmShape(2, seed=9),
     "demo-glm4v-moe": GlmShape(3, seed=10, experts=True),
+    # For an engine that only encodes: no decoder.
+    "demo-glm5": Glm5Shape(seed=23),
     # Up to six tiles of 36 tokens and a thumbnail: at most 252.
     "demo-internvl-chat": InternShape(2, seed=7),
     "demo-internvl": InternShape(2, seed=8, chat=False),

@@ -21,6 +21,7 @@ from vllm.multimodal.parse import ImageSize
 from vllm.tokenizers.mistral import MistralTokenizer
 
 from vllm_pruner import compat
+from vllm_pruner.compat.versions import at_least
 from vllm_pruner.family import Family
 from vllm_pruner.worker.captured_packed_tower import CapturedPackedTower
 
@@ -28,6 +29,8 @@ __all__ = [
     "AT_NIGHT",
     "BUDGETS",
     "CHECKPOINTS",
+    "ENCODED",
+    "ENCODERS",
     "PROCESSORS",
     "RELATIVES",
     "SERVED",
@@ -81,9 +84,18 @@ of the contract is checked on them every night."""
 SERVED = [each for each in RELATIVES if compat.omni_positions_known() or each != "demo-qwen3-omni"]
 """Those of them that this vLLM serves: 0.31 does not place Qwen3-Omni's images right."""
 
+ENCODERS = ["demo-glm5"]
+"""Models whose decoders vLLM does not run on a CPU: built without, as by an engine that only
+encodes."""
+
+NEWER = ["demo-glm5"] if not at_least((0, 32)) else []
+"""Those of them that this vLLM does not serve: 0.31 has a processor of its own for GLM-5-Next."""
+
+ENCODED = [each for each in ENCODERS if each not in NEWER]
+
 AT_NIGHT = SERVED if os.environ.get("VTPRUNE_NIGHTLY") else []
 PROCESSORS: list[tuple[str, dict[str, Any]]]
-PROCESSORS = [(checkpoint, {}) for checkpoint in [*CHECKPOINTS, *AT_NIGHT]]
+PROCESSORS = [(checkpoint, {}) for checkpoint in [*CHECKPOINTS, *ENCODED, *AT_NIGHT]]
 PROCESSORS.append(("demo-gemma3", {"do_pan_and_scan": True}))
 """With arguments of the server's for HF's processor."""
 

@@ -12,7 +12,15 @@ from typing import Any
 
 import pytest
 import torch
-from contract import BUDGETS, CHECKPOINTS, RELATIVES, SIZES, is_served, skip_unless_served
+from contract import (
+    BUDGETS,
+    CHECKPOINTS,
+    ENCODERS,
+    RELATIVES,
+    SIZES,
+    is_served,
+    skip_unless_served,
+)
 from vllm.transformers_utils.config import get_config
 from vllm_process import MODELS
 
@@ -42,7 +50,7 @@ def architecture(checkpoint: str) -> str:
 
 
 def test_every_family_has_a_checkpoint() -> None:
-    built = {architecture(checkpoint) for checkpoint in [*CHECKPOINTS, *RELATIVES]}
+    built = {architecture(checkpoint) for checkpoint in [*CHECKPOINTS, *ENCODERS, *RELATIVES]}
     other_names = {"Qwen2_5OmniForConditionalGeneration": "Qwen2_5OmniModel"}
     assert built | set(other_names) == set(classes())
     assert all(classes()[name] == classes()[same] for name, same in other_names.items())

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from beside_stock import Side, Stock
-from contract import SERVED
+from contract import ENCODED, SERVED
 from pruned_model import pruned_model, stock_model
 from vllm_process import MODELS
 
@@ -31,6 +31,7 @@ MARKS = {
     "demo-qianfan": "<IMG_CONTEXT>",
     "demo-qwen2.5-omni": "<|vision_bos|><|IMAGE|><|vision_eos|>",
     "demo-qwen3-omni": "<|vision_start|><|image_pad|><|vision_end|>",
+    "demo-glm5": "<|begin_of_image|><|image|><|end_of_image|>",
 }
 """What is no text of the question, by checkpoint: all tokens of an image and around it."""
 
@@ -39,11 +40,13 @@ OTHERS = {
     **dict.fromkeys(["demo-skywork", "demo-qianfan"], ""),
     "demo-qwen2.5-omni": "<|VIDEO|><|audio_bos|><|AUDIO|><|audio_eos|>",
     "demo-qwen3-omni": "<|video_pad|><|audio_start|><|audio_pad|><|audio_end|>",
+    "demo-glm5": "<|begin_of_video|><|video|><|end_of_video|>",
 }
 """The same of a video, and of audio."""
 
-PLAIN = ["demo-interns1", "demo-exaone4.5", "demo-skywork", "demo-qianfan"]
+PLAIN = ["demo-interns1", "demo-exaone4.5", "demo-skywork", "demo-qianfan", "demo-glm5"]
 FILMED = [name for name, words in OTHERS.items() if words]
+MODELS_OF_VLLM = ("vllm.model_executor.models.", "vllm.models.")
 MESSAGES = {"image": ["image", "image"], "video": ["video"]}
 
 
@@ -64,15 +67,16 @@ class Pair:
         return rows if self.name in PLAIN else [split(each)[0] for each in rows]
 
 
-@pytest.fixture(scope="module", params=SERVED)
+@pytest.fixture(scope="module", params=[*SERVED, *ENCODED])
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     name = request.param
     dtype = json.loads((MODELS / name / "config.json").read_text())["dtype"]
     flags = {"dtype": dtype, "trust_remote_code": True, "enforce_eager": True}
+    flags["mm_encoder_only"] = name in ENCODED
     kinds = ["image", "video"] if name in FILMED else ["image"]
     stock = {}
     with stock_model(name, **flags) as (config, model):
-        assert type(model).__module__.startswith("vllm.model_executor.models")
+        assert type(model).__module__.startswith(MODELS_OF_VLLM)
         assert config.model_config.uses_mrope == (name not in PLAIN)
         side = Side(config, model)
         for kind in kinds:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from contract import AT_NIGHT, batched, processed
+from contract import AT_NIGHT, ENCODED, batched, processed
 from pruning_processor import pruning_processor
 from vllm.exceptions import VLLMValidationError
 
@@ -24,6 +24,7 @@ pytestmark = pytest.mark.slow
 CHECKPOINTS = [
     *("demo-glm4v", "demo-onevision", "demo-internvl", "demo-internvl-chat"),
     *("demo-qwen2", "demo-qwen2.5", "demo-qwen3", "demo-qwen3.5"),
+    *ENCODED,
     *(each for each in AT_NIGHT if each not in ("demo-skywork", "demo-qianfan")),
 ]
 CLIPS = [(2, 112, 112), (5, 200, 90), (8, 336, 336)]

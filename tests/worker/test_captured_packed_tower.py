@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from contract import ENCODED
+from normed_rows import norm_rows_on_a_cpu
 from pruned_model import pruned_model
 from replayed_tower import CPU, attention_beside_padding, captured
 from vllm.model_executor.layers.attention import mm_encoder_attention
@@ -24,12 +26,14 @@ from vllm_pruner.worker.host_free import HostFree
 
 pytestmark = pytest.mark.slow
 
+norm_rows_on_a_cpu()
+
 BUDGETS = [16, 32, 64, 128, 192]
 
 
 attention = pytest.fixture(scope="module", autouse=True)(attention_beside_padding)
 
-CHECKPOINTS = ["demo-qwen2.5", "demo-qwen2", "demo-qwen3", "demo-glm4v"]
+CHECKPOINTS = ["demo-qwen2.5", "demo-qwen2", "demo-qwen3", "demo-glm4v", *ENCODED]
 """Every tower; those with experts, and Qwen3.5, have one of these."""
 
 FEW = 3
@@ -40,9 +44,10 @@ FEW = 3
 def made(request: pytest.FixtureRequest) -> Iterator[Any]:
     """The model and vLLM's manager of it; all kinds of columns are captured."""
     compilation: dict[str, Any] = {"encoder_cudagraph_token_budgets": BUDGETS}
-    if request.param == "demo-glm4v":  # vLLM's own graphs are beside ours; its videos take long
+    if "glm" in request.param:  # vLLM's own graphs are beside ours; its videos take long
         compilation["encoder_cudagraph_max_frames_per_batch"] = BUDGETS[0]
     flags: dict[str, Any] = {"compilation_config": compilation}
+    flags["mm_encoder_only"] = request.param in ENCODED
     settings = {"method": "visionzip", "importance": "merger_norm"}
     with pruned_model(request.param, settings, dtype="float32", **flags) as pair:
         config, model = pair

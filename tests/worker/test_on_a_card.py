@@ -8,15 +8,18 @@ from typing import Any
 
 import pytest
 import torch
-from contract import CHECKPOINTS
+from contract import CHECKPOINTS, ENCODED
 from model_on_card import embedded, model_on_card
 from nightly import NIGHTLY
+from normed_rows import norm_rows_on_a_cpu
 from pretend_tensor import OnCard, host
 from pruned_model import picture_items, pruned_model
 
 from vllm_pruner import methods
 
 pytestmark = pytest.mark.slow
+
+norm_rows_on_a_cpu()
 
 SIZES = [(168, 224), (168, 224), (140, 112), (84, 280)]
 """Height and width of a batch's pictures: two of one size, and others."""
@@ -36,8 +39,9 @@ STOCK = {
 send what they have not pinned; where nothing is pruned so does Kimi's, and Idefics3's drops tiles,
 Gemma 4's tokens of padding by a mask."""
 
-SIBLINGS = ("demo-kimi-k2.5", "demo-pixtral")
-"""Checkpoints that do on a card what another one does, for the night: as Kimi-VL and Mistral3."""
+SIBLINGS = ("demo-kimi-k2.5", "demo-pixtral", *ENCODED)
+"""Checkpoints that do on a card what another one does, for the night: as Kimi-VL, Mistral3 and,
+without a decoder, GLM-V."""
 
 EVERY_METHOD = ("demo", "demo-next", "demo-qwen2.5", "demo-qwen3")
 """Checkpoints with every method; the others with those that look at most."""
@@ -54,13 +58,17 @@ def _cases(checkpoint: str, model: Any) -> dict[str, list[dict[str, Any]]]:
     return {**alike, "mixed": mixed, "off": [{"rate": 0.0}] * len(SIZES)}
 
 
-PARAMS = [pytest.param(each, marks=NIGHTLY if each in SIBLINGS else ()) for each in CHECKPOINTS]
+PARAMS = [
+    pytest.param(each, marks=NIGHTLY if each in SIBLINGS else ())
+    for each in [*CHECKPOINTS, *ENCODED]
+]
 
 
 @pytest.fixture(scope="module", params=PARAMS)
 def made(request: pytest.FixtureRequest) -> Iterator[tuple[Any, dict[str, Any]]]:
     """A card with a model, and by batch its items and the rows of a CPU, new and known."""
-    flags = {"dtype": "float32", "max_num_batched_tokens": 9216}
+    flags: dict[str, Any] = {"dtype": "float32", "max_num_batched_tokens": 9216}
+    flags["mm_encoder_only"] = request.param in ENCODED
     if request.param.startswith("demo-kimi"):
         flags["dtype"] = "bfloat16"  # its decoder has no other
     # What vLLM compiles in this tower it would not on the card, and it rounds otherwise.

@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 import torch
 from any_rows import multiply_any_rows
+from contract import ENCODED
 from nightly import NIGHTLY
+from normed_rows import norm_rows_on_a_cpu
 from offline_pictures import offline_pictures
 from PIL import Image
 from pruned_model import pruned_model, stock_model
@@ -31,6 +33,7 @@ from vllm_pruner.settings.config import PruneConfig
 pytestmark = pytest.mark.slow
 
 multiply_any_rows()
+norm_rows_on_a_cpu()
 
 attention = pytest.fixture(scope="module", autouse=True)(attention_beside_padding)
 
@@ -38,6 +41,7 @@ BUDGETS = {
     "demo-qwen2.5": [16, 32, 64],
     "demo-qwen3": [16, 32, 64],
     "demo-glm4v": [16, 32, 64],
+    **{each: [16, 32, 64] for each in ENCODED},
     "demo-kimi": [16, 32, 64],
     "demo-kimi-k2.5": [16, 32, 64],
     "demo-internvl-chat": [36, 72, 108],
@@ -56,10 +60,11 @@ LARGE = (448, 448)
 
 def _flags(checkpoint: str) -> dict[str, Any]:
     compilation: dict[str, Any] = {"encoder_cudagraph_token_budgets": BUDGETS[checkpoint]}
-    if checkpoint == "demo-glm4v":  # whose unused frames end before they begin: none on a CPU
+    if "glm" in checkpoint:  # whose unused frames end before they begin: none on a CPU
         compilation["encoder_cudagraph_max_frames_per_batch"] = BUDGETS[checkpoint][0]
     dtype = "bfloat16" if "demo-kimi" in checkpoint else "float32"  # its decoder has no other
-    return {"dtype": dtype, "trust_remote_code": True, "compilation_config": compilation}
+    flags = {"mm_encoder_only": checkpoint in ENCODED, "compilation_config": compilation}
+    return {"dtype": dtype, "trust_remote_code": True, **flags}
 
 
 def _processed(config: Any, size: tuple[int, int], **settings: Any) -> Any:
@@ -122,7 +127,7 @@ CHECKPOINTS = [pytest.param(each, marks=NIGHTLY if each in RARELY else ()) for e
 def in_stock(request: pytest.FixtureRequest) -> Any:
     """What stock vLLM makes of the pictures, all at once and two of them, from graphs."""
     with stock_model(request.param, **_flags(request.param)) as (config, model):
-        assert type(model).__module__.startswith("vllm.model_executor.models")
+        assert type(model).__module__.startswith(("vllm.model_executor.models.", "vllm.models."))
         manager = captured(config, model)
         before, batches = _numbers(manager), [[*SIZES, LARGE], SIZES[::2]]
         with torch.inference_mode():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vllm_pruner.compat.symbol import MODELS, Process, Symbol
+from vllm_pruner.compat.symbol import MODEL_PACKAGES, MODELS, Process, Symbol
 from vllm_pruner.compat.symbol import symbols_of as _symbols
 
 __all__ = ["GRAPH_METHODS", "MODEL_SYMBOLS"]
@@ -124,6 +124,13 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
     *_qwen("qwen3_vl", "Qwen3VLForConditionalGeneration", "Qwen3_VisionTransformer"),
     *_qwen("qwen3_5", "Qwen3_5ForConditionalGeneration", "Qwen3_VisionTransformer"),
     *_qwen("glm4_1v", "Glm4vForConditionalGeneration", "Glm4vVisionTransformer"),
+    *_symbols(_ENGINE, _WORKER, f"{MODEL_PACKAGES}.glm5next",
+        "Glm5NextForConditionalGeneration._parse_and_validate_image_input "
+        "Glm5NextForConditionalGeneration._parse_and_validate_video_input "
+        "Glm5NextForConditionalGeneration.embed_multimodal "
+        "Glm5NextForConditionalGeneration.load_weights"),
+    *_symbols(_ENGINE, _WORKER, f"{MODEL_PACKAGES}.glm5next.common.multimodal",
+        "Glm5NextVisionTransformer.prepare_encoder_metadata"),
     *_qwen("qwen2_5_omni_thinker", "Qwen2_5OmniThinkerForConditionalGeneration",
         "Qwen2_5_VisionTransformer"),
     *_qwen("qwen3_omni_moe_thinker", "Qwen3OmniMoeThinkerForConditionalGeneration",
@@ -260,6 +267,9 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "Glm4vDummyInputsBuilder Glm4vMoeForConditionalGeneration Glm4vMultiModalProcessor "
         "Glm4vProcessingInfo.get_image_processor "
         "Glm4vProcessingInfo.get_image_size_with_most_features"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODEL_PACKAGES}.glm5next.common.multimodal",
+        "Glm5NextMultiModalProcessor Glm5NextProcessingInfo.get_image_processor "
+        "Glm5NextProcessingInfo.get_image_size_with_most_features"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.llava",
         "LlavaForConditionalGeneration LlavaDummyInputsBuilder "
         "LlavaMultiModalProcessor LlavaProcessingInfo"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-__all__ = ["MODELS", "OLDEST", "Process", "Symbol", "symbols_of"]
+__all__ = ["MODELS", "MODEL_PACKAGES", "OLDEST", "Process", "Symbol", "symbols_of"]
 
 OLDEST = (0, 31)
 """The oldest vLLM minor release that vtprune runs on."""
@@ -49,3 +49,7 @@ def symbols_of(
 
 
 MODELS = "vllm.model_executor.models"
+"""Where vLLM has a module for each model."""
+
+MODEL_PACKAGES = "vllm.models"
+"""Where it has a package for each of some newer ones, with a class for each kind of GPU."""

@@ -22,8 +22,8 @@ Relies on: each layer having an `MMEncoderAttention` with `num_heads` (of this r
   token, D]`, MoonViT3d's, whose encoder has that method, one for each image;
 on what the last layer makes of the patches, `[..., patches, D]`, going as the only argument through
 `merger.ln_q` (Qwen2-VL, Qwen2.5-VL), `merger.norm` (Qwen3-VL), `post_layernorm` (GLM-V, Idefics3,
-SigLIP), `layernorm_post` (Llama 4, the class token among them), `layernorm` (InternViT in the
-transformers form) or `encoder.final_layernorm` (MoonViT), or being what the tower returns
+SigLIP; GLM-5-Next), `layernorm_post` (Llama 4, the class token among them), `layernorm` (InternViT
+in the transformers form) or `encoder.final_layernorm` (MoonViT), or being what the tower returns
 (InternViT, Pixtral, whose layers cannot be hooked: they are decorated for `torch.compile`, as are
 those of Qwen-VL);
 and on all of `vision_model.embeddings.position_embedding` being looked up and added to the patches

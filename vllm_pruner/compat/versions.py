@@ -15,7 +15,14 @@ from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
-from vllm_pruner.compat.symbols import MODELS, OLDEST, SYMBOLS, Process, Symbol
+from vllm_pruner.compat.symbols import (
+    MODEL_PACKAGES,
+    MODELS,
+    OLDEST,
+    SYMBOLS,
+    Process,
+    Symbol,
+)
 
 __all__ = [
     "NEWEST",
@@ -100,7 +107,8 @@ def not_as_read(missing: str) -> RuntimeError:
 
 
 def _needed(symbol: Symbol) -> bool:
-    return not symbol.module.startswith(f"{MODELS}.") or symbol.module in sys.modules
+    of_models = (f"{MODELS}.", f"{MODEL_PACKAGES}.")
+    return not symbol.module.startswith(of_models) or symbol.module in sys.modules
 
 
 def _exists(symbol: Symbol) -> bool:

@@ -20,7 +20,7 @@ from vllm_pruner.family import Family
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.settings.errors import ConfigError
 
-__all__ = ["edge", "glm_family", "largest"]
+__all__ = ["GLM_VIDEOS", "edge", "glm_family", "largest", "with_glm_marks"]
 
 _BOUNDS = ("shortest_edge", "longest_edge")
 """Fewest and most pixels, despite the names."""
@@ -76,19 +76,25 @@ def edge(images: Any) -> int:
     return int(images.patch_size * images.merge_size)
 
 
-_VIDEOS = replace(QWEN3_VIDEOS, frame_mark="image_start_token_id")
+GLM_VIDEOS = replace(QWEN3_VIDEOS, frame_mark="image_start_token_id")
 """The time of each frame stands behind its tokens."""
 
 _VIDEO_MARKS = ("video_start_token_id", "video_end_token_id")
 
 
+def with_glm_marks(family: Family) -> Family:
+    """Return a family with the marks around images, and around videos of image tokens."""
+    marks = ("image_start_token_id", "image_end_token_id", *_VIDEO_MARKS)
+    return replace(family, marks=marks, video_marks=_VIDEO_MARKS)
+
+
 def glm_family(name: str) -> Family:
     """Return the family of a GLM-V model."""
-    return replace(
-        qwen_family(name, _VIDEOS),
-        largest=largest,
-        layout=layout,
-        check_method=partial(check_method, smaller="size"),
-        marks=("image_start_token_id", "image_end_token_id", *_VIDEO_MARKS),
-        video_marks=_VIDEO_MARKS,
+    return with_glm_marks(
+        replace(
+            qwen_family(name, GLM_VIDEOS),
+            largest=largest,
+            layout=layout,
+            check_method=partial(check_method, smaller="size"),
+        )
     )

@@ -30,6 +30,7 @@ _BUILT_IN = {
     "Gemma4ForConditionalGeneration": "vllm_pruner.families.gemma4:PrunedGemma4",
     "Glm4vForConditionalGeneration": "vllm_pruner.families.glm4v:PrunedGlm4v",
     "Glm4vMoeForConditionalGeneration": "vllm_pruner.families.glm4v:PrunedGlm4vMoe",
+    "Glm5NextForConditionalGeneration": "vllm_pruner.families.glm5_next:PrunedGlm5Next",
     "Idefics3ForConditionalGeneration": "vllm_pruner.families.idefics3:PrunedIdefics3",
     "InternS1ForConditionalGeneration": "vllm_pruner.families.internvl:PrunedInternVL",
     "InternS2PreviewForConditionalGeneration": (
