@@ -16,6 +16,7 @@ from shapes import (
     InternShape,
     KimiShape,
     Llama4Shape,
+    MiniCPMShape,
     MistralShape,
     OnevisionShape,
     QwenShape,
@@ -39,6 +40,7 @@ def build(shape: AnyShape, folder: Path, stamp: str) -> None:
     from kimi import write_kimi
     from kimi_k25 import write_kimi_k25
     from llama4 import write_llama4
+    from minicpm import write_minicpm
     from mistral import write_mistral
     from onevision import write_onevision
     from pixtral import write_pixtral
@@ -68,6 +70,8 @@ def build(shape: AnyShape, folder: Path, stamp: str) -> None:
         (write_kimi if shape.frames == 1 else write_kimi_k25)(shape, part)
     elif isinstance(shape, Llama4Shape):
         write_llama4(shape, part)
+    elif isinstance(shape, MiniCPMShape):
+        write_minicpm(shape, part)
     elif isinstance(shape, RelativeShape):
         write_relative(shape, part)
     elif isinstance(shape, OnevisionShape):

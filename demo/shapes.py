@@ -187,6 +187,19 @@ class Llama4Shape:
 
 
 @dataclass(frozen=True, slots=True)
+class MiniCPMShape:
+    """A MiniCPM-V of true geometry, narrow, with small slices."""
+
+    version: str
+    """`4.6` or `4.7`."""
+
+    text_layers: int
+    seed: int
+    image_size: int = 224
+    """Side of a slice if it is a square: 16 tokens, each of 4 x 4 patches."""
+
+
+@dataclass(frozen=True, slots=True)
 class RelativeShape:
     """A model that vLLM builds from the parts of one of the others, as narrow."""
 
@@ -208,6 +221,7 @@ AnyShape = (
     | Gemma4Shape
     | KimiShape
     | Llama4Shape
+    | MiniCPMShape
     | RelativeShape
 )
 
@@ -252,6 +266,9 @@ SHAPES: dict[str, AnyShape] = {
     "demo-gemma4": Gemma4Shape(seed=16),
     # Up to 16 tiles of 16 tokens and the whole picture, separators between: at most 272.
     "demo-llama4": Llama4Shape(seed=17),
+    # Up to 9 slices of about 16 tokens, and the whole picture before them; with canvas positions.
+    "demo-minicpm4.6": MiniCPMShape("4.6", 4, seed=23),
+    "demo-minicpm4.7": MiniCPMShape("4.7", 4, seed=24),
     # About 256 tokens an image at its own resolution, twice as many if it is very narrow.
     "demo-kimi": KimiShape(2, seed=15),
     "demo-kimi-k2.5": KimiShape(2, seed=22, frames=4),

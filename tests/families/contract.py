@@ -59,6 +59,7 @@ CHECKPOINTS = [
     "demo-kimi",
     "demo-kimi-k2.5",
     "demo-llama4",
+    "demo-minicpm4.6",
     "demo-glm4v",
     "demo-glm4v-moe",
     "demo-qwen2",
@@ -88,14 +89,15 @@ ENCODERS = ["demo-glm5"]
 """Models whose decoders vLLM does not run on a CPU: built without, as by an engine that only
 encodes."""
 
-NEWER = ["demo-glm5"] if not at_least((0, 32)) else []
-"""Those of them that this vLLM does not serve: 0.31 has a processor of its own for GLM-5-Next."""
+NEWER = ["demo-glm5", "demo-minicpm4.6"] if not at_least((0, 32)) else []
+"""Models that this vLLM does not serve: 0.31 has a processor of its own for GLM-5-Next, and counts
+the slices of MiniCPM-V otherwise than it cuts them."""
 
 ENCODED = [each for each in ENCODERS if each not in NEWER]
 
 AT_NIGHT = SERVED if os.environ.get("VTPRUNE_NIGHTLY") else []
 PROCESSORS: list[tuple[str, dict[str, Any]]]
-PROCESSORS = [(checkpoint, {}) for checkpoint in [*CHECKPOINTS, *ENCODED, *AT_NIGHT]]
+PROCESSORS = [(name, {}) for name in [*CHECKPOINTS, *ENCODED, *AT_NIGHT] if name not in NEWER]
 PROCESSORS.append(("demo-gemma3", {"do_pan_and_scan": True}))
 """With arguments of the server's for HF's processor."""
 

@@ -28,6 +28,7 @@ PILLOWS = {
     *("KimiVLForConditionalGeneration", "KimiK25ForConditionalGeneration"),
     *("SkyworkR1VChatModel", "QianfanOCRForConditionalGeneration"),
     "PixtralForConditionalGeneration",
+    "MiniCPMV4_6ForConditionalGeneration",
 }
 """Models whose processors work on Pillow's images."""
 

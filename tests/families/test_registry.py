@@ -122,6 +122,7 @@ def test_an_unknown_architecture_is_answered_with_those_there_are() -> None:
         "KimiVLForConditionalGeneration, Llama4ForConditionalGeneration, "
         "LlavaForConditionalGeneration, "
         "LlavaNextForConditionalGeneration, LlavaOnevisionForConditionalGeneration, "
+        "MiniCPMV4_6ForConditionalGeneration, "
         "Mistral3ForConditionalGeneration, PixtralForConditionalGeneration, "
         "QianfanOCRForConditionalGeneration, "
         "Qwen2VLForConditionalGeneration, "

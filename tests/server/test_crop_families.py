@@ -48,6 +48,7 @@ IMAGES = {
     "demo-kimi": "<|media_pad|>",
     "demo-kimi-k2.5": "<|media_pad|>",
     "demo-llama4": "<|image|>",
+    "demo-minicpm4.6": "<|image_pad|>",
 }
 """What stands for an image in a prompt, by checkpoint."""
 
@@ -55,7 +56,7 @@ IDS = [json.dumps(each) for each in SETTINGS]
 OFF, EVERY, *PRUNED = IDS
 
 
-RARELY = ("demo-kimi", "demo-kimi-k2.5", "demo-llama4", "demo-pixtral-12b")
+RARELY = ("demo-kimi", "demo-kimi-k2.5", "demo-llama4", "demo-minicpm4.6", "demo-pixtral-12b")
 CHECKPOINTS = [pytest.param(each, marks=NIGHTLY if each in RARELY else ()) for each in IMAGES]
 
 

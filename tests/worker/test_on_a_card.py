@@ -31,13 +31,17 @@ STOCK = {
     "demo-gemma4": {f"{_MODELS}.gemma4_mm:Gemma4ForConditionalGeneration._process_image_input"},
     "demo-idefics3": {f"{_MODELS}.idefics3:Idefics3Model.image_pixels_to_features"},
     "demo-kimi": {f"{_MODELS}.moonvit:MoonVitEncoder.forward"},
+    "demo-minicpm4.6": {
+        f"{_MODELS}.minicpmv4_6:MiniCPMV4_6ForConditionalGeneration.get_vision_hidden_states",
+        f"{_MODELS}.minicpmv4_6:MiniCPMV4_6ViTWindowAttentionMerger.forward",
+    },
     "demo-mistral3": {f"{_MODELS}.pixtral:PixtralHFVisionModel.forward"},
     "demo-pixtral": {f"{_MODELS}.pixtral:VisionTransformer.forward"},
     "demo-smolvlm": {f"{_MODELS}.idefics3:Idefics3Model.image_pixels_to_features"},
 }
 """Functions of vLLM's in which the host waits, by checkpoint. Those of Qwen2.5-VL and Mistral's
-send what they have not pinned; where nothing is pruned so does Kimi's, and Idefics3's drops tiles,
-Gemma 4's tokens of padding by a mask."""
+send what they have not pinned; where nothing is pruned so does Kimi's, MiniCPM-V's asks what is
+padding, and Idefics3's drops tiles, Gemma 4's tokens of padding by a mask."""
 
 SIBLINGS = ("demo-kimi-k2.5", "demo-pixtral", *ENCODED)
 """Checkpoints that do on a card what another one does, for the night: as Kimi-VL, Mistral3 and,

@@ -30,6 +30,7 @@ from vllm_pruner.compat.key_holder import key_holder, patch_key_holder
 from vllm_pruner.compat.known_files import patch_known_files, reduces_files
 from vllm_pruner.compat.log_lines import quiet_overrides
 from vllm_pruner.compat.messages import patch_messages
+from vllm_pruner.compat.minicpm import minicpm_known
 from vllm_pruner.compat.mistral_prompt import patch_mistral_prompt
 from vllm_pruner.compat.model_symbols import GRAPH_METHODS
 from vllm_pruner.compat.mrope import (
@@ -90,6 +91,7 @@ __all__ = [
     "known_as",
     "last_norm",
     "manager_of",
+    "minicpm_known",
     "omni_positions_known",
     "on_cuda",
     "patch_chat",

@@ -114,6 +114,16 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_ENGINE, _WORKER, f"{MODELS}.kimi_k25_vit",
         "MoonViT3dEncoder.prepare_encoder_metadata MoonViT3dPretrainedModel.forward "
         "KimiK25MultiModalProjector.forward"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.minicpmv4_6",
+        "MiniCPMV4_6ForConditionalGeneration.get_vision_hidden_states "
+        "MiniCPMV4_6ForConditionalGeneration.embed_multimodal "
+        "MiniCPMV4_6ForConditionalGeneration.load_weights "
+        "MiniCPMV4_6ForConditionalGeneration.get_mrope_input_positions "
+        "MiniCPMV4_6ViTWindowAttentionMerger.forward MiniCPMV4_6Merger.forward "
+        "MiniCPMV4_6DownsampleMLP.forward"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.idefics2_vision_model",
+        "Idefics2VisionEmbeddings.forward Idefics2VisionAttention.forward "
+        "Idefics2VisionTransformer.forward"),
     *_qwen("qwen2_vl", "Qwen2VLForConditionalGeneration", "Qwen2VisionTransformer"),
     *_qwen("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", "Qwen2_5_VisionTransformer"),
     *_symbols(_ENGINE, f"{_WORKER}.in_tree", f"{MODELS}.qwen2_5_vl",
@@ -230,6 +240,15 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "KimiK25MultiModalProcessor._get_prompt_updates "
         "KimiK25ProcessingInfo.get_supported_mm_limits KimiK25ProcessingInfo.media_token "
         "KimiK25ProcessingInfo.media_token_id KimiK25ProcessingInfo.image_processor"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.minicpmv",
+        "MiniCPMVDummyInputsBuilder.get_dummy_mm_data "
+        "MiniCPMVMultiModalProcessor._apply_hf_processor_main "
+        "MiniCPMVProcessingInfo.get_image_processor "
+        "MiniCPMVProcessingInfo.get_image_size_with_most_features"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.minicpmv4_6",
+        "MiniCPMV4_6MultiModalProcessor._get_mm_fields_config MiniCPMV4_6ProcessingInfo"),
+    *_symbols(_ENGINE, "vllm_pruner.families", _PROCESSING,
+        "BaseProcessingInfo._merge_and_resolve_mm_processor_kwargs"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{_PROCESSING}.processor",
         "BaseMultiModalProcessor._get_hf_mm_inputs PromptReplacement.modality"),
     *_symbols(_ENGINE, "vllm_pruner.families", _PROCESSING, "BaseProcessingInfo.get_data_parser"),

@@ -1,5 +1,5 @@
-"""Modules inside vLLM's vision towers: CLIP, SigLIP, InternViT, Idefics3, Llama 4, Pixtral, MoonViT
-and Qwen-VL.
+"""Modules inside vLLM's vision towers: CLIP, SigLIP, InternViT, Idefics3, MiniCPM-V, Llama 4,
+Pixtral, MoonViT and Qwen-VL.
 
 Replaces: nothing.
 Why: methods read query and key of a layer, and shrunk images need other position embeddings; vLLM's
@@ -9,8 +9,8 @@ Relies on: each layer having an `MMEncoderAttention` with `num_heads` (of this r
   of `[images, tokens, heads * size]` each; the tower is built only up to the feature layer;
 - InternViT: at `encoder.layers[i].attn.attn` (`encoder.layer[i].attention.attn` in the transformers
   form), called likewise;
-- Idefics3: at `encoder.layers[i].self_attn.attn`, called likewise, but not if the tower is given an
-  attention mask;
+- Idefics3, MiniCPM-V: at `encoder.layers[i].self_attn.attn`, called likewise, but not if the tower
+  is given an attention mask;
 - Llama 4: at `model.layers[i].self_attn.attn`, called likewise, the class token last, after rotary
   positions are applied; its `forward` returns tokens, which `vision_adapter` makes of the patches;
 - Qwen-VL: at `blocks[i].attn.attn`, called with keywords `query` and `key` of
@@ -22,10 +22,10 @@ Relies on: each layer having an `MMEncoderAttention` with `num_heads` (of this r
   token, D]`, MoonViT3d's, whose encoder has that method, one for each image;
 on what the last layer makes of the patches, `[..., patches, D]`, going as the only argument through
 `merger.ln_q` (Qwen2-VL, Qwen2.5-VL), `merger.norm` (Qwen3-VL), `post_layernorm` (GLM-V, Idefics3,
-SigLIP; GLM-5-Next), `layernorm_post` (Llama 4, the class token among them), `layernorm` (InternViT
-in the transformers form) or `encoder.final_layernorm` (MoonViT), or being what the tower returns
-(InternViT, Pixtral, whose layers cannot be hooked: they are decorated for `torch.compile`, as are
-those of Qwen-VL);
+MiniCPM-V, SigLIP; GLM-5-Next), `layernorm_post` (Llama 4, the class token among them), `layernorm`
+(InternViT in the transformers form) or `encoder.final_layernorm` (MoonViT), or being what the tower
+returns (InternViT, Pixtral, whose layers cannot be hooked: they are decorated for `torch.compile`,
+as are those of Qwen-VL);
 and on all of `vision_model.embeddings.position_embedding` being looked up and added to the patches
 whatever the image's size. vLLM's SigLIP has an `interpolate_pos_encoding`, but that takes the width
 for the number of positions.

@@ -46,6 +46,7 @@ _BUILT_IN = {
     "LlavaOnevisionForConditionalGeneration": (
         "vllm_pruner.families.llava_onevision:PrunedLlavaOnevision"
     ),
+    "MiniCPMV4_6ForConditionalGeneration": "vllm_pruner.families.minicpmv4_6:PrunedMiniCPMV4_6",
     "Mistral3ForConditionalGeneration": "vllm_pruner.families.mistral3:PrunedMistral3",
     "PixtralForConditionalGeneration": "vllm_pruner.families.pixtral:PrunedPixtral",
     "QianfanOCRForConditionalGeneration": "vllm_pruner.families.qianfan_ocr:PrunedQianfanOCR",
