@@ -11,6 +11,7 @@ import torch
 from intern import write_intern
 from omni import write_omni
 from qwen import write_qwen
+from qwen4 import write_qwen4
 from qwen_relatives import as_cosmos3, write_exaone
 from shapes import InternShape, QwenShape, RelativeShape
 from weights import load_weights, save_weights
@@ -84,6 +85,7 @@ WRITERS: dict[str, Callable[[int, Path], None]] = {
     "cosmos3": write_cosmos3,
     "skywork": write_skywork,
     "qianfan": write_qianfan,
+    "qwen4": write_qwen4,
     "qwen2.5-omni": lambda seed, folder: write_omni(QwenShape("2.5", 2, seed), folder),
     "qwen3-omni": lambda seed, folder: write_omni(QwenShape("3-moe", 4, seed), folder),
 }

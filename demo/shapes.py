@@ -280,6 +280,7 @@ SHAPES: dict[str, AnyShape] = {
     "demo-interns2": RelativeShape("interns2", seed=12),
     "demo-cosmos3": RelativeShape("cosmos3", seed=4),
     "demo-exaone4.5": RelativeShape("exaone4.5", seed=20),
+    "demo-qwen4": RelativeShape("qwen4", seed=24),
     # Grids as Qwen-VL's, audio beside.
     "demo-qwen2.5-omni": RelativeShape("qwen2.5-omni", seed=21),
     "demo-qwen3-omni": RelativeShape("qwen3-omni", seed=22),

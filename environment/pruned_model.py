@@ -49,6 +49,10 @@ __all__ = [
 ]
 
 
+_FLAGS = {"demo-qwen4": {"engram_config": {"cpu_offload": False}}}
+"""What a checkpoint wants where there is no GPU: tables of n-grams in memory that is not pinned."""
+
+
 @contextmanager
 def pruned_model(checkpoint: str, settings: dict[str, Any], **flags: Any) -> Iterator[Any]:
     """Yield vLLM's configuration and the pruned model, loaded."""
@@ -96,6 +100,7 @@ def stock_class(ours: str) -> type:
 def _loaded(checkpoint: str, **flags: Any) -> Iterator[Any]:
     _forget_classes()
     _free_earlier_models()
+    flags = _FLAGS.get(checkpoint, {}) | flags
     arguments = EngineArgs(model=str(MODELS / checkpoint), max_model_len=4096, **flags)
     config = arguments.create_engine_config()
     before = torch.get_default_dtype()

@@ -61,6 +61,9 @@ READ = {
     "vllm.model_executor.models.pixtral:VisionTransformer.forward": (
         "positions are made on the device, and a rotation is two numbers instead of a complex one"
     ),
+    "vllm.models.qwen4_exp:Qwen4ExpForConditionalGeneration": (
+        "asks of a rank of a pipeline that is not the first whether there are levels of DeepStack"
+    ),
     "vllm.v1.worker.gpu_worker:Worker.finish_weight_update": "restores heads of draft models",
     "vllm.model_executor.models.mistral3:"
     "Mistral3ForConditionalGeneration._parse_and_validate_image_input": "a class in hints",

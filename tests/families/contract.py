@@ -76,6 +76,7 @@ RELATIVES = [
     "demo-cosmos3",
     "demo-skywork",
     "demo-qianfan",
+    "demo-qwen4",
     "demo-qwen2.5-omni",
     "demo-qwen3-omni",
 ]

@@ -85,6 +85,21 @@ def test_tiles_take_methods_that_choose_tokens_one_by_one_and_letters_none_that_
     )
 
 
+def test_a_decoder_that_looks_up_ngrams_has_all_text_of_a_video_in_its_prompt() -> None:
+    assert set(_refused("demo-qwen4")) == {"resize"}
+    hf_config = get_config(str(MODELS / "demo-qwen4"), trust_remote_code=False)
+    family, joining = family_of(hf_config), [methods.get(name) for name in ("evs", "vidcom2")]
+    assert not any(family.serves(hf_config, method) for method in joining)
+    with pytest.raises(ConfigError) as raised:
+        family.check_method(hf_config, joining[0])
+    assert str(raised.value) == (
+        "method is 'evs', which has the times of a video's frames embedded among its tokens, but "
+        "this model looks up n-grams of a prompt's text; allowed: a method for images"
+    )
+    hf_config.text_config.ple_layer_ids = []
+    assert all(family.serves(hf_config, method) for method in joining)
+
+
 def test_a_pixtral_without_a_merger_has_no_norm_at_it_either() -> None:
     """As the first one, whose tokens are patches."""
     hf_config = get_config(str(MODELS / "demo-pixtral"), trust_remote_code=False)

@@ -131,6 +131,7 @@ def test_an_unknown_architecture_is_answered_with_those_there_are() -> None:
         "Qwen3_5ForConditionalGeneration, Qwen3_5MoeForConditionalGeneration, "
         "Qwen3OmniMoeForConditionalGeneration, "
         "Qwen3VLForConditionalGeneration, Qwen3VLMoeForConditionalGeneration, "
+        "Qwen4ExpForConditionalGeneration, "
         "SkyworkR1VChatModel, SmolVLMForConditionalGeneration"
     )
 

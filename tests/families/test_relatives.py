@@ -29,6 +29,7 @@ MARKS = {
     "demo-cosmos3": "<|vision_start|><|image_pad|><|vision_end|>",
     "demo-skywork": "<IMG_CONTEXT>",
     "demo-qianfan": "<IMG_CONTEXT>",
+    "demo-qwen4": "<|vision_start|><|image_pad|><|vision_end|>",
     "demo-qwen2.5-omni": "<|vision_bos|><|IMAGE|><|vision_eos|>",
     "demo-qwen3-omni": "<|vision_start|><|image_pad|><|vision_end|>",
     "demo-glm5": "<|begin_of_image|><|image|><|end_of_image|>",

@@ -237,7 +237,7 @@ def test_the_tower_of_llava_runs_as_graphs_on_a_gpu(
 
 
 ASKED_FOR = """qwen2 qwen2.5 qwen3 qwen3-moe qwen3.5 qwen3.5-moe glm4v glm4v-moe
-    internvl internvl-chat idefics3 smolvlm llama4"""
+    qwen4 internvl internvl-chat idefics3 smolvlm llama4"""
 
 
 @older
@@ -310,6 +310,7 @@ def test_flags_that_only_move_positions_do_not_matter_to_llava() -> None:
         ("demo", {"video_method": "evs"}, "video_method is 'evs', but videos of llava cannot"),
         ("demo", {"video_rate": 0.5}, "video_rate is 0.5, but videos of llava cannot be pruned"),
         ("demo-qwen2.5", {"video_method": "resize"}, "video_method is 'resize', which shrinks the"),
+        ("demo-qwen4", {"video_method": "evs"}, "video_method is 'evs', which has the times of a"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

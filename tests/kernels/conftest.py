@@ -6,12 +6,11 @@ import importlib
 import pkgutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from interpreted import interpreted_language
 
 UNWRITTEN = -0x5A5A5A5A5A5A5A5B
 """Fills integer results before a kernel runs: no index, in no width."""
@@ -44,28 +43,10 @@ def interpreted() -> Iterator[None]:
                     twin = twins.setdefault(id(value), InterpretedFunction(value.fn))
                     replaced.append((vars(module), name, value))
                     vars(module)[name] = twin
-    with _interpreted_language():
+    with interpreted_language():
         yield
     for namespace, name, value in replaced:
         namespace[name] = value
-
-
-@contextmanager
-def _interpreted_language() -> Iterator[None]:
-    """Give `triton.language` the interpreter's meaning here, and its own again at the end.
-
-    The interpreter does so at every launch and at every call of one jitted function by another: a
-    third of a test's time. What calls patch it never takes back, after which nothing compiles.
-    """
-    from triton import language
-    from triton.runtime import interpreter
-
-    users = SimpleNamespace(__globals__={"tl": language, "core": language.core})
-    scope = interpreter._patch_lang(users)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(interpreter, "_patch_lang", lambda fn: interpreter._LangPatchScope())
-        yield
-    scope.restore()
 
 
 @pytest.fixture

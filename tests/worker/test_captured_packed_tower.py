@@ -33,8 +33,9 @@ BUDGETS = [16, 32, 64, 128, 192]
 
 attention = pytest.fixture(scope="module", autouse=True)(attention_beside_padding)
 
-CHECKPOINTS = ["demo-qwen2.5", "demo-qwen2", "demo-qwen3", "demo-glm4v", *ENCODED]
-"""Every tower; those with experts, and Qwen3.5, have one of these."""
+CHECKPOINTS = ["demo-qwen2.5", "demo-qwen2", "demo-qwen3", "demo-qwen4", "demo-glm4v", *ENCODED]
+"""Every tower; those with experts, and Qwen3.5, have one of these. Qwen4-Exp has Qwen3-VL's in a
+class from elsewhere in vLLM."""
 
 FEW = 3
 """Batches that are enough of all but the first, which sorts patches by window."""

@@ -27,15 +27,21 @@ GRAPH_METHODS = (
 `get_encoder_cudagraph_config`."""
 
 
+def _of_qwen(module: str, model: str) -> list[Symbol]:
+    """Return the names needed of a model with M-RoPE."""
+    methods = "_parse_and_validate_image_input embed_multimodal load_weights "
+    methods += "get_mrope_input_positions _parse_and_validate_video_input"
+    names = [f"{model}.{method}" for method in methods.split()]
+    return _symbols(_ENGINE, _WORKER, module, " ".join(names))
+
+
 def _qwen(
     file: str, model: str, tower: str, of_tower: str = "prepare_encoder_metadata"
 ) -> list[Symbol]:
     """Return the names needed of a model with M-RoPE and of its tower."""
-    methods = "_parse_and_validate_image_input embed_multimodal load_weights "
-    methods += "get_mrope_input_positions _parse_and_validate_video_input"
-    names = [*(f"{model}.{method}" for method in methods.split())]
-    names.append(f"{tower}.{of_tower}")
-    return _symbols(_ENGINE, _WORKER, f"{MODELS}.{file}", " ".join(names))
+    module = f"{MODELS}.{file}"
+    of_tower = f"{tower}.{of_tower}"
+    return [*_of_qwen(module, model), *_symbols(_ENGINE, _WORKER, module, of_tower)]
 
 
 # fmt: off
@@ -133,6 +139,7 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "Qwen3VLForConditionalGeneration._postprocess_video_embeds_evs", first=(0, 32)),
     *_qwen("qwen3_vl", "Qwen3VLForConditionalGeneration", "Qwen3_VisionTransformer"),
     *_qwen("qwen3_5", "Qwen3_5ForConditionalGeneration", "Qwen3_VisionTransformer"),
+    *_of_qwen(f"{MODEL_PACKAGES}.qwen4_exp", "Qwen4ExpForConditionalGeneration"),
     *_qwen("glm4_1v", "Glm4vForConditionalGeneration", "Glm4vVisionTransformer"),
     *_symbols(_ENGINE, _WORKER, f"{MODEL_PACKAGES}.glm5next",
         "Glm5NextForConditionalGeneration._parse_and_validate_image_input "
@@ -276,6 +283,8 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "InputProcessingContext.get_merged_mm_kwargs"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.qwen3_5",
         "Qwen3_5MoeForConditionalGeneration Qwen3_5MoeProcessingInfo Qwen3_5ProcessingInfo"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODEL_PACKAGES}.qwen4_exp",
+        "Qwen4ExpForConditionalGeneration"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.qwen2_5_omni_thinker",
         "Qwen2_5OmniThinkerForConditionalGeneration Qwen2_5OmniThinkerDummyInputsBuilder "
         "Qwen2_5OmniThinkerMultiModalProcessor Qwen2_5OmniThinkerProcessingInfo.get_hf_config"),

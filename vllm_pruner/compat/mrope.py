@@ -7,8 +7,9 @@ image advances positions by its height or width, however few tokens it keeps) an
 compiled graphs; vLLM's own switch, `video_pruning_rate`, prunes videos. The CPU runner overrides
 `load_model` without setting the attribute, so that it stays False.
 Relies on: model runners calling the hook for models with `supports_multimodal_pruning`, which
-`GPUModelRunner._gather_mm_embeddings` does with the positions that `_init_mrope_positions` made;
-models reading the switch once, when they are built.
+`GPUModelRunner._gather_mm_embeddings` does with the positions that `_init_mrope_positions` made,
+and of runner V2 the state of every model, by a `MultiModalPruner` (`recompute`) that
+`maybe_create_mm_pruner` makes; models reading the switch once, when they are built.
 vLLM versions: 0.31 to 0.33.
 Goes when: a model can ask for the hook itself.
 """

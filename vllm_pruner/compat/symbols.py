@@ -209,6 +209,8 @@ SYMBOLS: tuple[Symbol, ...] = (
         "MultiModalFeatureSpec.data"),
     *_symbols(_ENGINE, f"{_COMPAT}.mrope", "vllm.v1.worker.gpu_model_runner",
         "GPUModelRunner._init_mrope_positions GPUModelRunner._gather_mm_embeddings"),
+    *_symbols(_ENGINE, f"{_COMPAT}.mrope", "vllm.v1.worker.gpu.model_states.mm_pruning",
+        "maybe_create_mm_pruner MultiModalPruner.recompute"),
     *MODEL_SYMBOLS,
 )
 # fmt: on

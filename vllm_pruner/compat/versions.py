@@ -115,6 +115,8 @@ def _exists(symbol: Symbol) -> bool:
     *owners, name = symbol.name.split(".")
     try:
         owner: Any = reduce(getattr, owners, import_module(symbol.module))
+        bases = inspect.getmro(owner) if inspect.isclass(owner) else ()
+        return hasattr(owner, name) or any(name in _fields(base) for base in bases)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "vllm":
             return False
@@ -123,8 +125,6 @@ def _exists(symbol: Symbol) -> bool:
         ) from error
     except (ImportError, AttributeError):
         return False
-    bases = inspect.getmro(owner) if inspect.isclass(owner) else ()
-    return hasattr(owner, name) or any(name in _fields(base) for base in bases)
 
 
 def _fields(owner: type) -> set[str]:
