@@ -255,7 +255,7 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.minicpmv4_6",
         "MiniCPMV4_6MultiModalProcessor._get_mm_fields_config MiniCPMV4_6ProcessingInfo"),
     *_symbols(_ENGINE, "vllm_pruner.families", _PROCESSING,
-        "BaseProcessingInfo._merge_and_resolve_mm_processor_kwargs"),
+        "BaseProcessingInfo._merge_and_resolve_mm_processor_kwargs", first=(0, 32)),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{_PROCESSING}.processor",
         "BaseMultiModalProcessor._get_hf_mm_inputs PromptReplacement.modality"),
     *_symbols(_ENGINE, "vllm_pruner.families", _PROCESSING, "BaseProcessingInfo.get_data_parser"),
