@@ -54,7 +54,7 @@ def qwen4_config(shape: QwenShape, **index: int) -> Any:
 
 
 def write_qwen4(seed: int, folder: Path) -> None:
-    shape, words = QwenShape("3.5-moe", 4, seed), tokenizer()
+    shape, words = QwenShape("3.5-moe", 4, seed, dtype="bfloat16"), tokenizer()
     save_config(qwen4_config(shape), folder)
     save_processor(shape, words, folder)
     shapes = shapes_of(Qwen4ExpForConditionalGeneration, qwen4_config(shape, **INDEX))

@@ -36,6 +36,7 @@ from vllm.tokenizers.mistral import MistralTokenizer
 from vllm_process import MODELS
 
 from vllm_pruner import plugin
+from vllm_pruner.compat.versions import at_least
 from vllm_pruner.families.registry import classes
 
 __all__ = [
@@ -49,8 +50,11 @@ __all__ = [
 ]
 
 
-_FLAGS = {"demo-qwen4": {"engram_config": {"cpu_offload": False}}}
-"""What a checkpoint wants where there is no GPU: tables of n-grams in memory that is not pinned."""
+_FLAGS: dict[str, dict[str, Any]] = {}
+"""What a checkpoint wants where there is no GPU."""
+
+if at_least((0, 32)):  # 0.31 has tables of n-grams in plain memory unless it is told otherwise
+    _FLAGS["demo-qwen4"] = {"engram_config": {"cpu_offload": False}}
 
 
 @contextmanager
