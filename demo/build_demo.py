@@ -14,6 +14,7 @@ from shapes import (
     GlmShape,
     IdeficsShape,
     InternShape,
+    KimiK3Shape,
     KimiShape,
     Llama4Shape,
     MiniCPMShape,
@@ -38,6 +39,7 @@ def build(shape: AnyShape, folder: Path, stamp: str) -> None:
     from idefics import write_idefics
     from intern import write_intern
     from kimi import write_kimi
+    from kimi_k3 import write_kimi_k3
     from kimi_k25 import write_kimi_k25
     from llama4 import write_llama4
     from minicpm import write_minicpm
@@ -68,6 +70,8 @@ def build(shape: AnyShape, folder: Path, stamp: str) -> None:
         write_gemma4(shape, part)
     elif isinstance(shape, KimiShape):
         (write_kimi if shape.frames == 1 else write_kimi_k25)(shape, part)
+    elif isinstance(shape, KimiK3Shape):
+        write_kimi_k3(shape, part)
     elif isinstance(shape, Llama4Shape):
         write_llama4(shape, part)
     elif isinstance(shape, MiniCPMShape):

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -23,6 +25,7 @@ SPECIAL = [
     *("<|im_middle|>", "<|media_start|>", "<|media_content|>", "<|media_end|>", "<|media_pad|>"),
 ]
 BOS, _, PAD, IM_END, *_, MEDIA = range(len(SPECIAL))
+HEAD = "language_model.lm_head.weight"
 WIDTH, LAYERS, POSITIONS, MERGE = 128, 4, 64, 2
 """Of the tower; its learnt positions on a side; patches on a side of a token."""
 
@@ -153,37 +156,40 @@ def save_processor(shape: KimiShape, folder: Path) -> None:
 
 
 def write_model(
-    shape: KimiShape,
+    seed: int,
     folder: Path,
     settings: dict[str, Any],
     words: PreTrainedTokenizerFast,
-    tower: dict[str, tuple[int, ...]],
+    shapes: Mapping[str, tuple[int, ...]],
 ) -> None:
-    """Write all but the processor: a model with these settings and this tower."""
+    """Write all but the processor: a model with these settings and weights of these shapes."""
     (folder / "config.json").write_text(json.dumps(settings, indent=2))
     ends = {"bos_token_id": BOS, "eos_token_id": IM_END, "pad_token_id": PAD}
     GenerationConfig(**ends).save_pretrained(folder)
     words.save_pretrained(folder)
-    sizes = text_shapes(shape) | {name: torch.Size(size) for name, size in tower.items()}
-    head = "language_model.lm_head.weight"
-    save_weights(draw_under_own_names(sizes, shape.seed, unspoken_ids(words), head), folder)
+    sizes = {name: torch.Size(size) for name, size in shapes.items()}
+    save_weights(draw_under_own_names(sizes, seed, unspoken_ids(words), HEAD), folder)
 
 
-def tokenizer(begin: str = "<|media_start|>") -> PreTrainedTokenizerFast:
-    """The words, with this mark in front of an image."""
-    template = (HERE / "kimi_template.jinja").read_text()
+def tokenizer(
+    other_names: Mapping[str, str] = MappingProxyType({}), template: str = "kimi_template.jinja"
+) -> PreTrainedTokenizerFast:
+    """The words, some of the special ones under names of another model."""
+    text = (HERE / template).read_text()
+    for name, other in other_names.items():
+        text = text.replace(name, other)
     return PreTrainedTokenizerFast(
-        tokenizer_object=train_bpe([begin if it == "<|media_start|>" else it for it in SPECIAL]),
+        tokenizer_object=train_bpe([other_names.get(name, name) for name in SPECIAL]),
         bos_token="[BOS]",
-        eos_token="<|im_end|>",
+        eos_token=other_names.get("<|im_end|>", "<|im_end|>"),
         pad_token="[PAD]",
         clean_up_tokenization_spaces=False,
         model_max_length=8192,
-        chat_template=template.replace("<|media_start|>", begin),
+        chat_template=text,
     )
 
 
 def write_kimi(shape: KimiShape, folder: Path) -> None:
     tower = tower_shapes("multi_modal_projector", ("linear_1", "linear_2"))
-    write_model(shape, folder, config(shape), tokenizer(), tower)
+    write_model(shape.seed, folder, config(shape), tokenizer(), {**text_shapes(shape), **tower})
     save_processor(shape, folder)

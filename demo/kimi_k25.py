@@ -13,6 +13,7 @@ from kimi import (
     POSITIONS,
     WIDTH,
     text_settings,
+    text_shapes,
     tokenizer,
     tower_shapes,
     write_model,
@@ -52,14 +53,15 @@ def config(shape: KimiShape) -> dict[str, Any]:
     }
 
 
-def processor(shape: KimiShape) -> dict[str, Any]:
+def processor(patches: int, frames: int) -> dict[str, Any]:
+    """Of images of so many patches, and of parts of videos of so many frames."""
     return {
         "media_proc_cfg": {
             "patch_size": PATCH_SIZE,
             "merge_kernel_size": MERGE,
-            "temporal_merge_kernel_size": shape.frames,
-            "in_patch_limit": shape.patches,
-            "in_patch_limit_each_frame": shape.patches // shape.frames,
+            "temporal_merge_kernel_size": frames,
+            "in_patch_limit": patches,
+            "in_patch_limit_each_frame": patches // frames,
             "in_patch_limit_video": None,
             "patch_limit_on_one_side": 512,
             "fixed_output_tokens": None,
@@ -73,6 +75,8 @@ def processor(shape: KimiShape) -> dict[str, Any]:
 
 
 def write_kimi_k25(shape: KimiShape, folder: Path) -> None:
-    tower = tower_shapes("mm_projector", ("proj.0", "proj.2"))
-    write_model(shape, folder, config(shape), tokenizer("<|media_begin|>"), tower)
-    (folder / "preprocessor_config.json").write_text(json.dumps(processor(shape), indent=2))
+    shapes = text_shapes(shape) | tower_shapes("mm_projector", ("proj.0", "proj.2"))
+    words = tokenizer({"<|media_start|>": "<|media_begin|>"})
+    write_model(shape.seed, folder, config(shape), words, shapes)
+    settings = processor(shape.patches, shape.frames)
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2))

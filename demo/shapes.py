@@ -172,6 +172,15 @@ class KimiShape:
 
 
 @dataclass(frozen=True, slots=True)
+class KimiK3Shape:
+    """A Kimi-K3's tower of true geometry, narrow."""
+
+    seed: int
+    patches: int = 1024
+    """Of an image, about: 256 tokens."""
+
+
+@dataclass(frozen=True, slots=True)
 class Llama4Shape:
     """A Llama 4 of true geometry, narrow, with small tiles: two layers, of which one has experts
     and looks at all, as every other one of Maverick has and every fourth does."""
@@ -220,6 +229,7 @@ AnyShape = (
     | GemmaShape
     | Gemma4Shape
     | KimiShape
+    | KimiK3Shape
     | Llama4Shape
     | MiniCPMShape
     | RelativeShape
@@ -272,6 +282,8 @@ SHAPES: dict[str, AnyShape] = {
     # About 256 tokens an image at its own resolution, twice as many if it is very narrow.
     "demo-kimi": KimiShape(2, seed=15),
     "demo-kimi-k2.5": KimiShape(2, seed=22, frames=4),
+    # For an engine that only encodes: no decoder.
+    "demo-kimi-k3": KimiK3Shape(seed=24),
     # Tiles as InternVL's, in its transformers form and in its authors'.
     "demo-interns1": RelativeShape("interns1", seed=17),
     "demo-skywork": RelativeShape("skywork", seed=18),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -110,7 +111,7 @@ def _loaded(checkpoint: str, **flags: Any) -> Iterator[Any]:
     before = torch.get_default_dtype()
     torch.set_default_dtype(config.model_config.dtype)
     try:
-        with set_current_vllm_config(config), _memory_told():
+        with set_current_vllm_config(config), _memory_told(), _decoder_left_out():
             be_alone()
             model = initialize_model(config)
             get_model_loader(config.load_config).load_weights(model, config.model_config)
@@ -138,6 +139,19 @@ def _memory_told() -> Iterator[None]:
         return memory.available, memory.total
 
     with mock.patch.object(torch.accelerator, "get_memory_info", free_and_total):
+        yield
+
+
+class _NoStream:
+    """Stands for a stream that is never entered."""
+
+
+@contextmanager
+def _decoder_left_out() -> Iterator[None]:
+    """Let a decoder be built that an engine leaves out which only encodes: Kimi-K3's, though on no
+    device then, asks for a stream of a GPU, and for kernels that are installed beside one."""
+    unasked = {"VLLM_KIMI_K3_GEMM_AR": "0"}
+    with mock.patch.object(torch.cuda, "Stream", _NoStream), mock.patch.dict(os.environ, unasked):
         yield
 
 

@@ -31,6 +31,8 @@ __all__ = [
     "CHECKPOINTS",
     "ENCODED",
     "ENCODERS",
+    "NEWER",
+    "PACKED",
     "PROCESSORS",
     "RELATIVES",
     "SERVED",
@@ -86,15 +88,18 @@ of the contract is checked on them every night."""
 SERVED = [each for each in RELATIVES if compat.omni_positions_known() or each != "demo-qwen3-omni"]
 """Those of them that this vLLM serves: 0.31 does not place Qwen3-Omni's images right."""
 
-ENCODERS = ["demo-glm5"]
+ENCODERS = ["demo-glm5", "demo-kimi-k3"]
 """Models whose decoders vLLM does not run on a CPU: built without, as by an engine that only
 encodes."""
 
-NEWER = ["demo-glm5", "demo-minicpm4.6"] if not at_least((0, 32)) else []
-"""Models that this vLLM does not serve: 0.31 has a processor of its own for GLM-5-Next, and counts
-the slices of MiniCPM-V otherwise than it cuts them."""
+NEWER = [] if at_least((0, 32)) else ["demo-glm5", "demo-kimi-k3", "demo-minicpm4.6"]
+"""Models that this vLLM does not serve: 0.31 has a processor of its own for GLM-5-Next, and for
+Kimi-K3 only the checkpoint's, and counts the slices of MiniCPM-V otherwise than it cuts them."""
 
 ENCODED = [each for each in ENCODERS if each not in NEWER]
+
+PACKED = [each for each in ENCODED if each == "demo-glm5"]
+"""Those of them with a `PackedTower`."""
 
 AT_NIGHT = SERVED if os.environ.get("VTPRUNE_NIGHTLY") else []
 PROCESSORS: list[tuple[str, dict[str, Any]]]

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.skipif(
 PILLOWS = {
     "InternVLChatModel",
     *("KimiVLForConditionalGeneration", "KimiK25ForConditionalGeneration"),
+    "KimiK3ForConditionalGeneration",
     *("SkyworkR1VChatModel", "QianfanOCRForConditionalGeneration"),
     "PixtralForConditionalGeneration",
     "MiniCPMV4_6ForConditionalGeneration",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from contract import ENCODED
+from contract import PACKED
 from vllm.transformers_utils.config import get_config
 from vllm_process import MODELS
 
@@ -58,7 +58,7 @@ def test_crops_with_newlines_take_methods_that_choose_tokens_one_by_one(model: s
         *[("demo-glm4v", "size"), ("demo-mistral3", "size")],
         *[("demo-kimi", "in_token_limit"), ("demo-gemma4", "max_soft_tokens")],
         *[("demo-pixtral", "max_image_size"), ("demo-kimi-k2.5", "in_patch_limit")],
-        *[(each, "max_image_tokens") for each in ENCODED if each == "demo-glm5"],
+        *[(each, "max_image_tokens") for each in PACKED],
     ],
 )
 def test_a_processor_that_resizes_leaves_no_shrinking_to_a_method(model: str, smaller: str) -> None:

@@ -118,7 +118,7 @@ def test_an_unknown_architecture_is_answered_with_those_there_are() -> None:
         "InternS1ForConditionalGeneration, "
         "InternS2PreviewForConditionalGeneration, InternVLChatModel, "
         "InternVLForConditionalGeneration, "
-        "KimiK25ForConditionalGeneration, "
+        "KimiK25ForConditionalGeneration, KimiK3ForConditionalGeneration, "
         "KimiVLForConditionalGeneration, Llama4ForConditionalGeneration, "
         "LlavaForConditionalGeneration, "
         "LlavaNextForConditionalGeneration, LlavaOnevisionForConditionalGeneration, "

@@ -33,19 +33,20 @@ MARKS = {
     "demo-qwen2.5-omni": "<|vision_bos|><|IMAGE|><|vision_eos|>",
     "demo-qwen3-omni": "<|vision_start|><|image_pad|><|vision_end|>",
     "demo-glm5": "<|begin_of_image|><|image|><|end_of_image|>",
+    "demo-kimi-k3": "<|media_begin|><|media_content|><|media_pad|><|media_end|>",
 }
 """What is no text of the question, by checkpoint: all tokens of an image and around it."""
 
 OTHERS = {
     **dict.fromkeys(MARKS, "<|video_pad|>"),
-    **dict.fromkeys(["demo-skywork", "demo-qianfan"], ""),
+    **dict.fromkeys(["demo-skywork", "demo-qianfan", "demo-kimi-k3"], ""),
     "demo-qwen2.5-omni": "<|VIDEO|><|audio_bos|><|AUDIO|><|audio_eos|>",
     "demo-qwen3-omni": "<|video_pad|><|audio_start|><|audio_pad|><|audio_end|>",
     "demo-glm5": "<|begin_of_video|><|video|><|end_of_video|>",
 }
 """The same of a video, and of audio."""
 
-PLAIN = ["demo-interns1", "demo-exaone4.5", "demo-skywork", "demo-qianfan", "demo-glm5"]
+PLAIN = ["demo-interns1", "demo-exaone4.5", "demo-skywork", "demo-qianfan", *ENCODED]
 FILMED = [name for name, words in OTHERS.items() if words]
 MODELS_OF_VLLM = ("vllm.model_executor.models.", "vllm.models.")
 MESSAGES = {"image": ["image", "image"], "video": ["video"]}

@@ -22,11 +22,11 @@ from vllm_pruner.settings.server import ServerConfig
 
 pytestmark = pytest.mark.slow
 
+IMAGES_ALONE = ("demo-kimi-k3", "demo-skywork", "demo-qianfan")
 CHECKPOINTS = [
     *("demo-glm4v", "demo-onevision", "demo-internvl", "demo-internvl-chat"),
     *("demo-qwen2", "demo-qwen2.5", "demo-qwen3", "demo-qwen3.5"),
-    *ENCODED,
-    *(each for each in AT_NIGHT if each not in ("demo-skywork", "demo-qianfan")),
+    *(each for each in [*ENCODED, *AT_NIGHT] if each not in IMAGES_ALONE),
 ]
 CLIPS = [(2, 112, 112), (5, 200, 90), (8, 336, 336)]
 """Frames, height and width."""

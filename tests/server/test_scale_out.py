@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
 import pytest
 from media import PHOTOS, clip, data_url, image_part, photo_question, text_part, video_part
-from vllm_process import VllmProcess
+from renderer import Renderer
 from vllm_server import Server
 
 pytestmark = pytest.mark.server
@@ -18,20 +17,6 @@ pytestmark = pytest.mark.server
 MODEL = "demo-qwen2.5"
 FILM = [video_part(clip(8)), text_part("what happens?")]
 BODY = {"model": "demo", "max_tokens": 6, "temperature": 0, "ignore_eos": True}
-
-
-class Renderer(VllmProcess):
-    """A `vllm launch render`."""
-
-    def __init__(self, log: Path, *arguments: str, **env: str) -> None:
-        super().__init__(log, MODEL, *arguments, **env)
-        at = self._command.index("serve")
-        self._command[at : at + 1] = ["launch", "render"]
-
-    def render(self, content: Any, **body: Any) -> httpx.Response:
-        messages = [{"role": "user", "content": content}]
-        asked = {**BODY, "messages": messages, **body}
-        return httpx.post(f"{self.url}/v1/chat/completions/render", json=asked, timeout=300)
 
 
 class Fleet(NamedTuple):
@@ -58,8 +43,8 @@ def fleet(
     logs, ours = tmp_path_factory.mktemp("renderers"), ["--plugin", "vtprune"]
     with ExitStack() as stack:
         engine = start_shared("scale-out", *ours, "--enable-scale-out", model=MODEL)
-        renderer = stack.enter_context(Renderer(logs / "ours.log", *ours))
-        stock = Renderer(logs / "stock.log", VLLM_PLUGINS="none")
+        renderer = stack.enter_context(Renderer(logs / "ours.log", MODEL, *ours))
+        stock = Renderer(logs / "stock.log", MODEL, VLLM_PLUGINS="none")
         yield Fleet(engine, renderer, stack.enter_context(stock))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from contract import ENCODED
+from contract import PACKED
 from normed_rows import norm_rows_on_a_cpu
 from pruned_model import pruned_model
 from replayed_tower import CPU, attention_beside_padding, captured
@@ -33,7 +33,7 @@ BUDGETS = [16, 32, 64, 128, 192]
 
 attention = pytest.fixture(scope="module", autouse=True)(attention_beside_padding)
 
-CHECKPOINTS = ["demo-qwen2.5", "demo-qwen2", "demo-qwen3", "demo-qwen4", "demo-glm4v", *ENCODED]
+CHECKPOINTS = ["demo-qwen2.5", "demo-qwen2", "demo-qwen3", "demo-qwen4", "demo-glm4v", *PACKED]
 """Every tower; those with experts, and Qwen3.5, have one of these. Qwen4-Exp has Qwen3-VL's in a
 class from elsewhere in vLLM."""
 
@@ -48,7 +48,7 @@ def made(request: pytest.FixtureRequest) -> Iterator[Any]:
     if "glm" in request.param:  # vLLM's own graphs are beside ours; its videos take long
         compilation["encoder_cudagraph_max_frames_per_batch"] = BUDGETS[0]
     flags: dict[str, Any] = {"compilation_config": compilation}
-    flags["mm_encoder_only"] = request.param in ENCODED
+    flags["mm_encoder_only"] = request.param in PACKED
     settings = {"method": "visionzip", "importance": "merger_norm"}
     with pruned_model(request.param, settings, dtype="float32", **flags) as pair:
         config, model = pair

@@ -18,25 +18,26 @@ from vllm.model_executor.models.kimi_k25_vit import (
 )
 from vllm.model_executor.models.kimi_vl import KimiVLMultiModalProjector
 from vllm.model_executor.models.moonvit import MoonVitPretrainedModel
+from vllm.transformers_utils.configs.kimi_k3 import KimiK3VisionConfig
 from vllm.transformers_utils.configs.moonvit import MoonViTConfig
 
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.methods.base import Need
 from vllm_pruner.tower import FEATURES, EncoderImage
-from vllm_pruner.worker.moon_tower import MoonTower, MoonTower3d
+from vllm_pruner.worker.moon_tower import MoonTower, MoonTower3d, NormedMoonTower3d
 
 GRIDS = [(2, 3), (1, 4)]
 """Rows and columns of tokens of two pictures."""
 
 
-@pytest.fixture(scope="module", params=["Kimi-VL", "Kimi-K2.5"])
+@pytest.fixture(scope="module", params=["Kimi-VL", "Kimi-K2.5", "Kimi-K3"])
 def model(request: pytest.FixtureRequest) -> Any:
     """The two parts of the model in front of its decoder, with random weights, our tower of them,
     and what vLLM makes of pictures."""
     # K2.5's positions would be compiled: twenty seconds.
     with set_current_vllm_config(VllmConfig()), torch.compiler.set_stance("force_eager"):
         be_alone()
-        made = _kimi_vl() if request.param == "Kimi-VL" else _kimi_k25()
+        made = MAKERS[request.param]()
         generator = torch.Generator().manual_seed(0)
         for weight in (*made.vision_tower.parameters(), *made.projector.parameters()):
             weight.data = torch.randn(weight.shape, generator=generator) * 0.1
@@ -70,6 +71,17 @@ def _kimi_vl() -> SimpleNamespace:
 
 def _kimi_k25() -> SimpleNamespace:
     vision = Kimi_K25VisionConfig(pos_emb_height=8, pos_emb_width=8, **SIZES)
+    return _moon3d(vision, MoonTower3d)
+
+
+def _kimi_k3() -> SimpleNamespace:
+    """Whose attention is wider than its rows."""
+    sizes = {f"vt_{name}": size for name, size in SIZES.items()}
+    edges = {"init_pos_emb_height": 8, "init_pos_emb_width": 8}
+    return _moon3d(KimiK3VisionConfig(qkv_hidden_size=96, **edges, **sizes), NormedMoonTower3d)
+
+
+def _moon3d(vision: Any, ours: Any) -> SimpleNamespace:
     tower, projector = MoonViT3dPretrainedModel(vision), KimiK25MultiModalProjector(vision, 32)
 
     def rows(pixels: torch.Tensor, grids: list[tuple[int, int]]) -> torch.Tensor:
@@ -81,9 +93,12 @@ def _kimi_k25() -> SimpleNamespace:
         projector=projector,
         mm_projector=projector,
         config=SimpleNamespace(vision_config=vision),
-        ours=MoonTower3d,
+        ours=ours,
         stock=rows,
     )
+
+
+MAKERS = {"Kimi-VL": _kimi_vl, "Kimi-K2.5": _kimi_k25, "Kimi-K3": _kimi_k3}
 
 
 def _images() -> list[EncoderImage]:

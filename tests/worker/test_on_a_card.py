@@ -76,7 +76,8 @@ def made(request: pytest.FixtureRequest) -> Iterator[tuple[Any, dict[str, Any]]]
     if request.param.startswith("demo-kimi"):
         flags["dtype"] = "bfloat16"  # its decoder has no other
     # What vLLM compiles in this tower it would not on the card, and it rounds otherwise.
-    stance: Any = "force_eager" if request.param == "demo-kimi-k2.5" else "default"
+    moon3d = ("demo-kimi-k2.5", "demo-kimi-k3")
+    stance: Any = "force_eager" if request.param in moon3d else "default"
     with (
         torch.compiler.set_stance(stance),
         pruned_model(request.param, {}, trust_remote_code=True, **flags) as (config, model),

@@ -120,6 +120,9 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_ENGINE, _WORKER, f"{MODELS}.kimi_k25_vit",
         "MoonViT3dEncoder.prepare_encoder_metadata MoonViT3dPretrainedModel.forward "
         "KimiK25MultiModalProjector.forward"),
+    *_symbols(_ENGINE, _WORKER, f"{MODEL_PACKAGES}.kimi_k3",
+        "KimiK3ForConditionalGeneration.embed_multimodal "
+        "KimiK3ForConditionalGeneration.load_weights"),
     *_symbols(_ENGINE, _WORKER, f"{MODELS}.minicpmv4_6",
         "MiniCPMV4_6ForConditionalGeneration.get_vision_hidden_states "
         "MiniCPMV4_6ForConditionalGeneration.embed_multimodal "
@@ -247,6 +250,14 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "KimiK25MultiModalProcessor._get_prompt_updates "
         "KimiK25ProcessingInfo.get_supported_mm_limits KimiK25ProcessingInfo.media_token "
         "KimiK25ProcessingInfo.media_token_id KimiK25ProcessingInfo.image_processor"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODEL_PACKAGES}.kimi_k3",
+        "KimiK3ForConditionalGeneration._parse_and_validate_media_input"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODEL_PACKAGES}.kimi_k3.common.mm_preprocess",
+        "KimiK3DummyInputsBuilder.get_dummy_mm_data KimiK3MultiModalProcessor "
+        "KimiK3ProcessingInfo.media_token_id KimiK3ProcessingInfo.image_processor"),
+    *_symbols(_ENGINE, "vllm_pruner.families",
+        "vllm.transformers_utils.processors.kimi_k25_vision_fused",
+        "KimiK25FusedVisionProcessor.media_proc_cfg", first=(0, 32)),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.minicpmv",
         "MiniCPMVDummyInputsBuilder.get_dummy_mm_data "
         "MiniCPMVMultiModalProcessor._apply_hf_processor_main "

@@ -55,15 +55,19 @@ class _Rule(NamedTuple):
         return rows, columns
 
 
-def largest(info: Any) -> GridLayout:
+def largest(info: Any, projector: str = "patchmerger") -> GridLayout:
     """Return the layout that vLLM profiles memory with; see `Family.largest`.
+
+    Args:
+        info: vLLM's processing info.
+        projector: the kind that the family's tower knows.
 
     Raises:
         ConfigError: the checkpoint's projector or processor is none that vtprune knows.
     """
     vision, config = info.get_hf_config().vision_config, info.image_processor.media_proc_cfg
-    if (kind := getattr(vision, "mm_projector_type", "patchmerger")) != "patchmerger":
-        raise ConfigError(f"mm_projector_type is {kind!r}; allowed: 'patchmerger'")
+    if (kind := getattr(vision, "mm_projector_type", "patchmerger")) != projector:
+        raise ConfigError(f"mm_projector_type is {kind!r}; allowed: {projector!r}")
     if (fixed := config.get("fixed_output_tokens")) is not None:
         raise ConfigError(f"fixed_output_tokens is {fixed}; allowed: null, by which sizes count")
     return layout(info, *largest_size(info), {})

@@ -39,6 +39,7 @@ _BUILT_IN = {
     "InternVLChatModel": "vllm_pruner.families.internvl_chat:PrunedInternVLChat",
     "InternVLForConditionalGeneration": "vllm_pruner.families.internvl:PrunedInternVL",
     "KimiK25ForConditionalGeneration": "vllm_pruner.families.kimi_k25:PrunedKimiK25",
+    "KimiK3ForConditionalGeneration": "vllm_pruner.families.kimi_k3:PrunedKimiK3",
     "KimiVLForConditionalGeneration": "vllm_pruner.families.kimi_vl:PrunedKimiVL",
     "Llama4ForConditionalGeneration": "vllm_pruner.families.llama4:PrunedLlama4",
     "LlavaForConditionalGeneration": "vllm_pruner.families.llava:PrunedLlava",

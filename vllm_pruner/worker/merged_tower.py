@@ -61,6 +61,7 @@ class MergedTower(ABC):
         self.page, self._config, self._merge = PAGE, config, merge
         self.patches_per_row = merge[0] * merge[1]
         found = layers_by_need(self._attention, len(self.module.get_submodule(self.layers)))
+        self._head_size: int = found[Need.KEYS].head_size
         self._packing: Packing | None = None
         last = compat.last_norm(self.module, self.norm)
         merger = MergerInput(last, last is self.module, self._fold)
@@ -75,9 +76,8 @@ class MergedTower(ABC):
         return projected
 
     def columns(self, needs: frozenset[Need]) -> dict[str, tuple[int, torch.dtype]]:
-        width = self._config.hidden_size
-        head_size = width // self._config.num_attention_heads
-        return columns_of(self.module, width * self.patches_per_row, head_size, needs)
+        width = self._config.hidden_size * self.patches_per_row
+        return columns_of(self.module, width, self._head_size, needs)
 
     @torch.no_grad()
     def encode(

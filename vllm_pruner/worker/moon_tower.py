@@ -2,7 +2,8 @@
 the patches of a token one behind the other.
 
 `project` and `features` are the halves of `KimiVLMultiModalProjector.forward`, which
-`KimiK25MultiModalProjector` repeats. Pixels are `[patches, 3, P, P]`.
+`KimiK25MultiModalProjector` repeats, also in its second form, Kimi-K3's. Pixels are
+`[patches, 3, P, P]`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from vllm_pruner.tower import EncoderImage
     from vllm_pruner.worker.packing import Packing
 
-__all__ = ["MoonTower", "MoonTower3d"]
+__all__ = ["MoonTower", "MoonTower3d", "NormedMoonTower3d"]
 
 
 class MoonTower(MergedTower):
@@ -69,3 +70,15 @@ class MoonTower3d(MoonTower):
         pixels = torch.cat([image.pixels for image in images])
         metadata = self.module.encoder.prepare_encoder_metadata(frames, device=pixels.device)
         return torch.cat(self.module(pixels, frames, encoder_metadata=metadata))
+
+
+class NormedMoonTower3d(MoonTower3d):
+    """Kimi-K3's tower, whose projector normalises rows of the decoder instead of patches; see
+    `Tower`."""
+
+    def features(self, encoded: torch.Tensor, packing: Packing) -> torch.Tensor:
+        return encoded.flatten(1)
+
+    def project(self, rows: torch.Tensor) -> torch.Tensor:
+        normalised: torch.Tensor = self._projector.post_norm(super().project(rows))
+        return normalised
