@@ -31,6 +31,7 @@ __all__ = [
     "CHECKPOINTS",
     "ENCODED",
     "ENCODERS",
+    "LACKING",
     "NEWER",
     "PACKED",
     "PROCESSORS",
@@ -62,6 +63,7 @@ CHECKPOINTS = [
     "demo-kimi-k2.5",
     "demo-llama4",
     "demo-minicpm4.6",
+    "demo-minicpm4.7",
     "demo-glm4v",
     "demo-glm4v-moe",
     "demo-qwen2",
@@ -92,9 +94,14 @@ ENCODERS = ["demo-glm5", "demo-kimi-k3"]
 """Models whose decoders vLLM does not run on a CPU: built without, as by an engine that only
 encodes."""
 
-NEWER = [] if at_least((0, 32)) else ["demo-glm5", "demo-kimi-k3", "demo-minicpm4.6"]
+NEWER = (
+    [] if at_least((0, 32)) else ["demo-glm5", "demo-kimi-k3", "demo-minicpm4.6", "demo-minicpm4.7"]
+)
 """Models that this vLLM does not serve: 0.31 has a processor of its own for GLM-5-Next, and for
 Kimi-K3 only the checkpoint's, and counts the slices of MiniCPM-V otherwise than it cuts them."""
+
+LACKING = set() if at_least((0, 32)) else {"MiniCPMV4_7ForConditionalGeneration"}
+"""Architectures that this vLLM does not have: 4.7 is new in 0.32."""
 
 ENCODED = [each for each in ENCODERS if each not in NEWER]
 

@@ -29,7 +29,7 @@ PILLOWS = {
     "KimiK3ForConditionalGeneration",
     *("SkyworkR1VChatModel", "QianfanOCRForConditionalGeneration"),
     "PixtralForConditionalGeneration",
-    "MiniCPMV4_6ForConditionalGeneration",
+    *("MiniCPMV4_6ForConditionalGeneration", "MiniCPMV4_7ForConditionalGeneration"),
 }
 """Models whose processors work on Pillow's images."""
 

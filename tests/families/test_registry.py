@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from contract import LACKING
 from installed_package import declare_package
 from pruned_model import stock_class
 
@@ -65,7 +67,7 @@ def test_a_family_from_outside_is_one_like_ours(install: Install) -> None:
 
 def test_the_help_names_the_defaults_of_the_families() -> None:
     """The README and the help say so of "families other than LLaVA"."""
-    families = [registry._load(architecture) for architecture in registry.classes()]
+    families = [registry._load(each) for each in registry.classes() if each not in LACKING]
     defaults: dict[bool, set[tuple[str, float]]] = {True: set(), False: set()}
     for each in families:
         defaults[each.name.startswith("llava")].add((each.default_method, each.default_rate))
@@ -103,6 +105,18 @@ def test_a_broken_package_is_named_when_its_model_is_served(
         registry.family_of(_config("Broken"))
 
 
+def test_a_model_that_this_vllm_lacks_is_refused_with_what_it_lacks(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fixture forgets families before and after."""
+    install()
+    theirs, ours = "vllm.model_executor.models.minicpmv4_7", "vllm_pruner.families.minicpmv4_7"
+    monkeypatch.setitem(sys.modules, theirs, None)
+    monkeypatch.delitem(sys.modules, ours, raising=False)
+    with pytest.raises(ConfigError, match=f"; allowed: a vLLM that has {theirs}, which this one"):
+        registry.family_of(_config("MiniCPMV4_7ForConditionalGeneration"))
+
+
 def test_an_unknown_architecture_is_answered_with_those_there_are() -> None:
     with pytest.raises(ConfigError) as raised:
         registry.visual_tokens(
@@ -123,6 +137,7 @@ def test_an_unknown_architecture_is_answered_with_those_there_are() -> None:
         "LlavaForConditionalGeneration, "
         "LlavaNextForConditionalGeneration, LlavaOnevisionForConditionalGeneration, "
         "MiniCPMV4_6ForConditionalGeneration, "
+        "MiniCPMV4_7ForConditionalGeneration, "
         "Mistral3ForConditionalGeneration, PixtralForConditionalGeneration, "
         "QianfanOCRForConditionalGeneration, "
         "Qwen2VLForConditionalGeneration, "

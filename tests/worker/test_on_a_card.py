@@ -26,15 +26,17 @@ SIZES = [(168, 224), (168, 224), (140, 112), (84, 280)]
 
 _MODELS = "vllm.model_executor.models"
 
+_MINICPM = {
+    f"{_MODELS}.minicpmv4_6:MiniCPMV4_6ForConditionalGeneration.get_vision_hidden_states",
+    f"{_MODELS}.minicpmv4_6:MiniCPMV4_6ViTWindowAttentionMerger.forward",
+}
 STOCK = {
     "demo-qwen2.5": {f"{_MODELS}.qwen2_5_vl:Qwen2_5_VisionTransformer.prepare_encoder_metadata"},
     "demo-gemma4": {f"{_MODELS}.gemma4_mm:Gemma4ForConditionalGeneration._process_image_input"},
     "demo-idefics3": {f"{_MODELS}.idefics3:Idefics3Model.image_pixels_to_features"},
     "demo-kimi": {f"{_MODELS}.moonvit:MoonVitEncoder.forward"},
-    "demo-minicpm4.6": {
-        f"{_MODELS}.minicpmv4_6:MiniCPMV4_6ForConditionalGeneration.get_vision_hidden_states",
-        f"{_MODELS}.minicpmv4_6:MiniCPMV4_6ViTWindowAttentionMerger.forward",
-    },
+    "demo-minicpm4.6": _MINICPM,
+    "demo-minicpm4.7": _MINICPM,
     "demo-mistral3": {f"{_MODELS}.pixtral:PixtralHFVisionModel.forward"},
     "demo-pixtral": {f"{_MODELS}.pixtral:VisionTransformer.forward"},
     "demo-smolvlm": {f"{_MODELS}.idefics3:Idefics3Model.image_pixels_to_features"},

@@ -130,6 +130,8 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "MiniCPMV4_6ForConditionalGeneration.get_mrope_input_positions "
         "MiniCPMV4_6ViTWindowAttentionMerger.forward MiniCPMV4_6Merger.forward "
         "MiniCPMV4_6DownsampleMLP.forward"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.minicpmv4_7",
+        "MiniCPMV4_7ForConditionalGeneration.get_mrope_input_positions", first=(0, 32)),
     *_symbols(_ENGINE, _WORKER, f"{MODELS}.idefics2_vision_model",
         "Idefics2VisionEmbeddings.forward Idefics2VisionAttention.forward "
         "Idefics2VisionTransformer.forward"),
@@ -265,6 +267,9 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "MiniCPMVProcessingInfo.get_image_size_with_most_features"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.minicpmv4_6",
         "MiniCPMV4_6MultiModalProcessor._get_mm_fields_config MiniCPMV4_6ProcessingInfo"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.minicpmv4_7",
+        "MiniCPMV4_7MultiModalProcessor MiniCPMV4_7ProcessingInfo.get_image_max_slice_num",
+        first=(0, 32)),
     *_symbols(_ENGINE, "vllm_pruner.families", _PROCESSING,
         "BaseProcessingInfo._merge_and_resolve_mm_processor_kwargs", first=(0, 32)),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{_PROCESSING}.processor",

@@ -48,6 +48,7 @@ _BUILT_IN = {
         "vllm_pruner.families.llava_onevision:PrunedLlavaOnevision"
     ),
     "MiniCPMV4_6ForConditionalGeneration": "vllm_pruner.families.minicpmv4_6:PrunedMiniCPMV4_6",
+    "MiniCPMV4_7ForConditionalGeneration": "vllm_pruner.families.minicpmv4_7:PrunedMiniCPMV4_7",
     "Mistral3ForConditionalGeneration": "vllm_pruner.families.mistral3:PrunedMistral3",
     "PixtralForConditionalGeneration": "vllm_pruner.families.pixtral:PrunedPixtral",
     "QianfanOCRForConditionalGeneration": "vllm_pruner.families.qianfan_ocr:PrunedQianfanOCR",
@@ -106,6 +107,12 @@ def _load(architecture: str) -> Family:
     try:
         family = EntryPoint(architecture, value, GROUP).load().family
     except (ImportError, AttributeError) as error:
+        missing = str(getattr(error, "name", None))
+        if isinstance(error, ModuleNotFoundError) and missing.startswith("vllm."):
+            raise ConfigError(
+                f"architecture is {architecture}; allowed: a vLLM that has {missing}, which this "
+                "one lacks"
+            ) from error
         raise ConfigError(
             f"architecture {architecture} cannot be loaded from {value!r}: {error}"
         ) from error

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import TypeVar
 
 import torch
 
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.layout.layout import TABLES
 from vllm_pruner.layout.positions import BASE, Kind
+from vllm_pruner.layout.sliced_grid import SlicedGrid
 from vllm_pruner.methods.on_device import sent
 
-__all__ = ["as_placed", "placed_in", "with_lumped_places", "with_places"]
+__all__ = ["Placed", "as_placed", "placed_in", "with_lumped_places", "with_places"]
+
+Placed = TypeVar("Placed", GridLayout, SlicedGrid)
+"""A layout whose tokens have places."""
 
 
 def with_places(
@@ -34,8 +39,8 @@ def with_places(
 
 
 def placed_in(
-    layout: GridLayout,
-    within: GridLayout,
+    layout: Placed,
+    within: Placed,
     rows: torch.Tensor,
     index: torch.Tensor,
     runs: Sequence[int],
@@ -91,7 +96,7 @@ def _kept(is_image: bool) -> Kind:
 
 @lru_cache(maxsize=TABLES)
 def _at_every_token(
-    layout: GridLayout, within: GridLayout, dtype: torch.dtype, device: torch.device
+    layout: Placed, within: Placed, dtype: torch.dtype, device: torch.device
 ) -> torch.Tensor:
     """Return `[tokens, 6]`, the digits of the place of every token."""
     places = layout.places_at(torch.arange(layout.tokens, device="cpu"), within)

@@ -57,6 +57,7 @@ def fill(
     images: Sequence[tuple[int, int]],
     videos: Sequence[tuple[int, int]],
     computed: int,
+    lead: int = 1,
 ) -> None:
     """Write the positions of the image and video rows that a step feeds, in place.
 
@@ -68,6 +69,7 @@ def fill(
             before a run belongs to neither an image nor a video.
         videos: the same for video tokens.
         computed: tokens computed before the step. A drafter's step starts one token later.
+        lead: how far behind the time of the token before a run its first place is.
     """
     rest = [iter(images), iter(videos)]
     for part in _by_run(parts):
@@ -79,7 +81,7 @@ def fill(
         if kind == Kind.IMAGE_STAYS:
             continue
         assert start is not None, "the prompt was checked for what could hide an image"
-        base = positions[0, start - 1] + 1 if start else 0
+        base = positions[0, start - 1] + lead if start else 0
         first = start + row
         places = sent(part[:, :3].T, positions.device)
         positions[:, first : first + len(part)] = base + places

@@ -20,6 +20,7 @@ __all__ = [
     "check_counts",
     "check_in_tree",
     "check_length",
+    "check_marks",
     "check_neighbours",
     "check_reach",
     "check_video_marks",
@@ -175,5 +176,27 @@ def check_video_marks(output: MultiModalInput, marks: Mapping[int, str]) -> None
             raise refusal(
                 f"{KEY}: prompt has a {text} that is not of a video; allowed: the model's own chat "
                 f"template and no such text, or {KEY} rate 0",
+                parameter="prompt",
+            )
+
+
+def check_marks(output: MultiModalInput, marks: Mapping[int, str]) -> None:
+    """Refuse marks outside of images and videos: positions are counted from them.
+
+    Args:
+        output: the prompt.
+        marks: the text of each mark, by token id.
+
+    Raises:
+        VLLMValidationError: a 400 for the client.
+    """
+    prompt: Any = output["prompt_token_ids"]
+    places = [place for each in output["mm_placeholders"].values() for place in each]
+    inside = [token for each in places for token in prompt[each.offset :][: each.length]]
+    for mark, text in marks.items():
+        if prompt.count(mark) != inside.count(mark):
+            raise refusal(
+                f"{KEY}: prompt has a {text} that is not of an image or a video; allowed: the "
+                f"model's own chat template and no such text, or {KEY} rate 0",
                 parameter="prompt",
             )

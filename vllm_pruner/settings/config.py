@@ -87,9 +87,9 @@ class PruneConfig(BaseModel):
     for models that merge patches into tokens."""
 
     positions: Literal["original", "compact"] = "original"
-    """For models whose positions have rows and columns (Qwen-VL). `original`: a kept token keeps
-    its position in the picture; `compact`: positions are those of a picture only as large as what
-    is kept. No difference for a model with one-dimensional positions."""
+    """For models whose positions have rows and columns (Qwen-VL, MiniCPM-V 4.7). `original`: a kept
+    token keeps its position in the picture; `compact`: positions are those of a picture only as
+    large as what is kept. No difference for a model with one-dimensional positions."""
 
     video_method: VideoMethodName | None = None
     """How the tokens of videos are chosen: `evs` and `vidcom2` compare frames; a method for images

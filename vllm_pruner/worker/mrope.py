@@ -43,6 +43,9 @@ class MRopeModel(PrunedModel):
 
     supports_multimodal_pruning: ClassVar[Literal[True]] = True
 
+    lead: ClassVar[int] = 1
+    """See `positions.fill`."""
+
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
         compat.enable_position_hook_on_cpu()
@@ -104,7 +107,7 @@ class MRopeModel(PrunedModel):
         parts = torch.cat(digits).cpu().split(lengths)  # one sync, only in steps that feed images
         ids = torch.as_tensor(input_ids).cpu()
         images, videos = _runs(self._is_image(ids)), _runs(self._is_video(ids))
-        fill(mrope_positions, parts, images, videos, num_computed_tokens)
+        fill(mrope_positions, parts, images, videos, num_computed_tokens, self.lead)
         return rows, mrope_positions, self.delta(mrope_positions, length)
 
     def _is_image(self, ids: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,7 @@ from vllm.multimodal.inputs import MultiModalKwargsItem, PlaceholderRange
 
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.layout.joined_frames import Between
+from vllm_pruner.layout.placed_rows import Placed
 from vllm_pruner.layout.shares import frame_shares
 from vllm_pruner.layout.unpruned_prompt import Run, Unpruned, unpruned
 from vllm_pruner.plan import ImagePlan
@@ -79,7 +80,7 @@ def as_unpruned(
     return whole, moved
 
 
-def counted_grid(layout: GridLayout, config: PruneConfig) -> GridLayout:
+def counted_grid(layout: Placed, config: PruneConfig) -> Placed:
     """Return the grid in which positions are counted: the unpruned image's, unless `positions` is
     `compact`."""
     if config.off or config.positions == "original":
