@@ -12,6 +12,7 @@ from vllm_pruner.settings.keys import settings_in
 from vllm_pruner.settings.server import ServerConfig
 from vtprune_server.access import Access
 from vtprune_server.canary import check_vllm
+from vtprune_server.nodes import check_engines
 from vtprune_server.not_json import saying_not_json
 from vtprune_server.ready import sentence, tell_when_ready
 from vtprune_server.report_header import ReportHeader
@@ -51,8 +52,8 @@ class Endpoints:
         """Set up the state of the routes, if this server prunes.
 
         Raises:
-            RuntimeError: the canary failed. It runs on an unknown vLLM, and if another package
-                provides the server's own method; see `canary`.
+            RuntimeError: an engine does not prune, see `nodes`; or the canary failed. It runs on an
+                unknown vLLM, and if another package provides the server's own method; see `canary`.
         """
         state.vtprune_access = Access.of(args)
         state.vtprune = None
@@ -61,6 +62,7 @@ class Endpoints:
         settings = settings_in(engine_client.model_config.multimodal_config)
         # Without a processor prompts may have no image and no video.
         if settings is not None and engine_client.renderer.mm_processor is not None:
+            await check_engines(engine_client)
             config = ServerConfig.parse(settings)
             state.vtprune = Surface(engine_client, state, config)
             said = sentence(config, state.vtprune.image_info.get_max_image_tokens(), args)
