@@ -2,6 +2,7 @@
 their own."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,8 @@ from weights import load_weights, save_weights
 
 HERE = Path(__file__).parent
 CODE = "configuration_relatives"
+BANKS = 2
+"""Of experts, that four layers of Intern-S2-Mobius share."""
 Config = dict[str, Any]
 
 
@@ -69,6 +72,27 @@ def write_interns2(seed: int, folder: Path) -> None:
     save_weights(load_weights(folder) | series, folder)
 
 
+def write_mobius(seed: int, folder: Path) -> None:
+    """The routed experts of the first layers are banks, of which each layer has the next one."""
+    write_qwen(QwenShape("3.5-moe", 4, seed, dtype="bfloat16"), folder)
+    file = folder / "config.json"
+    text = json.loads(file.read_text())["text_config"] | {"num_blocks": BANKS}
+    own = ("interns2_mobius", "InternS2MobiusConfig")
+    rewrite(folder, "InternS2MobiusForConditionalGeneration", *own, text_config=text)
+    save_weights(with_banks(load_weights(folder)), folder)
+
+
+def with_banks(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    made = {}
+    for name, weight in weights.items():
+        routed = re.match(r"(.*)layers\.(\d+)\.mlp\.((?:gate|experts)\..*)", name)
+        if routed is None:
+            made[name] = weight
+        elif int(routed[2]) < BANKS:
+            made[f"{routed[1]}meta_mlp.{routed[2]}.{routed[3]}"] = weight
+    return made
+
+
 def write_cosmos3(seed: int, folder: Path) -> None:
     write_qwen(QwenShape("3", 4, seed), folder)
     rewrite(folder, "Cosmos3ForConditionalGeneration", "cosmos3_omni")
@@ -81,6 +105,7 @@ def write_cosmos3(seed: int, folder: Path) -> None:
 WRITERS: dict[str, Callable[[int, Path], None]] = {
     "interns1": write_interns1,
     "interns2": write_interns2,
+    "mobius": write_mobius,
     "exaone4.5": write_exaone,
     "cosmos3": write_cosmos3,
     "skywork": write_skywork,

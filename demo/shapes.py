@@ -290,6 +290,7 @@ SHAPES: dict[str, AnyShape] = {
     "demo-qianfan": RelativeShape("qianfan", seed=19),
     # Grids as Qwen-VL's, the first two with the weights of demo-qwen3.5-moe and demo-qwen3.
     "demo-interns2": RelativeShape("interns2", seed=12),
+    "demo-mobius": RelativeShape("mobius", seed=25),
     "demo-cosmos3": RelativeShape("cosmos3", seed=4),
     "demo-exaone4.5": RelativeShape("exaone4.5", seed=20),
     "demo-qwen4": RelativeShape("qwen4", seed=24),

@@ -18,6 +18,10 @@ class InternS2PreviewConfig(Qwen3_5MoeConfig):
     model_type = "intern_s2_preview"
 
 
+class InternS2MobiusConfig(Qwen3_5MoeConfig):
+    model_type = "interns2_mobius"
+
+
 class SkyworkVisionConfig(PreTrainedConfig):
     model_type = "skywork_vit"
 

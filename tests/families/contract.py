@@ -76,6 +76,7 @@ CHECKPOINTS = [
 RELATIVES = [
     "demo-interns1",
     "demo-interns2",
+    "demo-mobius",
     "demo-exaone4.5",
     "demo-cosmos3",
     "demo-skywork",

@@ -130,6 +130,7 @@ def test_an_unknown_architecture_is_answered_with_those_there_are() -> None:
         "Glm4vMoeForConditionalGeneration, Glm5NextForConditionalGeneration, "
         "Idefics3ForConditionalGeneration, "
         "InternS1ForConditionalGeneration, "
+        "InternS2MobiusForConditionalGeneration, "
         "InternS2PreviewForConditionalGeneration, InternVLChatModel, "
         "InternVLForConditionalGeneration, "
         "KimiK25ForConditionalGeneration, KimiK3ForConditionalGeneration, "

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.slow
 MARKS = {
     "demo-interns1": "<IMG_CONTEXT>",
     "demo-interns2": "<|vision_start|><|image_pad|><|vision_end|>",
+    "demo-mobius": "<|vision_start|><|image_pad|><|vision_end|>",
     "demo-exaone4.5": "<vision><|image_pad|></vision>",
     "demo-cosmos3": "<|vision_start|><|image_pad|><|vision_end|>",
     "demo-skywork": "<IMG_CONTEXT>",

@@ -56,6 +56,7 @@ FILMS = {
     "demo-internvl-chat": "<video>",
     "demo-interns1": "<|video_pad|>",
     "demo-interns2": "<|vision_start|><|video_pad|><|vision_end|>",
+    "demo-mobius": "<|vision_start|><|video_pad|><|vision_end|>",
     "demo-exaone4.5": "<vision><|video_pad|></vision>",
     "demo-cosmos3": "<|vision_start|><|video_pad|><|vision_end|>",
     "demo-qwen2.5-omni": "<|vision_bos|><|VIDEO|><|vision_eos|>",

@@ -18,11 +18,13 @@ from position_record import QWEN
 
 pytestmark = pytest.mark.server
 
+RELATIVES = ("demo-interns2", "demo-mobius")
 OFF, EVERY, HALF = SETTINGS[:3]
 
 
 @pytest.fixture(
-    scope="module", params=["demo-qwen3.5", pytest.param("demo-interns2", marks=NIGHTLY)]
+    scope="module",
+    params=["demo-qwen3.5", *(pytest.param(each, marks=NIGHTLY) for each in RELATIVES)],
 )
 def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Answers:
     return answers_of(request.param, QWEN.picture, tmp_path_factory.mktemp("hybrid"), "bfloat16")

@@ -20,6 +20,7 @@ _QWEN = "<|vision_start|><|image_pad|><|vision_end|>"
 IMAGES = {
     "demo-interns1": "<IMG_CONTEXT>",
     "demo-interns2": _QWEN,
+    "demo-mobius": _QWEN,
     "demo-exaone4.5": "<vision><|image_pad|></vision>",
     "demo-cosmos3": _QWEN,
     "demo-skywork": "<image>",

@@ -201,6 +201,8 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "QianfanOCRForConditionalGeneration QianfanOCRProcessingInfo.get_hf_processor"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.internvl",
         "BaseInternVLDummyInputsBuilder BaseInternVLMultiModalProcessor"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.interns2_mobius",
+        "InternS2MobiusForConditionalGeneration InternS2MobiusProcessingInfo"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.interns2_preview",
         "InternS2PreviewForConditionalGeneration InternS2PreviewProcessingInfo"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.cosmos3",

@@ -33,6 +33,9 @@ _BUILT_IN = {
     "Glm5NextForConditionalGeneration": "vllm_pruner.families.glm5_next:PrunedGlm5Next",
     "Idefics3ForConditionalGeneration": "vllm_pruner.families.idefics3:PrunedIdefics3",
     "InternS1ForConditionalGeneration": "vllm_pruner.families.internvl:PrunedInternVL",
+    "InternS2MobiusForConditionalGeneration": (
+        "vllm_pruner.families.interns2_mobius:PrunedInternS2Mobius"
+    ),
     "InternS2PreviewForConditionalGeneration": (
         "vllm_pruner.families.interns2_preview:PrunedInternS2Preview"
     ),
