@@ -137,14 +137,15 @@ def test_a_class_of_somebody_else_is_not_replaced() -> None:
         pytest.param(
             "demo-qwen2",
             {"video_pruning_rate": 0.5},
-            "video_pruning_rate is 0.5, but this vLLM does not prune the videos of qwen2_vl; "
-            "allowed: 0",
+            "video_pruning_rate is 0.5, but beside vtprune this vLLM does not prune the videos of "
+            "qwen2_vl; allowed: 0",
             marks=older,
         ),
         pytest.param(
             "demo-qwen3.5",
             {"video_pruning_rate": 0.5},
-            "video_pruning_rate is 0.5, but this vLLM does not prune the videos of qwen3_5; ",
+            "video_pruning_rate is 0.5, but beside vtprune this vLLM does not prune the videos of "
+            "qwen3_5; ",
             marks=older,
         ),
         (

@@ -16,8 +16,12 @@ from v2_runner import Fed, Runner, on_a_cpu
 
 pytestmark = pytest.mark.slow
 
+LEVELS = "demo-qwen4 with DeepStack"
+"""Which none is published with: drawn at random."""
+
 STATES = {
     "demo-qwen4": "Qwen4ExpModelState",
+    LEVELS: "Qwen4ExpModelState",
     "demo-qwen3.5": "MambaHybridModelState",
     "demo-qwen3": "DefaultModelState",
     "demo-qwen2.5": "DefaultModelState",
@@ -51,14 +55,20 @@ class Pair:
 
 @pytest.fixture(scope="module", params=STATES)
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
-    flags = {"dtype": "float32", "enforce_eager": True}
+    checkpoint, _, levels = request.param.partition(" with ")
+    flags: dict[str, Any] = {"dtype": "float32", "enforce_eager": True}
+    if levels:
+        flags["hf_overrides"] = {"vision_config": {"deepstack_visual_indexes": [0, 2]}}
+        flags["load_format"] = "dummy"
     with on_a_cpu():
-        with stock_model(request.param, **flags) as (config, model):
+        with stock_model(checkpoint, **flags) as (config, model):
+            _draw(model.visual, bool(levels))
             runner, side = Runner(Side(config, model)), Side(config, model)
             whole = {name: side.prompt(kinds) for name, kinds in MESSAGES.items()}
             stock = runner.feed(whole, 4096)
             answers = {name: runner.answer(name) for name in whole}
-        with pruned_model(request.param, {}, **flags) as (config, model):
+        with pruned_model(checkpoint, {}, **flags) as (config, model):
+            _draw(model.visual, bool(levels))
             ours = Side(config, model)
             model.on_selection = lambda _tokens, index, _layout: ours.chosen.extend(index.tolist())
             yield Pair(request.param, whole, stock, answers, ours)
@@ -66,7 +76,10 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
 
 def test_the_state_is_vllms_own(pair: Pair) -> None:
     assert type(Runner(pair.ours).state).__name__ == STATES[pair.name]
-    assert (pair.stock["pictures"].ngrams is not None) == (pair.name == "demo-qwen4")
+    stock, width = pair.stock["pictures"], pair.ours.config.model_config.get_hidden_size()
+    assert (stock.ngrams is not None) == pair.name.startswith("demo-qwen4")
+    levels = {LEVELS: 2, "demo-qwen3": 3, "demo-qwen3-omni": 3}.get(pair.name, 0)
+    assert stock.rows is not None and stock.rows.shape[1] == width * (1 + levels)
 
 
 @pytest.mark.parametrize("most", STEPS)
@@ -109,7 +122,7 @@ def test_ngrams_are_those_of_the_shorter_prompt_in_steps_of_any_size(pair: Pair)
     alone = {most: Runner(pair.ours).feed(outputs, most) for most in STEPS}
     for name, first in alone[4096].items():
         if first.ngrams is None:
-            assert pair.name != "demo-qwen4"
+            assert not pair.name.startswith("demo-qwen4")
             continue
         assert all(torch.equal(alone[most][name].ngrams, first.ngrams) for most in STEPS)
         marks = torch.tensor([pair.ours.config.model_config.hf_config.image_token_id])
@@ -117,6 +130,13 @@ def test_ngrams_are_those_of_the_shorter_prompt_in_steps_of_any_size(pair: Pair)
         if name == "pictures":
             assert torch.equal(first.ngrams[text], pair.stock[name].ngrams[kept][text])
         assert len(first.ngrams.unique(dim=0)) > 4
+
+
+def _draw(tower: torch.nn.Module, anew: bool) -> None:
+    """Draw a tower's weights, the same each time, if there are none."""
+    generator = torch.Generator().manual_seed(0)
+    for weight in tower.parameters() if anew else ():
+        weight.data.normal_(std=0.2, generator=generator)
 
 
 def _parts(fed: Fed) -> list[torch.Tensor]:
