@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from contract import LACKING
 from installed_package import declare_package
 from pruned_model import stock_class
+from vllm.model_executor.models.registry import _ModelInfo
 
 from vllm_pruner import compat
 from vllm_pruner.families import registry
@@ -158,3 +161,15 @@ def test_a_family_knows_whether_vllm_captures_its_tower(architecture: str) -> No
     own = stock_class(registry.classes()[architecture])
     family = registry.family_of(SimpleNamespace(architectures=[architecture]))
     assert family.stock_captured == hasattr(own, "encoder_cudagraph_forward")
+
+
+@pytest.mark.parametrize("architecture", sorted({*registry.classes()} - LACKING))
+def test_vllm_sees_in_a_class_of_ours_what_it_sees_in_its_own(architecture: str) -> None:
+    """The runner, the caches and the inputs of a model follow from that."""
+    ours = registry.classes()[architecture]
+    seen = [
+        replace(_ModelInfo.from_model_cls(each), architecture="")
+        for each in (EntryPoint("", ours, "").load(), stock_class(ours))
+    ]
+    assert seen[0] == seen[1]
+    assert seen[0].requires_raw_input_tokens == (architecture == "Qwen4ExpForConditionalGeneration")
