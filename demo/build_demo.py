@@ -18,6 +18,7 @@ from shapes import (
     KimiShape,
     Llama4Shape,
     MiniCPMShape,
+    MiniMaxShape,
     MistralShape,
     OnevisionShape,
     QwenShape,
@@ -43,6 +44,7 @@ def build(shape: AnyShape, folder: Path, stamp: str) -> None:
     from kimi_k25 import write_kimi_k25
     from llama4 import write_llama4
     from minicpm import write_minicpm
+    from minimax import write_minimax
     from mistral import write_mistral
     from onevision import write_onevision
     from pixtral import write_pixtral
@@ -72,6 +74,8 @@ def build(shape: AnyShape, folder: Path, stamp: str) -> None:
         (write_kimi if shape.frames == 1 else write_kimi_k25)(shape, part)
     elif isinstance(shape, KimiK3Shape):
         write_kimi_k3(shape, part)
+    elif isinstance(shape, MiniMaxShape):
+        write_minimax(shape, part)
     elif isinstance(shape, Llama4Shape):
         write_llama4(shape, part)
     elif isinstance(shape, MiniCPMShape):

@@ -181,6 +181,15 @@ class KimiK3Shape:
 
 
 @dataclass(frozen=True, slots=True)
+class MiniMaxShape:
+    """A MiniMax-M3's tower of true geometry, narrow."""
+
+    seed: int
+    tokens: int = 256
+    """Of an image at most, and of a frame of a video."""
+
+
+@dataclass(frozen=True, slots=True)
 class Llama4Shape:
     """A Llama 4 of true geometry, narrow, with small tiles: two layers, of which one has experts
     and looks at all, as every other one of Maverick has and every fourth does."""
@@ -230,6 +239,7 @@ AnyShape = (
     | Gemma4Shape
     | KimiShape
     | KimiK3Shape
+    | MiniMaxShape
     | Llama4Shape
     | MiniCPMShape
     | RelativeShape
@@ -284,6 +294,8 @@ SHAPES: dict[str, AnyShape] = {
     "demo-kimi-k2.5": KimiShape(2, seed=22, frames=4),
     # For an engine that only encodes: no decoder.
     "demo-kimi-k3": KimiK3Shape(seed=24),
+    # Up to 256 tokens an image; its decoder runs on no CPU.
+    "demo-minimax-m3": MiniMaxShape(seed=25),
     # Tiles as InternVL's, in its transformers form and in its authors'.
     "demo-interns1": RelativeShape("interns1", seed=17),
     "demo-skywork": RelativeShape("skywork", seed=18),

@@ -64,6 +64,8 @@ READ = {
     "vllm.models.qwen4_exp:Qwen4ExpForConditionalGeneration": (
         "asks of a rank of a pipeline that is not the first whether there are levels of DeepStack"
     ),
+    "vllm.models.minimax_m3.common.vision_tower:"
+    "MiniMaxVLVisionTransformer.prepare_encoder_metadata": "the rotation may be another platform's",
     "vllm.v1.worker.gpu_worker:Worker.finish_weight_update": "restores heads of draft models",
     "vllm.model_executor.models.mistral3:"
     "Mistral3ForConditionalGeneration._parse_and_validate_image_input": "a class in hints",

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from contract import PROCESSORS
 from launcher import inspect_models_in_process
-from normed_rows import norm_rows_on_a_cpu
 from pruning_processor import pruning_processor
+from tower_kernels import run_tower_kernels_on_a_cpu
 
 inspect_models_in_process()
-norm_rows_on_a_cpu()
+run_tower_kernels_on_a_cpu()
 
 
 @pytest.fixture(scope="module", params=PROCESSORS, ids=lambda each: "-".join([each[0], *each[1]]))

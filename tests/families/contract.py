@@ -24,6 +24,7 @@ from vllm_pruner import compat
 from vllm_pruner.compat.versions import at_least
 from vllm_pruner.family import Family
 from vllm_pruner.worker.captured_packed_tower import CapturedPackedTower
+from vllm_pruner.worker.minimax_tower import MiniMaxTower
 
 __all__ = [
     "AT_NIGHT",
@@ -91,7 +92,7 @@ of the contract is checked on them every night."""
 SERVED = [each for each in RELATIVES if compat.omni_positions_known() or each != "demo-qwen3-omni"]
 """Those of them that this vLLM serves: 0.31 does not place Qwen3-Omni's images right."""
 
-ENCODERS = ["demo-glm5", "demo-kimi-k3"]
+ENCODERS = ["demo-glm5", "demo-kimi-k3", "demo-minimax-m3"]
 """Models whose decoders vLLM does not run on a CPU: built without, as by an engine that only
 encodes."""
 
@@ -130,8 +131,10 @@ BUDGETS: list[dict[str, Any]] = [
 
 
 def is_served(family: Family, size: tuple[int, int]) -> bool:
-    """Qwen-VL's processors refuse pictures more than 200 times as long as wide."""
+    """Qwen-VL's processors refuse pictures more than 200 times as long as wide; so does
+    MiniMax-M3's."""
     is_qwen = family.item_layout is not None or family.tower is CapturedPackedTower
+    is_qwen |= family.tower is MiniMaxTower
     return not is_qwen or max(size) <= 200 * min(size)
 
 

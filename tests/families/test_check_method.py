@@ -59,6 +59,7 @@ def test_crops_with_newlines_take_methods_that_choose_tokens_one_by_one(model: s
         *[("demo-kimi", "in_token_limit"), ("demo-gemma4", "max_soft_tokens")],
         *[("demo-pixtral", "max_image_size"), ("demo-kimi-k2.5", "in_patch_limit")],
         *[(each, "max_image_tokens") for each in PACKED],
+        ("demo-minimax-m3", "max_pixels"),
     ],
 )
 def test_a_processor_that_resizes_leaves_no_shrinking_to_a_method(model: str, smaller: str) -> None:

@@ -142,6 +142,7 @@ def test_an_unknown_architecture_is_answered_with_those_there_are() -> None:
         "LlavaNextForConditionalGeneration, LlavaOnevisionForConditionalGeneration, "
         "MiniCPMV4_6ForConditionalGeneration, "
         "MiniCPMV4_7ForConditionalGeneration, "
+        "MiniMaxM3SparseForConditionalGeneration, "
         "Mistral3ForConditionalGeneration, PixtralForConditionalGeneration, "
         "QianfanOCRForConditionalGeneration, "
         "Qwen2VLForConditionalGeneration, "

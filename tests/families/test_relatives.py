@@ -35,6 +35,7 @@ MARKS = {
     "demo-qwen3-omni": "<|vision_start|><|image_pad|><|vision_end|>",
     "demo-glm5": "<|begin_of_image|><|image|><|end_of_image|>",
     "demo-kimi-k3": "<|media_begin|><|media_content|><|media_pad|><|media_end|>",
+    "demo-minimax-m3": "]<]start of image[>[]<]image[>[]<]end of image[>[",
 }
 """What is no text of the question, by checkpoint: all tokens of an image and around it."""
 
@@ -44,6 +45,7 @@ OTHERS = {
     "demo-qwen2.5-omni": "<|VIDEO|><|audio_bos|><|AUDIO|><|audio_eos|>",
     "demo-qwen3-omni": "<|video_pad|><|audio_start|><|audio_pad|><|audio_end|>",
     "demo-glm5": "<|begin_of_video|><|video|><|end_of_video|>",
+    "demo-minimax-m3": "]<]video[>[",
 }
 """The same of a video, and of audio."""
 

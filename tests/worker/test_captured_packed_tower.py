@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 from contract import PACKED
-from normed_rows import norm_rows_on_a_cpu
 from pruned_model import pruned_model
 from replayed_tower import CPU, attention_beside_padding, captured
+from tower_kernels import run_tower_kernels_on_a_cpu
 from vllm.model_executor.layers.attention import mm_encoder_attention
 from vllm.model_executor.models.interfaces import supports_encoder_cudagraph
 
@@ -26,7 +26,7 @@ from vllm_pruner.worker.host_free import HostFree
 
 pytestmark = pytest.mark.slow
 
-norm_rows_on_a_cpu()
+run_tower_kernels_on_a_cpu()
 
 BUDGETS = [16, 32, 64, 128, 192]
 

@@ -11,15 +11,15 @@ import torch
 from contract import CHECKPOINTS, ENCODED
 from model_on_card import embedded, model_on_card
 from nightly import NIGHTLY
-from normed_rows import norm_rows_on_a_cpu
 from pretend_tensor import OnCard, host
 from pruned_model import picture_items, pruned_model
+from tower_kernels import run_tower_kernels_on_a_cpu
 
 from vllm_pruner import methods
 
 pytestmark = pytest.mark.slow
 
-norm_rows_on_a_cpu()
+run_tower_kernels_on_a_cpu()
 
 SIZES = [(168, 224), (168, 224), (140, 112), (84, 280)]
 """Height and width of a batch's pictures: two of one size, and others."""

@@ -135,6 +135,15 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_ENGINE, _WORKER, f"{MODELS}.idefics2_vision_model",
         "Idefics2VisionEmbeddings.forward Idefics2VisionAttention.forward "
         "Idefics2VisionTransformer.forward"),
+    *_symbols(_ENGINE, _WORKER, f"{MODEL_PACKAGES}.minimax_m3",
+        "MiniMaxM3SparseForConditionalGeneration._parse_and_validate_image_input "
+        "MiniMaxM3SparseForConditionalGeneration._parse_and_validate_video_input "
+        "MiniMaxM3SparseForConditionalGeneration.embed_multimodal "
+        "MiniMaxM3SparseForConditionalGeneration.load_weights"),
+    *_symbols(_ENGINE, _WORKER, f"{MODEL_PACKAGES}.minimax_m3.common.vision_tower",
+        "MiniMaxVLVisionTransformer.prepare_encoder_metadata "
+        "MiniMaxVLVisionTransformer._apply_max_frames_limit MiniMaxVLVisionModel.forward "
+        "MiniMaxVLAttention.forward"),
     *_qwen("qwen2_vl", "Qwen2VLForConditionalGeneration", "Qwen2VisionTransformer"),
     *_qwen("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", "Qwen2_5_VisionTransformer"),
     *_symbols(_ENGINE, f"{_WORKER}.in_tree", f"{MODELS}.qwen2_5_vl",
@@ -274,6 +283,13 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         first=(0, 32)),
     *_symbols(_ENGINE, "vllm_pruner.families", _PROCESSING,
         "BaseProcessingInfo._merge_and_resolve_mm_processor_kwargs", first=(0, 32)),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODEL_PACKAGES}.minimax_m3.common.mm_preprocess",
+        "MiniMaxM3VLDummyInputsBuilder MiniMaxM3VLMultiModalProcessor "
+        "MiniMaxM3VLProcessingInfo.get_image_processor MiniMaxM3VLProcessingInfo.IMAGE_TOKEN "
+        "MiniMaxM3VLProcessingInfo.VIDEO_TOKEN MiniMaxM3VLProcessingInfo.VISION_START_TOKEN "
+        "MiniMaxM3VLProcessingInfo.VISION_END_TOKEN"),
+    *_symbols(_ENGINE, "vllm_pruner.families", "vllm.transformers_utils.processors.minimax_m3",
+        "MAX_RATIO smart_resize MiniMaxM3VLImageProcessor.max_long_side_pixel"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{_PROCESSING}.processor",
         "BaseMultiModalProcessor._get_hf_mm_inputs PromptReplacement.modality"),
     *_symbols(_ENGINE, "vllm_pruner.families", _PROCESSING, "BaseProcessingInfo.get_data_parser"),

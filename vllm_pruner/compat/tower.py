@@ -1,5 +1,5 @@
 """Modules inside vLLM's vision towers: CLIP, SigLIP, InternViT, Idefics3, MiniCPM-V, Llama 4,
-Pixtral, MoonViT and Qwen-VL.
+Pixtral, MoonViT, MiniMax-M3 and Qwen-VL.
 
 Replaces: nothing.
 Why: methods read query and key of a layer, and shrunk images need other position embeddings; vLLM's
@@ -20,12 +20,14 @@ Relies on: each layer having an `MMEncoderAttention` with `num_heads` (of this r
 - MoonViT: at `encoder.blocks[i].attn`, called likewise; its `forward` takes what
   `prepare_encoder_metadata` makes of grids in place of these, and returns `[tokens, patches of a
   token, D]`, MoonViT3d's, whose encoder has that method, one for each image;
+- MiniMax-M3: at `vision_model.encoder.layers[i].self_attn.attn`, called as Qwen-VL's; the tower
+  takes what its `vision_model.prepare_encoder_metadata` makes of grids in place of these;
 on what the last layer makes of the patches, `[..., patches, D]`, going as the only argument through
 `merger.ln_q` (Qwen2-VL, Qwen2.5-VL), `merger.norm` (Qwen3-VL), `post_layernorm` (GLM-V, Idefics3,
 MiniCPM-V, SigLIP; GLM-5-Next), `layernorm_post` (Llama 4, the class token among them), `layernorm`
 (InternViT in the transformers form) or `encoder.final_layernorm` (MoonViT), or being what the tower
-returns (InternViT, Pixtral, whose layers cannot be hooked: they are decorated for `torch.compile`,
-as are those of Qwen-VL);
+returns (InternViT, MiniMax-M3's `vision_model`, Pixtral, whose layers cannot be hooked: they are
+decorated for `torch.compile`, as are those of Qwen-VL);
 and on all of `vision_model.embeddings.position_embedding` being looked up and added to the patches
 whatever the image's size. vLLM's SigLIP has an `interpolate_pos_encoding`, but that takes the width
 for the number of positions.

@@ -52,6 +52,7 @@ _BUILT_IN = {
     ),
     "MiniCPMV4_6ForConditionalGeneration": "vllm_pruner.families.minicpmv4_6:PrunedMiniCPMV4_6",
     "MiniCPMV4_7ForConditionalGeneration": "vllm_pruner.families.minicpmv4_7:PrunedMiniCPMV4_7",
+    "MiniMaxM3SparseForConditionalGeneration": "vllm_pruner.families.minimax_m3:PrunedMiniMaxM3",
     "Mistral3ForConditionalGeneration": "vllm_pruner.families.mistral3:PrunedMistral3",
     "PixtralForConditionalGeneration": "vllm_pruner.families.pixtral:PrunedPixtral",
     "QianfanOCRForConditionalGeneration": "vllm_pruner.families.qianfan_ocr:PrunedQianfanOCR",
