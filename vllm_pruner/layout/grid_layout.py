@@ -14,12 +14,13 @@ from dataclasses import dataclass, replace
 import torch
 
 from vllm_pruner.layout.layout import View
+from vllm_pruner.layout.patches_alone import PatchesAlone
 
 __all__ = ["GridLayout"]
 
 
 @dataclass(frozen=True, slots=True)
-class GridLayout:
+class GridLayout(PatchesAlone):
     """The layout of one image or video; see `Layout`."""
 
     rows: int
@@ -45,27 +46,12 @@ class GridLayout:
         return max(1, self.frames) * self.frame_tokens
 
     @property
-    def patches(self) -> int:
-        return self.tokens
-
-    @property
-    def encoded(self) -> int:
-        return self.tokens
-
-    @property
     def crops(self) -> int:
         return 1
 
     @property
-    def height(self) -> int:
-        return 0
-
-    @property
     def whole_grid(self) -> tuple[int, int]:
         return self.rows, self.columns
-
-    def patches_at(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return positions, torch.zeros_like(positions, dtype=torch.bool)
 
     def places_at(self, positions: torch.Tensor, within: GridLayout | None = None) -> torch.Tensor:
         """Return `[..., 3]` int64, time, row and column of the tokens at positions, as M-RoPE

@@ -15,13 +15,14 @@ import torch
 
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.layout.layout import View
+from vllm_pruner.layout.patches_alone import PatchesAlone
 from vllm_pruner.layout.shares import shares
 
 __all__ = ["SlicedGrid"]
 
 
 @dataclass(frozen=True, slots=True)
-class SlicedGrid:
+class SlicedGrid(PatchesAlone):
     """The layout of one image; see `Layout`. Its crops are the whole picture and the slices, which
     follow row by row."""
 
@@ -62,23 +63,8 @@ class SlicedGrid:
         return prod(self.whole) + prod(self.slices) * prod(self.part)
 
     @property
-    def patches(self) -> int:
-        return self.tokens
-
-    @property
-    def encoded(self) -> int:
-        return self.tokens
-
-    @property
-    def height(self) -> int:
-        return 0
-
-    @property
     def whole_grid(self) -> tuple[int, int] | None:
         return self.whole if self.crops == 1 else None
-
-    def patches_at(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return positions, torch.zeros_like(positions, dtype=torch.bool)
 
     def patches_of_crops(self, device: torch.device) -> list[torch.Tensor]:
         """Return the tokens of each crop, ascending."""

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import torch
 
 from vllm_pruner.layout.layout import View
+from vllm_pruner.layout.patches_alone import PatchesAlone
 
 __all__ = ["TileLayout"]
 
 
 @dataclass(frozen=True, slots=True)
-class TileLayout:
+class TileLayout(PatchesAlone):
     """The layout of one image; see `Crops`."""
 
     side: int
@@ -41,18 +42,6 @@ class TileLayout:
         return self.crops * self.base
 
     @property
-    def patches(self) -> int:
-        return self.tokens
-
-    @property
-    def encoded(self) -> int:
-        return self.tokens
-
-    @property
-    def height(self) -> int:
-        return 0
-
-    @property
     def whole_grid(self) -> tuple[int, int] | None:
         return (self.side, self.side) if self.crops == 1 else None
 
@@ -61,9 +50,6 @@ class TileLayout:
 
     def patches_of_crops(self, device: torch.device) -> list[torch.Tensor]:
         return list(self.sources(device).split(self.base))
-
-    def patches_at(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return positions, torch.zeros_like(positions, dtype=torch.bool)
 
     def views(self) -> list[View]:
         """Return one view for each tile; the tile of the whole picture is the base crop."""
