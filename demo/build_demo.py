@@ -8,6 +8,7 @@ from pathlib import Path
 from shapes import (
     SHAPES,
     AnyShape,
+    CohereShape,
     Gemma4Shape,
     GemmaShape,
     Glm5Shape,
@@ -33,6 +34,7 @@ def build(shape: AnyShape, folder: Path, stamp: str) -> None:
     """Write the model beside `folder`, then put it there: a folder that exists is complete."""
     # These import transformers: seconds, not needed when fresh.
     from checkpoint import write_checkpoint
+    from cohere import write_cohere
     from gemma import write_gemma
     from gemma4 import write_gemma4
     from glm import write_glm
@@ -78,6 +80,8 @@ def build(shape: AnyShape, folder: Path, stamp: str) -> None:
         write_minimax(shape, part)
     elif isinstance(shape, Llama4Shape):
         write_llama4(shape, part)
+    elif isinstance(shape, CohereShape):
+        write_cohere(shape, part)
     elif isinstance(shape, MiniCPMShape):
         write_minicpm(shape, part)
     elif isinstance(shape, RelativeShape):

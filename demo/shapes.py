@@ -205,6 +205,19 @@ class Llama4Shape:
 
 
 @dataclass(frozen=True, slots=True)
+class CohereShape:
+    """A Command A Vision of true geometry, narrow, with small tiles."""
+
+    seed: int
+    image_size: int = 112
+    """Of a tile: 16 tokens."""
+    tiles: int = 12
+    """At most, without the whole picture."""
+    window: int = 128
+    """Tokens that every other layer of the decoder looks back at."""
+
+
+@dataclass(frozen=True, slots=True)
 class MiniCPMShape:
     """A MiniCPM-V of true geometry, narrow, with small slices."""
 
@@ -242,6 +255,7 @@ AnyShape = (
     | MiniMaxShape
     | Llama4Shape
     | MiniCPMShape
+    | CohereShape
     | RelativeShape
 )
 
@@ -286,6 +300,8 @@ SHAPES: dict[str, AnyShape] = {
     "demo-gemma4": Gemma4Shape(seed=16),
     # Up to 16 tiles of 16 tokens and the whole picture, separators between: at most 272.
     "demo-llama4": Llama4Shape(seed=17),
+    # Up to 12 tiles of 16 tokens and the whole picture, a break behind each: at most 208.
+    "demo-cohere2": CohereShape(seed=25),
     # Up to 9 slices of about 16 tokens, and the whole picture before them; with canvas positions.
     "demo-minicpm4.6": MiniCPMShape("4.6", 4, seed=23),
     "demo-minicpm4.7": MiniCPMShape("4.7", 4, seed=24),

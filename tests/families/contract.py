@@ -65,6 +65,7 @@ CHECKPOINTS = [
     "demo-llama4",
     "demo-minicpm4.6",
     "demo-minicpm4.7",
+    "demo-cohere2",
     "demo-glm4v",
     "demo-glm4v-moe",
     "demo-qwen2",

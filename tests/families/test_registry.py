@@ -126,7 +126,8 @@ def test_an_unknown_architecture_is_answered_with_those_there_are() -> None:
             SimpleNamespace(hf_config=_config("LlamaForCausalLM")), PruneConfig()
         )
     assert str(raised.value) == (
-        "architecture is LlamaForCausalLM; allowed: Cosmos3ForConditionalGeneration, "
+        "architecture is LlamaForCausalLM; allowed: Cohere2VisionForConditionalGeneration, "
+        "Cosmos3ForConditionalGeneration, "
         "Exaone4_5_ForConditionalGeneration, Gemma3ForConditionalGeneration, "
         "Gemma4ForConditionalGeneration, "
         "Glm4vForConditionalGeneration, "

@@ -86,8 +86,9 @@ class Oracle:
         if getattr(self._decoder, "hidden_size_per_layer_input", 0):
             more["per_layer_inputs"] = self._decoder.get_per_layer_inputs(words, None)
         hidden = self._decoder(inputs_embeds=embeds, **more).last_hidden_state
-        scores: torch.Tensor = self.model.get_output_embeddings()(hidden)[0].log_softmax(-1)
-        return scores
+        scores: torch.Tensor = self.model.get_output_embeddings()(hidden)[0]
+        scale = getattr(self.model.config.get_text_config(), "logit_scale", 1.0)  # Cohere's
+        return (scores * scale).log_softmax(-1)
 
 
 def as_pruned(checkpoint: str, prompt: list[int]) -> list[int]:

@@ -51,6 +51,7 @@ IMAGES = {
     "demo-llama4": "<|image|>",
     "demo-minicpm4.6": "<|image_pad|>",
     "demo-minicpm4.7": "<|image_pad|>",
+    "demo-cohere2": "<|IMG_PATCH|>",
 }
 """What stands for an image in a prompt, by checkpoint."""
 

@@ -81,6 +81,11 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "Idefics3ForConditionalGeneration._parse_and_validate_image_input "
         "Idefics3ForConditionalGeneration.embed_multimodal "
         "Idefics3ForConditionalGeneration.load_weights Idefics3Connector.pixel_shuffle"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.cohere2_vision",
+        "Cohere2VisionForConditionalGeneration._parse_and_validate_image_input "
+        "Cohere2VisionForConditionalGeneration.embed_multimodal "
+        "Cohere2VisionForConditionalGeneration.load_weights "
+        "Cohere2VisionMultiModalProjector.forward Cohere2VisionMultiModalProjector.pixel_shuffle"),
     *_symbols(_ENGINE, _WORKER, f"{MODELS}.mllama4",
         "Llama4ForConditionalGeneration._parse_and_validate_image_input "
         "Llama4ForConditionalGeneration.embed_multimodal "
@@ -271,6 +276,11 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_ENGINE, "vllm_pruner.families",
         "vllm.transformers_utils.processors.kimi_k25_vision_fused",
         "KimiK25FusedVisionProcessor.media_proc_cfg", first=(0, 32)),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.cohere2_vision",
+        "Cohere2VisionDummyInputsBuilder Cohere2VisionMultiModalProcessor "
+        "Cohere2VisionProcessingInfo.get_num_patches "
+        "Cohere2VisionProcessingInfo.get_image_size_with_most_features "
+        "Cohere2VisionProcessingInfo.get_hf_processor"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.minicpmv",
         "MiniCPMVDummyInputsBuilder.get_dummy_mm_data "
         "MiniCPMVMultiModalProcessor._apply_hf_processor_main "

@@ -24,6 +24,9 @@ GROUP = "vtprune.families"
 its attribute `family`."""
 
 _BUILT_IN = {
+    "Cohere2VisionForConditionalGeneration": (
+        "vllm_pruner.families.cohere2_vision:PrunedCohere2Vision"
+    ),
     "Cosmos3ForConditionalGeneration": "vllm_pruner.families.cosmos3:PrunedCosmos3",
     "Exaone4_5_ForConditionalGeneration": "vllm_pruner.families.exaone4_5:PrunedExaone4_5",
     "Gemma3ForConditionalGeneration": "vllm_pruner.families.gemma3:PrunedGemma3",
