@@ -80,8 +80,17 @@ def test_a_package_that_vllm_lacks_is_not_taken_for_another_vllm(
         check(Process.SERVER)
 
 
-def test_a_model_of_another_family_is_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = "vllm.model_executor.models.llava_next"
+@pytest.mark.parametrize(
+    "module",
+    [
+        "vllm.model_executor.models.llava_next",
+        "vllm.models.minimax_m3.common.vision_tower",
+        "vllm.transformers_utils.processors.kimi_k25_vision_fused",
+    ],
+)
+def test_a_model_of_another_family_is_not_imported(
+    monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
     monkeypatch.delitem(sys.modules, module, raising=False)
     check(Process.ENGINE)
     assert module not in sys.modules

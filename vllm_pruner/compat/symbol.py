@@ -5,7 +5,15 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-__all__ = ["MODELS", "MODEL_PACKAGES", "OLDEST", "Process", "Symbol", "symbols_of"]
+__all__ = [
+    "MODELS",
+    "MODEL_PACKAGES",
+    "MODEL_PROCESSORS",
+    "OLDEST",
+    "Process",
+    "Symbol",
+    "symbols_of",
+]
 
 OLDEST = (0, 31)
 """The oldest vLLM minor release that vtprune runs on."""
@@ -53,3 +61,7 @@ MODELS = "vllm.model_executor.models"
 
 MODEL_PACKAGES = "vllm.models"
 """Where it has a package for each of some newer ones, with a class for each kind of GPU."""
+
+MODEL_PROCESSORS = "vllm.transformers_utils.processors"
+"""Where it has a module for the processor of each model whose authors' it does not take. One of
+them imports numba, beside which vLLM's engine does not start in a caller's process on a CPU."""

@@ -8,10 +8,25 @@ source of these names with another release. Names used only in annotations are n
 from __future__ import annotations
 
 from vllm_pruner.compat.model_symbols import MODEL_SYMBOLS
-from vllm_pruner.compat.symbol import MODEL_PACKAGES, MODELS, OLDEST, Process, Symbol
+from vllm_pruner.compat.symbol import (
+    MODEL_PACKAGES,
+    MODEL_PROCESSORS,
+    MODELS,
+    OLDEST,
+    Process,
+    Symbol,
+)
 from vllm_pruner.compat.symbol import symbols_of as _symbols
 
-__all__ = ["MODELS", "MODEL_PACKAGES", "OLDEST", "SYMBOLS", "Process", "Symbol"]
+__all__ = [
+    "MODELS",
+    "MODEL_PACKAGES",
+    "MODEL_PROCESSORS",
+    "OLDEST",
+    "SYMBOLS",
+    "Process",
+    "Symbol",
+]
 
 _PROCESSING = "vllm.multimodal.processing"
 _OPENAI = "vllm.entrypoints.openai"

@@ -17,6 +17,7 @@ from packaging.version import InvalidVersion, Version
 
 from vllm_pruner.compat.symbols import (
     MODEL_PACKAGES,
+    MODEL_PROCESSORS,
     MODELS,
     OLDEST,
     SYMBOLS,
@@ -88,8 +89,8 @@ def _dotted(release: tuple[int, int]) -> str:
 
 
 def check(process: Process) -> None:
-    """Look up every name that `process` relies on. Names in a model's module are checked only if
-    the module has been imported, since other families' modules are not needed.
+    """Look up every name that `process` relies on. Names in the module of a model or of its
+    processor are checked only if it has been imported, since other families' are not needed.
 
     Raises:
         RuntimeError: names are missing; the message is one sentence with all of them. Or a module
@@ -107,7 +108,7 @@ def not_as_read(missing: str) -> RuntimeError:
 
 
 def _needed(symbol: Symbol) -> bool:
-    of_models = (f"{MODELS}.", f"{MODEL_PACKAGES}.")
+    of_models = tuple(f"{each}." for each in (MODELS, MODEL_PACKAGES, MODEL_PROCESSORS))
     return not symbol.module.startswith(of_models) or symbol.module in sys.modules
 
 
