@@ -264,7 +264,7 @@ def test_other_towers_run_as_graphs_where_that_is_asked_for(
         ("qwen2.5", {"tower_graphs": False}, {}),
         ("gemma3", {"rate": 0.0}, {}),
         ("kimi", {"rate": 0.0}, {}),
-        *((kimi, {}, {}) for kimi in ("kimi", "kimi-k2.5")),
+        *((name, {}, {}) for name in ("kimi", "kimi-k2.5", "kimi-k3", "minimax-m3")),
         ("gemma4", {}, {}),
     ],
     ids=str,
