@@ -41,8 +41,9 @@ FAMILIES = [
     *("demo-internvl", "demo-internvl-chat", "demo-mistral3", "demo-pixtral"),
     *("demo-onevision", "demo-idefics3", "demo-smolvlm", "demo-gemma3", "demo-gemma4"),
     *("demo-kimi", "demo-kimi-k2.5", "demo-llama4", "demo-qwen2.5-omni", "demo-qwen3-omni"),
+    *("demo-minicpm4.7", "demo-cohere2"),
 ]
-BFLOAT16 = ("demo-qwen3.5",)
+BFLOAT16 = ("demo-qwen3.5", "demo-minicpm4.7")
 """vLLM's linear attention on a CPU knows no other dtype."""
 
 
