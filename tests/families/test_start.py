@@ -5,28 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from started import engine_arguments
 from vllm.engine.arg_utils import EngineArgs
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm_process import MODELS
 
 from vllm_pruner import compat, plugin
-from vllm_pruner.settings import cli
 from vllm_pruner.settings.errors import ConfigError
 
 pytestmark = pytest.mark.server
 ADAPTERS = {"enable_tower_connector_lora": True, "enable_lora": True}
 FOREIGN = {"model_impl": "transformers"}
 older = pytest.mark.skipif(not compat.encoder_graphs_known(), reason="another vLLM, 0.31")
-
-
-def _arguments(model: str, settings: dict[str, Any], **flags: Any) -> EngineArgs:
-    plugin.register()
-    return EngineArgs(
-        model=str(MODELS / model),
-        mm_processor_kwargs={"vtprune": settings},
-        max_model_len=4096,
-        **flags,
-    )
 
 
 @pytest.mark.parametrize(
@@ -53,7 +43,7 @@ def test_a_family_has_a_method_and_a_rate_of_its_own_unless_the_operator_names_t
     settings: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     """The same for every configuration made of the same arguments; some callers make two."""
-    arguments = _arguments("demo-qwen3", settings)
+    arguments = engine_arguments("demo-qwen3", settings)
     for _ in range(2):
         config: Any = arguments.create_model_config().multimodal_config
         assert config.mm_processor_kwargs["vtprune"] == expected
@@ -61,7 +51,7 @@ def test_a_family_has_a_method_and_a_rate_of_its_own_unless_the_operator_names_t
 
 
 def test_scope_keeps_one_ninth_of_llava_s() -> None:
-    config: Any = _arguments("demo", {}).create_model_config().multimodal_config
+    config: Any = engine_arguments("demo", {}).create_model_config().multimodal_config
     assert config.mm_processor_kwargs["vtprune"] == {"method": "scope", "rate": 8 / 9}
 
 
@@ -76,7 +66,7 @@ def test_the_limits_hold_for_a_family_s_own_rate(
     model: str, limits: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(ConfigError) as raised:
-        _arguments(model, {"limits": limits}).create_model_config()
+        engine_arguments(model, {"limits": limits}).create_model_config()
     assert str(raised.value).startswith(sentence)
 
 
@@ -121,7 +111,7 @@ def test_what_only_the_model_can_refuse_is_said_in_flags_too(
 
 def test_a_class_of_somebody_else_is_not_replaced() -> None:
     theirs = {"Qwen3VLForConditionalGeneration": "elsewhere:Mine"}
-    arguments = _arguments("demo-qwen3", {}, model_class_overrides=theirs)
+    arguments = engine_arguments("demo-qwen3", {}, model_class_overrides=theirs)
     with pytest.raises(ConfigError, match=r"^model_class_overrides has Qwen3VLFor"):
         arguments.create_model_config()
 
@@ -168,7 +158,7 @@ def test_a_flag_that_cannot_be_right_is_named(
     model: str, flags: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(ConfigError) as raised:
-        _arguments(model, {}, **flags).create_model_config()
+        engine_arguments(model, {}, **flags).create_model_config()
     assert str(raised.value).startswith(sentence)
 
 
@@ -192,7 +182,7 @@ def test_shadows_that_could_not_be_are_refused(
     settings: dict[str, Any], flags: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(ConfigError) as raised:
-        _arguments("demo", settings, **flags).create_model_config()
+        engine_arguments("demo", settings, **flags).create_model_config()
     assert str(raised.value).startswith(sentence)
 
 
@@ -200,7 +190,9 @@ def test_graphs_that_end_before_the_selection_are_switched_off(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plugin.logger.parent, "propagate", True)
-    arguments = _arguments("demo-mistral3", {}, compilation_config={"cudagraph_mm_encoder": True})
+    arguments = engine_arguments(
+        "demo-mistral3", {}, compilation_config={"cudagraph_mm_encoder": True}
+    )
     arguments.create_model_config()
     assert not arguments.compilation_config.cudagraph_mm_encoder
     assert "cudagraph_mm_encoder is switched off" in caplog.text
@@ -231,7 +223,7 @@ def test_the_tower_of_llava_runs_as_graphs_on_a_gpu(
     for asked in (False, True):
         caplog.clear()
         asked_for = {"cudagraph_mm_encoder": asked}
-        arguments = _arguments("demo", settings, compilation_config=asked_for, **flags)
+        arguments = engine_arguments("demo", settings, compilation_config=asked_for, **flags)
         arguments.create_model_config()
         assert arguments.compilation_config.cudagraph_mm_encoder == captured
         assert ("is switched off" in caplog.text) == (asked and not captured)
@@ -250,7 +242,7 @@ def test_other_towers_run_as_graphs_where_that_is_asked_for(
 ) -> None:
     monkeypatch.setattr(compat, "on_cuda", lambda: True)
     flags = {"compilation_config": {"cudagraph_mm_encoder": asked}, "trust_remote_code": True}
-    arguments = _arguments(f"demo-{name}", {}, **flags)
+    arguments = engine_arguments(f"demo-{name}", {}, **flags)
     arguments.create_model_config()
     assert arguments.compilation_config.cudagraph_mm_encoder == asked
 
@@ -276,7 +268,7 @@ def test_vllms_own_graphs_alone_are_as_the_operator_asks(
     for asked in (False, True):
         compilation = {"compilation_config": {"cudagraph_mm_encoder": asked}}
         both = {"trust_remote_code": True, **compilation, **flags}
-        arguments = _arguments(f"demo-{name}", settings, **both)
+        arguments = engine_arguments(f"demo-{name}", settings, **both)
         arguments.create_model_config()
         assert arguments.compilation_config.cudagraph_mm_encoder == asked
 
@@ -296,57 +288,10 @@ def test_what_stops_vllms_own_graphs(
 ) -> None:
     monkeypatch.setattr(compat, "on_cuda", lambda: on_cuda)
     compilation = {"compilation_config": {"cudagraph_mm_encoder": True}}
-    arguments = _arguments("demo-qwen2.5", settings, **compilation, **flags)
+    arguments = engine_arguments("demo-qwen2.5", settings, **compilation, **flags)
     arguments.create_model_config()
     assert not arguments.compilation_config.cudagraph_mm_encoder
 
 
 def test_flags_that_only_move_positions_do_not_matter_to_llava() -> None:
-    assert _arguments("demo", {}, pipeline_parallel_size=2).create_model_config()
-
-
-@pytest.mark.parametrize(
-    ("model", "settings", "sentence"),
-    [
-        ("demo", {"video_method": "evs"}, "video_method is 'evs', but videos of llava cannot"),
-        ("demo", {"video_rate": 0.5}, "video_rate is 0.5, but videos of llava cannot be pruned"),
-        ("demo-qwen2.5", {"video_method": "resize"}, "video_method is 'resize', which shrinks the"),
-        ("demo-qwen4", {"video_method": "evs"}, "video_method is 'evs', which has the times of a"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_what_a_model_cannot_do_with_videos_stops_the_start(
-    model: str, settings: dict[str, Any], sentence: str
-) -> None:
-    with pytest.raises(ConfigError) as raised:
-        _arguments(model, settings).create_model_config()
-    assert str(raised.value).startswith(sentence)
-
-
-@older
-@pytest.mark.parametrize("model", ["demo-qwen2.5", "demo-qwen3", "demo-qwen3-moe"])
-@pytest.mark.parametrize(("video_rate", "said"), [(None, "not set"), (0.25, "0.25")])
-def test_videos_are_pruned_by_one_of_the_two(
-    model: str, video_rate: float | None, said: str
-) -> None:
-    settings = {} if video_rate is None else {"video_rate": video_rate}
-    with pytest.raises(ConfigError) as raised:
-        _arguments(model, settings, video_pruning_rate=0.5).create_model_config()
-    assert raised.value.at_start(cli.FLAGS) == (
-        f"video_pruning_rate is 0.5 and --prune-video-rate is {said}; "
-        "allowed: 0 for one of the two; "
-        "to have vLLM prune videos and vtprune images: --prune-video-rate 0"
-    )
-    assert _arguments(model, {"video_rate": 0.0}, video_pruning_rate=0.5).create_model_config()
-
-
-def test_what_it_can_do_is_taken() -> None:
-    for model, settings in (
-        ("demo-glm4v", {"video_rate": 0.0}),
-        ("demo-qwen3", {"video_method": "divprune", "video_rate": 0.25}),
-        ("demo-qwen2.5", {"video_method": "vidcom2"}),
-        ("demo-qwen3", {"video_method": "evs"}),
-    ):
-        config: Any = _arguments(model, settings).create_model_config().multimodal_config
-        expected = {**settings, "method": "vispruner", "rate": 0.5}
-        assert config.mm_processor_kwargs["vtprune"] == expected
+    assert engine_arguments("demo", {}, pipeline_parallel_size=2).create_model_config()

@@ -229,7 +229,9 @@ def _send(code: str, reader: _Reader) -> None:
 def test_litellm_gives_a_setting_a_name(reader: _Reader) -> None:
     """The page's aliases, each asked for through LiteLLM's proxy."""
     (command,) = (block for block in BLOCKS if block.code.startswith("LITELLM_"))
-    (aliases,) = (block for block in BLOCKS if block.language == "yaml")
+    (aliases,) = (
+        block for block in BLOCKS if block.language == "yaml" and block.page == command.page
+    )
     _need(command)
     (reader.folder / "aliases.yaml").write_text(reader.typed(aliases.code))
     proxy = "http://localhost:4000"
