@@ -107,16 +107,23 @@ def _loaded(checkpoint: str, **flags: Any) -> Iterator[Any]:
     _free_earlier_models()
     flags = _FLAGS.get(checkpoint, {}) | flags
     arguments = EngineArgs(model=str(MODELS / checkpoint), max_model_len=4096, **flags)
-    config = arguments.create_engine_config()
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(config.model_config.dtype)
-    try:
+    # vLLM turns switches on for some models, which a server of another test would inherit.
+    with mock.patch.dict(os.environ), _default_dtype_kept():
+        config = arguments.create_engine_config()
+        torch.set_default_dtype(config.model_config.dtype)
         with set_current_vllm_config(config), _memory_told(), _decoder_left_out():
             be_alone()
             model = initialize_model(config)
             get_model_loader(config.load_config).load_weights(model, config.model_config)
             process_weights_after_loading(model, config.model_config, torch.device("cpu"))
             yield config, model.eval()
+
+
+@contextmanager
+def _default_dtype_kept() -> Iterator[None]:
+    before = torch.get_default_dtype()
+    try:
+        yield
     finally:
         torch.set_default_dtype(before)
 

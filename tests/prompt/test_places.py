@@ -15,9 +15,9 @@ from vllm_pruner.prompt.places import (
     check_counts,
     check_in_tree,
     check_length,
+    check_marks,
     check_neighbours,
     check_reach,
-    check_video_marks,
 )
 from vllm_pruner.settings.config import PruneConfig
 
@@ -49,8 +49,8 @@ def test_placeholders_are_as_many_as_the_model_will_fill() -> None:
 
 def test_marks_of_videos_are_where_videos_are() -> None:
     prompt = [TEXT, *VIDEO, TEXT, IMAGE, TEXT, *VIDEO]
-    check_video_marks(_output(prompt, image=[(9, 1)], video=[(1, 7), (11, 7)]), MARKS)
-    check_video_marks(_output([TEXT, IMAGE, TEXT], image=[(1, 1)]), MARKS)
+    check_marks(_output(prompt, image=[(9, 1)], video=[(1, 7), (11, 7)]), MARKS, ["video"])
+    check_marks(_output([TEXT, IMAGE, TEXT], image=[(1, 1)]), MARKS, ["video"])
 
 
 @pytest.mark.parametrize(
@@ -61,11 +61,11 @@ def test_a_mark_around_an_image_is_refused(around: tuple[list[int], list[int]]) 
     prompt = [*VIDEO, TEXT, *before, IMAGE, IMAGE, *behind, TEXT]
     output = _output(prompt, image=[(8 + len(before), 2)], video=[(0, 7)])
     with pytest.raises(VLLMValidationError, match=r"prompt has a <\|\w+\|> that is not of a video"):
-        check_video_marks(output, MARKS)
+        check_marks(output, MARKS, ["video"])
 
 
 def test_other_models_have_no_marks() -> None:
-    check_video_marks(_output([START, IMAGE, END], image=[(1, 1)]), {})
+    check_marks(_output([START, IMAGE, END], image=[(1, 1)]), {}, ["video"])
 
 
 @pytest.mark.parametrize(

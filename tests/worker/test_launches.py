@@ -26,6 +26,7 @@ COLD = {
     "layout/unpruned_prompt.py": "counts positions on the host",
     "worker/mrope.py": "the host's token ids, looked at there",
     "worker/unpruned.py": "the same",
+    "worker/canvas.py": "sizes of slices that stay on the host: positions are counted there",
     "worker/omni_tower.py": "grids that stay on the host: vLLM's tower reads them there",
 }
 

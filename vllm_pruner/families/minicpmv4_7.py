@@ -64,7 +64,7 @@ class PrunedMiniCPMV4_7Processor(SlicedProcessor, MiniCPMV4_7MultiModalProcessor
 
     def _check_prompt(self, asked: Sequence[Asked], output: MultiModalInput) -> None:
         super()._check_prompt(asked, output)
-        check_marks(output, self.info.slice_marks)
+        check_marks(output, self.info.slice_marks, ["image", "video"])
 
 
 @MULTIMODAL_REGISTRY.register_processor(  # type: ignore[misc]  # the mixin knows LLaVA's info

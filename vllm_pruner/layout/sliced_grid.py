@@ -91,9 +91,10 @@ class SlicedGrid(PatchesAlone):
         """
         crops = zip(self.grids, within.grids, within._corners(), strict=True)
         places = []
-        for number, (grid, counted, corner) in enumerate(crops):
+        for number, (grid, counted, (top, left)) in enumerate(crops):
             at = grid.places_at(torch.arange(grid.tokens, device="cpu"), counted)
-            places.append(within._spread(at) if number == 0 else at + torch.tensor([0, *corner]))
+            time, row, column = (within._spread(at) if number == 0 else at).unbind(-1)
+            places.append(torch.stack([time, row + top, column + left], dim=-1))
         return torch.cat(places)[positions]
 
     def _corners(self) -> list[tuple[int, int]]:

@@ -23,9 +23,10 @@ __all__ = [
     "check_marks",
     "check_neighbours",
     "check_reach",
-    "check_video_marks",
     "unplaced",
 ]
+
+_NAMED = {"image": "an image", "video": "a video"}
 
 
 def check_counts(asked: Asked, separators: Sequence[int]) -> None:
@@ -158,45 +159,28 @@ def check_neighbours(output: MultiModalInput, item_tokens: Container[int]) -> No
         )
 
 
-def check_video_marks(output: MultiModalInput, marks: Mapping[int, str]) -> None:
-    """Refuse a video's marks outside of a video: the model's half tells frames from images by them.
+def check_marks(
+    output: MultiModalInput, marks: Mapping[int, str], modalities: Sequence[str]
+) -> None:
+    """Refuse marks outside of the images or videos that have them: the model's half tells frames
+    from images by them, or counts positions from them.
 
     Args:
         output: the prompt.
         marks: the text of each mark, by token id.
+        modalities: of the items that have them, `image` or `video`.
 
     Raises:
         VLLMValidationError: a 400 for the client.
     """
     prompt: Any = output["prompt_token_ids"]
-    videos = output["mm_placeholders"].get("video", ())
+    places = [place for each in modalities for place in output["mm_placeholders"].get(each, ())]
     for mark, text in marks.items():
-        inside = sum(prompt[each.offset :][: each.length].count(mark) for each in videos)
+        inside = sum(prompt[each.offset :][: each.length].count(mark) for each in places)
         if prompt.count(mark) != inside:
+            named = " or ".join(_NAMED[each] for each in modalities)
             raise refusal(
-                f"{KEY}: prompt has a {text} that is not of a video; allowed: the model's own chat "
+                f"{KEY}: prompt has a {text} that is not of {named}; allowed: the model's own chat "
                 f"template and no such text, or {KEY} rate 0",
-                parameter="prompt",
-            )
-
-
-def check_marks(output: MultiModalInput, marks: Mapping[int, str]) -> None:
-    """Refuse marks outside of images and videos: positions are counted from them.
-
-    Args:
-        output: the prompt.
-        marks: the text of each mark, by token id.
-
-    Raises:
-        VLLMValidationError: a 400 for the client.
-    """
-    prompt: Any = output["prompt_token_ids"]
-    places = [place for each in output["mm_placeholders"].values() for place in each]
-    inside = [token for each in places for token in prompt[each.offset :][: each.length]]
-    for mark, text in marks.items():
-        if prompt.count(mark) != inside.count(mark):
-            raise refusal(
-                f"{KEY}: prompt has a {text} that is not of an image or a video; allowed: the "
-                f"model's own chat template and no such text, or {KEY} rate 0",
                 parameter="prompt",
             )

@@ -26,8 +26,8 @@ from vllm_pruner.prompt.pictures import Pictures
 from vllm_pruner.prompt.places import (
     check_in_tree,
     check_length,
+    check_marks,
     check_neighbours,
-    check_video_marks,
     unplaced,
 )
 from vllm_pruner.prompt.planner import Planner
@@ -158,7 +158,7 @@ class PrunedProcessor(PlannedItems, BytePixels, ArrayImages):
         """Refuse prompts in which kept tokens would get wrong positions."""
         if self.info.family.item_layout is not None:
             check_neighbours(output, self.info.item_tokens)
-        check_video_marks(output, self.info.video_marks)
+        check_marks(output, self.info.video_marks, ["video"])
         if self.info.in_tree is not None:
             check_in_tree(output, self.info.video_layout)
 
