@@ -21,7 +21,12 @@ def _name_of(model: nn.Module) -> str:
     return name
 
 
-@pytest.mark.parametrize("ours", sorted({*classes().values()}))
+def _is_here(ours: str) -> bool:
+    """Whether this vLLM has the model of a class: 0.31 lacks MiniCPM-V 4.7."""
+    return compat.minicpm_known() or "minicpmv4_7" not in ours
+
+
+@pytest.mark.parametrize("ours", sorted(filter(_is_here, {*classes().values()})))
 def test_a_class_of_ours_goes_by_the_name_of_vllms(ours: str) -> None:
     model: Any = object.__new__(EntryPoint("", ours, "").load())
     assert _name_of(model) == stock_class(ours).__name__ != type(model).__name__
