@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 from contract import ENCODED
 from media import clip, photo_question, text_part, video_part
+from nightly import NIGHTLY
 from renderer import Renderer
 
 pytestmark = pytest.mark.server
@@ -25,14 +26,17 @@ class Pair(NamedTuple):
     stock: Renderer
 
 
-@pytest.fixture(scope="module", params=ENCODED)
+FIRST, *OTHERS = ENCODED
+MODELS = [FIRST, *(pytest.param(name, marks=NIGHTLY) for name in OTHERS)]
+"""Two servers of each start, half a minute."""
+
+
+@pytest.fixture(scope="module", params=MODELS)
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Pair]:
     logs, name = tmp_path_factory.mktemp("renderers"), request.param
-    flags = [
-        "--mm-encoder-only"
-    ]  # without which vLLM contradicts itself about their cache on a CPU
+    flags = ["--mm-encoder-only"]  # or vLLM contradicts itself about their cache on a CPU
     ours = Renderer(logs / "ours.log", name, "--plugin", "vtprune", *flags)
     stock = Renderer(logs / "stock.log", name, *flags, VLLM_PLUGINS="none")
     with ExitStack() as stack:
