@@ -5,9 +5,8 @@ import hashlib
 import shutil
 from pathlib import Path
 
+from models import SHAPES, AnyShape
 from shapes import (
-    SHAPES,
-    AnyShape,
     CohereShape,
     Gemma4Shape,
     GemmaShape,

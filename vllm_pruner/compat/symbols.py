@@ -7,6 +7,7 @@ source of these names with another release. Names used only in annotations are n
 
 from __future__ import annotations
 
+from vllm_pruner.compat.family_symbols import FAMILY_SYMBOLS
 from vllm_pruner.compat.model_symbols import MODEL_SYMBOLS
 from vllm_pruner.compat.symbol import (
     MODEL_PACKAGES,
@@ -227,6 +228,7 @@ SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_ENGINE, f"{_COMPAT}.mrope", "vllm.v1.worker.gpu.model_states.mm_pruning",
         "maybe_create_mm_pruner MultiModalPruner.recompute"),
     *MODEL_SYMBOLS,
+    *FAMILY_SYMBOLS,
 )
 # fmt: on
 """The table. An inherited method is listed under the class that defines it. Every private that our
