@@ -3,6 +3,7 @@ contract's files ask the same processors."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,3 +21,14 @@ def processor(request: pytest.FixtureRequest) -> Any:
     """vLLM's own processor of a pruning model, made as the API server makes it."""
     checkpoint, more = request.param
     return pruning_processor(checkpoint, kwargs=more)
+
+
+@pytest.fixture
+def rewritten(processor: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """What a Kimi's processor knows of its model, for a test to change."""
+    info = processor.info
+    vision, config = info.get_hf_config().vision_config, info.image_processor.media_proc_cfg
+    projector = vision.mm_projector_type
+    yield vision, config
+    vision.mm_projector_type = projector
+    config["fixed_output_tokens"] = None

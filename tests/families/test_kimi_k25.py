@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -85,16 +84,6 @@ def test_a_video_is_one_too_many(processor: Any) -> None:
     clip = np.zeros((4, 28, 28, 3), np.uint8)
     with pytest.raises((ValueError, VLLMValidationError), match=r"At most 0 video\(s\)"):
         processor.info.parse_mm_data({"video": [clip]})
-
-
-@pytest.fixture
-def rewritten(processor: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """What the processor knows of a model, for a test to change."""
-    info = processor.info
-    vision, config = info.get_hf_config().vision_config, info.image_processor.media_proc_cfg
-    yield vision, config
-    vision.mm_projector_type = "patchmerger"
-    config["fixed_output_tokens"] = None
 
 
 def test_another_projector_or_count_stops_the_start(

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -76,16 +75,6 @@ def test_methods_that_read_text_are_refused(processor: Any) -> None:
         family.check_method(hf_config, methods.get("cdpruner"))
     with pytest.raises(ConfigError, match="allowed: in_patch_limit in preprocessor_config.json"):
         family.check_method(hf_config, methods.get("resize"))
-
-
-@pytest.fixture
-def rewritten(processor: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """What the processor knows of a model, for a test to change."""
-    info = processor.info
-    vision, config = info.get_hf_config().vision_config, info.image_processor.media_proc_cfg
-    yield vision, config
-    vision.mm_projector_type = "patchmergerv2"
-    config["fixed_output_tokens"] = None
 
 
 def test_another_projector_count_or_processor_stops_the_start(
