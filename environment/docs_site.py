@@ -1,7 +1,7 @@
 """A hook of `mkdocs.yml` that chooses the repository's files that the site contains.
 
 A page keeps its path in the repository, so its links need no change; the files that it links to or
-shows are included. README makes two pages: its table of settings is one of its own.
+shows are included.
 """
 
 from __future__ import annotations
@@ -14,15 +14,13 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
-SETTINGS = "settings.md"
 _LINK = re.compile(r"\]\((?![a-z]+:|#)([^)\s#]+)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Take the navigation's pages and the files that they lead to, instead of all of `docs/`."""
-    ours = {uri: File.generated(config, uri, content=text) for uri, text in _readme().items()}
-    waiting = [uri for uri in _named(config["nav"]) if uri not in ours]
-    waiting += [uri for text in _readme().values() for uri in _led_to("README.md", text)]
+    ours: dict[str, File] = {}
+    waiting = _named(config["nav"])
     while waiting:
         uri = waiting.pop()
         if uri in ours:
@@ -32,13 +30,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             waiting += _led_to(uri, (ROOT / uri).read_text())
     theme = [file for file in files if not file.abs_src_path.startswith(config["docs_dir"])]
     return Files([*theme, *ours.values()])
-
-
-def _readme() -> dict[str, str]:
-    """The texts of the two pages that README makes, by path."""
-    parts = re.split(r"(?m)^(?=## )", (ROOT / "README.md").read_text())
-    (settings,) = (part for part in parts if part.startswith("## Settings\n"))
-    return {"README.md": "".join(parts).replace(settings, ""), SETTINGS: settings[1:]}
 
 
 def _named(nav: object) -> list[str]:

@@ -1,7 +1,7 @@
-"""The README's table of settings, generated from their fields: python environment/settings_table.py
-writes it into README.md.
+"""The tables of settings, generated from their fields: python environment/settings_table.py writes
+them into docs/settings.md.
 
-`tests/settings/test_setting.py` fails if the README's table differs.
+`tests/settings/test_setting.py` fails if the page's tables differ.
 """
 
 from __future__ import annotations
@@ -9,34 +9,38 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.server import ServerConfig
 from vllm_pruner.settings.setting import Setting, flag, settings_of
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 
 _HEAD = """\
 | flag | key | meaning | default |
 |---|---|---|---|
-| `--plugin vtprune` | | Prune; without it nothing changes | |
 """
 _TABLE = re.compile(re.escape(_HEAD) + r"(?:\|.*\n)*")
 
 
-def table() -> str:
-    """Return the table in Markdown."""
-    return _HEAD + "".join(map(_row, settings_of(ServerConfig)))
+def tables() -> list[str]:
+    """Return the tables in Markdown: settings that a request may have too, and the server's own."""
+    settings = settings_of(ServerConfig)
+    requested = [each for each in settings if each.key in PruneConfig.model_fields]
+    own = [each for each in settings if each.key not in PruneConfig.model_fields]
+    return [_HEAD + "".join(map(_row, part)) for part in (requested, own)]
 
 
-def updated(readme: str) -> str:
-    """Return the text of a README with its table replaced.
+def updated(page: str) -> str:
+    """Return the text of a page with its tables replaced.
 
     Raises:
-        ValueError: it has no table, or several.
+        ValueError: it does not have two.
     """
-    text, places = _TABLE.subn(lambda _: table(), readme)
-    if places != 1:
-        raise ValueError(f"README has {places} tables of settings; allowed: one")
-    return text
+    waiting = tables()
+    places = len(_TABLE.findall(page))
+    if places != len(waiting):
+        raise ValueError(f"the page has {places} tables of settings; allowed: {len(waiting)}")
+    return _TABLE.sub(lambda _: waiting.pop(0), page)
 
 
 def _row(setting: Setting) -> str:
@@ -54,4 +58,4 @@ def _row(setting: Setting) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(updated(README.read_text()))
+    PAGE.write_text(updated(PAGE.read_text()))

@@ -16,7 +16,7 @@ from ray import serve
 from ray.serve.llm import LLMConfig, build_openai_app
 
 SETTINGS = {"rate": 0.75, "limits": {"max_rate": 0.9}}
-"""What `--prune-*` says to `vllm serve`, by the names of the README's table."""
+"""What `--prune-*` says to `vllm serve`, by the names in docs/settings.md."""
 
 REPLICAS = int(sys.argv[2]) if len(sys.argv) > 2 else 1
 

@@ -59,6 +59,18 @@ def test_the_readme_is_read_in_a_minute() -> None:
     assert len(README.splitlines()) < 150
 
 
+def test_every_architecture_is_in_the_table_of_models() -> None:
+    """And none that is not served."""
+    from vllm_pruner.families import registry
+
+    page = PAGES[ROOT / "docs" / "models.md"]
+    table = page[page.index("\n| model | `architectures`") : page.index("\nSome need flags")]
+    rows = [row.split("|")[2] for row in table.splitlines() if row.startswith("| ")]
+    assert {name for row in rows[1:] for name in re.findall(r"`(\w+)`", row)} == set(
+        registry.classes()
+    )
+
+
 def test_selection_snippet_runs() -> None:
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(2, 576, 32, generator=generator)
@@ -77,7 +89,7 @@ def test_every_flag_and_method_is_documented() -> None:
     parser = argparse.ArgumentParser()
     cli.add_arguments(parser)
     for action in parser._actions[1:]:
-        assert f"`{action.option_strings[0]}" in README
+        assert f"`{action.option_strings[0]}" in PAGES[ROOT / "docs" / "settings.md"]
     for name in methods.names():
         assert f"| `{name}` | " in PAGES[ROOT / "docs" / "methods.md"]
     reading = ", ".join(f"`{name}`" for name in methods.names() if methods.get(name).needs_text)

@@ -62,7 +62,7 @@ print(json.dumps({
     "bad key": fault(lambda: PruneConfig.parse({"blur": 1})),
     "bad server key": fault(lambda: ServerConfig.parse({"blur": 1})),
     "openapi": protocol.EstimateRequest.model_json_schema()["properties"]["vtprune"],
-    "table": settings_table.table(),
+    "table": "".join(settings_table.tables()),
 }))
 """
 
@@ -110,7 +110,7 @@ def test_a_new_field_is_named_in_errors(seen: dict[str, Any]) -> None:
     assert seen["bad server key"] == start + ", ".join(keys + operators)
 
 
-def test_a_new_field_is_in_the_openapi_and_in_the_readme(seen: dict[str, Any]) -> None:
+def test_a_new_field_is_in_the_openapi_and_in_the_table(seen: dict[str, Any]) -> None:
     settings, null = seen["openapi"]["anyOf"]
     assert null == {"type": "null"}
     assert settings["properties"]["sharpness"] == {
@@ -123,14 +123,16 @@ def test_a_new_field_is_in_the_openapi_and_in_the_readme(seen: dict[str, Any]) -
     assert row in seen["table"].splitlines()
 
 
-def test_the_readme_has_the_table_of_the_fields() -> None:
-    """`python environment/settings_table.py` writes it."""
-    readme = settings_table.README.read_text()
-    assert settings_table.updated(readme) == readme
+def test_the_page_has_the_tables_of_the_fields() -> None:
+    """`python environment/settings_table.py` writes them."""
+    page = settings_table.PAGE.read_text()
+    assert settings_table.updated(page) == page
+    requested, own = settings_table.tables()
+    assert "| `rate` |" in requested and "| `limits` |" in own
 
 
-def test_a_readme_without_the_table_is_not_taken_for_one_with_it() -> None:
-    with pytest.raises(ValueError, match="README has 0 tables"):
+def test_a_page_without_the_tables_is_not_taken_for_one_with_them() -> None:
+    with pytest.raises(ValueError, match="the page has 0 tables"):
         settings_table.updated("# vtprune\n")
 
 

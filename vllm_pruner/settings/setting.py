@@ -2,7 +2,7 @@
 
 They follow from the key's field: its name, type, default and the docstring below it, which pydantic
 takes as the field's description (`use_attribute_docstrings`). So the flag of a new key, its help
-and its row in the README's table (`environment/settings_table.py`) need nothing but the field. If
+and its row in `docs/settings.md` (`environment/settings_table.py`) need nothing but the field. If
 the default is not the field's own, the docstring ends in a sentence "Default: ...".
 """
 
