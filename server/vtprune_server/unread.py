@@ -24,11 +24,14 @@ __all__ = ["refusing"]
 _READ = {
     *("/v1/chat/completions", "/v1/chat/completions/batch", "/v1/chat/completions/render"),
     *("/v1/responses", "/v1/responses/render", "/v1/messages", "/v1/messages/count_tokens"),
-    *("/tokenize", "/invocations", "/v1/completions"),
+    *("/invocations", "/v1/completions"),
     *("/v1/embeddings", "/pooling", "/classify"),
     *("/score", "/v1/score", "/rerank", "/v1/rerank", "/v2/rerank"),
 }
 """Where `vllm_pruner` itself reads the settings, or refuses them."""
+
+_TOKENIZE = "/tokenize"
+"""Reads those of a chat, and has prompts too, which have no images."""
 
 
 def refusing(path: str, handle: _Handler) -> _Handler:
@@ -48,8 +51,11 @@ def refusing(path: str, handle: _Handler) -> _Handler:
 
 
 def _fault(path: str, body: dict[str, Any]) -> str:
+    if path == _TOKENIZE and "messages" in body:
+        return ""
     if body.get(KEY) is not None:
-        return f"{KEY}: settings are given to {path}, which reads none; {CHATS}"
+        whom = f"a prompt of {path}" if path == _TOKENIZE else path
+        return f"{KEY}: settings are given to {whom}, which reads none; {CHATS}"
     return misplaced_in(body)
 
 

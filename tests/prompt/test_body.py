@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from vllm.exceptions import VLLMValidationError
 
-from vllm_pruner.prompt.body import check_keys, meant, refuse_without_images
+from vllm_pruner.prompt.body import check_beside, check_keys, meant, refuse_without_images
 
 MEANT = ["vtprun", "vtprunes", "vt_prune", "VTPrune", "vptrune", "vtprune_", "prune"]
 MEANT += ["vtprune_rate", "vtprune.rate", "prune_rate", "vtprune_settings"]
@@ -36,6 +36,19 @@ def test_a_key_like_ours_is_refused_with_ours(key: str) -> None:
 def test_other_keys_are_vllms_to_judge(key: str) -> None:
     check_keys({key: {"rate": 0.5}, "vtprune": {}})
     assert meant({key: 1}) == {}
+
+
+def test_our_key_is_looked_for_where_a_message_has_keys_and_not_in_what_it_says() -> None:
+    said = {"type": "text", "text": "vtprune"}
+    call = {"type": "tool_use", "name": "f", "input": {"vtprune": 1}}
+    message = {"role": "user", "name": "vtprune", "content": [said, call]}
+    check_beside(None, [message, {"role": "user", "content": "vtprune"}, "vtprune"])
+    source = {"type": "image", "source": {"type": "url", "vtprune_rate": 0.5}}
+    for other in ({**message, "vtprune": {}}, {"content": [{**said, "VTprune": 1}]}):
+        with pytest.raises(VLLMValidationError, match="(?i)vtprune is given inside a message"):
+            check_beside(None, [message, other])
+    with pytest.raises(VLLMValidationError, match="vtprune_rate is given inside a message"):
+        meant({"messages": [message, {"content": [source]}]})
 
 
 def test_what_openais_client_unfolds_is_refused_as_it_is() -> None:

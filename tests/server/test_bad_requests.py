@@ -69,6 +69,19 @@ def test_what_is_no_image_is_refused(url: str, pruned: Server) -> None:
     assert "\n" not in error["message"]
 
 
+def _kind(value: object) -> str:
+    return type(value).__name__
+
+
+@pytest.mark.parametrize("value", [data_url(_PHOTO), "", 5, False, [1, 2], {}], ids=_kind)
+def test_what_only_python_can_send_is_refused_as_json(value: Any, pruned: Server) -> None:
+    part = {"type": "image_pil", "image_pil": value}
+    for image in (part, {**part, "uuid": "pil"}):
+        error = pruned.post([image, text_part("What?")]).json()["error"]
+        said = f"image 1 is of the type {_kind(value)}; allowed: a picture"
+        assert (error["code"], error["message"].startswith(said)) == (400, True), error
+
+
 @pytest.mark.parametrize("mime", ["application/pdf", "text/plain", "image/gif"])
 def test_a_wrong_type_over_a_real_image_is_answered_as_stock_does(
     mime: str, pruned: Server, stock: Server

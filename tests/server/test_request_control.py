@@ -262,25 +262,6 @@ def test_resize_says_what_it_keeps_of_its_budget(pruned: Server) -> None:
     assert _told(answer) == ("576", "56")
 
 
-NOT_OURS = {
-    "completions": ("/v1/completions", {"prompt": "Hi.", "vtprune": {"rate": 0.5}}, "no images"),
-    "misspelt": ("/v1/completions", {"prompt": "Hi.", "vtprun": {}}, "vtprun is given but"),
-    "misspelt-message": ("/v1/messages", _message(0, vtprun={"rate": 0.5}), "vtprun is given but"),
-    "bad-message": ("/v1/messages", _message(0, vtprune={"rate": 90}), "for 90 % write 0.9"),
-}
-
-
-@pytest.mark.parametrize(("route", "body", "sentence"), NOT_OURS.values(), ids=NOT_OURS)
-def test_nothing_that_was_meant_for_us_is_ignored(
-    route: str, body: Any, sentence: str, bounded: Server
-) -> None:
-    response = bounded.client.post(route, json={"model": "demo", **body})
-    assert response.status_code == 400, response.text
-    assert sentence in response.json()["error"]["message"]
-    fine = {key: value for key, value in body.items() if key not in ("vtprune", "vtprun")}
-    assert bounded.client.post(route, json={"model": "demo", **fine}).status_code == 200
-
-
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [

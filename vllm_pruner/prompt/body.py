@@ -12,10 +12,19 @@ from typing import Any
 
 from vllm_pruner.prompt.refusal import answered, refusal, wishes_refusal
 from vllm_pruner.settings.keys import KEY
-from vllm_pruner.settings.misplaced import BODY, CHATS, misplaced, misplaced_in
+from vllm_pruner.settings.misplaced import (
+    BODY,
+    CHATS,
+    misplaced,
+    misplaced_in,
+    misplaced_within,
+)
 from vllm_pruner.settings.wishes import apart
 
-__all__ = ["check_keys", "meant", "refuse_without_images"]
+__all__ = ["check_beside", "check_keys", "meant", "refuse_without_images"]
+
+_BESIDE = ("vllm_xargs", "chat_template_kwargs", "media_io_kwargs")
+"""vLLM's own keys of a body that hold others', without a look at their names."""
 
 
 def meant(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -25,8 +34,10 @@ def meant(body: Mapping[str, Any]) -> dict[str, Any]:
         body: a body of Anthropic's API.
 
     Raises:
-        VLLMValidationError: a 400 for the client: it asks for what the answer has no place for.
+        VLLMValidationError: a 400 for the client: it asks for what the answer has no place for, or
+            one of its messages holds our key.
     """
+    _refuse(misplaced_within(body.get("messages", ())))
     with answered():
         wishes, _ = apart(body.get(KEY))
     if wishes is not None:
@@ -44,7 +55,30 @@ def check_keys(body: Mapping[str, Any], place: str = BODY) -> None:
     Raises:
         VLLMValidationError: a 400 for the client.
     """
-    if found := misplaced_in(body, place):
+    _refuse(misplaced_in(body, place))
+
+
+def check_beside(request: Any, messages: list[Any]) -> None:
+    """Refuse our key where a body holds others' keys: in its messages, or what vLLM takes along.
+
+    Args:
+        request: vLLM's.
+        messages: its messages.
+
+    Raises:
+        VLLMValidationError: a 400 for the client.
+    """
+    _refuse(misplaced_within(messages))
+    for name in _BESIDE:
+        held = getattr(request, name, None) or {}
+        if KEY in held:
+            raise refusal(f"{KEY}: settings are given in {name}; allowed: {KEY} {BODY}")
+        check_keys(held)
+
+
+def _refuse(found: str) -> None:
+    """Raise the error for a sentence, unless it is empty."""
+    if found:
         raise refusal(found)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from vllm_pruner import compat
-from vllm_pruner.prompt.body import check_keys
+from vllm_pruner.prompt.body import check_beside, check_keys
 from vllm_pruner.prompt.first_token import is_watched
 from vllm_pruner.prompt.levels import levels_of
 from vllm_pruner.prompt.names import of_holder
@@ -44,6 +44,7 @@ def requested(
     unknown = getattr(request, "model_extra", None) or {}
     unknown.pop(COUNTS, None)  # sent by the client itself
     check_keys(unknown)
+    check_beside(request, messages)
     said, levels = getattr(request, KEY, None), _detail(messages)
     if isinstance(said, Again):  # a copy of a request that was checked before
         own = {**_own(said), **levels}

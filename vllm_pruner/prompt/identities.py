@@ -7,6 +7,10 @@ import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+from PIL import Image
+
 from vllm_pruner import compat
 from vllm_pruner.picture import UNSEEN, Picture
 from vllm_pruner.prompt.names import Known, Names, apart
@@ -33,18 +37,20 @@ def identified(
         pictures: what images show; images sent now are examined, in case they are only named later.
 
     Raises:
-        VLLMValidationError: a 400 for the client: a name without content is not known.
+        VLLMValidationError: a 400 for the client: a name without content is not known, or what is
+            called an image is none.
     """
     uuids, known = dict(inputs.mm_uuid_items or {}), {}
     for modality, items in inputs.mm_data_items.items():
         called = uuids.get(modality) or ()
         if all(name is None for name in called):
             continue
+        sizes = sizes_of(items)
         contents = compat.content_identities(processor, inputs, modality)
         seen = _seen(pictures, modality, contents, items)
         sent = [
             None if identity is None else Known(identity, size, picture)
-            for identity, size, picture in zip(contents, sizes_of(items), seen, strict=True)
+            for identity, size, picture in zip(contents, sizes, seen, strict=True)
         ]
         found = [
             _look_up(names, modality, name, each, inputs.cache)
@@ -76,13 +82,29 @@ def _seen(
 
 
 def sizes_of(items: Any) -> list[ImageSize | None]:
-    """Return the size of each image in pixels; None for items without a size or only a name."""
+    """Return the size of each image in pixels; None for items without a size or only a name.
+
+    Raises:
+        VLLMValidationError: a 400 for the client: an image is none. The part `image_pil`, which is
+            for Python, brings any JSON here over HTTP.
+    """
     if not hasattr(items, "get_image_size"):
         return [None] * len(items)
-    return [
-        None if items.get(place) is None else items.get_image_size(place)
-        for place in range(len(items))
-    ]
+    return [_size_of(items, place) for place in range(len(items))]
+
+
+def _size_of(items: Any, place: int) -> ImageSize | None:
+    image = items.get(place)
+    if image is None:
+        return None
+    if not isinstance(image, Image.Image | np.ndarray | torch.Tensor):
+        raise refusal(
+            f"image {place + 1} is of the type {type(image).__name__}; allowed: a picture, over "
+            "HTTP in image_url",
+            parameter="image",
+        )
+    size: ImageSize = items.get_image_size(place)
+    return size
 
 
 def _look_up(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from vllm_pruner.settings.advice import nearest
 from vllm_pruner.settings.errors import shown
 from vllm_pruner.settings.keys import KEY
 
-__all__ = ["BODY", "CHATS", "misplaced", "misplaced_in"]
+__all__ = ["BODY", "CHATS", "misplaced", "misplaced_in", "misplaced_within"]
 
 BODY = "at the top of the body"
 """Where our key stands in a body, as an error says it."""
@@ -20,6 +20,9 @@ CHATS = "allowed: /v1/chat/completions, /v1/responses, /v1/messages"
 _EXTRA = "extra_body"
 """An argument of OpenAI's client, which merges its content into the body; other clients send it as
 it is."""
+
+_FILES = ("image_url", "video_url", "source")
+"""Keys of a part of a message under which its file is described."""
 
 
 def misplaced_in(body: Mapping[str, Any], place: str = BODY) -> str:
@@ -40,3 +43,37 @@ def misplaced(key: str, value: Any) -> str:
     if key != KEY and (key.lower().startswith((KEY, "prune_")) or nearest(key, [KEY])):
         return f"{KEY}: {shown(key)} is given but there is no such key"
     return ""
+
+
+def misplaced_within(messages: Iterable[Any]) -> str:
+    """Return the sentence about the first key like ours inside messages, where settings of one
+    image might be expected, "" if there is none.
+
+    Args:
+        messages: those of a chat, of Anthropic's API or of the Responses API.
+    """
+    found = (key for holder in _holders(messages) for key in holder if _begins_as_ours(key))
+    inside = next(found, None)
+    if inside is None:
+        return ""
+    return (
+        f"{KEY}: {shown(inside)} is given inside a message; allowed: {KEY} {BODY}, and for one of "
+        "several images its detail"
+    )
+
+
+def _holders(messages: Iterable[Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield messages, the parts of their content, and what a part says of its file."""
+    for message in messages:
+        if not isinstance(message, Mapping):
+            continue
+        yield message
+        content = message.get("content")
+        for part in content if isinstance(content, list) else ():
+            if isinstance(part, Mapping):
+                yield part
+                yield from (part[name] for name in _FILES if isinstance(part.get(name), Mapping))
+
+
+def _begins_as_ours(key: object) -> bool:
+    return isinstance(key, str) and key.lower().startswith(KEY)
