@@ -146,6 +146,7 @@ SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_SERVER, _PROMPT, f"{_PROCESSING}.processor",
         "BaseMultiModalProcessor.apply BaseMultiModalProcessor.get_dummy_inputs "
         "BaseMultiModalProcessor._cached_apply_hf_processor "
+        "BaseMultiModalProcessor._apply_hf_processor "
         "BaseMultiModalProcessor._apply_hf_processor_main "
         "BaseMultiModalProcessor._call_hf_processor BaseMultiModalProcessor._get_mm_fields_config "
         "ResolvedPromptUpdate.content "

@@ -65,7 +65,8 @@ class PlannedItems(_Processor):
 
     Change: items with plans are processed and cached as if they had none; then their placeholders
     are cut to the kept count, and the plans go to the model as fields. A plan gets what is known
-    only by then: a kept count, if it has none, and what is between joined frames.
+    only by then: a kept count, if it has none, and what is between joined frames. A model may
+    process some messages beside the cache.
     """
 
     info: Any
@@ -74,7 +75,17 @@ class PlannedItems(_Processor):
         self, inputs: ProcessorInputs, timing_ctx: TimingContext
     ) -> MultiModalProcessingResult:
         planned, bare = _take(inputs)
-        result = super()._cached_apply_hf_processor(bare, timing_ctx)
+        return self._carried_out(planned, super()._cached_apply_hf_processor(bare, timing_ctx))
+
+    def _apply_hf_processor(
+        self, inputs: ProcessorInputs, timing_ctx: TimingContext
+    ) -> MultiModalProcessingResult:
+        planned, bare = _take(inputs)
+        return self._carried_out(planned, super()._apply_hf_processor(bare, timing_ctx))
+
+    def _carried_out(
+        self, planned: Plans, result: MultiModalProcessingResult
+    ) -> MultiModalProcessingResult:
         for modality, plans in planned.items():
             result = self._with_plans(result, modality, plans)
         return result
