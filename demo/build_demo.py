@@ -20,6 +20,7 @@ from shapes import (
     MiniCPMShape,
     MiniMaxShape,
     MistralShape,
+    NemotronShape,
     OnevisionShape,
     QwenShape,
     RelativeShape,
@@ -47,6 +48,7 @@ def build(shape: AnyShape, folder: Path, stamp: str) -> None:
     from minicpm import write_minicpm
     from minimax import write_minimax
     from mistral import write_mistral
+    from nemotron import write_nemotron
     from onevision import write_onevision
     from pixtral import write_pixtral
     from qwen import write_qwen
@@ -83,6 +85,8 @@ def build(shape: AnyShape, folder: Path, stamp: str) -> None:
         write_cohere(shape, part)
     elif isinstance(shape, MiniCPMShape):
         write_minicpm(shape, part)
+    elif isinstance(shape, NemotronShape):
+        write_nemotron(shape, part)
     elif isinstance(shape, RelativeShape):
         write_relative(shape, part)
     elif isinstance(shape, OnevisionShape):

@@ -14,6 +14,7 @@ from shapes import (
     MiniCPMShape,
     MiniMaxShape,
     MistralShape,
+    NemotronShape,
     OnevisionShape,
     QwenShape,
     RelativeShape,
@@ -37,6 +38,7 @@ AnyShape = (
     | Llama4Shape
     | MiniCPMShape
     | CohereShape
+    | NemotronShape
     | RelativeShape
 )
 
@@ -93,6 +95,10 @@ SHAPES: dict[str, AnyShape] = {
     "demo-kimi-k3": KimiK3Shape(seed=24),
     # Up to 256 tokens an image; its decoder runs on no CPU.
     "demo-minimax-m3": MiniMaxShape(seed=25),
+    # Up to 12 tiles of 16 tokens and a thumbnail: at most 208; up to 256 tokens an image of any
+    # shape, audio beside. vLLM runs this model in bfloat16 only.
+    "demo-nemotron": NemotronShape(seed=26),
+    "demo-nemotron-omni": NemotronShape(seed=27, is_omni=True),
     # Tiles as InternVL's, in its transformers form and in its authors'.
     "demo-interns1": RelativeShape("interns1", seed=17),
     "demo-skywork": RelativeShape("skywork", seed=18),

@@ -231,6 +231,19 @@ class MiniCPMShape:
 
 
 @dataclass(frozen=True, slots=True)
+class NemotronShape:
+    """A Nemotron Nano VL of true geometry, with a narrow decoder and small pictures."""
+
+    seed: int
+    image_size: int = 128
+    """Of a tile: 16 tokens."""
+    is_omni: bool = False
+    """Whether pictures are of any shape, not tiles, with audio beside."""
+    patches: tuple[int, int] = (64, 1024)
+    """Of a picture of any shape, at least and at most: 16 and 256 tokens."""
+
+
+@dataclass(frozen=True, slots=True)
 class RelativeShape:
     """A model that vLLM builds from the parts of one of the others, as narrow."""
 

@@ -40,12 +40,14 @@ _TABLES = {
     "position_embedding.weight": 0.5,
     "pos_embed.weight": 0.5,
     "pos_emb.weight": 0.5,
+    "patch_generator.pos_embed": 0.5,
     "position_embedding_table": 0.5,
     "embeddings.position_embedding": 0.5,
     "embeddings.position_embeddings": 0.5,
     "positional_embedding_vlm": 0.5,
     "embeddings.cls_token": 1.0,
     "class_embedding": 1.0,
+    "cls_token.token": 1.0,
     "image_newline": 1.0,
 }
 

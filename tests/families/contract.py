@@ -66,6 +66,8 @@ CHECKPOINTS = [
     "demo-minicpm4.6",
     "demo-minicpm4.7",
     "demo-cohere2",
+    "demo-nemotron",
+    "demo-nemotron-omni",
     "demo-glm4v",
     "demo-glm4v-moe",
     "demo-qwen2",

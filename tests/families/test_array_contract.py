@@ -30,6 +30,7 @@ PILLOWS = {
     *("SkyworkR1VChatModel", "QianfanOCRForConditionalGeneration"),
     "PixtralForConditionalGeneration",
     *("MiniCPMV4_6ForConditionalGeneration", "MiniCPMV4_7ForConditionalGeneration"),
+    *("NemotronH_Nano_VL_V2", "NemotronH_Nano_Omni_Reasoning_V3"),
 }
 """Models whose processors work on Pillow's images."""
 

@@ -11,6 +11,7 @@ import torch
 from contract import SIZES, batched, is_served, processed, processed_images
 from PIL import Image
 
+from vllm_pruner.families.nemotron_pictures import PICTURES
 from vllm_pruner.layout.crop_layout import CropLayout
 from vllm_pruner.settings.keys import BYTES
 
@@ -25,6 +26,8 @@ def test_a_batch_becomes_images_with_the_layouts_of_their_sizes(processor: Any) 
     batch = batched(items)
     if "image_num_patches" in batch:
         batch["num_patches"] = batch["image_num_patches"]  # as vLLM's input calls it
+    if "pixel_values_flat" in batch:
+        batch[PICTURES] = batch["pixel_values_flat"]  # as our class calls Nemotron's
     if BYTES in batch:
         batch["pixel_values"] = batch.pop(BYTES).movedim(-1, -3)
     images = family.images(hf_config, batch)

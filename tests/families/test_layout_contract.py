@@ -53,6 +53,8 @@ def architecture(checkpoint: str) -> str:
 def test_every_family_has_a_checkpoint() -> None:
     built = {architecture(checkpoint) for checkpoint in [*CHECKPOINTS, *ENCODERS, *RELATIVES]}
     other_names = {"Qwen2_5OmniForConditionalGeneration": "Qwen2_5OmniModel"}
+    nemotron = ("NemotronH_Omni_Reasoning_V3", "NemotronH_Super_Omni_Reasoning_V3")
+    other_names |= dict.fromkeys(nemotron, "NemotronH_Nano_Omni_Reasoning_V3")
     assert built | set(other_names) == set(classes())
     assert all(classes()[name] == classes()[same] for name, same in other_names.items())
 

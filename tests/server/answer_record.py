@@ -47,6 +47,10 @@ CASES = [
 WITHOUT_MERGER = ("demo-onevision", "demo-pixtral-12b")
 """Checkpoints whose tokens are one patch each."""
 
+UNCACHED = ("demo-nemotron", "demo-nemotron-omni")
+"""Checkpoints whose prompts are not cached: the states that vLLM keeps within a step are written by
+a kernel for GPUs, without which an engine ends there, pruned or not."""
+
 WRITTEN = "[IMG_END]"
 """In place of what stands for a picture, where the tokenizer itself writes all its tokens."""
 
@@ -222,6 +226,7 @@ def main() -> None:
         enforce_eager=True,
         block_size=32,
         trust_remote_code=True,
+        enable_prefix_caching=Path(checkpoint).name not in UNCACHED,
         limit_mm_per_prompt=limits(checkpoint),
         **more,
     )

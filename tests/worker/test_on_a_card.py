@@ -30,6 +30,7 @@ _MINICPM = {
     f"{_MODELS}.minicpmv4_6:MiniCPMV4_6ForConditionalGeneration.get_vision_hidden_states",
     f"{_MODELS}.minicpmv4_6:MiniCPMV4_6ViTWindowAttentionMerger.forward",
 }
+_RADIO = {f"{_MODELS}.radio:RadioInternVisionModel._inter_image_mask_metadata_from_seq_lens"}
 STOCK = {
     "demo-qwen2.5": {f"{_MODELS}.qwen2_5_vl:Qwen2_5_VisionTransformer.prepare_encoder_metadata"},
     "demo-gemma4": {f"{_MODELS}.gemma4_mm:Gemma4ForConditionalGeneration._process_image_input"},
@@ -38,12 +39,14 @@ STOCK = {
     "demo-minicpm4.6": _MINICPM,
     "demo-minicpm4.7": _MINICPM,
     "demo-mistral3": {f"{_MODELS}.pixtral:PixtralHFVisionModel.forward"},
+    "demo-nemotron": _RADIO,
+    "demo-nemotron-omni": _RADIO,
     "demo-pixtral": {f"{_MODELS}.pixtral:VisionTransformer.forward"},
     "demo-smolvlm": {f"{_MODELS}.idefics3:Idefics3Model.image_pixels_to_features"},
 }
-"""Functions of vLLM's in which the host waits, by checkpoint. Those of Qwen2.5-VL and Mistral's
-send what they have not pinned; where nothing is pruned so does Kimi's, MiniCPM-V's asks what is
-padding, and Idefics3's drops tiles, Gemma 4's tokens of padding by a mask."""
+"""Functions of vLLM's in which the host waits, by checkpoint. Those of Qwen2.5-VL, Mistral's and
+RADIO send what they have not pinned; where nothing is pruned so does Kimi's, MiniCPM-V's asks what
+is padding, and Idefics3's drops tiles, Gemma 4's tokens of padding by a mask."""
 
 SIBLINGS = ("demo-kimi-k2.5", "demo-pixtral", *ENCODED)
 """Checkpoints that do on a card what another one does, for the night: as Kimi-VL, Mistral3 and,
@@ -75,8 +78,8 @@ def made(request: pytest.FixtureRequest) -> Iterator[tuple[Any, dict[str, Any]]]
     """A card with a model, and by batch its items and the rows of a CPU, new and known."""
     flags: dict[str, Any] = {"dtype": "float32", "max_num_batched_tokens": 9216}
     flags["mm_encoder_only"] = request.param in ENCODED
-    if request.param.startswith("demo-kimi"):
-        flags["dtype"] = "bfloat16"  # its decoder has no other
+    if request.param.startswith(("demo-kimi", "demo-nemotron")):
+        flags["dtype"] = "bfloat16"  # their decoders have no other
     # What vLLM compiles in this tower it would not on the card, and it rounds otherwise.
     moon3d = ("demo-kimi-k2.5", "demo-kimi-k3")
     stance: Any = "force_eager" if request.param in moon3d else "default"

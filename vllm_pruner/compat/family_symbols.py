@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vllm_pruner.compat.symbol import MODEL_PACKAGES, MODELS, Process, Symbol
+from vllm_pruner.compat.symbol import MODEL_PACKAGES, MODEL_PROCESSORS, MODELS, Process, Symbol
 from vllm_pruner.compat.symbol import symbols_of as _symbols
 
 __all__ = ["FAMILY_SYMBOLS"]
@@ -21,7 +21,7 @@ FAMILY_SYMBOLS: tuple[Symbol, ...] = (
         "InternVLMultiModalProcessor InternVLProcessingInfo.get_num_image_tokens "
         "InternVLProcessingInfo.get_image_size_with_most_features "
         "InternVLProcessingInfo.get_hf_processor"),
-    *_symbols(_ENGINE, "vllm_pruner.families", "vllm.transformers_utils.processors.internvl",
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODEL_PROCESSORS}.internvl",
         "IMAGENET_MEAN IMAGENET_STD"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.interns1",
         "InternS1DummyInputsBuilder InternS1MultiModalProcessor "
@@ -86,7 +86,7 @@ FAMILY_SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_ENGINE, _PROMPT, "vllm.tokenizers.mistral", "MistralTokenizer.instruct"),
     *_symbols(_ENGINE, "vllm_pruner.compat", "vllm.renderers.mistral",
         "MistralRenderer.render_messages MistralRenderer.render_messages_async"),
-    *_symbols(_ENGINE, "vllm_pruner.families", "vllm.transformers_utils.processors.pixtral",
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODEL_PROCESSORS}.pixtral",
         "MistralCommonImageProcessor.get_number_of_image_patches"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.kimi_vl",
         "KimiVLDummyInputsBuilder.get_dummy_mm_data KimiVLMultiModalProcessor "
@@ -104,8 +104,7 @@ FAMILY_SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODEL_PACKAGES}.kimi_k3.common.mm_preprocess",
         "KimiK3DummyInputsBuilder.get_dummy_mm_data KimiK3MultiModalProcessor "
         "KimiK3ProcessingInfo.media_token_id KimiK3ProcessingInfo.image_processor"),
-    *_symbols(_ENGINE, "vllm_pruner.families",
-        "vllm.transformers_utils.processors.kimi_k25_vision_fused",
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODEL_PROCESSORS}.kimi_k25_vision_fused",
         "KimiK25FusedVisionProcessor.media_proc_cfg", first=(0, 32)),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.cohere2_vision",
         "Cohere2VisionDummyInputsBuilder Cohere2VisionMultiModalProcessor "
@@ -129,8 +128,18 @@ FAMILY_SYMBOLS: tuple[Symbol, ...] = (
         "MiniMaxM3VLProcessingInfo.get_image_processor MiniMaxM3VLProcessingInfo.IMAGE_TOKEN "
         "MiniMaxM3VLProcessingInfo.VIDEO_TOKEN MiniMaxM3VLProcessingInfo.VISION_START_TOKEN "
         "MiniMaxM3VLProcessingInfo.VISION_END_TOKEN"),
-    *_symbols(_ENGINE, "vllm_pruner.families", "vllm.transformers_utils.processors.minimax_m3",
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODEL_PROCESSORS}.minimax_m3",
         "MAX_RATIO smart_resize MiniMaxM3VLImageProcessor.max_long_side_pixel"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.nano_nemotron_vl",
+        "NanoNemotronVLDummyInputsBuilder NanoNemotronVLMultiModalProcessor "
+        "NanoNemotronVLProcessingInfo.get_hf_processor "
+        "NanoNemotronVLProcessingInfo.get_image_size_with_most_features "
+        "NanoNemotronVLProcessingInfo.get_dummy_image_size_and_max_tokens"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODEL_PROCESSORS}.nano_nemotron_vl",
+        "AUDIO_CONTEXT AUDIO_END AUDIO_START IMG_CONTEXT IMG_END IMG_START "
+        "NanoNemotronVLProcessor.use_dynamic_resolution "
+        "NanoNemotronVLProcessor.get_num_image_tokens DynamicResolutionImageTiler.compute_params "
+        "DynamicResolutionImageTiler.max_num_tokens_available"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{_PROCESSING}.processor",
         "BaseMultiModalProcessor._get_hf_mm_inputs PromptReplacement.modality"),
     *_symbols(_ENGINE, "vllm_pruner.families", _PROCESSING, "BaseProcessingInfo.get_data_parser"),

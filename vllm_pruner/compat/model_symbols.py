@@ -139,6 +139,15 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_ENGINE, _WORKER, f"{MODELS}.idefics2_vision_model",
         "Idefics2VisionEmbeddings.forward Idefics2VisionAttention.forward "
         "Idefics2VisionTransformer.forward"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.nano_nemotron_vl",
+        "NemotronH_Nano_VL_V2._parse_and_validate_image_input "
+        "NemotronH_Nano_VL_V2.embed_multimodal NemotronH_Nano_VL_V2.load_weights "
+        "NemotronH_Nano_VL_V2.pixel_shuffle NemotronH_Nano_VL_V2.extract_feature "
+        "NemotronH_Nano_VL_V2.extract_feature_dynamic"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.radio",
+        "RadioModel.forward RadioParallelAttention.forward RadioVisionEncoder.forward "
+        "ViTPatchGenerator.forward ViTPatchGenerator.num_skip ViTPatchGenerator.num_cls_tokens "
+        "Im2Patches.forward"),
     *_symbols(_ENGINE, _WORKER, f"{MODEL_PACKAGES}.minimax_m3",
         "MiniMaxM3SparseForConditionalGeneration._parse_and_validate_image_input "
         "MiniMaxM3SparseForConditionalGeneration._parse_and_validate_video_input "

@@ -1,5 +1,5 @@
 """Modules inside vLLM's vision towers: CLIP, SigLIP, InternViT, Idefics3, MiniCPM-V, Llama 4,
-Pixtral, MoonViT, MiniMax-M3 and Qwen-VL.
+Pixtral, MoonViT, MiniMax-M3, RADIO and Qwen-VL.
 
 Replaces: nothing.
 Why: methods read query and key of a layer, and shrunk images need other position embeddings; vLLM's
@@ -11,6 +11,11 @@ Relies on: each layer having an `MMEncoderAttention` with `num_heads` (of this r
   form), called likewise;
 - Idefics3, MiniCPM-V: at `encoder.layers[i].self_attn.attn`, called likewise, but not if the tower
   is given an attention mask;
+- RADIO: at `model.encoder.layers[i].attn.attn`, called likewise, but with the tokens of all
+  pictures of a call in one sequence, of each `model.patch_generator.num_skip` of the tower's own
+  before its patches, of which the first `num_cls_tokens` are summaries; its `forward` takes the
+  patches that `im_to_patches` cuts, in raster order, and the pictures' sizes, and returns patches
+  alone, in that order;
 - Llama 4: at `model.layers[i].self_attn.attn`, called likewise, the class token last, after rotary
   positions are applied; its `forward` returns tokens, which `vision_adapter` makes of the patches;
 - Qwen-VL: at `blocks[i].attn.attn`, called with keywords `query` and `key` of
@@ -26,8 +31,8 @@ on what the last layer makes of the patches, `[..., patches, D]`, going as the o
 `merger.ln_q` (Qwen2-VL, Qwen2.5-VL), `merger.norm` (Qwen3-VL), `post_layernorm` (GLM-V, Idefics3,
 MiniCPM-V, SigLIP; GLM-5-Next), `layernorm_post` (Llama 4, the class token among them), `layernorm`
 (InternViT in the transformers form) or `encoder.final_layernorm` (MoonViT), or being what the tower
-returns (InternViT, MiniMax-M3's `vision_model`, Pixtral, whose layers cannot be hooked: they are
-decorated for `torch.compile`, as are those of Qwen-VL);
+returns (InternViT, MiniMax-M3's `vision_model`, Pixtral) or its `model.encoder` (RADIO), whose
+layers cannot be hooked: they are decorated for `torch.compile`, as are those of Qwen-VL;
 and on all of `vision_model.embeddings.position_embedding` being looked up and added to the patches
 whatever the image's size. vLLM's SigLIP has an `interpolate_pos_encoding`, but that takes the width
 for the number of positions.

@@ -45,6 +45,9 @@ class MergedTower(ABC):
     norm: ClassVar[str]
     """Path of the norm that ends the tower; empty if it has none."""
 
+    norm_returns: ClassVar[bool] = False
+    """Whether that path is of a module that returns what a norm would get."""
+
     def __init__(self, tower: Any, projector: Any, config: Any, merge: tuple[int, int]) -> None:
         """Find the layers.
 
@@ -64,7 +67,8 @@ class MergedTower(ABC):
         self._head_size: int = found[Need.KEYS].head_size
         self._packing: Packing | None = None
         last = compat.last_norm(self.module, self.norm)
-        merger = MergerInput(last, last is self.module, self._fold)
+        is_returned = self.norm_returns or last is self.module
+        merger = MergerInput(last, is_returned, self._fold)
         self._probe = AttentionProbe(found, config.num_attention_heads, self._read, merger)
 
     def _attention(self, layer: int) -> Any:
@@ -87,12 +91,16 @@ class MergedTower(ABC):
         small_grid: tuple[int, int] | None = None,
     ) -> Columns:
         assert small_grid is None, "check_method refuses methods that shrink"
-        grids = [image.layout.whole_grid or (0, 0) for image in images]
+        grids = [grid for image in images for grid in self.grids(image)]
         device = next(self.module.parameters()).device
         packing = self._packing = Packing.of_rasters(grids, self._merge, device)
         with self._probe.capture(needs) as captured:
             encoded = self.run(images, grids)
         return {FEATURES: self.features(encoded, packing), **self._probe.columns(captured)}
+
+    def grids(self, image: EncoderImage) -> Grids:
+        """Return the grid of each picture that an image is to the tower."""
+        return [image.layout.whole_grid or (0, 0)]
 
     @abstractmethod
     def run(self, images: Sequence[EncoderImage], grids: Grids) -> torch.Tensor:
