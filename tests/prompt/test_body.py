@@ -10,7 +10,7 @@ from vllm.exceptions import VLLMValidationError
 from vllm_pruner.prompt.body import check_beside, check_keys, meant, refuse_without_images
 
 MEANT = ["vtprun", "vtprunes", "vt_prune", "VTPrune", "vptrune", "vtprune_", "prune"]
-MEANT += ["vtprune_rate", "vtprune.rate", "prune_rate", "vtprune_settings"]
+MEANT += ["pruned", "prunes", "vtprune_rate", "vtprune.rate", "prune_rate", "vtprune_settings"]
 OTHERS = [
     "rate",
     "metadata",
@@ -21,6 +21,9 @@ OTHERS = [
     "v",
     "",
     "prompt",
+    "truncate",
+    "tune",
+    "true",
 ]
 
 

@@ -117,6 +117,23 @@ def test_a_route_that_reads_no_settings_refuses_them(path: str, body: Any, pooli
     assert "vtprun" not in _post(pooling, path, **body).text
 
 
+def test_what_others_call_truncate_is_no_misspelling_of_ours(pooling: Server) -> None:
+    """Cohere's clients send it, and those of NVIDIA's and Hugging Face's servers send it along."""
+    picture = _image(0)["image_url"]["url"]
+    cohere = _post(
+        pooling, "/v2/embed", images=[picture], embedding_types=["float"], truncate="END"
+    )
+    assert _kept(cohere) == (576, 64)
+    assert _kept(_post(pooling, "/v1/embeddings", messages=_chat(_image(0)), truncate="END"))
+
+
+def test_settings_inside_a_document_are_not_ignored(pooling: Server) -> None:
+    document = {"content": [{**_image(0), "vtprune": {"rate": 0}}]}
+    for body in ({"documents": document}, {"documents": ["a dog", document]}):
+        told = _post(pooling, "/score", queries="a cat", **body).text
+        assert "vtprune is given inside a message; allowed: vtprune at the top" in told
+
+
 def test_what_needs_an_answer_says_that_there_is_none(pooling: Server) -> None:
     body = {"messages": _chat(_image(0)), "settings": [{"rate": 0}]}
     response = pooling.client.post("/vtprune/compare", json=body)

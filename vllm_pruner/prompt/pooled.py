@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from vllm_pruner.prompt.body import check_beside
 from vllm_pruner.prompt.chat import requested as requested_by_chat
 from vllm_pruner.prompt.levels import levels_within
 from vllm_pruner.prompt.refusal import refusal
@@ -29,6 +31,7 @@ def requested(model_config: ModelConfig, request: Any) -> Any:
     messages = getattr(request, "messages", None)
     if isinstance(messages, list) and all(isinstance(each, dict) for each in messages):
         return requested_by_chat(model_config, request, messages)
+    check_beside(request, _conversations(vars(request).values()))
     # Levels go along as a list of one prompt's images, and here each image may be a prompt.
     found = set(levels_within(vars(request))) - {AUTO}
     if found:
@@ -37,3 +40,9 @@ def requested(model_config: ModelConfig, request: Any) -> Any:
             f"allowed: {AUTO}, or settings in {KEY}"
         )
     return requested_by_chat(model_config, request, [])
+
+
+def _conversations(values: Iterable[Any]) -> list[Any]:
+    """Return what has content as a message has, such as a document, alone or in a list."""
+    each = [one for value in values for one in (value if isinstance(value, list) else [value])]
+    return [one for one in each if isinstance(one, Mapping) and "content" in one]

@@ -36,12 +36,18 @@ _ALIKE = 0.65
 _PERCENT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*")
 
 
-def nearest(name: str, allowed: Iterable[str]) -> str | None:
+def nearest(name: str, allowed: Iterable[str], least: float = _ALIKE) -> str | None:
     """Return the allowed name that was probably meant; None if none is similar or two are equally
-    similar."""
+    similar.
+
+    Args:
+        name: what was written.
+        allowed: what could have been.
+        least: similarity from which a name is similar, 1 for the same one.
+    """
     plain = _PREFIX.sub("", name[:64].lower().replace("-", "_"))
     spelt = {each.lower().replace("-", "_"): each for each in allowed}
-    found = get_close_matches(plain, spelt, n=2, cutoff=_ALIKE)
+    found = get_close_matches(plain, spelt, n=2, cutoff=least)
     likeness = [SequenceMatcher(None, each, plain).ratio() for each in found]
     return spelt[found[0]] if found and likeness.count(likeness[0]) == 1 else None
 

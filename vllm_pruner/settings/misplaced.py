@@ -21,6 +21,10 @@ _EXTRA = "extra_body"
 """An argument of OpenAI's client, which merges its content into the body; other clients send it as
 it is."""
 
+_ALIKE = 0.76
+"""Least similarity of a misspelling of our key: `pruned` is one. `truncate`, 0.67, is none: it is a
+key of Cohere's API, and clients of other servers send it along."""
+
 _FILES = ("image_url", "video_url", "source")
 """Keys of a part of a message under which its file is described."""
 
@@ -40,7 +44,7 @@ def misplaced(key: str, value: Any) -> str:
     """Return what is wrong with a key if it was probably meant for ours, else ""."""
     if key == _EXTRA and isinstance(value, Mapping) and KEY in value:
         return f"{KEY}: {_EXTRA}.{KEY} is given, which only OpenAI's client unfolds"
-    if key != KEY and (key.lower().startswith((KEY, "prune_")) or nearest(key, [KEY])):
+    if key != KEY and (key.lower().startswith((KEY, "prune_")) or nearest(key, [KEY], _ALIKE)):
         return f"{KEY}: {shown(key)} is given but there is no such key"
     return ""
 
