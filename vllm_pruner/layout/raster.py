@@ -18,8 +18,8 @@ from vtprune_kernels import gather_rows
 
 from vllm_pruner.layout.clip_layout import ClipLayout
 from vllm_pruner.layout.crop_layout import CropLayout
+from vllm_pruner.layout.grids_apart import GridsApart
 from vllm_pruner.layout.layout import TABLES, Crops, Layout
-from vllm_pruner.layout.sliced_grid import SlicedGrid
 from vllm_pruner.methods.on_device import sent
 
 __all__ = ["arrange", "is_mixed"]
@@ -43,7 +43,7 @@ def arrange(values: dict[str, torch.Tensor], layout: Layout) -> dict[str, torch.
     """
     if isinstance(layout, ClipLayout):
         return {name: _pooled(value, layout) for name, value in values.items()}
-    if layout.crops == 1 or isinstance(layout, SlicedGrid):  # whose crops are in no one list
+    if layout.crops == 1 or isinstance(layout, GridsApart):  # whose crops are in no one list
         return values
     crops = cast("Crops", layout)
     tables = _tables(crops, next(iter(values.values())).device)

@@ -2,8 +2,7 @@
 cut into: MiniCPM-V.
 
 All keep about the picture's shape, so slices are no squares, and have other sizes than the whole
-picture has. Marks in the prompt, which is built before the tower runs, tell them apart. So each has
-a fixed share of the budget, in proportion to its tokens.
+picture has.
 """
 
 from __future__ import annotations
@@ -14,15 +13,13 @@ from math import prod
 import torch
 
 from vllm_pruner.layout.grid_layout import GridLayout
-from vllm_pruner.layout.layout import View
-from vllm_pruner.layout.patches_alone import PatchesAlone
-from vllm_pruner.layout.shares import shares
+from vllm_pruner.layout.grids_apart import GridsApart
 
 __all__ = ["SlicedGrid"]
 
 
 @dataclass(frozen=True, slots=True)
-class SlicedGrid(PatchesAlone):
+class SlicedGrid(GridsApart):
     """The layout of one image; see `Layout`. Its crops are the whole picture and the slices, which
     follow row by row."""
 
@@ -36,50 +33,12 @@ class SlicedGrid(PatchesAlone):
     """Rows and columns of slices."""
 
     @property
-    def fixed_shares(self) -> bool:
-        """True; see `Crops`."""
-        return True
-
-    @property
-    def crops(self) -> int:
-        return 1 + prod(self.slices)
-
-    @property
     def grids(self) -> list[GridLayout]:
-        """The grid of tokens of each crop."""
-        return [GridLayout(*self.whole), *[GridLayout(*self.part)] * (self.crops - 1)]
+        return [GridLayout(*self.whole), *[GridLayout(*self.part)] * prod(self.slices)]
 
     @property
-    def frames(self) -> int:
-        """0: it is an image; see `GridLayout`."""
+    def whole_at(self) -> int:
         return 0
-
-    def shares(self, keep: int) -> list[int]:
-        """Return how many of the `keep` tokens of an image each crop keeps."""
-        return shares([grid.tokens for grid in self.grids], keep)
-
-    @property
-    def tokens(self) -> int:
-        return prod(self.whole) + prod(self.slices) * prod(self.part)
-
-    @property
-    def whole_grid(self) -> tuple[int, int] | None:
-        return self.whole if self.crops == 1 else None
-
-    def patches_of_crops(self, device: torch.device) -> list[torch.Tensor]:
-        """Return the tokens of each crop, ascending."""
-        sizes = [grid.tokens for grid in self.grids]
-        return list(torch.arange(self.tokens, device=device).split(sizes))
-
-    def views(self) -> list[View]:
-        """Return one view for each crop. All are shown as large as the whole picture."""
-        shown = ((0, self.whole[0]), (0, self.whole[1]))
-        first = View((0, 0), *shown, 0, prod(self.whole))
-        size, start = prod(self.part), first.end
-        return [first] + [
-            View((0, 0), *shown, begin, begin + size, crop=number, tokens=self.part)
-            for number, begin in enumerate(range(start, self.tokens, size or 1), 1)
-        ]
 
     def places_at(self, positions: torch.Tensor, within: SlicedGrid) -> torch.Tensor:
         """Return `[..., 3]` int64, time, row and column of the tokens at positions, as MiniCPM-V
