@@ -16,6 +16,7 @@ from shapes import (
     InternShape,
     KimiK3Shape,
     KimiShape,
+    Lfm2Shape,
     Llama4Shape,
     MiniCPMShape,
     MiniMaxShape,
@@ -44,6 +45,7 @@ def build(shape: AnyShape, folder: Path, stamp: str) -> None:
     from kimi import write_kimi
     from kimi_k3 import write_kimi_k3
     from kimi_k25 import write_kimi_k25
+    from lfm2 import write_lfm2
     from llama4 import write_llama4
     from minicpm import write_minicpm
     from minimax import write_minimax
@@ -87,6 +89,8 @@ def build(shape: AnyShape, folder: Path, stamp: str) -> None:
         write_minicpm(shape, part)
     elif isinstance(shape, NemotronShape):
         write_nemotron(shape, part)
+    elif isinstance(shape, Lfm2Shape):
+        write_lfm2(shape, part)
     elif isinstance(shape, RelativeShape):
         write_relative(shape, part)
     elif isinstance(shape, OnevisionShape):

@@ -10,6 +10,7 @@ from shapes import (
     InternShape,
     KimiK3Shape,
     KimiShape,
+    Lfm2Shape,
     Llama4Shape,
     MiniCPMShape,
     MiniMaxShape,
@@ -39,6 +40,7 @@ AnyShape = (
     | MiniCPMShape
     | CohereShape
     | NemotronShape
+    | Lfm2Shape
     | RelativeShape
 )
 
@@ -88,6 +90,8 @@ SHAPES: dict[str, AnyShape] = {
     # Up to 9 slices of about 16 tokens, and the whole picture before them; with canvas positions.
     "demo-minicpm4.6": MiniCPMShape("4.6", 4, seed=23),
     "demo-minicpm4.7": MiniCPMShape("4.7", 4, seed=24),
+    # Up to 10 tiles of 16 tokens, each with its name in front, and about 16 of the whole picture.
+    "demo-lfm2": Lfm2Shape(seed=26),
     # About 256 tokens an image at its own resolution, twice as many if it is very narrow.
     "demo-kimi": KimiShape(2, seed=15),
     "demo-kimi-k2.5": KimiShape(2, seed=22, frames=4),

@@ -244,6 +244,17 @@ class NemotronShape:
 
 
 @dataclass(frozen=True, slots=True)
+class Lfm2Shape:
+    """An LFM2-VL of true geometry, narrow, with small tiles."""
+
+    seed: int
+    tile: int = 128
+    """Side of a tile in pixels: 16 tokens, as many as the whole picture has at most."""
+    least: int = 10
+    """Tokens of a picture."""
+
+
+@dataclass(frozen=True, slots=True)
 class RelativeShape:
     """A model that vLLM builds from the parts of one of the others, as narrow."""
 

@@ -56,7 +56,7 @@ def _draw(name: str, shape: torch.Size, generator: torch.Generator) -> torch.Ten
     for table, std in _TABLES.items():
         if name.endswith(table):
             return torch.randn(shape, generator=generator) * std
-    if re.search(r"(q|k)_norm\.weight", name):  # Qwen3 normalises queries and keys: their logits
+    if re.search(r"(q|k)_(layer)?norm\.weight", name):  # Qwen3, LFM2 normalise queries and keys
         return torch.full(shape, 1.7)
     if re.search(r"\.(ls|lambda_)\d$", name):  # InternVL scales what a layer adds
         return torch.ones(shape)

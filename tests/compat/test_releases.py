@@ -35,6 +35,7 @@ READ = {
         "thinking is read elsewhere"
     ),
     "vllm.multimodal.media.image:ImageMediaIO.load_bytes": "a budget of a request's pixels more",
+    "vllm.forward_context:set_forward_context": "of a number of tokens, which a tower has none of",
     "vllm.v1.engine.core_client:DPAsyncMPClient.add_request_async": "sends earlier; no other word",
     "vllm.v1.engine.async_llm:AsyncLLM.generate": "an error more is caught; same arguments",
     "vllm.model_executor.models.gemma3_mm:Gemma3ForConditionalGeneration": (

@@ -54,6 +54,7 @@ class Oracle:
         decoder = getattr(inner, "text_model", None) or inner.language_model
         self._decoder = getattr(decoder, "model", decoder)
         names = ("image_sizes", "pixel_attention_mask", "image_position_ids", "target_sizes")
+        names += ("spatial_shapes",)
         more = {name: inputs[name] for name in names if name in inputs}
         features = inner.get_image_features(inputs["pixel_values"].float(), **more)
         rows = features.pooler_output

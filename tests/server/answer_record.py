@@ -2,7 +2,8 @@
 saves what it answered: python answer_record.py CHECKPOINT IMAGE pruned|stock FILE [DTYPE]
 
 `IMAGE` is what stands for a picture in a prompt. Without a `DTYPE` all is float32, which vLLM's
-linear attention for CPUs is not (`linear_attention`). The file is read by `test_crop_families`.
+linear attention for CPUs is not (`linear_attention`); see also `rotary`. The file is read by
+`test_crop_families`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from linear_attention import attend_in_float32
 from mistral_words import ids_of
 from offline_pictures import offline_pictures
 from position_record import CLIP, CLIP_FACTS, PICTURES, budget, prompt
+from rotary import rotate_every_head
 from vllm import LLM, SamplingParams
 from vllm.v1.attention.backends.cpu_attn import CPUAttentionMetadataBuilder
 from vllm.v1.attention.backends.utils import fill_mm_prefix_query_ranges
@@ -212,6 +214,7 @@ def mutual(llm: LLM, image: str) -> list[dict[str, Any]]:
 
 def main() -> None:
     compile_nothing()
+    rotate_every_head()
     checkpoint, image, kind, file, *dtype = sys.argv[1:]
     asked = cases(checkpoint)
     more = {"mm_processor_kwargs": {"vtprune": {"rate": 0.5}}} if kind == "pruned" else {}

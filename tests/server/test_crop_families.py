@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,7 @@ IMAGES = {
     "demo-cohere2": "<|IMG_PATCH|>",
     "demo-nemotron": "<image>",
     "demo-nemotron-omni": "<image>",
+    "demo-lfm2": "<image>",
 }
 """What stands for an image in a prompt, by checkpoint."""
 
@@ -63,7 +64,7 @@ OFF, EVERY, *PRUNED = IDS
 
 RARELY = (
     *("demo-kimi", "demo-kimi-k2.5", "demo-llama4", "demo-minicpm4.6", "demo-minicpm4.7"),
-    *("demo-nemotron", "demo-nemotron-omni", "demo-pixtral-12b"),
+    *("demo-lfm2", "demo-nemotron", "demo-nemotron-omni", "demo-pixtral-12b"),
 )
 CHECKPOINTS = [pytest.param(each, marks=NIGHTLY if each in RARELY else ()) for each in IMAGES]
 
@@ -108,16 +109,17 @@ def test_an_offline_selection_of_the_same_features_keeps_the_same(found: Answers
     if by not in found.pruned:
         pytest.skip("its tower merges nothing")
     chosen = found.pruned[by]
-    token = _image_token(chosen)
-    repeated = groupby(chosen["record"]["prompt"])
-    lengths = [len(list(same)) for each, same in repeated if each == token]
+    prompts = (chosen["record"]["prompt"], found.stock["alone"][0]["prompt"])
+    lengths, sizes = (_runs(prompt, _image_token(chosen)) for prompt in prompts)
     if found.checkpoint in ("demo-mistral3", "demo-pixtral", "demo-pixtral-12b"):
-        lengths = [len(chosen["kept"])]  # of one run with the breaks, which the oracle counts
-    columns = [chosen[name].chunk(len(lengths)) for name in ("features", "importance")]
+        # Of one run with the breaks, which the oracle counts.
+        lengths, sizes = [len(chosen["kept"])], [len(chosen["features"])]
+    columns = [chosen[name].split(sizes) for name in ("features", "importance")]
     kept: list[int] = []
-    for number, (length, features, scores) in enumerate(zip(lengths, *columns, strict=True)):
+    starts = accumulate(sizes[:-1], initial=0)
+    for start, length, features, scores in zip(starts, lengths, *columns, strict=True):
         part = vllm_pruner.select(SELECTED_BY, keep=length, features=features, importance=scores)
-        kept += (part + number * len(features)).tolist()
+        kept += (part + start).tolist()
     assert chosen["kept"].tolist() == kept
     assert bool((chosen["importance"] > 0).all())
     others = found.pruned["selected"]["importance"]
@@ -167,6 +169,11 @@ def _film(answers: dict[str, Any]) -> list[int]:
     """The prompt of the request with a clip, which is the last one."""
     prompt: list[int] = answers["alone"][-1]["prompt"]
     return prompt
+
+
+def _runs(prompt: list[int], token: int) -> list[int]:
+    """How often a token stands there, each time that it does."""
+    return [len(list(same)) for each, same in groupby(prompt) if each == token]
 
 
 def _image_token(chosen: dict[str, Any]) -> int:

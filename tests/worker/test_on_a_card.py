@@ -36,6 +36,10 @@ STOCK = {
     "demo-gemma4": {f"{_MODELS}.gemma4_mm:Gemma4ForConditionalGeneration._process_image_input"},
     "demo-idefics3": {f"{_MODELS}.idefics3:Idefics3Model.image_pixels_to_features"},
     "demo-kimi": {f"{_MODELS}.moonvit:MoonVitEncoder.forward"},
+    "demo-lfm2": {
+        f"{_MODELS}.lfm2_vl:Lfm2VLForConditionalGeneration.image_pixels_to_features",
+        f"{_MODELS}.lfm2_vl:Lfm2VLMultiModalProjector.forward",
+    },
     "demo-minicpm4.6": _MINICPM,
     "demo-minicpm4.7": _MINICPM,
     "demo-mistral3": {f"{_MODELS}.pixtral:PixtralHFVisionModel.forward"},
@@ -45,8 +49,9 @@ STOCK = {
     "demo-smolvlm": {f"{_MODELS}.idefics3:Idefics3Model.image_pixels_to_features"},
 }
 """Functions of vLLM's in which the host waits, by checkpoint. Those of Qwen2.5-VL, Mistral's and
-RADIO send what they have not pinned; where nothing is pruned so does Kimi's, MiniCPM-V's asks what
-is padding, and Idefics3's drops tiles, Gemma 4's tokens of padding by a mask."""
+RADIO send what they have not pinned; where nothing is pruned so do Kimi's and LFM2-VL's,
+MiniCPM-V's asks what is padding, and Idefics3's drops tiles, Gemma 4's tokens of padding by a
+mask."""
 
 SIBLINGS = ("demo-kimi-k2.5", "demo-pixtral", *ENCODED)
 """Checkpoints that do on a card what another one does, for the night: as Kimi-VL, Mistral3 and,

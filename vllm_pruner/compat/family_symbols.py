@@ -111,6 +111,12 @@ FAMILY_SYMBOLS: tuple[Symbol, ...] = (
         "Cohere2VisionProcessingInfo.get_num_patches "
         "Cohere2VisionProcessingInfo.get_image_size_with_most_features "
         "Cohere2VisionProcessingInfo.get_hf_processor"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.lfm2_vl",
+        "Lfm2VLDummyInputsBuilder.get_dummy_mm_data "
+        "Lfm2VLMultiModalProcessor Lfm2VLProcessingInfo.get_image_processor "
+        "Lfm2VLProcessingInfo.smart_resize "
+        "Lfm2VLProcessingInfo._is_image_too_large Lfm2VLProcessingInfo._get_grid_layout "
+        "Lfm2VLProcessingInfo.get_image_size_with_most_features"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.minicpmv",
         "MiniCPMVDummyInputsBuilder.get_dummy_mm_data "
         "MiniCPMVMultiModalProcessor._apply_hf_processor_main "

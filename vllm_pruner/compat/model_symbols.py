@@ -136,6 +136,14 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "MiniCPMV4_6DownsampleMLP.forward"),
     *_symbols(_ENGINE, _WORKER, f"{MODELS}.minicpmv4_7",
         "MiniCPMV4_7ForConditionalGeneration.get_mrope_input_positions", first=(0, 32)),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.lfm2_vl",
+        "Lfm2VLForConditionalGeneration._parse_and_validate_image_input "
+        "Lfm2VLForConditionalGeneration.image_pixels_to_features "
+        "Lfm2VLForConditionalGeneration.embed_multimodal "
+        "Lfm2VLForConditionalGeneration.load_weights Lfm2VLMultiModalProjector.forward"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.lfm2_siglip2",
+        "Siglip2Model.forward Siglip2VisionTransformer.forward Siglip2Attention.forward"),
+    *_symbols(_ENGINE, _WORKER, "vllm.forward_context", "set_forward_context"),
     *_symbols(_ENGINE, _WORKER, f"{MODELS}.idefics2_vision_model",
         "Idefics2VisionEmbeddings.forward Idefics2VisionAttention.forward "
         "Idefics2VisionTransformer.forward"),

@@ -1,5 +1,5 @@
-"""Modules inside vLLM's vision towers: CLIP, SigLIP, InternViT, Idefics3, MiniCPM-V, Llama 4,
-Pixtral, MoonViT, MiniMax-M3, RADIO and Qwen-VL.
+"""Modules inside vLLM's vision towers: CLIP, SigLIP, SigLIP2, InternViT, Idefics3, MiniCPM-V,
+Llama 4, Pixtral, MoonViT, MiniMax-M3, RADIO and Qwen-VL.
 
 Replaces: nothing.
 Why: methods read query and key of a layer, and shrunk images need other position embeddings; vLLM's
@@ -7,6 +7,8 @@ interfaces expose only a tower's output.
 Relies on: each layer having an `MMEncoderAttention` with `num_heads` (of this rank) and `scale`:
 - CLIP, SigLIP: at `vision_model.encoder.layers[i].self_attn.attn`, called with query, key and value
   of `[images, tokens, heads * size]` each; the tower is built only up to the feature layer;
+- SigLIP2: at the same place, called as Qwen-VL's; the tower takes packed patches, and sizes on the
+  CPU;
 - InternViT: at `encoder.layers[i].attn.attn` (`encoder.layer[i].attention.attn` in the transformers
   form), called likewise;
 - Idefics3, MiniCPM-V: at `encoder.layers[i].self_attn.attn`, called likewise, but not if the tower
@@ -29,10 +31,11 @@ Relies on: each layer having an `MMEncoderAttention` with `num_heads` (of this r
   takes what its `vision_model.prepare_encoder_metadata` makes of grids in place of these;
 on what the last layer makes of the patches, `[..., patches, D]`, going as the only argument through
 `merger.ln_q` (Qwen2-VL, Qwen2.5-VL), `merger.norm` (Qwen3-VL), `post_layernorm` (GLM-V, Idefics3,
-MiniCPM-V, SigLIP; GLM-5-Next), `layernorm_post` (Llama 4, the class token among them), `layernorm`
-(InternViT in the transformers form) or `encoder.final_layernorm` (MoonViT), or being what the tower
-returns (InternViT, MiniMax-M3's `vision_model`, Pixtral) or its `model.encoder` (RADIO), whose
-layers cannot be hooked: they are decorated for `torch.compile`, as are those of Qwen-VL;
+MiniCPM-V, SigLIP, SigLIP2; GLM-5-Next), `layernorm_post` (Llama 4, the class token among them),
+`layernorm` (InternViT in the transformers form) or `encoder.final_layernorm` (MoonViT), or being
+what the tower returns (InternViT, MiniMax-M3's `vision_model`, Pixtral) or its `model.encoder`
+(RADIO), whose layers cannot be hooked: they are decorated for `torch.compile`, as are those of
+Qwen-VL and SigLIP2;
 and on all of `vision_model.embeddings.position_embedding` being looked up and added to the patches
 whatever the image's size. vLLM's SigLIP has an `interpolate_pos_encoding`, but that takes the width
 for the number of positions.

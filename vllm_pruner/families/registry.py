@@ -47,6 +47,7 @@ _BUILT_IN = {
     "KimiK25ForConditionalGeneration": "vllm_pruner.families.kimi_k25:PrunedKimiK25",
     "KimiK3ForConditionalGeneration": "vllm_pruner.families.kimi_k3:PrunedKimiK3",
     "KimiVLForConditionalGeneration": "vllm_pruner.families.kimi_vl:PrunedKimiVL",
+    "Lfm2VlForConditionalGeneration": "vllm_pruner.families.lfm2_vl:PrunedLfm2VL",
     "Llama4ForConditionalGeneration": "vllm_pruner.families.llama4:PrunedLlama4",
     "LlavaForConditionalGeneration": "vllm_pruner.families.llava:PrunedLlava",
     "LlavaNextForConditionalGeneration": "vllm_pruner.families.llava_next:PrunedLlavaNext",

@@ -1,9 +1,10 @@
 """Towers that take images of any resolution, packed into one sequence, in raster order, and leave
-it to the projector to make one token of several patches: Pixtral's and MoonViT.
+it to the projector to make one token of several patches: Pixtral's, MoonViT and SigLIP2.
 
-Patches attend within their image. Attention and keys are read in the tower and folded into tokens
-(`packing`); methods compare the normalised features of a token's patches, and only kept tokens are
-projected: `encode` and `project` split what the model's projector does in one pass.
+Patches attend within their image, or their crop of one. Attention and keys are read in the tower
+and folded into tokens (`packing`); methods compare the normalised features of a token's patches,
+and only kept tokens are projected: `encode` and `project` split what the model's projector does in
+one pass.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Grids", "MergedTower"]
 
 Grids = list[tuple[int, int]]
-"""Rows and columns of tokens of each image."""
+"""Rows and columns of tokens of each image, or of each crop."""
 
 
 class MergedTower(ABC):
