@@ -143,6 +143,9 @@ class Family:
     """How videos are pruned; None if they can only be served unpruned, which the operator must
     allow."""
 
+    left_in_tree: bool = False
+    """Whether vLLM itself can prune videos beside pruned images though `videos` is None."""
+
     video_marks: tuple[str, ...] = ()
     """Names in `hf_config` of the tokens before and after a video whose frames consist of image
     tokens; empty if they consist of a token of their own."""
@@ -162,6 +165,11 @@ class Family:
         if config.importance == "merger_norm" and not merges:
             why = f", but {self.name} merges no patches"
             raise SettingError("importance", repr(config.importance), "attention", why)
+
+    @property
+    def in_tree(self) -> bool:
+        """Whether vLLM itself can prune videos (`--video-pruning-rate`) beside pruned images."""
+        return self.left_in_tree or (self.videos is not None and self.videos.in_tree)
 
     def leaves_graphs(self, config: ServerConfig) -> bool:
         """Return whether all CUDA graphs of the tower are vLLM's own, for what is not pruned: there

@@ -95,6 +95,26 @@ def test_a_video_is_refused_until_it_may_stay_whole(pair: Pair) -> None:
         pair.ours.prompt(["video"], {"rate": 0.5})
 
 
+@pytest.mark.skipif(not at_least((0, 32)), reason="vLLM 0.31's own pruning is refused")
+@pytest.mark.skipif(at_least((0, 33)), reason="see `pair`")
+@pytest.mark.parametrize("name", [TILES, OMNI])
+def test_vllm_itself_prunes_videos_beside_pruned_pictures(name: str) -> None:
+    """With its own rows and prompt, which is shorter than of a whole video."""
+    flags: dict[str, Any] = {"dtype": "bfloat16", "trust_remote_code": True, "enforce_eager": True}
+    with stock_model(name, **flags, video_pruning_rate=0.5) as (config, model):
+        side = Side(config, model)
+        output = side.prompt(["image", "video"])
+        stock = Stock(output, side.rows(output)[0], None)
+    with pruned_model(name, {"video_rate": 0.0}, **flags, video_pruning_rate=0.5) as made:
+        ours = Side(*made)
+        whole, pruned = (ours.prompt(["image", "video"], {"rate": rate}) for rate in (0.0, 0.5))
+        rows, _ = ours.rows(pruned)
+    assert whole["prompt_token_ids"] == stock.output["prompt_token_ids"]
+    cut = len(whole["prompt_token_ids"]) - len(pruned["prompt_token_ids"])
+    assert cut == len(stock.rows["image"][0]) - len(rows["image"][0]) > 0
+    assert torch.equal(rows["video"][0], stock.rows["video"][0])
+
+
 def test_the_text_of_a_question_is_what_is_no_mark(pair: Pair) -> None:
     info = pair.ours.processor.info
     words = info.get_tokenizer().get_vocab()

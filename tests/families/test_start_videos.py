@@ -52,6 +52,17 @@ def test_videos_are_pruned_by_one_of_the_two(
     ).create_model_config()
 
 
+@older
+def test_videos_that_stay_whole_may_be_vllms_to_prune() -> None:
+    flags: dict[str, Any] = {"video_pruning_rate": 0.5, "trust_remote_code": True}
+    with pytest.raises(ConfigError, match="^video_pruning_rate is 0.5 and video_rate is not set"):
+        engine_arguments("demo-nemotron", {}, **flags).create_model_config()
+    with pytest.raises(ConfigError, match="^video_pruning_rate is 0.5, but beside vtprune this vL"):
+        engine_arguments("demo-gemma4", {"video_rate": 0.0}, **flags).create_model_config()
+    whole = engine_arguments("demo-nemotron", {"video_rate": 0.0}, **flags)
+    assert whole.create_model_config()
+
+
 def test_what_it_can_do_is_taken() -> None:
     for model, settings in (
         ("demo-glm4v", {"video_rate": 0.0}),

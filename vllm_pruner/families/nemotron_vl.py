@@ -6,8 +6,8 @@ an image is, `radio_tower` how it is seen. One run of placeholders stands betwee
 image, and the decoder, of Mamba and attention without rotary positions, has no order but that of
 its tokens: a kept one stands behind the one kept before it.
 
-Videos are left whole: vLLM's model writes the words between their frames among the rows itself.
-Audio is vLLM's.
+Videos are left whole, or vLLM prunes them, whose model writes the words between their frames among
+the rows itself. Audio is vLLM's.
 """
 
 from __future__ import annotations
@@ -54,7 +54,15 @@ from vllm_pruner.worker.radio_tower import RadioTower
 __all__ = ["NEMOTRON_VL", "PrunedNemotronVL"]
 
 NEMOTRON_VL = Family(
-    "nemotron_vl", largest, layout, images, RadioTower, seen, check_method, **MERGING
+    "nemotron_vl",
+    largest,
+    layout,
+    images,
+    RadioTower,
+    seen,
+    check_method,
+    left_in_tree=True,
+    **MERGING,
 )
 
 

@@ -59,7 +59,7 @@ def _check_videos(family: Family, engine_args: EngineArgs, config: ServerConfig)
     rate = f"{in_tree.rate:g}"
     if not compat.in_tree_known():
         raise SettingError("video_pruning_rate", rate, "0 with vLLM 0.31")
-    if family.videos is None or not family.videos.in_tree:
+    if not family.in_tree:
         why = f", but beside vtprune this vLLM does not prune the videos of {family.name}"
         raise SettingError("video_pruning_rate", rate, "0", why)
     if found := in_tree.start_fault(config):

@@ -159,7 +159,7 @@ class PrunedProcessor(PlannedItems, BytePixels, ArrayImages):
         if self.info.family.item_layout is not None:
             check_neighbours(output, self.info.item_tokens)
         check_marks(output, self.info.video_marks, ["video"])
-        if self.info.in_tree is not None:
+        if self.info.in_tree is not None and self.info.family.videos is not None:
             check_in_tree(output, self.info.video_layout)
 
     def _check_length(
