@@ -12,6 +12,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from vtprune_server.not_json import fault_of_body
+from vtprune_server.surface import absent
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -75,7 +76,7 @@ def _admit(request: Request) -> None:
     if not request.app.state.vtprune_access.allows(request):
         raise HTTPException(401, "Unauthorized")
     if request.app.state.vtprune is None:
-        raise HTTPException(404, "this server does not prune; start it with --plugin vtprune")
+        raise HTTPException(404, absent(request.app.state))
     if request.method == "POST":
         length = request.headers.get("content-length", "")
         if not length.isdecimal():

@@ -13,6 +13,7 @@ from fastapi import HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 
 from vllm_pruner.settings.errors import shown
+from vtprune_server.surface import prunes
 
 if TYPE_CHECKING:
     _Handler = Callable[[Request], Awaitable[Response]]
@@ -30,8 +31,8 @@ def saying_not_json(path: str, handle: _Handler) -> _Handler:
         try:
             return await handle(request)
         except RequestValidationError as error:
-            prunes = request.app.state.vtprune is not None
-            raise (fault_of_body(request, error) if prunes else None) or error from None
+            told = fault_of_body(request, error) if prunes(request.app.state) else None
+            raise told or error from None
 
     return handled
 

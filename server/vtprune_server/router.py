@@ -25,7 +25,7 @@ from vtprune_server.protocol import (
     ExplainResponse,
     MethodsResponse,
 )
-from vtprune_server.surface import Surface
+from vtprune_server.surface import Surface, absent
 
 __all__ = ["router"]
 
@@ -108,7 +108,7 @@ router.include_router(_guarded)
 async def playground(request: Request) -> HTMLResponse:
     """The playground; it asks for an API key itself if the server has one."""
     if request.app.state.vtprune is None:
-        raise HTTPException(404, "this server does not prune; start it with --plugin vtprune")
+        raise HTTPException(404, absent(request.app.state))
     return HTMLResponse((_PLAYGROUND / "index.html").read_text(), headers=_SAFE)
 
 

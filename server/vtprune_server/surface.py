@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
+from vllm_pruner.settings.keys import settings_in
 from vllm_pruner.settings.rules import ModelInfo
 from vtprune_server.turns import Turns
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from vllm_pruner.settings.in_tree import InTree
     from vllm_pruner.settings.server import ServerConfig
 
-__all__ = ["ImageInfo", "Surface"]
+__all__ = ["ImageInfo", "Surface", "absent", "prunes"]
 
 
 @runtime_checkable
@@ -84,3 +85,20 @@ class Surface:
     async def ask_worker(self, method: str, *arguments: object) -> Any:
         """Call a method that vtprune adds to workers; return the answer of the first rank."""
         return (await self.engine.collective_rpc(method, args=arguments))[0]
+
+
+def prunes(state: State) -> bool:
+    """Whether a server was told to prune. One that only renders, or answers only text, has no
+    `Surface`, and reads settings all the same.
+
+    Args:
+        state: vLLM's.
+    """
+    return settings_in(state.online_renderer.model_config.multimodal_config) is not None
+
+
+def absent(state: State) -> str:
+    """Return why a server has no `Surface`, as its routes say it."""
+    if prunes(state):
+        return "this server has no engine that takes images; allowed: one that does"
+    return "this server does not prune; start it with --plugin vtprune"

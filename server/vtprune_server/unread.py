@@ -13,6 +13,7 @@ from vllm.exceptions import VLLMValidationError
 
 from vllm_pruner.settings.keys import KEY
 from vllm_pruner.settings.misplaced import CHATS, misplaced_in
+from vtprune_server.surface import prunes
 
 if TYPE_CHECKING:
     from fastapi import Request, Response
@@ -41,7 +42,7 @@ def refusing(path: str, handle: _Handler) -> _Handler:
         return handle
 
     async def handled(request: Request) -> Response:
-        if request.app.state.vtprune is not None:
+        if prunes(request.app.state):
             body = await _body(request)
             if isinstance(body, dict) and (found := _fault(path, body)):
                 raise VLLMValidationError(found, parameter=KEY)

@@ -99,6 +99,22 @@ def test_what_stock_rendered_is_refused(fleet: Fleet, content: Any, named: str) 
     assert fleet.engine.text(content), "the engine is there"
 
 
+@pytest.mark.parametrize(
+    "said", [{"vtprune": {"rate": 0}}, {"vtprune": {"rate": 90}}, {"vtprun": {}}], ids=str
+)
+def test_a_route_that_reads_no_settings_refuses_them_where_there_is_no_engine(
+    fleet: Fleet, said: dict[str, Any]
+) -> None:
+    """Nobody would know that a picture was rendered otherwise than was asked for."""
+    messages = [{"role": "user", "content": "What is the colour of the sky?"}]
+    for route in ("/v1/messages/render", "/v1/completions/render"):
+        body = {"model": "demo", "max_tokens": 4, "messages": messages, "prompt": "A cat", **said}
+        error = httpx.post(f"{fleet.ours.url}{route}", json=body, timeout=60).json()["error"]
+        assert (error["code"], error["param"]) == (400, "vtprune")
+    told = httpx.get(f"{fleet.ours.url}/vtprune/config", timeout=60).json()["error"]["message"]
+    assert told == "this server has no engine that takes images; allowed: one that does"
+
+
 def test_a_text_from_anywhere_is_answered(fleet: Fleet) -> None:
     content = "What is the colour of the sky?"
     whole = fleet.tokens(fleet.stock.render(content).json())
