@@ -175,17 +175,23 @@ def be_alone() -> None:
     ensure_model_parallel_initialized(1, 1)
 
 
-def picture_prompt(config: Any, picture: Image.Image, settings: dict[str, Any]) -> Any:
+def picture_prompt(
+    config: Any, picture: Image.Image, settings: dict[str, Any], **kwargs: Any
+) -> Any:
     """Return what vLLM's processor makes of a message with a picture and a question.
 
     Args:
         config: vLLM's, of the model.
         picture: the picture.
         settings: of the request.
+        kwargs: for HF's processor.
     """
     processor = MULTIMODAL_REGISTRY.create_processor(config.model_config)
     tokenizer: Any = processor.info.get_tokenizer()
-    items, kwargs = processor.info.parse_mm_data({"image": [picture]}), {"vtprune": settings}
+    items, kwargs = (
+        processor.info.parse_mm_data({"image": [picture]}),
+        {**kwargs, "vtprune": settings},
+    )
     if isinstance(tokenizer, MistralTokenizer):
         prompt: Any = ids_of(tokenizer, picture, "What?")
         return processor(prompt, items, hf_processor_mm_kwargs=kwargs)
@@ -195,7 +201,11 @@ def picture_prompt(config: Any, picture: Image.Image, settings: dict[str, Any]) 
 
 
 def picture_items(
-    config: Any, sizes: Sequence[tuple[int, int]], seed: Sequence[int], settings: dict[str, Any]
+    config: Any,
+    sizes: Sequence[tuple[int, int]],
+    seed: Sequence[int],
+    settings: dict[str, Any],
+    **kwargs: Any,
 ) -> list[Any]:
     """Return pictures of noise as the API server sends them, of as many requests.
 
@@ -204,18 +214,23 @@ def picture_items(
         sizes: height and width of each picture.
         seed: other pictures for other numbers.
         settings: of the requests.
+        kwargs: for HF's processor.
     """
     draw = np.random.default_rng(seed)
     pictures = [Image.fromarray(draw.integers(0, 256, (*size, 3), np.uint8)) for size in sizes]
-    outputs = [picture_prompt(config, picture, settings) for picture in pictures]
+    outputs = [picture_prompt(config, picture, settings, **kwargs) for picture in pictures]
     return [item for output in outputs for item in output["mm_kwargs"]["image"]]
 
 
 def picture_batch(
-    config: Any, sizes: Sequence[tuple[int, int]], seed: Sequence[int], settings: dict[str, Any]
+    config: Any,
+    sizes: Sequence[tuple[int, int]],
+    seed: Sequence[int],
+    settings: dict[str, Any],
+    **kwargs: Any,
 ) -> dict[str, Any]:
     """Return the fields of `picture_items` as `embed_multimodal` gets them on a CPU."""
-    items = picture_items(config, sizes, seed, settings)
+    items = picture_items(config, sizes, seed, settings, **kwargs)
     return {
         name: element.field.reduce_data([item[name] for item in items])
         for name, element in items[0].items()

@@ -10,10 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
+from transformers import AutoImageProcessor
+from vllm_process import MODELS
 from vtprune_evaluate.pages import draw_page
 from vtprune_evaluate.scenes import draw_scene
 
-from vllm_pruner.picture import UNSEEN, measure
+from vllm_pruner.methods.pixels import surprise
+from vllm_pruner.picture import UNSEEN, Picture, measure
+from vllm_pruner.settings.plain_tokens import plain_share
 
 ROOT = Path(__file__).parents[1]
 PHOTOS = sorted((ROOT / "assets" / "photos").glob("*.jpg"))
@@ -133,8 +137,20 @@ def test_drawn_scenes_noise_and_gradients_have_none() -> None:
     assert [measure(image).text for image in [*scenes, *others]] == [0.0] * 83
 
 
+BLANK = Picture(0.0, 1.0, b"\xff" * 128)
+"""All cells are plain."""
+
+
+def test_which_cells_are_plain_is_told() -> None:
+    found = measure(page(full=0.5))
+    cells = np.unpackbits(np.frombuffer(found.cells, np.uint8)).reshape(32, 32)
+    assert cells.mean() == found.plain
+    assert cells[18:].all()
+    assert cells[3:15, 4:28].mean() < 0.1
+
+
 def test_nothing_at_all_is_plain_and_noise_is_not() -> None:
-    assert measure(Image.new("RGB", (512, 300), "white")) == (0.0, 1.0)
+    assert measure(Image.new("RGB", (512, 300), "white")) == BLANK
     noise = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
     assert measure(Image.fromarray(noise)).plain == 0
 
@@ -143,7 +159,7 @@ def test_nothing_at_all_is_plain_and_noise_is_not() -> None:
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA", "P", "1", "CMYK"])
 def test_any_size_and_mode_is_looked_at(size: tuple[int, int], mode: str) -> None:
     found = measure(Image.new("RGB", size, "white").convert(mode))
-    assert found == (UNSEEN if size[0] < 128 else (0.0, 1.0))
+    assert found == (UNSEEN if size[0] < 128 else BLANK)
 
 
 def test_another_process_sees_the_same() -> None:
@@ -155,3 +171,32 @@ def test_another_process_sees_the_same() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == str(measure(Image.open(ROOT / "assets" / "loadtest.png")))
+
+
+SHOWN = {
+    **{name: image for name, image in PRINTED.items() if min(image.size) > 300},
+    "chart": bars(),
+    "small chart": bars().resize((400, 300)),
+    **{name: Image.open(ROOT / "assets" / f"{name}.png") for name in ("loadtest", "playground")},
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_tokens_that_are_all_plain_look_like_a_neighbour(name: str) -> None:
+    """As Qwen2.5-VL sees them: as many as the floor `content` leaves to the rate can be dropped
+    without one that differs from the token to its left, or above, in any pixel."""
+    processor = AutoImageProcessor.from_pretrained(MODELS / "demo-qwen2.5")
+    size = {"shortest_edge": 3136, "longest_edge": 12845056}  # the published bounds
+    image = SHOWN[name].convert("RGB")
+    seen = processor([image], size=size, return_tensors="pt")
+    _, rows, columns = seen["image_grid_thw"][0].tolist()
+    tokens = seen["pixel_values"].unflatten(0, (1, -1, 4)).flatten(2)
+    scores = surprise(tokens, (rows // 2, columns // 2))
+    share = plain_share(measure(image), scores.numel())
+    assert int(share * scores.numel()) <= int((scores == 0).sum())
+    least, most = LEFT_TO_THE_RATE.get(name, (0.15, 0.45))
+    assert least <= share <= most
+
+
+LEFT_TO_THE_RATE = {**dict.fromkeys(["scan", "scan as jpeg", "palette"], (0, 0.01))}
+"""Grain is not plain, nor is a dithered page."""

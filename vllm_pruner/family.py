@@ -127,6 +127,10 @@ class Family:
     """Whether a `captured` model's tower runs as CUDA graphs by default; if False, only under
     vLLM's `cudagraph_mm_encoder`."""
 
+    encodes_some: bool = False
+    """Whether the tower can encode some of an image's tokens alone (`SomeTokens`), for methods that
+    choose `before_tower`."""
+
     stock_captured: bool = False
     """Whether vLLM's own class runs its tower as CUDA graphs under `cudagraph_mm_encoder`; then the
     model is a `ReplayedModel`."""
@@ -151,16 +155,23 @@ class Family:
     tokens; empty if they consist of a token of their own."""
 
     def serves(self, hf_config: Any, method: Method) -> bool:
-        """Return whether this model can serve a method; see `check_method`."""
+        """Return whether this model can serve a method; see `check_served`."""
         try:
-            self.check_method(hf_config, method)
+            self.check_served(hf_config, method)
         except ConfigError:
             return False
         return True
 
+    def check_served(self, hf_config: Any, method: Method) -> None:
+        """Raise `ConfigError` if this model cannot serve the method."""
+        if method.before_tower and not self.encodes_some:
+            why = ", which prunes before the tower, but this model's tower encodes whole images"
+            raise SettingError("method", repr(method.name), "a method that prunes behind it", why)
+        self.check_method(hf_config, method)
+
     def check(self, hf_config: Any, config: PruneConfig) -> None:
         """Raise `ConfigError` if this model cannot serve the method, or has no such importance."""
-        self.check_method(hf_config, config.resolved[0])
+        self.check_served(hf_config, config.resolved[0])
         merges = self.merger(hf_config) if callable(self.merger) else self.merger
         if config.importance == "merger_norm" and not merges:
             why = f", but {self.name} merges no patches"

@@ -25,7 +25,7 @@ from PIL import Image
 
 from vllm_pruner.pixels import Pixels, nearest
 
-__all__ = ["UNSEEN", "Picture", "measure"]
+__all__ = ["GRID", "UNSEEN", "Picture", "measure"]
 
 GRID, ROWS = 32, 6
 """Cells per side, and rows of pixels sampled per cell."""
@@ -49,13 +49,16 @@ Marks = NDArray[np.bool_]
 
 
 class Picture(NamedTuple):
-    """Shares of a picture, in [0, 1]."""
+    """Shares of a picture, in [0, 1], and its plain cells."""
 
     text: float
     """Cells of print and those around them."""
 
     plain: float
     """Cells of one brightness."""
+
+    cells: bytes = b""
+    """Which cells these are: `GRID` * `GRID` bits, row by row; empty if nothing was examined."""
 
 
 UNSEEN = Picture(0.0, 0.0)
@@ -76,7 +79,8 @@ def measure(image: Image.Image) -> Picture:
     number = np.count_nonzero(cells)
     enough = number >= FEW or (number >= FEW_DRAWN and _is_drawn(steps, columns))
     plain = brightest - darkest <= PLAIN
-    return Picture(_share(_around(cells)) if enough else 0.0, _share(plain))
+    text = _share(_around(cells)) if enough else 0.0
+    return Picture(text, _share(plain), np.packbits(plain).tobytes())
 
 
 def _print(pixels: Pixels, columns: int, paper: NDArray[np.int64], contrast: Marks) -> Marks:

@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from vllm_pruner.layout.layout import Layout
     from vllm_pruner.methods.base import Need
 
-__all__ = ["FEATURES", "VIDEO_PIXELS", "CapturedTower", "Columns", "EncoderImage", "Pad", "Tower"]
+__all__ = [
+    "FEATURES",
+    "VIDEO_PIXELS",
+    "CapturedTower",
+    "Columns",
+    "EncoderImage",
+    "Pad",
+    "ThinTower",
+    "Tower",
+]
 
 FEATURES = "features"
 """The column that is always returned, besides those of the `Need`s that are asked for."""
@@ -81,6 +90,22 @@ class Tower(Protocol):
             images: the batch; images may differ in size.
             needs: a subset of `CAPTURED`; `MERGER_NORM` only of a family with a `merger`.
             small_grid: rows and columns of patches that all images are shrunk to; None for none.
+        """
+        ...
+
+
+class ThinTower(Tower, Protocol):
+    """A tower that can encode some of its images' tokens alone."""
+
+    def encode_some(
+        self, images: Sequence[EncoderImage], kept: torch.Tensor, lengths: Sequence[int]
+    ) -> torch.Tensor:
+        """Return the rows `[tokens, D]` of some tokens, each at its place in its picture.
+
+        Args:
+            images: the batch; their pixels are `[patches, values]`, token by token.
+            kept: `[tokens]` int64, ascending: indices among the tokens of all images.
+            lengths: how many of them each image has.
         """
         ...
 

@@ -122,7 +122,8 @@ class ImageEstimate(_Described):
     original: int
     kept: int
     floor: str | None
-    """`text` if it keeps more than the rate because it has print."""
+    """`text` if it keeps more than the rate says, because it has print, or `content`, because not
+    all of it is plain."""
 
 
 class EstimateResponse(_Described):

@@ -60,8 +60,11 @@ def _kept(config: ServerConfig, tokens: int) -> str:
     if config.request_tokens is not None:
         return f"{config.method} keeps {config.request_tokens} visual tokens of a request's images"
     kept = config.keep_count(tokens)
-    print_too = ", more of one with print" if config.floor == "text" else ""
-    return f"{config.method} keeps {kept} of an image's {tokens} visual tokens{print_too}"
+    more = {"text": ", more of one with print", "content": " if all of it is plain, else more"}
+    return (
+        f"{config.method} keeps {kept} of an image's {tokens} visual tokens"
+        f"{more.get(config.floor, '')}"
+    )
 
 
 def _ended(config: ServerConfig) -> str:

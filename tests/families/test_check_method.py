@@ -12,6 +12,8 @@ from vllm_pruner.families.registry import family_of
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.errors import ConfigError
 
+ONE_GRID = {"adafv-ref", "hiprune", "pixels", "pool", "prumerge+", "resize", "visionzip"}
+
 
 def _refused(model: str, **changes: str) -> dict[str, str]:
     hf_config = get_config(str(MODELS / model), trust_remote_code=True)
@@ -33,7 +35,7 @@ def test_llava_serves_every_method(model: str) -> None:
 
 def test_a_grid_that_lacks_a_patch_is_none() -> None:
     refused = _refused("demo-siglip", vision_feature_select_strategy="default")
-    assert set(refused) == {"hiprune", "pool", "resize"}
+    assert set(refused) == {"hiprune", "pixels", "pool", "resize"}
     assert refused["pool"] == (
         "method is 'pool', which needs the tower's whole grid of patches, but "
         "vision_feature_select_strategy is 'default'; "
@@ -44,7 +46,7 @@ def test_a_grid_that_lacks_a_patch_is_none() -> None:
 @pytest.mark.parametrize("model", ["demo-next", "demo-onevision"])
 def test_crops_with_newlines_take_methods_that_choose_tokens_one_by_one(model: str) -> None:
     refused = _refused(model)
-    assert set(refused) == {"adafv-ref", "hiprune", "pool", "prumerge+", "resize", "visionzip"}
+    assert set(refused) == ONE_GRID
     assert refused["visionzip"].startswith(
         "method is 'visionzip', which works on an image of one grid, but an image of this model is "
         "several crops"
@@ -73,13 +75,12 @@ def test_a_processor_that_resizes_leaves_no_shrinking_to_a_method(model: str, sm
 
 def test_tiles_take_methods_that_choose_tokens_one_by_one_and_letters_none_that_read_text() -> None:
     assert "adafv" not in _refused("demo-internvl")
-    one_grid = {"adafv-ref", "hiprune", "pool", "prumerge+", "resize", "visionzip"}
     refused = _refused("demo-internvl-chat")
     assert (
-        set(refused) - one_grid
-        == {n for n in methods.names() if methods.get(n).needs_text} - one_grid
+        set(refused) - ONE_GRID
+        == {n for n in methods.names() if methods.get(n).needs_text} - ONE_GRID
     )
-    assert one_grid <= set(refused)
+    assert set(refused) >= ONE_GRID
     assert refused["adafv"].startswith(
         "method is 'adafv', which reads the text after an image, but prompts of this model have no "
         "token that stands for one; allowed: methods that read no text"
@@ -109,6 +110,25 @@ def test_a_pixtral_without_a_merger_has_no_norm_at_it_either() -> None:
     del hf_config.vision_config.mm_projector_id
     with pytest.raises(ConfigError, match="^importance is 'merger_norm', but pixtral merges no"):
         family.check(hf_config, config)
+
+
+EARLY = {"demo-qwen2", "demo-qwen2.5", "demo-qwen3", "demo-qwen3-moe", "demo-qwen3.5"}
+
+
+@pytest.mark.parametrize("model", sorted({*EARLY, "demo", "demo-glm4v", "demo-kimi"}))
+def test_only_a_tower_that_takes_some_tokens_is_pruned_before(model: str) -> None:
+    hf_config = get_config(str(MODELS / model), trust_remote_code=True)
+    family, config = family_of(hf_config), PruneConfig.parse({"method": "pixels"})
+    assert family.serves(hf_config, methods.get("pixels")) == (model in EARLY)
+    if model in EARLY:
+        family.check(hf_config, config)
+        return
+    with pytest.raises(ConfigError) as raised:
+        family.check(hf_config, config)
+    assert str(raised.value) == (
+        "method is 'pixels', which prunes before the tower, but this model's tower encodes whole "
+        "images; allowed: a method that prunes behind it"
+    )
 
 
 @pytest.mark.parametrize(

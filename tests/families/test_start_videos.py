@@ -22,6 +22,11 @@ older = pytest.mark.skipif(not compat.encoder_graphs_known(), reason="another vL
         ("demo", {"video_rate": 0.5}, "video_rate is 0.5, but videos of llava cannot be pruned"),
         ("demo-qwen2.5", {"video_method": "resize"}, "video_method is 'resize', which shrinks the"),
         ("demo-qwen4", {"video_method": "evs"}, "video_method is 'evs', which has the times of a"),
+        (
+            "demo-qwen3",
+            {"video_method": "pixels"},
+            "video_method is 'pixels', which looks for what",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

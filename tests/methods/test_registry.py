@@ -28,6 +28,7 @@ BUILT_IN = [
     "cdpruner",
     "divprune",
     "hiprune",
+    "pixels",
     "pool",
     "prumerge+",
     "random",
@@ -92,7 +93,7 @@ def test_a_method_says_what_it_looks_at() -> None:
     assert asking[Need.PROJECTED] == asking[Need.TEXT] | {"divprune"}
     assert asking[Need.KEYS] == {"visionzip", "prumerge+"}
     assert asking[Need.RECEIVED] == asking[Need.RECEIVED_MIDWAY] == {"hiprune"}
-    assert asking[Need.GRID] == {"hiprune", "pool", "resize"}
+    assert asking[Need.GRID] == {"hiprune", "pixels", "pool", "resize"}
     needs_nothing = {name for name in BUILT_IN if not methods.get(name).needs}
     assert needs_nothing == {"random", "uniform"}
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from vllm_pruner.picture import Picture
+from vllm_pruner.picture import UNSEEN, Picture
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.settings.floor import floored
@@ -50,6 +51,42 @@ def test_print_is_not_counted_in_what_is_removed(server, requested, counts) -> N
     assert kept(server, requested, PHOTO, PAGE, ALL) == counts
 
 
+CELLS = np.zeros((32, 32), bool)
+CELLS[8:] = True
+MARGIN = Picture(0.2, 0.75, np.packbits(CELLS).tobytes())
+"""Three quarters of it are plain."""
+
+
+@pytest.mark.parametrize(
+    ("server", "requested", "counts"),
+    [
+        # of 576 tokens 432 are plain, and one ninth of these stay; a photograph has none
+        ({"floor": "content"}, None, [(576, "content"), (192, "content"), (576, "content")]),
+        ({"floor": "content", "rate": 0.5}, None, [(576, "content"), (360, "content")]),
+        ({"floor": "content", "rate": 0.95}, {}, [(576, "content"), (166, "content")]),
+        ({}, {"rate": 0.5, "floor": "content"}, [(576, "content"), (360, "content")]),
+        ({"floor": "content"}, {"rate": 0.5}, [(288, "off"), (288, "off")]),
+        # what chooses by pixels finds nothing else, so it leaves the rest whoever sets the budget
+        ({"method": "pixels"}, None, [(576, "content"), (192, "content")]),
+        ({"method": "pixels", "floor": "off"}, None, [(64, "off"), (64, "off")]),
+        ({"method": "pixels"}, {"rate": 0.5}, [(576, "content"), (360, "content")]),
+        ({"method": "pixels"}, {"floor": "off"}, [(64, "off"), (64, "off")]),
+        ({}, {"method": "pixels"}, [(576, "content"), (192, "content")]),
+        ({"floor": "off"}, {"method": "pixels", "rate": 0.5}, [(576, "content"), (360, "content")]),
+        ({"method": "pixels"}, {"method": "random"}, [(64, "off"), (166, "text")]),
+        (
+            {"floor": "content", "limits": {"min_rate": 0.5}},
+            None,
+            [(288, "content"), (192, "content")],
+        ),
+    ],
+    ids=str,
+)
+def test_only_plain_tokens_are_counted_in_what_is_removed(server, requested, counts) -> None:
+    pictures = [Picture(0.0, 0.2, b"\0" * 128), MARGIN, UNSEEN]
+    assert kept(server, requested, *pictures[: len(counts)]) == counts
+
+
 def test_pictures_are_looked_at_only_where_it_counts() -> None:
     def look() -> list[Picture]:
         raise AssertionError("looked")
@@ -87,4 +124,4 @@ def test_what_a_floor_changes_has_another_identity_and_what_it_does_not_the_same
 def test_another_floor_is_refused() -> None:
     with pytest.raises(ConfigError) as raised:
         PruneConfig.parse({"floor": "edges"})
-    assert str(raised.value) == "floor is 'edges'; it should be 'text' or 'off'"
+    assert str(raised.value) == "floor is 'edges'; it should be 'text', 'content' or 'off'"

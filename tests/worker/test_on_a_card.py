@@ -67,7 +67,8 @@ def _cases(checkpoint: str, model: Any) -> dict[str, list[dict[str, Any]]]:
     """The settings of each picture of a batch, by the name of the batch."""
     names = methods.built_in() if checkpoint in EVERY_METHOD else SOME_METHODS
     served = [name for name in names if model.family.serves(model.config, methods.get(name))]
-    alike = {name: [{"method": name}] * len(SIZES) for name in served}
+    # Nothing of noise is plain, so the floor of `pixels` would keep all.
+    alike = {name: [{"method": name, "floor": "off"}] * len(SIZES) for name in served}
     mixed = [{}, {"rate": 0.0}, {"tokens": 20}, {"method": "random"}]
     return {**alike, "mixed": mixed, "off": [{"rate": 0.0}] * len(SIZES)}
 

@@ -53,6 +53,7 @@ from vllm_pruner.compat.processor import (
 from vllm_pruner.compat.profile import profiled_images
 from vllm_pruner.compat.raw_prompts import patch_raw_prompts
 from vllm_pruner.compat.rendered import patch_rendered
+from vllm_pruner.compat.sequences import device_ends, tower_sequences
 from vllm_pruner.compat.stock_processor import patch_stock_processor
 from vllm_pruner.compat.symbols import Process
 from vllm_pruner.compat.tower import last_norm, position_embedding, tower_attention
@@ -76,6 +77,7 @@ __all__ = [
     "check_version",
     "content_identities",
     "deliver_once",
+    "device_ends",
     "enable_endpoints",
     "enable_position_hook",
     "enable_position_hook_on_cpu",
@@ -122,6 +124,7 @@ __all__ = [
     "tell_of_encoder_graphs",
     "told_if_unplaced",
     "tower_attention",
+    "tower_sequences",
     "when_weights_change",
     "without_settings",
 ]

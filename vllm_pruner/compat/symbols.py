@@ -212,6 +212,9 @@ SYMBOLS: tuple[Symbol, ...] = (
         "BudgetGraphMetadata.graph BudgetGraphMetadata.output_buffer", first=(0, 32)),
     *_symbols(_ENGINE, f"{_COMPAT}.tower", "vllm.model_executor.layers.attention",
         "MMEncoderAttention"),
+    *_symbols(_ENGINE, f"{_COMPAT}.sequences", "vllm.model_executor.layers.attention",
+        "MMEncoderAttention.compute_max_seqlen MMEncoderAttention.maybe_compute_seq_lens "
+        "MMEncoderAttention.maybe_recompute_cu_seqlens"),
     *_symbols(_ENGINE, _WORKER, "vllm.distributed",
         "get_tp_group get_pp_group get_tensor_model_parallel_world_size "
         "tensor_model_parallel_all_reduce"),

@@ -167,8 +167,8 @@ QWEN3_VIDEOS = Videos(
 """For models whose prompt has the time of each frame before its tokens."""
 
 
-def qwen_family(name: str, videos: Videos | None = None) -> Family:
-    """Return the family of a Qwen-VL model."""
+def qwen_family(name: str, videos: Videos | None = None, *, encodes_some: bool = False) -> Family:
+    """Return the family of a Qwen-VL model; for the arguments see `Family`."""
     return Family(
         name,
         largest,
@@ -179,6 +179,7 @@ def qwen_family(name: str, videos: Videos | None = None) -> Family:
         check_method,
         captured=True,
         captured_unasked=False,
+        encodes_some=encodes_some,
         stock_captured=True,
         item_layout=item_layout,
         marks=("vision_start_token_id", "vision_end_token_id"),

@@ -16,6 +16,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm_pruner.family import Family
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.errors import ConfigError, SettingError
+from vllm_pruner.settings.video_rules import before_tower_fault
 
 __all__ = ["GROUP", "check_videos", "classes", "family_of", "visual_tokens"]
 
@@ -172,6 +173,8 @@ def check_videos(model_config: Any, config: PruneConfig) -> None:
         why = f", but videos of {family.name} cannot be pruned"
         raise SettingError(*named[0], "none, or video_rate 0", why)
     try:
-        family.check_method(model_config.hf_config, video.resolved[0])
+        if found := before_tower_fault(video):
+            raise found
+        family.check_served(model_config.hf_config, video.resolved[0])
     except SettingError as error:
         raise replace(error, key=named[0][0]) from None

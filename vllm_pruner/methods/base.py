@@ -155,6 +155,11 @@ class Method:
     """`shrink(keep)`: rows and columns of patches, their product `keep`, to which the image is
     shrunk before the encoder; `select` then gets the `keep` tokens. None leaves the image as is."""
 
+    before_tower: bool = False
+    """Whether it chooses by pixels, before the tower runs, which then encodes only what is kept.
+    `features` are the pixels of each token's patches, `[images, N, values]`; of all others it may
+    need the grid alone."""
+
     merges: bool = False
     """Whether `select` returns merged rows."""
 

@@ -62,8 +62,9 @@ def report(asked: Sequence[Asked], rate: float | None = None) -> dict[str, Any] 
     if VIDEO in counts:
         total["video"] = counts[VIDEO]
     methods = {config.method for each in asked for config in each.configs if not config.off}
-    if any(config.floor != "off" for each in asked for config in each.configs):
-        total["floor"] = "text"
+    floors = {config.floor for each in asked for config in each.configs} - {"off"}
+    if floors:  # one at most, a request has no more
+        total["floor"] = floors.pop()
     if rate is not None and any(_has(each, rate) for each in asked):
         total["rate"] = rate
     return {**total, "method": ", ".join(sorted(methods))}

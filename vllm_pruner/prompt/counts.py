@@ -95,8 +95,8 @@ def _total(counted: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     total: dict[str, Any] = _sum(counted)
     if videos:
         total["video"] = _sum(videos)
-    if any("floor" in counts for counts in counted):
-        total["floor"] = "text"
+    if floors := {counts["floor"] for counts in counted if "floor" in counts}:
+        total["floor"] = floors.pop()
     return total
 
 

@@ -17,6 +17,7 @@ from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.settings.keys import BYTES, KEY, settings_in
 from vllm_pruner.settings.server import ServerConfig
+from vllm_pruner.settings.video_rules import before_tower_fault
 
 if TYPE_CHECKING:
     import torch
@@ -186,6 +187,8 @@ class PrunedInfo(_Info):
                 f"the message has a video, but those of {self.family.name} cannot be pruned; "
                 "allowed: video_rate 0, which leaves videos whole"
             )
+        if found := before_tower_fault(config):
+            return found
         if encoder_only.lacks_language_model(self.ctx.model_config):
             return encoder_only.video_fault(config, self.family.videos) or self.fault(config)
         return self.fault(config)

@@ -23,7 +23,14 @@ from vllm_pruner.settings.errors import ConfigError, SettingError, shown
 from vllm_pruner.settings.limits import MethodName, Rate, VideoMethodName
 from vllm_pruner.settings.validation import check_method_name, parse_options, validate
 
-__all__ = ["BUDGETS", "DEFAULT_METHOD", "DEFAULT_RATE", "PruneConfig", "names_budget"]
+__all__ = [
+    "BUDGETS",
+    "DEFAULT_METHOD",
+    "DEFAULT_RATE",
+    "PruneConfig",
+    "is_before_tower",
+    "names_budget",
+]
 
 BUDGETS = ("rate", "tokens", "request_tokens")
 """The keys that set how much is kept; settings have exactly one of them."""
@@ -41,6 +48,12 @@ of the scores of LLaVA-1.5-7B, and 94 % of the demo LLaVA's accuracy (`docs/meth
 def names_budget(data: Mapping[str, object]) -> bool:
     """Return whether settings set a budget; otherwise the model family's default applies."""
     return any(data.get(key) is not None for key in BUDGETS)
+
+
+def is_before_tower(method: object) -> bool:
+    """Return whether a method of this name chooses before the tower runs."""
+    known = isinstance(method, str) and method in methods.names()
+    return known and methods.get(str(method)).before_tower
 
 
 class PruneConfig(BaseModel):
@@ -67,11 +80,13 @@ class PruneConfig(BaseModel):
     most of them, plain areas the fewest, and an image's `detail` counts: `low` a quarter, `high`
     four times, `original` sixteen times."""
 
-    floor: Literal["text", "off"] = "text"
+    floor: Literal["text", "content", "off"] = "text"
     """`text`: in an image with print, such as a page, a screenshot or a chart, the rate applies
-    only to the cells without print, which are found from the pixels before the prompt is built. A
-    request with a budget of its own has no floor unless it sets `floor` too. `off`: the rate is the
-    same whatever an image shows."""
+    only to the cells without print, which are found from the pixels before the prompt is built.
+    `content`: in every image it applies only to tokens of one brightness, such as margins and empty
+    areas, so photographs keep nearly all of theirs; `pixels` has it unless another is set. A
+    request with a budget of its own and another method has no floor unless it sets one. `off`: the
+    rate is the same whatever an image shows."""
 
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of the method, such as `{"alpha": 0.5}` for `scope`."""
@@ -117,6 +132,14 @@ class PruneConfig(BaseModel):
         if len(given) > 1:
             raise SettingError(*given[0], "one of the two", beside=given[1])
         return data if names_budget(data) else {**data, "rate": DEFAULT_RATE}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _floor_of_method(cls, data: Any) -> Any:
+        """Fill in the default floor of a method that finds what is empty, not what is important."""
+        if not isinstance(data, Mapping) or data.get("floor") is not None:
+            return data
+        return {**data, "floor": "content"} if is_before_tower(data.get("method")) else data
 
     @model_validator(mode="after")
     def _known_method(self) -> PruneConfig:

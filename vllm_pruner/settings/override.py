@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from vllm_pruner.settings.config import BUDGETS, PruneConfig
+from vllm_pruner.settings.config import BUDGETS, PruneConfig, is_before_tower
 
 __all__ = ["override"]
 
@@ -13,7 +13,8 @@ def override(config: PruneConfig, requested: object) -> PruneConfig:
     """Return settings changed by a request's; keys that it leaves out, or sets to null, stay.
 
     A budget replaces a budget of any kind; options replace all options; another method drops the
-    first one's options; grounding resets `positions` unless the request sets them.
+    first one's options, and its floor if one of the two has a default of its own; grounding resets
+    `positions` unless the request sets them.
 
     Raises:
         ConfigError: the first fault.
@@ -26,6 +27,8 @@ def override(config: PruneConfig, requested: object) -> PruneConfig:
         merged = {key: value for key, value in merged.items() if key not in BUDGETS}
     if given.get("method", config.method) != config.method:
         merged.pop("options")
+        if config.resolved[0].before_tower or is_before_tower(given["method"]):
+            merged.pop("floor")
     if given.get("grounding", "off") != "off":
         merged.pop("positions")  # the default, "original", unless the request sets others
     return PruneConfig.parse({**merged, **given})

@@ -136,7 +136,7 @@ def image_configs(
             if found := fault_on(server.limits, config, count):
                 raise found
     is_own = config.request_tokens is not None or bool(asked and names_budget(asked))
-    if is_own and not (asked or {}).get("floor"):
+    if is_own and not (asked or {}).get("floor") and not config.resolved[0].before_tower:
         config = config.model_copy(update={"floor": "off"})  # a request's own budget is exact
     config = at_rate(config, rate, asked)  # not held against the limits, which are for requests
     return of_images(server, config, levels, tokens, look, is_own=is_own)

@@ -13,7 +13,7 @@ from vllm_pruner.settings.own_rate import at_rate
 from vllm_pruner.settings.rules import ModelInfo, check
 from vllm_pruner.settings.server import ServerConfig
 
-__all__ = ["check_video", "resolve_videos"]
+__all__ = ["before_tower_fault", "check_video", "resolve_videos"]
 
 
 def resolve_videos(
@@ -47,6 +47,15 @@ def resolve_videos(
             raise replace(found, key="video_method")
         raise found
     return config
+
+
+def before_tower_fault(config: PruneConfig) -> SettingError | None:
+    """Return what is wrong with the settings of a video whose method chooses before the tower: what
+    is plain is looked for in images alone."""
+    if not config.resolved[0].before_tower:
+        return None
+    why = ", which looks for what is plain, but not in videos"
+    return SettingError("method", repr(config.method), "a video_method, or video_rate 0", why)
 
 
 def check_video(server: ServerConfig, requested: object, config: PruneConfig, tokens: int) -> None:

@@ -75,7 +75,7 @@ ORIGINAL = Metric(
 )
 FLOORED = Metric(
     "vtprune_floored_images",
-    "Images that keep more than the rate says, for their print",
+    "Images that keep more than the rate says, by the floor",
     _BY_METHOD,
 )
 RATE = Metric(

@@ -91,6 +91,9 @@ class Batch:
     small_grid: tuple[int, int] | None
     """Rows and columns of patches to which all images are shrunk; None if they are not."""
 
+    before_tower: bool
+    """Whether their method chooses `before_tower`."""
+
     def groups(self) -> list[Group]:
         """Return the groups of images that can be selected together."""
         ends = [0, *accumulate(map(self._rows, self.images))]
@@ -128,9 +131,9 @@ def batches(
     """
     for start, end in pairwise(_bounds(images, rows_at_once)):
         pairs = zip(images[start:end], plans[start:end], strict=True)
-        for grid, batch in groupby(pairs, key=_small_grid):
+        for (grid, early), batch in groupby(pairs, key=_before_tower):
             same_size, their_plans = zip(*batch, strict=True)
-            yield Batch(list(same_size), list(their_plans), grid)
+            yield Batch(list(same_size), list(their_plans), grid, early)
 
 
 def _bounds(images: Sequence[EncoderImage], rows_at_once: int) -> list[int]:
@@ -143,6 +146,13 @@ def _bounds(images: Sequence[EncoderImage], rows_at_once: int) -> list[int]:
             rows = 0
         rows += image.layout.encoded
     return [*bounds, len(images)]
+
+
+def _before_tower(pair: tuple[EncoderImage, ImagePlan]) -> tuple[tuple[int, int] | None, bool]:
+    """Return what an image's method does before the tower runs: the grid that it shrinks the image
+    to, and whether it chooses."""
+    config = pair[1].config
+    return _small_grid(pair), config.resolved[0].before_tower and not config.off
 
 
 def _small_grid(pair: tuple[EncoderImage, ImagePlan]) -> tuple[int, int] | None:

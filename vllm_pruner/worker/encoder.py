@@ -6,7 +6,7 @@ It turns images into the features of their tokens, and whatever else the batch's
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from vllm.distributed import get_tp_group
 
@@ -14,11 +14,14 @@ from vllm_pruner.methods.base import CAPTURED, Need
 from vllm_pruner.plan import ImagePlan
 from vllm_pruner.telemetry import metrics
 from vllm_pruner.telemetry.stopwatch import Stopwatch
+from vllm_pruner.tower import FEATURES
 from vllm_pruner.worker.columns import device_of, is_left_out
 from vllm_pruner.worker.feature_cache import FeatureCache
 
 if TYPE_CHECKING:
-    from vllm_pruner.tower import Columns, EncoderImage, Tower
+    import torch
+
+    from vllm_pruner.tower import Columns, EncoderImage, ThinTower, Tower
     from vllm_pruner.worker.tower_graphs import TowerGraphs
 
 __all__ = ["Encoder"]
@@ -85,6 +88,25 @@ class Encoder:
     ) -> Columns:
         """Return the columns of images shrunk to a grid of patches, which are not cached."""
         return self._tower.encode(images, needs & CAPTURED, grid)
+
+    def encode_some(
+        self,
+        images: Sequence[EncoderImage],
+        identities: list[str],
+        kept: torch.Tensor,
+        lengths: Sequence[int],
+    ) -> torch.Tensor:
+        """Return the rows of some tokens of images, which are not cached; see `ThinTower`.
+
+        vLLM's dummy images are encoded whole, so that its memory profile has room for images that a
+        request leaves unpruned.
+        """
+        tower = cast("ThinTower", self._tower)
+        if ImagePlan.ANONYMOUS in identities:
+            return tower.encode(images, frozenset())[FEATURES][kept]
+        self._report(hits=0, misses=len(images))
+        with self._watch.measure(pieces=len(kept) * tower.patches_per_row):
+            return tower.encode_some(images, kept, lengths)
 
     def forget(self) -> None:
         """Empty the cache."""

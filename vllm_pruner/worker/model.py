@@ -20,9 +20,9 @@ from vllm_pruner.settings.server import ServerConfig
 from vllm_pruner.telemetry import metrics
 from vllm_pruner.tower import VIDEO_PIXELS, EncoderImage, Tower
 from vllm_pruner.worker import coverage, explain, guard
-from vllm_pruner.worker.batch_model import BatchModel
 from vllm_pruner.worker.batches import batches
 from vllm_pruner.worker.coverage import Coverage
+from vllm_pruner.worker.early_model import EarlyModel
 from vllm_pruner.worker.encoder import Encoder
 from vllm_pruner.worker.guard import Guard
 from vllm_pruner.worker.savings import Savings
@@ -40,13 +40,13 @@ __all__ = ["PrunedModel"]
 logger = logging.getLogger("vllm.vtprune")
 
 
-class PrunedModel(BatchModel):
+class PrunedModel(EarlyModel):
     """Mixin for a vLLM model with a `language_model` (else it overrides `decoder`) and, if rows of
     its layouts end in newlines, an `image_newline`.
 
     Changes:
     - `embed_multimodal` selects or merges tokens after the tower and projects only what is kept, or
-      shrinks the image before the tower;
+      shrinks the image before the tower, or selects there;
     - a known image's features come from a cache instead of the tower;
     - the tower never encodes more at once than in vLLM's memory profile;
     - new weights clear that cache, and so does whatever has vLLM drop its own embeddings;

@@ -26,6 +26,7 @@ from vllm_pruner.tower import FEATURES, Columns
 from vllm_pruner.worker.columns import columns_of
 from vllm_pruner.worker.packing import Packing
 from vllm_pruner.worker.probe import MIDWAY, AttentionProbe, MergerInput
+from vllm_pruner.worker.thinned import can_thin, patches_of, thinned
 
 if TYPE_CHECKING:
     from vllm_pruner.tower import EncoderImage
@@ -98,6 +99,19 @@ class PackedTower:
         with self._probe.capture(needs) as captured:
             features = self._run(pixels, grids, metadata)
         return {FEATURES: features, **self._probe.columns(captured)}
+
+    @torch.no_grad()
+    def encode_some(
+        self, images: Sequence[EncoderImage], kept: torch.Tensor, lengths: Sequence[int]
+    ) -> torch.Tensor:
+        pixels = torch.cat([image.pixels for image in images])
+        grids = [self._grid(image) for image in images]
+        metadata = self._metadata(grids)
+        if not can_thin(self.module, metadata):
+            return self._run(pixels, grids, metadata)[kept]
+        each = self.patches_per_row
+        less = thinned(self.module, metadata, kept, lengths, each)
+        return self._run(pixels[patches_of(kept, each)], grids, less)
 
     def _row_width(self, levels: int) -> int:
         """Return the width of a token with all its levels."""

@@ -85,12 +85,12 @@ def selection_graphs(
 
 
 def _shapes(config: PruneConfig, tower: Tower, most: int, *, of_one_size: bool) -> list[Shape]:
-    """Return the shapes to capture: none of a method that shrinks the image, nor of another
-    package's, which runs guarded."""
+    """Return the shapes to capture: none of a method that shrinks the image or chooses
+    before the tower, nor of another package's, which runs guarded."""
     if config.off or config.request_tokens or methods.package_of(config.method) is not None:
         return []
     method, _ = config.resolved
-    if method.shrink:
+    if method.shrink or method.before_tower:
         return []
     exact = exact_shapes(most, config.keep_count(most)) if of_one_size else []
     if not method.ragged:

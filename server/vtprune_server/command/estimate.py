@@ -21,7 +21,14 @@ def estimate(
     return rows if len(rows) == 1 else [*rows, ("all", _told(counts))]
 
 
+_RAISED = {
+    "text": ", raised because it has print",
+    "content": ", raised because of what it shows",
+}
+"""By the floor that counted."""
+
+
 def _told(counts: dict[str, Any]) -> str:
     share = counts["kept"] / counts["original"]
-    why = ", raised because it has print" if counts.get("floor") else ""
+    why = _RAISED.get(counts.get("floor") or "", "")
     return f"{counts['kept']} of {counts['original']} visual tokens ({share:.1%}){why}"

@@ -1,0 +1,58 @@
+"""`pixels` beside a literal transcription of its formula, and what it drops of a drawn page."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+import vllm_pruner
+from vllm_pruner.methods.pixels import surprise
+
+
+def _literal(pixels: torch.Tensor, rows: int, columns: int) -> list[float]:
+    found = []
+    pixels = pixels if pixels.is_floating_point() else pixels.int()
+    for place in range(rows * columns):
+        before = [place - 1] * (place % columns > 0) + [place - columns] * (place >= columns)
+        unlike = [float((pixels[place] - pixels[other]).abs().max()) for other in before]
+        found.append(min(unlike, default=float("inf")))
+    return found
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.uint8], ids=str)
+@pytest.mark.parametrize("grid", [(1, 1), (1, 7), (6, 1), (5, 8)], ids=str)
+def test_it_is_the_formula(grid: tuple[int, int], dtype: torch.dtype) -> None:
+    rows, columns = grid
+    draw = torch.Generator().manual_seed(rows)
+    levels = torch.randint(3, (2, rows * columns, 12), generator=draw)
+    levels = (120 * levels).to(dtype) if dtype == torch.uint8 else levels.to(dtype) / 3
+    levels[:, ::3] = levels[:, :1].clone()
+    for keep in {1, rows * columns // 2, rows * columns}:
+        kept = vllm_pruner.select("pixels", keep=keep, features=levels, grid=grid)
+        for image, index in zip(levels, kept.tolist(), strict=True):
+            scores = _literal(image, rows, columns)
+            ranked = sorted(range(len(scores)), key=lambda place: (-scores[place], place))
+            assert index == sorted(ranked[:keep])
+            assert surprise(image[None], grid)[0].tolist() == scores
+
+
+def test_of_a_page_what_is_empty_goes_first() -> None:
+    """Ten of 48 tokens show something: they stay, and the first one, and white ones that follow
+    something; then, of equal ones, the first."""
+    page = Image.new("L", (8 * 16, 6 * 16), 255)
+    draw = ImageDraw.Draw(page)
+    written = [9, 10, 11, 13, 25, 26, 28, 33, 34, 46]
+    for number, place in enumerate(written):
+        left, top = place % 8 * 16, place // 8 * 16
+        draw.rectangle((left + 2 + number % 4, top + 3, left + 9, top + 10), fill=20 * number)
+    pixels = torch.from_numpy(np.asarray(page, np.float32) / 255)
+    tokens = pixels.view(6, 16, 8, 16).transpose(1, 2).reshape(48, 256)
+    after = {place + step for place in written for step in (1, 8) if place + step < 48}
+    number = int((surprise(tokens[None], (6, 8)) > 0).sum())
+    assert len(written) < number < 20
+    kept = vllm_pruner.select("pixels", keep=number, features=tokens, grid=(6, 8)).tolist()
+    assert {0, *written} <= set(kept) <= {0, *written, *after}
+    more = vllm_pruner.select("pixels", keep=number + 2, features=tokens, grid=(6, 8)).tolist()
+    assert set(more) == {1, 2, *kept}

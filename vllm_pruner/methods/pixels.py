@@ -1,0 +1,61 @@
+"""Pixels: the tokens that look least like their neighbours, chosen before the tower runs.
+
+Ours, after PixelPrune (Wang et al., arXiv 2604.00886, 2026; its code, Apache-2.0, was not used),
+which drops patches that predictive coding foretells exactly before a vision tower encodes them. A
+token's pixels x are those of all its patches, as the image processor made them:
+
+    surprise(t) = min over the token to the left and the one above of max |x_t - x_neighbour|
+    kept        = the T tokens of highest surprise
+
+The first token has neither neighbour and is always kept. What is dropped looks like a neighbour,
+which is kept or looks like one in turn: margins, backgrounds, bars of one colour. The tower encodes
+the kept tokens alone, at their places in the picture, so its time falls as the decoder's does; all
+other methods choose among its output.
+
+**It finds what is empty, not what is important**: of a photograph it keeps texture. The floor
+`content` leaves it only what is plain.
+
+Deviations from the paper: that drops whatever is within a threshold of its prediction; here the
+budget is given, and the threshold is the surprise of the T-th token. That predicts from one
+neighbour; here the more similar one counts.
+
+Equally surprising tokens, such as those of an empty margin, go to the lower index.
+"""
+
+from __future__ import annotations
+
+import torch
+from vtprune_kernels import top_k_sorted
+
+from vllm_pruner.methods.base import Method, Need, Options, VisualTokens
+
+__all__ = ["PIXELS", "surprise"]
+
+
+def surprise(pixels: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Return `[images, N]` float32; see the module.
+
+    Args:
+        pixels: `[images, N, values]`, in raster order: normalised floats of any dtype, or bytes.
+        grid: rows and columns of tokens.
+    """
+    if not pixels.numel():
+        return pixels.new_zeros(pixels.shape[:2], dtype=torch.float32)
+    rows = pixels.unflatten(1, grid)
+    least = torch.full(rows.shape[:3], torch.inf, dtype=torch.float32, device=pixels.device)
+    for axis, length in enumerate(grid, start=1):
+        ahead, behind = rows.narrow(axis, 1, length - 1), rows.narrow(axis, 0, length - 1)
+        # Not their difference, which bytes would wrap around.
+        unlike = (torch.maximum(ahead, behind) - torch.minimum(ahead, behind)).amax(dim=3).float()
+        later = least.narrow(axis, 1, length - 1)
+        later.copy_(torch.minimum(later, unlike))
+    return least.flatten(1)
+
+
+def select(tokens: VisualTokens, keep: int, options: Options) -> torch.Tensor:
+    """Return `[images, keep]` indices; see `Method.select`."""
+    assert tokens.grid is not None
+    return top_k_sorted(surprise(tokens.features, tokens.grid), keep)
+
+
+PIXELS = Method("pixels", select, needs=frozenset({Need.GRID}), before_tower=True)

@@ -1,0 +1,62 @@
+"""What happens to the images of a batch whose method chooses before the tower runs: select by
+pixels, and encode what is kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from vllm_pruner.methods.base import Kept, Need, VisualTokens
+from vllm_pruner.worker.batch_model import BatchModel
+
+if TYPE_CHECKING:
+    from vllm_pruner.worker.batches import Batch, Group
+
+__all__ = ["EarlyModel"]
+
+
+class EarlyModel(BatchModel):
+    """A `BatchModel` that may select before it encodes."""
+
+    def embed_batch(self, batch: Batch) -> list[torch.Tensor]:
+        if not batch.before_tower:
+            return super().embed_batch(batch)
+        groups = batch.groups()
+        tokens = [self._pixels_of(group, batch) for group in groups]
+        selected = self._selector.select(tokens, groups)
+        encoded = self._encode_some(batch, groups, selected)
+        embeddings: dict[int, torch.Tensor] = {}
+        for group, seen, kept in zip(groups, tokens, selected, strict=True):
+            self._notify(seen, kept, group)
+            self.coverage.note(seen, kept, group)
+            rows = self.tower.project(torch.stack([encoded[place] for place in group.places]))
+            if group.foreign:
+                rows = self.guard.finite(rows, group.plans)
+            embeddings |= zip(group.places, self.placed(rows, kept.index, group), strict=True)
+        return [embeddings[place] for place in range(len(batch.images))]
+
+    def _pixels_of(self, group: Group, batch: Batch) -> VisualTokens:
+        """Return the pixels of a group's tokens, as a method sees them."""
+        patches = torch.stack([batch.images[place].pixels for place in group.places])
+        pixels = patches.unflatten(1, (-1, self.tower.patches_per_row)).flatten(2)
+        needs = group.config.resolved[0].needs
+        return VisualTokens(pixels, grid=group.layout.whole_grid if Need.GRID in needs else None)
+
+    def _encode_some(
+        self, batch: Batch, groups: list[Group], selected: list[Kept]
+    ) -> list[torch.Tensor]:
+        """Return the tower's rows of what is kept of each image of a batch."""
+        kept: dict[int, torch.Tensor] = {}
+        for group, chosen in zip(groups, selected, strict=True):
+            for place, start, index in zip(group.places, group.starts, chosen.index, strict=True):
+                kept[place] = index + start
+        in_order = [kept[place] for place in range(len(batch.images))]
+        lengths = [len(index) for index in in_order]
+        rows = self._encoder.encode_some(
+            batch.images,
+            [plan.image for plan in batch.plans],
+            torch.cat(in_order),
+            lengths,
+        )
+        return list(rows.split(lengths))
