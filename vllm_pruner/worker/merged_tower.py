@@ -1,5 +1,5 @@
 """Towers that take images of any resolution, packed into one sequence, in raster order, and leave
-it to the projector to make one token of several patches: Pixtral's, MoonViT and SigLIP2.
+it to the projector to make one token of several patches: Pixtral's, MoonViT, SigLIP2 and RADIO.
 
 Patches attend within their image, or their crop of one. Attention and keys are read in the tower
 and folded into tokens (`packing`); methods compare the normalised features of a token's patches,
