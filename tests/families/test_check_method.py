@@ -112,10 +112,10 @@ def test_a_pixtral_without_a_merger_has_no_norm_at_it_either() -> None:
         family.check(hf_config, config)
 
 
-EARLY = {"demo-qwen2", "demo-qwen2.5", "demo-qwen3", "demo-qwen3-moe", "demo-qwen3.5"}
+EARLY = {"demo-qwen2", "demo-qwen2.5", "demo-qwen3", "demo-qwen3-moe", "demo-qwen3.5", "demo-glm4v"}
 
 
-@pytest.mark.parametrize("model", sorted({*EARLY, "demo", "demo-glm4v", "demo-kimi"}))
+@pytest.mark.parametrize("model", sorted({*EARLY, "demo", "demo-gemma4", "demo-kimi"}))
 def test_only_a_tower_that_takes_some_tokens_is_pruned_before(model: str) -> None:
     hf_config = get_config(str(MODELS / model), trust_remote_code=True)
     family, config = family_of(hf_config), PruneConfig.parse({"method": "pixels"})

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from contract import AT_NIGHT
+from contract import AT_NIGHT, PACKED
 from pruned_model import picture_batch, pruned_model
 from vllm_process import MODELS
 
@@ -21,17 +21,23 @@ from vllm_pruner.tower import FEATURES, EncoderImage
 
 pytestmark = pytest.mark.slow
 
-EARLY = ["demo-qwen2", "demo-qwen2.5", "demo-qwen3", "demo-qwen3.5"]
-RELATIVES = ["demo-cosmos3", "demo-interns2", "demo-mobius", "demo-qwen4"]
+EARLY = ["demo-qwen2", "demo-qwen2.5", "demo-qwen3", "demo-qwen3.5", "demo-glm4v"]
+RELATIVES = {
+    *("demo-exaone4.5", "demo-cosmos3", "demo-interns2", "demo-mobius", "demo-qwen4"),
+    "demo-qwen2.5-omni",
+}
 """Those of the same towers."""
 
 SIZES = [(224, 336), (280, 196), (120, 420)]
 
 
-@pytest.fixture(scope="module", params=[*EARLY, *(each for each in AT_NIGHT if each in RELATIVES)])
+@pytest.fixture(
+    scope="module", params=[*EARLY, *PACKED, *(each for each in AT_NIGHT if each in RELATIVES)]
+)
 def made(request: pytest.FixtureRequest) -> Iterator[tuple[Any, Any]]:
     dtype = json.loads((MODELS / request.param / "config.json").read_text())["dtype"]
     flags = {"dtype": dtype, "trust_remote_code": True}
+    flags["mm_encoder_only"] = request.param in PACKED
     with pruned_model(request.param, {}, **flags) as (config, model), torch.inference_mode():
         yield config, model
 
@@ -78,10 +84,10 @@ def test_a_corner_alone_is_the_picture_of_that_corner(made: tuple[Any, Any]) -> 
     """Rotary positions and windows count from the upper left. Learned positions are stretched over
     the whole picture, so they are made alike everywhere."""
     model, image = made[1], _images(made)[0]
-    learned = getattr(model.visual, "pos_embed", None)
-    before = None if learned is None else learned.weight.clone()
-    if learned is not None:
-        learned.weight[:] = learned.weight[:1]
+    learned = [each for each in model.visual.modules() if isinstance(each, torch.nn.Embedding)]
+    before = [each.weight.clone() for each in learned]
+    for each in learned:
+        each.weight[:] = each.weight[:1]
     layout, (rows, columns) = image.layout, (4, 5)
     assert isinstance(layout, GridLayout)
     corner = (torch.arange(rows)[:, None] * layout.columns + torch.arange(columns)).flatten()
@@ -89,8 +95,8 @@ def test_a_corner_alone_is_the_picture_of_that_corner(made: tuple[Any, Any]) -> 
     cut = EncoderImage(pixels, replace(layout, rows=rows, columns=columns))
     found = _some(model, [image], [corner])
     expected = model.tower.encode([cut], frozenset())[FEATURES]
-    if learned is not None:
-        learned.weight[:] = before
+    for each, weight in zip(learned, before, strict=True):
+        each.weight[:] = weight
     assert _is_close(found, expected)
 
 

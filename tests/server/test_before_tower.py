@@ -49,7 +49,7 @@ CONTENTS: list[Any] = [
 ]
 
 
-@pytest.fixture(scope="module", params=["demo-qwen2.5", "demo-qwen3"])
+@pytest.fixture(scope="module", params=["demo-qwen2.5", "demo-qwen3", "demo-glm4v"])
 def served(request: pytest.FixtureRequest, servers: SharedServers) -> Iterator[Server]:
     """The server of `test_families`."""
     flags = ["--plugin", "vtprune", "--prune-rate", "0.5", "--trust-request-chat-template"]

@@ -20,7 +20,7 @@ from vllm_pruner.worker.mrope import MRopeModel
 
 __all__ = ["COSMOS3", "PrunedCosmos3"]
 
-COSMOS3 = qwen_family("cosmos3", QWEN3_VIDEOS, encodes_some=True)
+COSMOS3 = qwen_family("cosmos3", QWEN3_VIDEOS)
 
 
 class PrunedCosmos3Info(PrunedInfo, Qwen3VLProcessingInfo):

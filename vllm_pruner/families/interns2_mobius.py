@@ -22,7 +22,7 @@ from vllm_pruner.worker.mrope import MRopeModel
 
 __all__ = ["INTERNS2_MOBIUS", "PrunedInternS2Mobius"]
 
-INTERNS2_MOBIUS = qwen_family("interns2_mobius", QWEN3_VIDEOS, encodes_some=True)
+INTERNS2_MOBIUS = qwen_family("interns2_mobius", QWEN3_VIDEOS)
 
 
 class PrunedInternS2MobiusInfo(PrunedInfo, InternS2MobiusProcessingInfo):

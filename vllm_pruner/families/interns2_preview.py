@@ -21,7 +21,7 @@ from vllm_pruner.worker.mrope import MRopeModel
 
 __all__ = ["INTERNS2_PREVIEW", "PrunedInternS2Preview"]
 
-INTERNS2_PREVIEW = qwen_family("interns2_preview", QWEN3_VIDEOS, encodes_some=True)
+INTERNS2_PREVIEW = qwen_family("interns2_preview", QWEN3_VIDEOS)
 
 
 class PrunedInternS2PreviewInfo(PrunedInfo, InternS2PreviewProcessingInfo):

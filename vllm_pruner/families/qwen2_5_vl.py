@@ -24,7 +24,7 @@ from vllm_pruner.worker.in_tree import InTreeByWidthModel
 
 __all__ = ["QWEN2_5_VL", "PrunedQwen2_5_VL"]
 
-QWEN2_5_VL = qwen_family("qwen2_5_vl", replace(QWEN_VIDEOS, in_tree=True), encodes_some=True)
+QWEN2_5_VL = qwen_family("qwen2_5_vl", replace(QWEN_VIDEOS, in_tree=True))
 
 
 class PrunedQwen2_5_VLInfo(PrunedInfo, Qwen2_5_VLProcessingInfo):  # the model's name

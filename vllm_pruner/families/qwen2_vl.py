@@ -22,7 +22,7 @@ from vllm_pruner.worker.mrope import MRopeModel
 
 __all__ = ["QWEN2_VL", "PrunedQwen2VL"]
 
-QWEN2_VL = qwen_family("qwen2_vl", QWEN_VIDEOS, encodes_some=True)
+QWEN2_VL = qwen_family("qwen2_vl", QWEN_VIDEOS)
 
 
 class PrunedQwen2VLInfo(PrunedInfo, Qwen2VLProcessingInfo):

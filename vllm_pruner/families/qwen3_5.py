@@ -28,7 +28,7 @@ from vllm_pruner.worker.mrope import MRopeModel
 
 __all__ = ["QWEN3_5", "PrunedQwen3_5", "PrunedQwen3_5Moe"]
 
-QWEN3_5 = qwen_family("qwen3_5", QWEN3_VIDEOS, encodes_some=True)
+QWEN3_5 = qwen_family("qwen3_5", QWEN3_VIDEOS)
 
 
 class PrunedQwen3_5Info(PrunedInfo, Qwen3_5ProcessingInfo):  # the model's name

@@ -51,7 +51,9 @@ def largest(info: Any) -> GridLayout:
     return qwen_grid.largest(info)
 
 
-QWEN3_OMNI = replace(omni_family("qwen3_omni_moe", OmniTower, pace), largest=largest)
+QWEN3_OMNI = replace(
+    omni_family("qwen3_omni_moe", OmniTower, pace), largest=largest, encodes_some=False
+)
 
 
 class PrunedQwen3OmniMoeInfo(  # type: ignore[misc]  # vLLM always says how many items there are

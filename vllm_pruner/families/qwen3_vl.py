@@ -30,7 +30,7 @@ from vllm_pruner.worker.in_tree import InTreeModel
 
 __all__ = ["QWEN3_VL", "PrunedQwen3VL", "PrunedQwen3VLMoe"]
 
-QWEN3_VL = qwen_family("qwen3_vl", replace(QWEN3_VIDEOS, in_tree=True), encodes_some=True)
+QWEN3_VL = qwen_family("qwen3_vl", replace(QWEN3_VIDEOS, in_tree=True))
 
 
 class PrunedQwen3VLInfo(PrunedInfo, Qwen3VLProcessingInfo):

@@ -47,9 +47,7 @@ def check_method(hf_config: Any, method: Method) -> None:
         raise SettingError("method", repr(method.name), "a method for images", why)
 
 
-QWEN4_EXP = replace(
-    qwen_family("qwen4_exp", QWEN3_VIDEOS, encodes_some=True), check_method=check_method
-)
+QWEN4_EXP = replace(qwen_family("qwen4_exp", QWEN3_VIDEOS), check_method=check_method)
 
 
 class PrunedQwen4ExpInfo(PrunedInfo, Qwen3VLProcessingInfo):

@@ -167,8 +167,8 @@ QWEN3_VIDEOS = Videos(
 """For models whose prompt has the time of each frame before its tokens."""
 
 
-def qwen_family(name: str, videos: Videos | None = None, *, encodes_some: bool = False) -> Family:
-    """Return the family of a Qwen-VL model; for the arguments see `Family`."""
+def qwen_family(name: str, videos: Videos | None = None) -> Family:
+    """Return the family of a Qwen-VL model."""
     return Family(
         name,
         largest,
@@ -179,7 +179,7 @@ def qwen_family(name: str, videos: Videos | None = None, *, encodes_some: bool =
         check_method,
         captured=True,
         captured_unasked=False,
-        encodes_some=encodes_some,
+        encodes_some=True,
         stock_captured=True,
         item_layout=item_layout,
         marks=("vision_start_token_id", "vision_end_token_id"),
