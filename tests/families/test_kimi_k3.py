@@ -70,7 +70,11 @@ def test_methods_that_read_text_are_refused(processor: Any) -> None:
     """They could not tell where an image is between the words."""
     family, hf_config = processor.info.family, processor.info.get_hf_config()
     refused = {n for n in methods.names() if not family.serves(hf_config, methods.get(n))}
-    assert refused == {"resize", *(n for n in methods.names() if methods.get(n).needs_text)}
+    assert refused == {
+        "pixels",
+        "resize",
+        *(n for n in methods.names() if methods.get(n).needs_text),
+    }
     with pytest.raises(ConfigError, match="^method is 'cdpruner', which reads the text after"):
         family.check_method(hf_config, methods.get("cdpruner"))
     with pytest.raises(ConfigError, match="allowed: in_patch_limit in preprocessor_config.json"):

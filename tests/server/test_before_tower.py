@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from media import clip, encode, image_part, noise, photo_question, text_part, video_part
+from nightly import NIGHTLY
 from PIL import Image, ImageDraw, ImageFont
 from shared_servers import SharedServers
 from vllm_server import Server
@@ -49,7 +50,10 @@ CONTENTS: list[Any] = [
 ]
 
 
-@pytest.fixture(scope="module", params=["demo-qwen2.5", "demo-qwen3", "demo-glm4v"])
+OTHERS = [pytest.param(each, marks=NIGHTLY) for each in ("demo-qwen3", "demo-glm4v")]
+
+
+@pytest.fixture(scope="module", params=["demo-qwen2.5", *OTHERS])
 def served(request: pytest.FixtureRequest, servers: SharedServers) -> Iterator[Server]:
     """The server of `test_families`."""
     flags = ["--plugin", "vtprune", "--prune-rate", "0.5", "--trust-request-chat-template"]

@@ -152,7 +152,7 @@ def test_every_method_that_is_offered_keeps_what_was_asked(pair: Pair) -> None:
     allowed = [card["name"] for card in cards if card["allowed"]]
     assert {"vispruner", "adafv", "cdpruner", "scope", "triad", "divprune"} <= set(allowed)
     for name in allowed:
-        settings = {"method": name, "tokens": 9}
+        settings = {"method": name, "tokens": 9, "floor": "off"}  # that of `pixels` keeps all
         usage = pair.pruned.ask(_picture("square"), max_tokens=2, vtprune=settings)["usage"]
         counts = _estimate(pair.pruned, "square", vtprune=settings)
         assert usage["visual_tokens"] == counts, name

@@ -52,7 +52,7 @@ def test_usage_prompt_and_estimate_say_what_was_kept(
 
 
 def test_every_method_that_is_offered_keeps_what_was_asked(served: Server) -> None:
-    assert methods(served)[1] == {"resize"}
+    assert methods(served)[1] == {"pixels", "resize"}
     assert_each_keeps(served, photo_question(0), 9)
 
 

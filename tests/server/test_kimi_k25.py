@@ -78,7 +78,7 @@ def test_the_detail_of_an_image_counts(served: Server) -> None:
 
 
 def test_every_method_that_is_offered_keeps_what_was_asked(served: Server) -> None:
-    assert methods(served)[1] == {"resize"}
+    assert methods(served)[1] == {"pixels", "resize"}
     assert_each_keeps(served, photo_question(0), 9)
 
 

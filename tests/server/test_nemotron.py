@@ -68,7 +68,7 @@ def test_a_request_says_how_many_tiles(tiled: Server, most: int, original: int) 
 def test_every_method_that_is_offered_keeps_what_was_asked(
     of_any_shape: Server, tiled: Server
 ) -> None:
-    assert methods(of_any_shape)[1] == {"resize"}
+    assert methods(of_any_shape)[1] == {"pixels", "resize"}
     assert methods(tiled)[1] >= {"resize"}
     for each in (of_any_shape, tiled):
         assert_each_keeps(each, photo_question(0), 9)

@@ -28,6 +28,7 @@ COLD = {
     "worker/unpruned.py": "the same",
     "worker/canvas.py": "sizes of slices that stay on the host: positions are counted there",
     "worker/omni_tower.py": "grids that stay on the host: vLLM's tower reads them there",
+    "worker/siglip2_tower.py": "the same of sizes",
 }
 
 
