@@ -30,7 +30,7 @@ def borrow(target: Path) -> None:
         binary.unlink()
     spec = importlib.util.find_spec("vllm")
     assert spec is not None and spec.origin is not None
-    source = Path(spec.origin).parent
+    source = Path(spec.origin).resolve().parent  # an environment may be reached by a link
     for binary in source.glob("**/*.so"):
         place = target / "vllm" / binary.relative_to(source)
         place.parent.mkdir(parents=True, exist_ok=True)
