@@ -124,6 +124,7 @@ def test_serving_benchmark_asks_every_contender_of_a_qwen() -> None:
     assert results.read_bytes() == before, "a dry run is recorded"
 
 
+@NIGHTLY
 @pytest.mark.server
 @pytest.mark.slow
 def test_host_benchmark_asks_both_servers_the_same() -> None:
