@@ -63,7 +63,7 @@ def thinned(
     in_order = kept
     if "window_index" in metadata:
         in_order, by_window = metadata["reverse_indices"][kept].sort()
-        starts = metadata["cu_window_seqlens"] // each
+        starts = metadata["cu_window_seqlens"].long() // each
         less |= {
             "window_index": by_window,
             "reverse_indices": by_window.argsort(),
