@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -19,6 +20,9 @@ from pathlib import Path
 __all__ = ["MODELS", "VllmProcess", "command", "environment"]
 
 MODELS = Path(__file__).parents[1] / ".cache" / "models"
+
+_SEGMENT = re.compile(r"/dev/shm/psm_\w+")
+"""Shared memory as Python's `multiprocessing` names it."""
 
 _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
@@ -92,12 +96,15 @@ class VllmProcess:
 
     def stop(self) -> None:
         """End the server, its engine and its workers."""
+        memory = _shared_memory(self._process.pid)
         self._process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(20)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        for segment in memory:
+            segment.unlink(missing_ok=True)
 
     @property
     def pid(self) -> int:
@@ -115,3 +122,17 @@ class VllmProcess:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def _shared_memory(group: int) -> set[Path]:
+    """Return the segments of shared memory that the processes of a group have mapped.
+
+    Who would give them back is killed with the others: a run of the tests left 0.7 GB behind.
+    """
+    found: set[Path] = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended
+            if os.getpgid(int(process.name)) == group:
+                maps = (process / "maps").read_text()
+                found |= {Path(each) for each in _SEGMENT.findall(maps)}
+    return found
