@@ -21,8 +21,8 @@ __all__ = ["MODELS", "VllmProcess", "command", "environment"]
 
 MODELS = Path(__file__).parents[1] / ".cache" / "models"
 
-_SEGMENT = re.compile(r"/dev/shm/psm_\w+")
-"""Shared memory as Python's `multiprocessing` names it."""
+_SEGMENT = re.compile(r"/dev/shm/(?:psm|vllm)_\S+")
+"""Shared memory as Python's `multiprocessing` and vLLM name it."""
 
 _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
