@@ -128,7 +128,7 @@ class Family:
     vLLM's `cudagraph_mm_encoder`."""
 
     encodes_some: bool = False
-    """Whether the tower can encode some of an image's tokens alone (`SomeTokens`), for methods that
+    """Whether the tower can encode some of an image's tokens alone (`ThinTower`), for methods that
     choose `before_tower`."""
 
     stock_captured: bool = False
