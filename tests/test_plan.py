@@ -30,6 +30,7 @@ def test_plans_come_out_of_the_fields_as_they_went_in() -> None:
     fields["pixel_values"] = torch.zeros(3)
     assert ImagePlan.pop_all(fields) == PLANS
     assert list(fields) == ["pixel_values"]
+    assert [ImagePlan.of_item(row) for row in rows] == PLANS
 
 
 def test_rows_that_vllm_has_stacked_are_read_as_well() -> None:

@@ -134,15 +134,11 @@ class ImagePlan:
             PLAN_BETWEEN: _to_rows(self.between),
         }
 
-    @staticmethod
-    def config_of(item: Mapping[str, Any]) -> PruneConfig:
-        """Return the settings in the fields of one image."""
-        return PruneConfig.from_canonical(_to_text(item[PLAN_SETTINGS].numpy()))
-
-    @staticmethod
-    def between_of(item: Mapping[str, Any]) -> Between:
-        """Return `between` of the plan in the fields of one video."""
-        return _of_rows(item[PLAN_BETWEEN])
+    @classmethod
+    def of_item(cls, item: Mapping[str, Any]) -> ImagePlan:
+        """Return the plan in the fields of one image or video."""
+        (plan,) = cls.pop_all({name: [item[name]] for name in FIELDS})
+        return plan
 
     @classmethod
     def pop_all(cls, fields: dict[str, Any]) -> list[ImagePlan]:
@@ -189,6 +185,6 @@ def _to_rows(between: Between) -> torch.Tensor:
     return torch.tensor(rows, dtype=torch.int64).view(-1, 2)
 
 
-def _of_rows(rows: torch.Tensor | NDArray[np.int64]) -> Between:
+def _of_rows(rows: NDArray[np.int64]) -> Between:
     texts = groupby(rows.tolist(), itemgetter(1))
     return tuple(tuple(token for token, _ in text) for _, text in texts)

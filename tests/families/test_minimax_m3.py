@@ -88,7 +88,7 @@ def test_a_method_that_compares_frames_has_their_times_embedded(side: Side) -> N
     output = side.prompt(["video"], {"video_rate": 0.5, "video_method": "evs"})
     rows, chosen = side.rows(output)
     (item,) = output["mm_kwargs"]["video"]
-    between = [token for text in ImagePlan.between_of(item.get_data()) for token in text]
+    between = [token for text in ImagePlan.of_item(item.get_data()).between for token in text]
     times = side.model.language_model.embed_input_ids(torch.tensor(between))
     expected = torch.cat([whole["video"][0][chosen["video"][0]], times])
     assert between and len(rows["video"][0]) == len(expected)

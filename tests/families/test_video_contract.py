@@ -145,7 +145,7 @@ def test_a_method_that_compares_frames_has_one_run_for_all_of_them(
         (place,), (item,) = output["mm_placeholders"]["video"], output["mm_kwargs"]["video"]
         layout = processor.info.video_layout(item.get_data())
         kept = PruneConfig.parse(budget).keep_count(layout.tokens)
-        between = ImagePlan.between_of(item.get_data())
+        between = ImagePlan.of_item(item.get_data()).between
         assert len(between) == (layout.frames - 1 if layout.apart else 0)
         rows = kept + sum(map(len, between))
         assert place.get_num_embeds() == rows and _runs(processor, output, place) == [rows]

@@ -11,12 +11,14 @@ import torch
 
 from vllm_pruner import methods
 from vllm_pruner.layout.crop_layout import CropLayout
+from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.methods.base import Kept, Method, VisualTokens
 from vllm_pruner.methods.faults import MethodFault
 from vllm_pruner.plan import ImagePlan
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.worker import guard
 from vllm_pruner.worker.guard import Guard
+from vllm_pruner.worker.unpruned import counted_grid
 
 LAYOUT = CropLayout(16, 4)
 STAND_IN = [0, 4, 8, 12]
@@ -71,6 +73,17 @@ def test_a_fault_is_raised_where_nobody_asks(become: Callable[..., None]) -> Non
     become(unless_second)
     with pytest.raises(MethodFault, match="raised ValueError: the second in select"):
         choose(Guard(), plans(3))
+
+
+def test_positions_follow_from_the_count_in_the_plan(become: Callable[..., None]) -> None:
+    """A method that fails when it is asked again would end the engine."""
+
+    def count(tokens: int, budget: Any) -> int:
+        raise ValueError("asked again")
+
+    become(last, keep_count=count)
+    plan = ImagePlan(PruneConfig(method="uniform", rate=0.5, positions="compact"), "image", keep=6)
+    assert counted_grid(GridLayout(4, 6), plan) == GridLayout(2, 3)
 
 
 def test_the_image_at_fault_has_a_stand_in_and_the_others_their_own(

@@ -49,7 +49,7 @@ class CanvasModel(MRopeModel):
         assert isinstance(layout, SlicedGrid)
         if not self.starts:
             return torch.stack([as_placed(each, is_image=False) for each in rows])
-        within = counted_grid(layout, group.config)
+        within = counted_grid(layout, group.plans[0])
         return placed_in(layout, within, rows, index, layout.shares(rows.shape[1]))
 
     def get_mrope_input_positions(
@@ -77,7 +77,7 @@ class CanvasModel(MRopeModel):
         assert self.family.item_layout is not None and feature.data is not None
         layout = self.family.item_layout(self.config, item)
         assert isinstance(layout, SlicedGrid)
-        within = counted_grid(layout, ImagePlan.config_of(item))
+        within = counted_grid(layout, ImagePlan.of_item(item))
         place = feature.mm_position
         span = range(place.offset, place.offset + place.length)
         offsets = [at + 1 for at in span if tokens[at] in self.starts]

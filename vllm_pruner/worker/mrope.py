@@ -61,7 +61,7 @@ class MRopeModel(PrunedModel):
     def placed(self, rows: torch.Tensor, index: torch.Tensor, group: Group) -> torch.Tensor:
         layout = group.layout
         assert isinstance(layout, GridLayout)
-        within = counted_grid(layout, group.config)
+        within = counted_grid(layout, group.plans[0])
         if group.between:
             joined = super().placed(rows, index, group)
             return with_places(joined, self._joined(index, group).places(within), is_image=False)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from vllm.multimodal.inputs import MultiModalFeatureSpec
 
     from vllm_pruner.family import Family
-    from vllm_pruner.settings.config import PruneConfig
 
 __all__ = ["GRIDS", "as_unpruned", "counted_grid"]
 
@@ -80,12 +79,12 @@ def as_unpruned(
     return whole, moved
 
 
-def counted_grid(layout: Placed, config: PruneConfig) -> Placed:
+def counted_grid(layout: Placed, plan: ImagePlan) -> Placed:
     """Return the grid in which positions are counted: the unpruned image's, unless `positions` is
-    `compact`."""
-    if config.off or config.positions == "original":
+    `compact`. The plan says how many tokens are kept; a method is not asked again."""
+    if plan.config.off or plan.config.positions == "original":
         return layout
-    return layout.compact(config.keep_count(layout.tokens))
+    return layout.compact(plan.kept_of(layout.tokens))
 
 
 def _as_counted(
@@ -100,15 +99,16 @@ def _as_counted(
             return _Item(feature)
         return _Item(feature, _layout_of(family, hf_config, item)[0], in_tree=True)
     layout, grids = _layout_of(family, hf_config, item)
-    counted, between = counted_grid(layout, ImagePlan.config_of(item)), ImagePlan.between_of(item)
+    plan = ImagePlan.of_item(item)
+    counted = counted_grid(layout, plan)
     if counted == layout:
-        return _Item(feature, layout, between)
+        return _Item(feature, layout, plan.between)
     thw = item[grids].clone()
     thw[..., 1] = thw[..., 1] // layout.rows * counted.rows
     thw[..., 2] = thw[..., 2] // layout.columns * counted.columns
     field = replace(feature.data[grids], data=thw)
     data = MultiModalKwargsItem({**feature.data, grids: field})
-    return _Item(replace(feature, data=data), counted, between)
+    return _Item(replace(feature, data=data), counted, plan.between)
 
 
 def _layout_of(family: Family, hf_config: Any, item: dict[str, Any]) -> tuple[GridLayout, str]:
