@@ -84,14 +84,27 @@ class BatchModel(_Model):
         selected = self._selector.select(own, groups)
         embeddings: dict[int, torch.Tensor] = {}
         for group, some, seen, kept in zip(groups, tokens, own, selected, strict=True):
-            self._notify(some, kept, group)
-            self.coverage.note(seen, kept, group)
             rows = self._project(some, kept, group.layout)
-            if group.foreign:
-                rows = self.guard.finite(rows, group.plans)
-            rows = self.placed(rows, kept.index, group)
-            embeddings |= zip(group.places, rows, strict=True)
+            embeddings |= self._delivered(rows, seen, kept, group)
         return [embeddings[place] for place in range(len(batch.images))]
+
+    def _delivered(
+        self, rows: torch.Tensor, tokens: VisualTokens, kept: Kept, group: Group
+    ) -> dict[int, torch.Tensor]:
+        """Return what goes to the decoder for a group, by the image's place in its batch, and tell
+        whoever watches what was chosen.
+
+        Args:
+            rows: `[images, keep, width of the decoder]`, the kept tokens projected.
+            tokens: the group's tokens as its method saw them.
+            kept: what the method kept.
+            group: the group.
+        """
+        self._notify(tokens, kept, group)
+        self.coverage.note(tokens, kept, group)
+        if group.foreign:
+            rows = self.guard.finite(rows, group.plans)
+        return dict(zip(group.places, self.placed(rows, kept.index, group), strict=True))
 
     def placed(self, rows: torch.Tensor, index: torch.Tensor, group: Group) -> torch.Tensor:
         """Return the rows `[images, keep, width]` with what goes to the decoder in addition; here

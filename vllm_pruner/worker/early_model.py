@@ -28,12 +28,8 @@ class EarlyModel(BatchModel):
         encoded = self._encode_some(batch, groups, selected)
         embeddings: dict[int, torch.Tensor] = {}
         for group, seen, kept in zip(groups, tokens, selected, strict=True):
-            self._notify(seen, kept, group)
-            self.coverage.note(seen, kept, group)
             rows = self.tower.project(torch.stack([encoded[place] for place in group.places]))
-            if group.foreign:
-                rows = self.guard.finite(rows, group.plans)
-            embeddings |= zip(group.places, self.placed(rows, kept.index, group), strict=True)
+            embeddings |= self._delivered(rows, seen, kept, group)
         return [embeddings[place] for place in range(len(batch.images))]
 
     def _pixels_of(self, group: Group, batch: Batch) -> VisualTokens:
