@@ -6,17 +6,22 @@ import io
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageDraw, ImageFont
 from transformers import AutoImageProcessor
 from vllm_process import MODELS
 from vtprune_evaluate.pages import draw_page
 from vtprune_evaluate.scenes import draw_scene
 
-from vllm_pruner.methods.pixels import surprise
+from vllm_pruner.methods.pixels import surprise, worth
 from vllm_pruner.picture import UNSEEN, Picture, measure
+from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.floor import floored
+from vllm_pruner.settings.limits import Limits
 from vllm_pruner.settings.plain_tokens import plain_share
 
 ROOT = Path(__file__).parents[1]
@@ -64,6 +69,24 @@ def bars() -> Image.Image:
         draw.text((130 + 150 * i, 712), f"Q{i} 2026", fill="black", font=font)
         draw.text((30, 690 - 110 * i), f"{20 * i} M", fill="black", font=font)
     draw.text((380, 10), "Revenue by quarter in million", fill="black", font=font)
+    return image
+
+
+def table(shaded: bool = False) -> Image.Image:
+    """An invoice: rules around four columns of numbers, and a line to sign on."""
+    image, random = Image.new("RGB", (1240, 1754), "white"), np.random.default_rng(0)
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(18)
+    for row in range(25):
+        top = 200 + 48 * row
+        if shaded and row % 2:
+            draw.rectangle((100, top, 1140, top + 47), fill=(235, 235, 235))
+        draw.line((100, top, 1140, top), fill="black", width=2)
+        for left in (110, 430, 710, 930):
+            if row < 24 and random.random() < 0.6:
+                draw.text((left, top + 12), f"{random.integers(99999)}.90", "black", font)
+    for left in (100, 420, 700, 920, 1140):
+        draw.line((left, 200, left, 1352), fill="black", width=2)
+    draw.line((100, 1650, 600, 1650), fill="black", width=2)
     return image
 
 
@@ -178,26 +201,62 @@ SHOWN = {
     **{name: PRINTED[name] for name in ("white on black", "scan", "palette")},
     "chart": bars(),
     "small chart": bars().resize((400, 300)),
+    "table": table(),
+    "shaded table": table(shaded=True),
+    "table as jpeg": jpeg(table(), 50),
     **{name: Image.open(ROOT / "assets" / f"{name}.png") for name in ("loadtest", "playground")},
 }
 
 
-@pytest.mark.parametrize("name", SHOWN)
-def test_tokens_that_are_all_plain_look_like_a_neighbour(name: str) -> None:
-    """As Qwen2.5-VL sees them: as many as the floor `content` leaves to the rate can be dropped
-    without one that differs from the token to its left, or above, in any pixel."""
+class Shown(NamedTuple):
+    name: str
+    image: Image.Image
+    tokens: torch.Tensor
+    grid: tuple[int, int]
+    deviation: torch.Tensor
+
+    def contrast(self) -> torch.Tensor:
+        """Of each token's most varied colour, of 255."""
+        colours = self.tokens[0].unflatten(1, (3, -1))
+        found: torch.Tensor = (255 * self.deviation * (colours.amax(2) - colours.amin(2))).amax(1)
+        return found
+
+
+@pytest.fixture(scope="module", params=SHOWN)
+def shown(request: pytest.FixtureRequest) -> Shown:
+    """A picture as Qwen2.5-VL sees it."""
     processor = AutoImageProcessor.from_pretrained(MODELS / "demo-qwen2.5")
     size = {"shortest_edge": 3136, "longest_edge": 12845056}  # the published bounds
-    image = SHOWN[name].convert("RGB")
+    image = SHOWN[request.param].convert("RGB")
     seen = processor([image], size=size, return_tensors="pt")
     _, rows, columns = seen["image_grid_thw"][0].tolist()
-    tokens = seen["pixel_values"].unflatten(0, (1, -1, 4)).flatten(2)
-    scores = surprise(tokens, (rows // 2, columns // 2))
-    share = plain_share(measure(image), scores.numel())
+    patches = seen["pixel_values"].view(1, rows * columns // 4, 4, 3, -1)
+    tokens = patches.transpose(2, 3).flatten(2)
+    deviation = torch.tensor(processor.image_std)
+    return Shown(request.param, image, tokens, (rows // 2, columns // 2), deviation)
+
+
+def test_tokens_that_are_all_plain_look_like_a_neighbour(shown: Shown) -> None:
+    """As many as the floor `content` leaves to the rate can be dropped without one that differs
+    from the token to its left, or above, in any pixel."""
+    scores = surprise(shown.tokens, shown.grid)
+    share = plain_share(measure(shown.image), scores.numel())
     assert int(share * scores.numel()) <= int((scores == 0).sum())
-    least, most = LEFT_TO_THE_RATE.get(name, (0.15, 0.45))
+    least, most = LEFT_TO_THE_RATE.get(shown.name, (0.15, 0.45))
     assert least <= share <= most
 
 
-LEFT_TO_THE_RATE = dict.fromkeys(["scan", "palette"], (0, 0.01))
+def test_nothing_that_shows_something_is_dropped(shown: Shown) -> None:
+    """Of no token that goes at a rate of 0.95 does any colour vary by more than a plain cell's
+    brightness may."""
+    config = PruneConfig.parse({"method": "pixels", "rate": 0.95})
+    scores = worth(shown.tokens, shown.grid)[0]
+    keep = floored(config, measure(shown.image), len(scores), Limits()).keep_count(len(scores))
+    dropped = scores.argsort(descending=True, stable=True)[keep:]
+    assert len(dropped) >= (LEFT_TO_THE_RATE.get(shown.name, (0.15,))[0] * 0.9 * len(scores))
+    assert int((shown.contrast()[dropped] > 12).sum()) == 0
+
+
+LEFT_TO_THE_RATE = dict.fromkeys(["scan", "palette"], (0.0, 0.01))
+LEFT_TO_THE_RATE |= dict.fromkeys(["table", "table as jpeg"], (0.45, 0.6))
 """Grain is not plain, nor is a dithered page."""

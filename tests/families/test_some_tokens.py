@@ -15,7 +15,7 @@ from pruned_model import picture_batch, pruned_model
 from vllm_process import MODELS
 
 from vllm_pruner.layout.grid_layout import GridLayout
-from vllm_pruner.methods.pixels import surprise
+from vllm_pruner.methods.pixels import worth
 from vllm_pruner.plan import ImagePlan
 from vllm_pruner.tower import FEATURES, EncoderImage
 
@@ -127,7 +127,7 @@ def test_images_are_encoded_alike_alone_and_together(made: tuple[Any, Any]) -> N
     assert _is_close(_some(model, images, kept), torch.cat(alone))
 
 
-def test_a_request_gets_the_rows_of_the_most_surprising_tokens(made: tuple[Any, Any]) -> None:
+def test_a_request_gets_the_rows_of_the_tokens_of_most_worth(made: tuple[Any, Any]) -> None:
     """Beside images by another method and unpruned ones, in one batch."""
     config, model = made
     early, behind, off = (
@@ -148,7 +148,7 @@ def test_a_request_gets_the_rows_of_the_most_surprising_tokens(made: tuple[Any, 
     ((tokens, index, layout),) = seen
     assert torch.equal(rows, alone[0])
     assert tokens.features.shape[:2] == (1, layout.tokens)
-    scores = surprise(tokens.features, layout.whole_grid)[0]
+    scores = worth(tokens.features, layout.whole_grid)[0]
     least = scores[index[0]].min()
     assert len(index[0]) == len(rows) == 20
     assert int((scores > least).sum()) < 20 <= int((scores >= least).sum())

@@ -157,8 +157,8 @@ class Method:
 
     before_tower: bool = False
     """Whether it chooses by pixels, before the tower runs, which then encodes only what is kept.
-    `features` are the pixels of each token's patches, `[images, N, values]`; of all others it may
-    need the grid alone."""
+    `features` are the pixels of each token's patches, `[images, N, values]`, red ones before green
+    before blue; of all others it may need the grid alone."""
 
     merges: bool = False
     """Whether `select` returns merged rows."""

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["EarlyModel"]
 
+_COLOURS = 3
+
 
 class EarlyModel(BatchModel):
     """A `BatchModel` that may select before it encodes."""
@@ -35,7 +37,9 @@ class EarlyModel(BatchModel):
     def _pixels_of(self, group: Group, batch: Batch) -> VisualTokens:
         """Return the pixels of a group's tokens, as a method sees them."""
         patches = torch.stack([batch.images[place].pixels for place in group.places])
-        pixels = patches.unflatten(1, (-1, self.tower.patches_per_row)).flatten(2)
+        # [images, tokens, patches, colours, values of a patch]: those of a colour together
+        apart = patches.unflatten(1, (-1, self.tower.patches_per_row)).unflatten(3, (_COLOURS, -1))
+        pixels = apart.transpose(2, 3).flatten(2)
         needs = group.config.resolved[0].needs
         return VisualTokens(pixels, grid=group.layout.whole_grid if Need.GRID in needs else None)
 
