@@ -63,6 +63,29 @@ def check(model: QwenAnswerer) -> None:
         raise SystemExit(f"the tower's output differs from transformers' by {difference:.1e}")
 
 
+def save_model(
+    model: QwenAnswerer,
+    words: PreTrainedTokenizerFast,
+    folder: Path,
+    steps: int,
+    dtype: torch.dtype,
+) -> None:
+    """Write weights, configuration and processor."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {published_name(name): value for name, value in model.qwen.state_dict().items()}
+    weights["lm_head.weight"] = model.words.detach().clone()
+    file = folder / "model.safetensors"
+    weights = {name: value.to(dtype).contiguous() for name, value in weights.items()}
+    save_file(weights, file, metadata={"format": "pt", "steps": str(steps)})
+    file.chmod(0o644)  # safetensors writes 0600, which a container's user cannot read
+    model.qwen.config.save_pretrained(folder)
+    start, end = QWEN["<|endoftext|>"], QWEN["<|im_end|>"]
+    ends = {"bos_token_id": start, "eos_token_id": end, "pad_token_id": start}
+    GenerationConfig(**ends).save_pretrained(folder)
+    save_processor(words, folder)
+    print(f"{file}: {file.stat().st_size / 1e6:.1f} MB after {steps} steps")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     state_file = QwenTrainer.out / "joint.pt"
@@ -73,20 +96,7 @@ def main() -> None:
     state = torch.load(arguments.state, weights_only=True)
     model.load_state_dict(state["model"])
     check(model)
-    folder = arguments.out
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {published_name(name): value for name, value in model.qwen.state_dict().items()}
-    weights["lm_head.weight"] = model.words.detach().clone()
-    file = folder / "model.safetensors"
-    weights = {name: value.contiguous() for name, value in weights.items()}
-    save_file(weights, file, metadata={"format": "pt", "steps": str(state["step"])})
-    file.chmod(0o644)  # safetensors writes 0600, which a container's user cannot read
-    model.qwen.config.save_pretrained(folder)
-    start, end = QWEN["<|endoftext|>"], QWEN["<|im_end|>"]
-    ends = {"bos_token_id": start, "eos_token_id": end, "pad_token_id": start}
-    GenerationConfig(**ends).save_pretrained(folder)
-    save_processor(qwen_tokenizer(), folder)
-    print(f"{file}: {file.stat().st_size / 1e6:.1f} MB after {state['step']} steps")
+    save_model(model, qwen_tokenizer(), arguments.out, state["step"], torch.float32)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The reader: the demo LLaVA that answers about scenes, with words to read codes in small print.
+"""The readers: demo models that answer about scenes, with words to read codes in small print.
 
 Only the vocabulary differs from the answering model's: it adds the letters that label codes, and
 the digits that no scene has.
@@ -6,32 +6,51 @@ the digits that no scene has.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import torch
-from network import Answerer
-from torch import nn
-from vocabulary import IDS
+from vocabulary import ASSISTANT, CLOSING, IDS, QWEN
 from vtprune_evaluate.pages import DIGITS, LABELS
 
-WORDS = [letter.lower() for letter in LABELS] + [digit for digit in DIGITS if digit not in IDS]
-READER = IDS | {word: len(IDS) + i for i, word in enumerate(WORDS)}
-"""The ids of all its words."""
-LABEL_IDS = torch.tensor([READER[letter.lower()] for letter in LABELS])
-DIGIT_IDS = torch.tensor([READER[digit] for digit in DIGITS])
+_WORDS = [letter.lower() for letter in LABELS] + [digit for digit in DIGITS if digit not in IDS]
 
 
-def encode(text: str) -> list[int]:
-    """The ids of a question or an answer about a page."""
-    return [READER[word] for word in text.replace("?", " ?").split()]
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """The vocabulary of a reader, and how its questions end."""
+
+    ids: Mapping[str, int]
+    """The ids of all its words."""
+    closing: tuple[int, ...]
+    """Tokens between a question and its answer."""
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a question or an answer about a page."""
+        return [self.ids[word] for word in text.replace("?", " ?").split()]
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """The id of each letter of `LABELS`."""
+        return torch.tensor([self.ids[letter.lower()] for letter in LABELS])
+
+    @property
+    def digits(self) -> torch.Tensor:
+        """The id of each of `DIGITS`."""
+        return torch.tensor([self.ids[digit] for digit in DIGITS])
+
+
+def _with_words(ids: Mapping[str, int], first: int) -> dict[str, int]:
+    return {**ids, **{word: first + i for i, word in enumerate(_WORDS)}}
+
+
+LLAVA_READER = Reader(_with_words(IDS, len(IDS)), (ASSISTANT,))
+QWEN_READER = Reader(_with_words(IDS, max(QWEN.values()) + 1), CLOSING)
 
 
 @torch.no_grad()
-def widen(model: Answerer) -> None:
-    """Add the reader's words to the model's embeddings, orthogonal to those that it has."""
-    text = model.llava.config.text_config
-    old = model.words.detach()
+def more_words(old: torch.Tensor, count: int) -> torch.Tensor:
+    """Embeddings of `count` words, those of `old` [V, D] first; the others are orthogonal to them
+    and to each other."""
     room = torch.linalg.qr(torch.cat([old.T, torch.randn(old.shape[1], old.shape[1])], 1))[0]
-    new = room.T[len(old) : len(READER)] * old.norm(dim=1).mean()
-    words = nn.Parameter(torch.cat([old, new]))
-    model.decoder.embed_tokens.weight = words
-    model.llava.lm_head.weight = nn.Parameter(words.detach().clone(), requires_grad=False)
-    text.vocab_size = len(READER)
+    return torch.cat([old, room.T[len(old) : count] * old.norm(dim=1).mean()])

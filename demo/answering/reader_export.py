@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from export import MODELS, save_processor
 from network import Answerer
-from reader import READER, widen
-from reader_train import ReaderTrainer
+from reader import LLAVA_READER
+from reader_train import ReaderTrainer, widen
 from safetensors.torch import save_file
 from transformers import GenerationConfig
 from vocabulary import BOS, EOS, PAD, tokenizer
@@ -43,7 +43,7 @@ def main() -> None:
     file.chmod(0o644)  # safetensors writes 0600, which a container's user cannot read
     model.llava.config.save_pretrained(folder)
     GenerationConfig(bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD).save_pretrained(folder)
-    save_processor(folder, tokenizer(READER))
+    save_processor(folder, tokenizer(LLAVA_READER.ids))
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB after {state['step']} steps")
 
 

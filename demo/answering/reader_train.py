@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 from batches import take
-from guidance import attention
-from losses import SHARPNESS, answer_loss, flat_loss
+from losses import answer_loss, flat_loss
 from network import Answerer, positions, question_mask
-from reader import DIGIT_IDS, LABEL_IDS, widen
+from reader import LLAVA_READER, more_words
 from reader_batches import PageBatch, make_page_batch, page_layout
+from reader_losses import code_loss, look_loss
 from safetensors.torch import load_file
-from torch.nn import functional as F
+from torch import nn
 from train import SceneTrainer
 from trainer import DEFAULT_OUT, HELD_OUT
 
@@ -29,8 +29,6 @@ sys.path.append(str(DEMO))
 
 from weights import published_name  # noqa: E402  (beside this folder, shared with the random models)
 
-OTHERS_MAY = 0.1
-"""Cosine with a label's word above which a patch without a code is penalised."""
 PEAK = 1e-3
 PATCHES = (128, 256)
 """Patches of a page that a step encodes; steps take these numbers in turn."""
@@ -42,6 +40,15 @@ def load_published(model: Answerer, folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     state = {names[name]: value for name, value in weights.items() if name in names}
     model.llava.load_state_dict(state)
+
+
+@torch.no_grad()
+def widen(model: Answerer) -> None:
+    """Add the reader's words to the model's embeddings."""
+    words = nn.Parameter(more_words(model.words.detach(), len(LLAVA_READER.ids)))
+    model.decoder.embed_tokens.weight = words
+    model.llava.lm_head.weight = nn.Parameter(words.detach().clone(), requires_grad=False)
+    model.llava.config.text_config.vocab_size = len(words)
 
 
 class ReaderTrainer(SceneTrainer):
@@ -58,7 +65,7 @@ class ReaderTrainer(SceneTrainer):
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         super().__init__("joint", arguments)
-        self.page_which, self.page_place, self.names, self.ends = page_layout()
+        self.page_which, self.page_place, self.names, self.ends = page_layout(LLAVA_READER)
         self.page_weight = torch.ones(len(self.page_which))
 
     def load(self) -> None:
@@ -82,16 +89,10 @@ class ReaderTrainer(SceneTrainer):
         owner, digit = batch.owner.gather(1, which), batch.digit.gather(1, which)
         visual, _, _ = self.model.see(take(batch.patches, which), which)
         logits, states, mask, place = self.page_answers(visual, which.shape[1], batch)
-        before = 2 + which.shape[1]
-        seen = attention(self.model, 0, states[0], before + self.names, mask, place).mean(1)
-        mine = (owner[:, None] == batch.about[:, :, None]).float()
-        found = (seen[:, :, 2:before] * mine).sum(-1)
-        read = attention(self.model, 1, states[1], before + self.ends, mask, place).mean(1)
-        named = read[:, torch.arange(len(self.ends)), before + self.names]
-        guide = -(found + 1e-4).log().mean() - (named + 1e-4).log().mean()
+        guide = look_loss(self.model, states, owner, batch, mask, place, self.names, self.ends)
         return {
             "flat": 3.0 * flat_loss(visual, self.model.words),
-            "read": code_loss(visual, owner, digit, self.model.words),
+            "read": code_loss(visual, owner, digit, self.model.words, LLAVA_READER),
             "page": answer_loss(logits, batch.targets, self.page_weight),
             "look": 0.2 * guide,
         }
@@ -137,19 +138,6 @@ def choose(owner: torch.Tensor, count: int, seed: int) -> torch.Tensor:
     """`count` patches per page, ascending [B, count]: those of codes first, the rest at random."""
     lot = torch.rand(owner.shape, generator=torch.Generator().manual_seed(seed))
     return (lot + (owner > 0)).topk(count, dim=1).indices.sort(dim=1).values
-
-
-def code_loss(
-    visual: torch.Tensor, owner: torch.Tensor, digit: torch.Tensor, words: torch.Tensor
-) -> torch.Tensor:
-    """Cross-entropy over cosines with labels and with digits, for the patches that show a code;
-    other patches are penalised for resembling a label."""
-    tokens, unit = F.normalize(visual, dim=-1), F.normalize(words, dim=-1)
-    shows = owner > 0
-    said = (tokens[~shows] @ unit[LABEL_IDS].T - OTHERS_MAY).relu()
-    labels = F.cross_entropy(SHARPNESS * tokens[shows] @ unit[LABEL_IDS].T, owner[shows] - 1)
-    digits = F.cross_entropy(SHARPNESS * tokens[shows] @ unit[DIGIT_IDS].T, digit[shows])
-    return labels + digits + 5 * said.square().sum() / (~shows).sum()
 
 
 def main() -> None:

@@ -5,6 +5,8 @@ Words are lower-case, but letters in answers are capitals, so that the answer A 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from vtprune_evaluate.scene_parts import COLORS, LETTERS, SHAPES
@@ -61,8 +63,8 @@ def encode(text: str) -> list[int]:
     return [IDS[word] for word in text.replace("?", " ?").split()]
 
 
-def _splitter(ids: dict[str, int], turns: list[str]) -> Tokenizer:
-    words = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
+def _splitter(ids: Mapping[str, int], turns: list[str]) -> Tokenizer:
+    words = Tokenizer(models.WordLevel(dict(ids), unk_token="<unk>"))
     words.normalizer = normalizers.Sequence(
         [normalizers.Lowercase(), normalizers.Replace("colour", "color")]
     )
@@ -73,7 +75,7 @@ def _splitter(ids: dict[str, int], turns: list[str]) -> Tokenizer:
     return words
 
 
-def tokenizer(ids: dict[str, int] = IDS) -> PreTrainedTokenizerFast:
+def tokenizer(ids: Mapping[str, int] = IDS) -> PreTrainedTokenizerFast:
     """A tokenizer with `encode`'s ids for the generator's text, and `<unk>` for other words."""
     return PreTrainedTokenizerFast(
         tokenizer_object=_splitter(ids, ["USER:", "ASSISTANT:"]),
@@ -88,9 +90,9 @@ def tokenizer(ids: dict[str, int] = IDS) -> PreTrainedTokenizerFast:
     )
 
 
-def qwen_tokenizer() -> PreTrainedTokenizerFast:
+def qwen_tokenizer(words: Mapping[str, int] = IDS) -> PreTrainedTokenizerFast:
     """As `tokenizer`, with the markers of Qwen's conversations."""
-    ids = {word: i for word, i in IDS.items() if word not in SPECIAL} | QWEN
+    ids = {word: i for word, i in words.items() if word not in SPECIAL} | QWEN
     return PreTrainedTokenizerFast(
         tokenizer_object=_splitter(ids, []),
         unk_token="<unk>",

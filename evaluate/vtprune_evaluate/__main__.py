@@ -41,7 +41,15 @@ def _parser(prog: str | None, example: str) -> argparse.ArgumentParser:
     run = _add(commands, "run", "accuracy of methods at kept shares", prog, example)
     run.add_argument("--methods", nargs="+", default=[DEFAULT_METHOD], metavar="NAME[{JSON}]")
     run.add_argument("--keep", nargs="+", type=Fraction, default=SHARES, metavar="SHARE")
-    run.add_argument("--floor", action="store_true", help="also each with the floor for print")
+    run.add_argument(
+        "--floor",
+        nargs="?",
+        const="text",
+        default="",
+        choices=("text", "content"),
+        help="also each with a floor: for print (text, if you name none), or under all but tokens "
+        "of one brightness",
+    )
     finder = _add(commands, "tune", "the highest rate within a bound of unpruned", prog, example)
     finder.add_argument("--method", default=DEFAULT_METHOD, metavar="NAME[{JSON}]")
     finder.add_argument("--bound", type=float, default=1.0, help="points below unpruned")

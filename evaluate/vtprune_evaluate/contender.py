@@ -18,6 +18,8 @@ AS_IS = "as-is"
 DEFAULT_METHOD = "scope"
 """The method of LLaVA's servers unless their operator names another (`--prune-method`)."""
 
+_NAMED = {"": "", "text": " floor", "content": " content floor"}
+
 
 @dataclass(frozen=True, slots=True)
 class Contender:
@@ -27,14 +29,14 @@ class Contender:
     keep: Fraction = Fraction(1)
     """Share of the visual tokens that is kept."""
     options: dict[str, Any] = field(default_factory=dict, compare=False)
-    floor: bool = False
-    """Whether images with print keep more than the share."""
+    floor: str = ""
+    """The floor under the share (`floor` of a request); "" for none."""
 
     @property
     def label(self) -> str:
         """A text that identifies the settings."""
         options = json.dumps(self.options, sort_keys=True) if self.options else ""
-        return f"{self.method}{options}{' floor' if self.floor else ''}@{self.keep}"
+        return f"{self.method}{options}{_NAMED[self.floor]}@{self.keep}"
 
     @property
     def line(self) -> str:
@@ -48,15 +50,15 @@ class Contender:
         if self.method == UNPRUNED:
             return {"vtprune": {"rate": 0.0}}
         settings = {"method": self.method, "rate": float(1 - self.keep)}
-        settings |= {"floor": "text"} if self.floor else {}
+        settings |= {"floor": self.floor} if self.floor else {}
         return {"vtprune": settings | ({"options": self.options} if self.options else {})}
 
 
 def contenders(
-    methods: Sequence[str], keep: Sequence[Fraction], floor: bool = False
+    methods: Sequence[str], keep: Sequence[Fraction], floor: str = ""
 ) -> list[Contender]:
-    """Return the contenders: unpruned first, then every method at every share, without the floor
-    and, if `floor`, also with it. `NAME{"option": value}` sets options of a method."""
+    """Return the contenders: unpruned first, then every method at every share, without a floor
+    and, if `floor` names one, also with it. `NAME{"option": value}` sets options of a method."""
     found = [Contender(UNPRUNED)]
     for text in methods:
         name, brace, rest = text.partition("{")
@@ -66,7 +68,7 @@ def contenders(
         options = json.loads(brace + rest) if brace else {}
         found += [
             Contender(name, share, options, under)
-            for under in ([False, True] if floor else [False])
+            for under in dict.fromkeys(["", floor])
             for share in keep
         ]
     return found

@@ -47,7 +47,7 @@ def test_items_ask_about_what_is_there() -> None:
 
 
 def test_every_share_is_asked_for_with_and_without_the_floor() -> None:
-    found = contenders(["vispruner"], [Fraction(1, 2)], floor=True)
+    found = contenders(["vispruner"], [Fraction(1, 2)], floor="text")
     assert [each.label for each in found] == ["unpruned@1", "vispruner@1/2", "vispruner floor@1/2"]
     settings = {"method": "vispruner", "rate": 0.5}
     assert [each.body()["vtprune"] for each in found] == [

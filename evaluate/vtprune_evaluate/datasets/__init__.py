@@ -4,7 +4,7 @@ any task of lmms-eval."""
 from vtprune_evaluate.datasets.gqa import GQA
 from vtprune_evaluate.datasets.mme import MME
 from vtprune_evaluate.datasets.own import OWN
-from vtprune_evaluate.datasets.pages import PAGES
+from vtprune_evaluate.datasets.pages import PAGES, PAGES_LARGE
 from vtprune_evaluate.datasets.pope import POPE
 from vtprune_evaluate.datasets.scienceqa import SCIENCEQA
 from vtprune_evaluate.datasets.synthetic import SYNTHETIC, SYNTHETIC_2, SYNTHETIC_RAGGED
@@ -17,7 +17,7 @@ __all__ = ["DATASETS"]
 DATASETS = {
     dataset.name: dataset
     for dataset in (
-        *(SYNTHETIC, SYNTHETIC_2, SYNTHETIC_RAGGED, PAGES),
+        *(SYNTHETIC, SYNTHETIC_2, SYNTHETIC_RAGGED, PAGES, PAGES_LARGE),
         *(GQA, MME, POPE, SCIENCEQA, TEXTVQA, VQAV2, OWN, LMMS_EVAL),
     )
 }
