@@ -15,7 +15,7 @@ ENV := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 VLLM_CPU_KVCACHE_SPACE=1
 SERVE_ENV := $(ENV) PYTHONWARNINGS='ignore:`torch.distributed.reduce_op`:FutureWarning'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models serve demo-qwen demo-reader demo-fast test test-fast test-matrix test-ray test-harness lint evaluate loadtest loadtest-adaptive soak hostile bench-serve gpu bench-questions bench-overhead screenshots bench-selection bench-set-quality bench-merger-scores bench-kernels wheel clean bench-host bench-harness bench-launches docs docs-serve
+.PHONY: help setup models serve demo-qwen demo-reader demo-qwen-reader demo-fast test test-fast test-matrix test-ray test-harness lint evaluate loadtest loadtest-adaptive soak hostile bench-serve gpu bench-questions bench-overhead screenshots bench-selection bench-set-quality bench-merger-scores bench-kernels wheel clean bench-host bench-harness bench-launches docs docs-serve
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ demo-qwen: setup  ## serve the demo Qwen2.5-VL, pictures of any shape (PORT=8000
 
 demo-reader: setup  ## serve the demo reader of small print (PORT=8000, ARGS=more flags)
 	$(ENV) $(BIN)/vllm serve demo/reader --plugin vtprune \
+	  --served-model-name demo --dtype float32 --max-model-len 4096 --port $(PORT) $(ARGS)
+
+demo-qwen-reader: setup  ## serve the demo Qwen2.5-VL that reads small print (PORT=8000, ARGS=more flags)
+	$(ENV) $(BIN)/vllm serve demo/qwen-reader --plugin vtprune --prune-method pixels --prune-rate 0.95 \
 	  --served-model-name demo --dtype float32 --max-model-len 4096 --port $(PORT) $(ARGS)
 
 demo-fast: models  ## stock vLLM and vtprune side by side, a live chart of both (PORT=8000)

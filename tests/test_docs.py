@@ -18,10 +18,11 @@ from mkdocs.config import load_config
 ROOT = Path(__file__).parents[1]
 MAKEFILE = (ROOT / "Makefile").read_text()
 FOLDERS = ("docker", "evaluate", "kernels", "loadtests", "server", "demo", "demo/llava")
+TRAINED = ("demo/qwen", "demo/reader", "demo/qwen-reader")
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
     *(ROOT / "docs").glob("*.md"),
-    *(ROOT / folder / "README.md" for folder in (*FOLDERS, "demo/qwen", "demo/reader")),
+    *(ROOT / folder / "README.md" for folder in (*FOLDERS, *TRAINED)),
 ]
 _PLAIN = re.compile(r"\A(?:[A-Z_]+=\S* )*(make|vtprune|vllm serve) ")
 

@@ -11,7 +11,7 @@ from vtprune_evaluate.datasets import DATASETS
 from vtprune_evaluate.datasets.vqa_words import normalize, vqa_accuracy
 from vtprune_evaluate.item import DatasetError, Item
 
-DRAWN = {"synthetic", "synthetic-2", "synthetic-ragged", "pages"}
+DRAWN = {"synthetic", "synthetic-2", "synthetic-ragged", "pages", "pages-large"}
 PHOTO = (Path(__file__).parents[2] / "assets" / "photos" / "cat.jpg").read_bytes()
 
 
