@@ -24,6 +24,9 @@ FORMS: dict[str, Any] = {
     "rows and columns": PIXELS[..., 0],
     "tensor": torch.from_numpy(PIXELS).permute(2, 0, 1),
     "tensor of fractions": torch.from_numpy(PIXELS).permute(2, 0, 1).float() / 255,
+    "brightness as floats": PIXELS.astype(np.float64),
+    "tensor of a model's own dtype": torch.from_numpy(PIXELS).permute(2, 0, 1).bfloat16(),
+    "tensor of a computation": torch.from_numpy(PIXELS).float().requires_grad_(),
 }
 
 

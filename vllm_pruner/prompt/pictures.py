@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from PIL import Image
 from vllm.multimodal.parse import DictEmbeddingItems, ImageEmbeddingItems
 
@@ -63,14 +64,17 @@ class Pictures:
 
 def _as_image(image: Any) -> Image.Image:
     """Convert an image, or an array or tensor of one, as vLLM accepts them: channels first or last,
-    integers up to 255 or floats up to 1."""
+    integers up to 255, or floats up to 255 or up to 1, of any dtype, on any device."""
     if isinstance(image, Image.Image):
         return image
+    if isinstance(image, torch.Tensor):
+        image = (image.float() if image.is_floating_point() else image).detach().cpu()
     pixels = np.asarray(image)
     if pixels.ndim == 3 and pixels.shape[-1] not in (1, 3, 4):
         pixels = pixels.transpose(1, 2, 0)
     if pixels.dtype != np.uint8:
-        scale = 255 if np.issubdtype(pixels.dtype, np.floating) else 1
+        are_fractions = np.issubdtype(pixels.dtype, np.floating) and pixels.max(initial=0) <= 1
+        scale = 255 if are_fractions else 1
         pixels = np.clip(np.rint(pixels.astype(np.float32) * scale), 0, 255).astype(np.uint8)
     if pixels.ndim == 3 and pixels.shape[-1] == 1:
         pixels = pixels[..., 0]
