@@ -139,6 +139,7 @@ def _create_pruned(engine_args: EngineArgs, original: Callable[[], ModelConfig])
         envs.ask_for_canary()
     if engine_args.otlp_traces_endpoint is not None:
         compat.check(compat.Process.TRACING)
+    compat.patch_model_classes(_classes)
     from vllm_pruner import start
 
     start.replace_classes(engine_args)

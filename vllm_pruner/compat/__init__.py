@@ -32,6 +32,7 @@ from vllm_pruner.compat.log_lines import quiet_overrides
 from vllm_pruner.compat.messages import patch_messages
 from vllm_pruner.compat.minicpm import minicpm_known
 from vllm_pruner.compat.mistral_prompt import patch_mistral_prompt
+from vllm_pruner.compat.model_classes import patch_model_classes
 from vllm_pruner.compat.model_symbols import GRAPH_METHODS
 from vllm_pruner.compat.mrope import (
     enable_position_hook,
@@ -108,6 +109,7 @@ __all__ = [
     "patch_known_files",
     "patch_messages",
     "patch_mistral_prompt",
+    "patch_model_classes",
     "patch_offline",
     "patch_pooling",
     "patch_raw_prompts",

@@ -56,6 +56,14 @@ SYMBOLS: tuple[Symbol, ...] = (
         "EngineArgs.tensor_parallel_size EngineArgs.pipeline_parallel_size "
         "EngineArgs.mm_processor_kwargs EngineArgs.model_class_overrides "
         "EngineArgs.otlp_traces_endpoint EngineArgs.model_impl"),
+    *_symbols(_SERVER, f"{_COMPAT}.model_classes", "vllm.config",
+        "ModelConfig._maybe_register_model_class_overrides ModelConfig.model_class_overrides"),
+    *_symbols(_SERVER, f"{_COMPAT}.model_classes", "vllm.model_executor.model_loader",
+        "get_model_architecture"),
+    *_symbols(_SERVER, f"{_COMPAT}.model_classes", "vllm.model_executor.model_loader.utils",
+        "get_model_architecture _MODEL_ARCH_BY_HASH"),
+    *_symbols(_SERVER, f"{_COMPAT}.model_classes", "vllm.model_executor.models",
+        "ModelRegistry.models"),
     *_symbols(_SERVER, f"{_PROMPT}.engine_flags", "vllm.engine.arg_utils",
         "EngineArgs.compilation_config EngineArgs.pipeline_parallel_size "
         "EngineArgs.mm_encoder_tp_mode "
