@@ -27,7 +27,6 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     logger.addHandler(handler)
     yield shown
     logger.removeHandler(handler)
-    ModelRegistry.models.pop("SomebodysModel", None)
 
 
 def _apply(monkeypatch: pytest.MonkeyPatch, classes: dict[str, str]) -> None:
@@ -36,6 +35,7 @@ def _apply(monkeypatch: pytest.MonkeyPatch, classes: dict[str, str]) -> None:
     from vllm.config import model
 
     monkeypatch.setattr(model, "_REGISTERED_MODEL_CLASS_OVERRIDES", set())
+    monkeypatch.setattr(ModelRegistry, "models", dict(ModelRegistry.models))
     logger._print_warning_once.cache_clear()
     config: Any = object.__new__(vllm_config.ModelConfig)
     config.model_class_overrides = classes
