@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vllm_pruner.methods.base import Need
 from vllm_pruner.worker.packing import Packing
@@ -53,3 +55,48 @@ def test_a_token_has_the_keys_and_the_attention_of_its_own_patches(
             assert torch.allclose(keys[token], key[0, own].mean(dim=(0, 1)), atol=1e-6)
             assert received[token] == pytest.approx(float(column[own[start:stop]].sum()), abs=1e-6)
         start = stop
+
+
+@pytest.mark.parametrize("merge", [(1, 1), (2, 2), (3, 1)])
+def test_the_patches_of_a_token_are_a_square_of_the_raster(merge: tuple[int, int]) -> None:
+    (down, across), grids = merge, [(2, 3), (1, 4), (5, 2)]
+    packing = Packing.of_rasters(grids, merge, torch.device("cpu"))
+    wide = [columns * across for _, columns in grids]
+    patches = [
+        (image, row, column)
+        for image, (rows, _) in enumerate(grids)
+        for row in range(rows * down)
+        for column in range(wide[image])
+    ]
+    tokens = [
+        [(image, row * down + r, column * across + c) for r in range(down) for c in range(across)]
+        for image, (rows, columns) in enumerate(grids)
+        for row in range(rows)
+        for column in range(columns)
+    ]
+    grouped = packing.by_token(torch.tensor(patches))
+    assert grouped.tolist() == [[list(patch) for patch in token] for token in tokens]
+    lengths = [rows * columns * down * across for rows, columns in grids]
+    assert packing.cu_seqlens.diff().tolist() == lengths and packing.longest == max(lengths)
+
+
+class _Counted(TorchDispatchMode):
+    number = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.number += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_many_rasters_are_packed_by_as_many_launches_as_two() -> None:
+    """And are sorted once, whatever is read of them."""
+
+    def launched(images: int, reads: int) -> int:
+        with _Counted() as counted:
+            packing = Packing.of_rasters([(2, 3)] * images, (2, 2), torch.device("cpu"))
+            for _ in range(reads):
+                packing.by_token(torch.empty(24 * images))
+        return counted.number
+
+    assert launched(2, 0) == launched(40, 0)
+    assert launched(2, 3) - launched(2, 2) == launched(2, 2) - launched(2, 1) <= 3

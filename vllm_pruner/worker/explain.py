@@ -83,7 +83,7 @@ def _explain_one(model: Explained, item: dict[str, torch.Tensor]) -> dict[str, A
     # Not only without gradients: vLLM made the buffers of CUDA graphs in inference mode, and
     # outside of it torch refuses to write them.
     fields: dict[str, Any] = dict(item)
-    first = next(model.tower.module.parameters())
+    first = parameter_of(model.tower.module)
     for name in item.keys() & _PIXELS:
         # Integer pixels are normalised on the device.
         dtype = first.dtype if item[name].is_floating_point() else item[name].dtype

@@ -18,7 +18,7 @@ import torch
 from vllm_pruner import compat
 from vllm_pruner.methods.base import Need
 from vllm_pruner.tower import FEATURES, Columns
-from vllm_pruner.worker.columns import columns_of
+from vllm_pruner.worker.columns import columns_of, device_of
 from vllm_pruner.worker.packed_tower import PAGE
 from vllm_pruner.worker.packing import Packing
 from vllm_pruner.worker.probe import AttentionProbe, MergerInput, layers_by_need
@@ -36,6 +36,9 @@ class MergedTower(ABC):
     """Everything but the forward pass; see `Tower`."""
 
     own_width: int | None = None
+
+    _packing: Packing
+    """How the pictures of the call are packed that is running."""
 
     layers: ClassVar[str]
     """Path of the list of layers in the tower."""
@@ -66,7 +69,6 @@ class MergedTower(ABC):
         self.patches_per_row = merge[0] * merge[1]
         found = layers_by_need(self._attention, len(self.module.get_submodule(self.layers)))
         self._head_size: int = found[Need.KEYS].head_size
-        self._packing: Packing | None = None
         last = compat.last_norm(self.module, self.norm)
         is_returned = self.norm_returns or last is self.module
         merger = MergerInput(last, is_returned, self._fold)
@@ -93,8 +95,7 @@ class MergedTower(ABC):
     ) -> Columns:
         assert small_grid is None, "check_method refuses methods that shrink"
         grids = [grid for image in images for grid in self.grids(image)]
-        device = next(self.module.parameters()).device
-        packing = self._packing = Packing.of_rasters(grids, self._merge, device)
+        packing = self._packing = Packing.of_rasters(grids, self._merge, device_of(self.module))
         with self._probe.capture(needs) as captured:
             encoded = self.run(images, grids)
         return {FEATURES: self.features(encoded, packing), **self._probe.columns(captured)}
@@ -102,6 +103,11 @@ class MergedTower(ABC):
     def grids(self, image: EncoderImage) -> Grids:
         """Return the grid of each picture that an image is to the tower."""
         return [image.layout.whole_grid or (0, 0)]
+
+    def patches(self, grids: Grids) -> Grids:
+        """Return rows and columns of patches of each picture, given those of tokens."""
+        down, across = self._merge
+        return [(rows * down, columns * across) for rows, columns in grids]
 
     @abstractmethod
     def run(self, images: Sequence[EncoderImage], grids: Grids) -> torch.Tensor:
@@ -112,9 +118,7 @@ class MergedTower(ABC):
         """Return `[tokens, D]`, what the projector takes, of the output of `run`."""
 
     def _read(self, need: Need, layer: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        assert self._packing is not None
         return self._packing.read(need, layer, query, key)
 
     def _fold(self, norms: torch.Tensor) -> torch.Tensor:
-        assert self._packing is not None
         return self._packing.sums(norms)

@@ -14,6 +14,7 @@ import torch
 
 from vllm_pruner import compat
 from vllm_pruner.methods.base import Need
+from vllm_pruner.worker.columns import device_of
 from vllm_pruner.worker.packed_tower import PAGE, PackedTower
 from vllm_pruner.worker.packing import Packing
 from vllm_pruner.worker.probe import AttentionProbe, MergerInput, layers_by_need
@@ -42,7 +43,6 @@ class MiniMaxTower(PackedTower):
         depth = len(self.module.get_submodule(_LAYERS))
         layers = layers_by_need(self._attention, depth)
         self._head_size = layers[Need.KEYS].head_size
-        self._packing: Packing | None = None
         transformer = compat.last_norm(self.module, "vision_model")
         merger = MergerInput(transformer, is_returned=True, fold=self._fold)
         heads = model.config.vision_config["num_attention_heads"]
@@ -52,9 +52,8 @@ class MiniMaxTower(PackedTower):
         return compat.tower_attention(self.module, _LAYERS, layer, "self_attn.attn")
 
     def _metadata(self, grids: list[list[int]]) -> dict[str, Any]:
-        device = next(self.module.parameters()).device
         prepared: dict[str, Any] = self.module.vision_model.prepare_encoder_metadata(
-            grids, device=device
+            grids, device=device_of(self.module)
         )
         return prepared
 
@@ -67,5 +66,5 @@ class MiniMaxTower(PackedTower):
 
     def _pack(self, grids: list[list[int]], metadata: dict[str, Any]) -> Packing:
         segments = self.module.vision_model._apply_max_frames_limit(grids)
-        device = next(self.module.parameters()).device
-        return Packing.of([prod(each) for each in segments], self.patches_per_row, None, device)
+        sizes = [prod(each) for each in segments]
+        return Packing.of(sizes, self.patches_per_row, None, device_of(self.module))

@@ -45,15 +45,10 @@ class MoonTower(MergedTower):
         super().__init__(tower, projector, config, (rows, columns))
 
     def run(self, images: Sequence[EncoderImage], grids: Grids) -> torch.Tensor:
-        metadata = self.module.prepare_encoder_metadata(self._patches(grids))
+        metadata = self.module.prepare_encoder_metadata(self.patches(grids))
         pixels = torch.cat([image.pixels for image in images])
         tokens: torch.Tensor = self.module(pixels, None, encoder_metadata=metadata)
         return tokens
-
-    def _patches(self, grids: Grids) -> Grids:
-        """Return rows and columns of patches of each image."""
-        down, across = self._merge
-        return [(rows * down, columns * across) for rows, columns in grids]
 
     def features(self, encoded: torch.Tensor, packing: Packing) -> torch.Tensor:
         normalised: torch.Tensor = self._projector.pre_norm(encoded)
@@ -66,7 +61,7 @@ class MoonTower3d(MoonTower):
     projector = "mm_projector"
 
     def run(self, images: Sequence[EncoderImage], grids: Grids) -> torch.Tensor:
-        frames = [[1, rows, columns] for rows, columns in self._patches(grids)]
+        frames = [[1, rows, columns] for rows, columns in self.patches(grids)]
         pixels = torch.cat([image.pixels for image in images])
         metadata = self.module.encoder.prepare_encoder_metadata(frames, device=pixels.device)
         return torch.cat(self.module(pixels, frames, encoder_metadata=metadata))

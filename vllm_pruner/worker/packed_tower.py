@@ -23,7 +23,7 @@ from vllm_pruner import compat
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.methods.base import TOWER, Need
 from vllm_pruner.tower import FEATURES, Columns
-from vllm_pruner.worker.columns import columns_of
+from vllm_pruner.worker.columns import columns_of, device_of
 from vllm_pruner.worker.packing import Packing
 from vllm_pruner.worker.probe import MIDWAY, AttentionProbe, MergerInput
 from vllm_pruner.worker.thinned import can_thin, patches_of, thinned
@@ -45,6 +45,9 @@ PAGE = 64
 
 class PackedTower:
     """The tower of a Qwen-VL-like model; see `Tower`."""
+
+    _packing: Packing
+    """How the images of the call are packed that is running."""
 
     def __init__(self, model: Any) -> None:
         """Find the layers.
@@ -70,7 +73,6 @@ class PackedTower:
         layers = dict.fromkeys(TOWER, self._attention(whole[-1]))
         layers[Need.RECEIVED_MIDWAY] = self._attention(nearest)
         self._head_size: int = layers[Need.KEYS].head_size
-        self._packing: Packing | None = None
         merger = MergerInput(compat.last_norm(self.module, *_NORMS), fold=self._fold)
         self._probe = AttentionProbe(layers, self._config.num_heads, self._read, merger)
 
@@ -143,15 +145,12 @@ class PackedTower:
         order = metadata.get(ORDER)
         if order is not None:  # Qwen2.5-VL sorts tokens by window, and undoes it after the merger
             order = order.to(torch.int64).repeat_interleave(self.patches_per_row)
-        device = next(self.module.parameters()).device
-        return Packing.of(sizes, self.patches_per_row, order, device)
+        return Packing.of(sizes, self.patches_per_row, order, device_of(self.module))
 
     def _read(self, need: Need, layer: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        assert self._packing is not None
         return self._packing.read(need, layer, query, key)
 
     def _fold(self, norms: torch.Tensor) -> torch.Tensor:
-        assert self._packing is not None
         return self._packing.sums(norms)
 
 

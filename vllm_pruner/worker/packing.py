@@ -7,19 +7,27 @@ mean.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
-from typing import Any, NamedTuple
+from math import prod
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from vtprune_kernels import column_importance
 
 from vllm_pruner.methods.base import Need
 from vllm_pruner.methods.on_device import on_device
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 __all__ = ["Packing"]
 
 
-class Packing(NamedTuple):
+@dataclass(frozen=True)
+class Packing:
     """How the images of a call are packed into the tower's sequence."""
 
     cu_seqlens: torch.Tensor
@@ -49,29 +57,35 @@ class Packing(NamedTuple):
     def of_rasters(
         cls, grids: Sequence[tuple[int, int]], merge: tuple[int, int], device: torch.device
     ) -> Packing:
-        """Return the packing of images whose patches are in raster order.
+        """Return the packing of images whose patches are in raster order. The host computes it:
+        one copy costs it less than several launches for each image.
 
         Args:
             grids: rows and columns of each image's tokens.
             merge: rows and columns of a token's patches.
             device: where its tensors go.
         """
-        counts = [rows * columns for rows, columns in grids]
+        counts, group = [rows * columns for rows, columns in grids], prod(merge)
+        sizes = [count * group for count in counts]
+        if group == 1:
+            return cls.of(sizes, group, None, device)
         starts = accumulate(counts, initial=0)
-        token_of_patch = torch.cat(
-            [
-                start + _token_of_patch(grid, merge, device)
-                for start, grid in zip(starts, grids, strict=False)
-            ]
-        )
-        group = merge[0] * merge[1]
-        return cls.of([count * group for count in counts], group, token_of_patch, device)
+        tokens = [
+            start + _token_of_patch(grid, merge) for start, grid in zip(starts, grids, strict=False)
+        ]
+        return cls.of(sizes, group, on_device(np.concatenate(tokens), device), device)
+
+    @cached_property
+    def _by_token(self) -> torch.Tensor | None:
+        """`[patches]` int64, the patches of one token after the other; None if they are so."""
+        tokens = self.token_of_patch
+        return None if tokens is None else tokens.argsort(stable=True)
 
     def by_token(self, patches: torch.Tensor) -> torch.Tensor:
         """Group `[patches, ...]` by token: `[tokens, patches of a token, ...]`, tokens in raster
         order, the patches of each in the tower's order."""
-        if self.token_of_patch is not None:
-            patches = patches[self.token_of_patch.argsort(stable=True)]
+        if self._by_token is not None:
+            patches = patches[self._by_token]
         tokens: torch.Tensor = patches.unflatten(0, (-1, self.patches_per_token))
         return tokens
 
@@ -106,12 +120,7 @@ class Packing(NamedTuple):
         return scores
 
 
-def _token_of_patch(
-    grid: tuple[int, int], merge: tuple[int, int], device: torch.device
-) -> torch.Tensor:
+def _token_of_patch(grid: tuple[int, int], merge: tuple[int, int]) -> NDArray[np.int64]:
     """Return `[patches]` of one image, in raster order."""
-    rows, columns = (
-        torch.arange(tokens, device=device).repeat_interleave(patches)
-        for tokens, patches in zip(grid, merge, strict=True)
-    )
-    return (rows.unsqueeze(1) * grid[1] + columns).flatten()
+    rows, columns = (np.arange(grid[0]).repeat(merge[0]), np.arange(grid[1]).repeat(merge[1]))
+    return np.add.outer(rows * grid[1], columns).ravel()

@@ -15,13 +15,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch.nn.functional import pad
 
 from vllm_pruner import compat
 from vllm_pruner.methods.base import Need
+from vllm_pruner.methods.on_device import on_device
 from vllm_pruner.tower import FEATURES, Columns
-from vllm_pruner.worker.columns import columns_of
+from vllm_pruner.worker.columns import columns_of, device_of
 from vllm_pruner.worker.packed_tower import PAGE
 from vllm_pruner.worker.packing import Packing
 from vllm_pruner.worker.probe import AttentionProbe, MergerInput, layers_by_need
@@ -39,6 +41,9 @@ class PooledTower:
 
     own_width: int | None = None
 
+    _packing: Packing
+    """How the images of the call are packed that is running."""
+
     def __init__(self, model: Any) -> None:
         """Find the layers.
 
@@ -52,7 +57,6 @@ class PooledTower:
         self.page, self._config, self._dtype = PAGE, model.config.vision_config, model.model_dtype
         self._side: int = self._config.pooling_kernel_size
         self.patches_per_row = self._side**2
-        self._packing: Packing | None = None
         self._counts: list[int] = []
         depth = len(self.module.get_submodule(_LAYERS))
         found = layers_by_need(self._attention, depth)
@@ -95,7 +99,7 @@ class PooledTower:
     def _encoded(self, images: Sequence[EncoderImage], needs: frozenset[Need]) -> Columns:
         """Return the columns of images, from one call."""
         grids = [image.layout.whole_grid or (0, 0) for image in images]
-        device = next(self.module.parameters()).device
+        device = device_of(self.module)
         self._packing = Packing.of_rasters(grids, (self._side, self._side), device)
         self._counts = [rows * columns * self.patches_per_row for rows, columns in grids]
         length = max(self._counts)
@@ -124,7 +128,6 @@ class PooledTower:
         encoded = tower.encoder(
             inputs_embeds=embeds, attention_mask=mask, pixel_position_ids=places
         ).last_hidden_state
-        assert self._packing is not None
         means = self._packing.by_token(self._unpadded(encoded)).float().mean(dim=1)
         features: torch.Tensor = means.to(encoded.dtype).float() * tower.pooler.root_hidden_size
         if self._config.standardize:
@@ -136,12 +139,10 @@ class PooledTower:
         return torch.cat([each[:count] for each, count in zip(patches, self._counts, strict=True)])
 
     def _read(self, need: Need, layer: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        assert self._packing is not None
         rows = (self._unpadded(each).unsqueeze(0) for each in (query, key))
         return self._packing.read(need, layer, *rows)
 
     def _fold(self, norms: torch.Tensor) -> torch.Tensor:
-        assert self._packing is not None
         return self._packing.sums(self._unpadded(norms))
 
 
@@ -161,17 +162,17 @@ def _of_length(pixels: torch.Tensor, length: int) -> torch.Tensor:
 def _places(
     counts: Sequence[int], wide: Sequence[int], length: int, device: torch.device
 ) -> torch.Tensor:
-    """Return `[images, length, 2]` int64, the column and the row of each patch; -1 for padding.
+    """Return `[images, length, 2]` int64, the column and the row of each patch; -1 for padding. The
+    host computes them, as in `packing`.
 
     Args:
         counts: patches of each image.
         wide: those in a row of it.
         length: patches with padding.
-        device: where they are made.
+        device: where they go.
     """
-    patches = torch.arange(length, device=device)
-    made = []
-    for count, columns in zip(counts, wide, strict=True):
-        place = torch.stack([patches % columns, patches // columns], dim=1)
-        made.append(place.masked_fill((patches >= count).unsqueeze(1), -1))
-    return torch.stack(made)
+    places = np.full((len(counts), length, 2), -1)
+    for place, count, columns in zip(places, counts, wide, strict=True):
+        row, column = np.divmod(np.arange(count), columns)
+        place[:count] = np.stack([column, row], axis=1)
+    return on_device(places, device)

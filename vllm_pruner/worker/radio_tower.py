@@ -65,8 +65,7 @@ class RadioTower(MergedTower):
         return super().grids(image)
 
     def run(self, images: Sequence[EncoderImage], grids: Grids) -> torch.Tensor:
-        down, across = self._merge
-        patches = [(rows * down, columns * across) for rows, columns in grids]
+        patches = self.patches(grids)
         self._lengths = [self._own + rows * columns for rows, columns in patches]
         pixels = torch.cat([self._cut.im_to_patches(each.pixels).flatten(0, 1) for each in images])
         edge = self._cut.patch_size
@@ -84,7 +83,6 @@ class RadioTower(MergedTower):
 
     def _read(self, need: Need, layer: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         """See `Packing.read`; query and key are `[1, tokens in the tower, heads * size]`."""
-        assert self._packing is not None
         if need == Need.KEYS:
             heads = key[0].unflatten(1, (layer.num_heads, -1)).float()
             return self._packing.by_token(self._patches(heads.mean(dim=1))).mean(dim=1)

@@ -22,6 +22,7 @@ from vllm_pruner import methods
 from vllm_pruner.methods.base import Kept, Method, Need, Options, VisualTokens
 from vllm_pruner.methods.texts import Texts
 from vllm_pruner.tower import FEATURES
+from vllm_pruner.worker.columns import parameter_of
 from vllm_pruner.worker.host_free import HostFree
 from vllm_pruner.worker.recorder import CudaRecorder, Record, Recorded
 from vllm_pruner.worker.selection_buffers import SelectionBuffers
@@ -102,7 +103,7 @@ def _shapes(config: PruneConfig, tower: Tower, most: int, *, of_one_size: bool) 
 
 def _reserved(tower: Tower) -> int:
     """Return the bytes that torch holds of the device."""
-    device = next(tower.module.parameters()).device
+    device = parameter_of(tower.module).device
     return torch.cuda.memory_reserved(device) if device.type == "cuda" else 0
 
 

@@ -49,9 +49,7 @@ class Siglip2Tower(MergedTower):
         return [(grid.rows, grid.columns) for grid in layout.grids]
 
     def run(self, images: Sequence[EncoderImage], grids: Grids) -> torch.Tensor:
-        assert self._packing is not None
-        down, across = self._merge
-        sizes = [(rows * down, columns * across) for rows, columns in grids]
+        sizes = self.patches(grids)
         crops = [crop for image in images for crop in image.pixels]
         packed = [
             crop[: rows * columns] for crop, (rows, columns) in zip(crops, sizes, strict=True)

@@ -22,7 +22,7 @@ from vllm_pruner.methods.base import TOWER, Need, VisualTokens
 from vllm_pruner.methods.ragged import Ragged
 from vllm_pruner.plan import ImagePlan
 from vllm_pruner.tower import FEATURES
-from vllm_pruner.worker.columns import device_of
+from vllm_pruner.worker.columns import device_of, parameter_of
 
 if TYPE_CHECKING:
     from vllm_pruner.methods.base import Method
@@ -141,7 +141,7 @@ def random_tokens(tower: Tower, size: int, needs: frozenset[Need]) -> VisualToke
         needs: what methods read of the encoder.
     """
     made: dict[str, Any] = {}
-    device = next(tower.module.parameters()).device
+    device = parameter_of(tower.module).device
     for name, (width, dtype) in tower.columns(needs & TOWER).items():
         shape = (1, size, width)[: 3 if width else 2]
         made[name] = torch.rand(shape, dtype=dtype, device=device)
