@@ -4,35 +4,32 @@
 own, with a share of the budget in proportion to the crop's patches, not counting padding. If no
 crop has padding, these are the equal shares of the published LLaVA-NeXT experiments. A layout with
 `fixed_shares` is always treated `per_crop`, as is one whose padding is among the decoder's tokens
-(`padded_tiles`); for a video see `frame_budget`.
+(`padded_tiles`); for a video see `part_budget`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import torch
 
 from vllm_pruner.layout.clip_layout import ClipLayout
 from vllm_pruner.layout.crop_layout import CropLayout
-from vllm_pruner.layout.frame_budget import choose_of_video
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.layout.newlines import method_budget, with_newlines
 from vllm_pruner.layout.newlines_of_many import with_newlines_of_many
 from vllm_pruner.layout.padded_tiles import PaddedTiles, with_padding
+from vllm_pruner.layout.part_budget import Run, choose_of_parts, choose_of_video
 from vllm_pruner.layout.shares import shares
-from vllm_pruner.methods.base import Kept, Method, Need, Options, VisualTokens
+from vllm_pruner.methods.base import Kept, Method, Need, VisualTokens
 
 if TYPE_CHECKING:
     from vllm_pruner.layout.layout import Crops, Layout
     from vllm_pruner.settings.config import PruneConfig
 
-__all__ = ["Run", "choose", "is_one_list", "method_share", "with_own", "with_own_of_many"]
-
-
-Run = Callable[[Method, VisualTokens, int, Options], Kept]
-"""`run(method, tokens, keep, options)`: calls the method; by default, `Method.choose`."""
+__all__ = ["choose", "is_one_list", "method_share", "with_own", "with_own_of_many"]
 
 
 def choose(
@@ -49,7 +46,7 @@ def choose(
         config: the settings; newlines count towards their budget.
         layout: the layout that all images share.
         keep: how many positions to keep; None computes it from the settings.
-        run: calls the method, once for the image or once for each crop.
+        run: see `Run`.
     """
     method, options = config.resolved
     keep = config.keep_count(layout.tokens) if keep is None else keep
@@ -63,8 +60,11 @@ def choose(
             tokens, method, options, layout.frames, layout.budget(keep), run
         )
         return Kept(layout.with_newline(_indices(of_frames), keep))
-    of_crops = _per_crop(tokens, method_share(layout, keep), config, cast("Crops", layout), run)
-    return with_own(Kept(of_crops), tokens, method, layout, keep)
+    crops = cast("Crops", layout).patches_of_crops(tokens.features.device)
+    each = shares([len(crop) for crop in crops], method_share(layout, keep))
+    # A crop's grid may be none of the image's.
+    chosen = choose_of_parts(replace(tokens, grid=None), method, options, crops, each, run)
+    return with_own(chosen, tokens, method, layout, keep)
 
 
 def is_one_list(config: PruneConfig, layout: Layout) -> bool:
@@ -132,20 +132,6 @@ def _importance(tokens: VisualTokens, method: Method) -> torch.Tensor:
     """Return `[images, patches]`, what ranks patches for the places that the method leaves."""
     importance = tokens.importance if Need.IMPORTANCE in method.needs else None
     return _scattered(tokens.features) if importance is None else importance
-
-
-def _per_crop(
-    tokens: VisualTokens, budget: int, config: PruneConfig, layout: Crops, run: Run
-) -> torch.Tensor:
-    """Return patches `[images, budget]`, chosen in each crop on its own."""
-    method, options = config.resolved
-    crops = layout.patches_of_crops(tokens.features.device)
-    chosen = [crops[0].new_empty(len(tokens.features), 0)]
-    for crop, share in zip(crops, shares([len(crop) for crop in crops], budget), strict=True):
-        if share:
-            kept = _indices(run(method, tokens.at(crop), share, options))
-            chosen.append(crop[kept])
-    return torch.cat(chosen, dim=1).sort(dim=1).values
 
 
 def _indices(kept: Kept) -> torch.Tensor:

@@ -101,9 +101,16 @@ class VisualTokens:
     method that is `ragged` is given any."""
 
     def at(self, index: torch.Tensor) -> VisualTokens:
-        """Return the same images with only the tokens of a `[tokens]` int64 index, and no grid."""
+        """Return parts of the images as images of their own, image by image, without a grid.
+
+        Args:
+            index: `[parts, tokens]` int64, the tokens of each part; or `[tokens]`, of a single one.
+        """
+        parts = index.view(-1, index.shape[-1])
         chosen = {name: getattr(self, name) for name in _OF_EACH_TOKEN}
-        chosen = {k: None if v is None else v[:, index] for k, v in chosen.items()}
+        chosen = {k: None if v is None else v[:, parts].flatten(0, 1) for k, v in chosen.items()}
+        if self.text is not None and len(parts) > 1:
+            chosen["text"] = [text for text in self.text for _ in parts]
         return replace(self, **chosen, grid=None)
 
 

@@ -29,7 +29,7 @@ _BY_IMAGE = ("features", Need.PROJECTED, Need.TEXT, *sorted(TOWER))
 
 
 class Attempt:
-    """A `layout.crop_budget.Run` for a method of another package."""
+    """A `layout.part_budget.Run` for a method of another package."""
 
     def __init__(self, is_over: bool = False) -> None:
         """Start without faults.

@@ -1,4 +1,4 @@
-"""One budget over the frames of a video."""
+"""One budget over the frames of a video, or the tiles of an image."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import pytest
 import torch
 
 import vllm_pruner
+from vllm_pruner import methods
 from vllm_pruner.layout.crop_budget import choose
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.layout.shares import frame_shares
-from vllm_pruner.methods.base import VisualTokens
+from vllm_pruner.layout.tile_layout import TileLayout
+from vllm_pruner.methods.base import Kept, Method, VisualTokens
 from vllm_pruner.settings.config import PruneConfig
 
 FRAMES, ROWS, COLUMNS = 5, 4, 6
@@ -76,6 +78,29 @@ def test_a_method_of_videos_spends_the_whole_budget(method: str, keep: int) -> N
     frames = tokens.features.unflatten(1, (FRAMES, SIZE))
     expected = vllm_pruner.select_video(method, keep=keep, features=frames)
     assert torch.equal(choose(tokens, config, LAYOUT).index, expected)
+
+
+@pytest.mark.parametrize("keep", [1, 7, 33, 100])
+@pytest.mark.parametrize("method", ["vispruner", "adafv", "scope", "random"])
+def test_tiles_of_equal_shares_are_one_call_and_keep_what_each_keeps_alone(
+    method: str, keep: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A method of another package is called for each: its faults are told apart by image."""
+    calls = []
+
+    def run(method: Method, tokens: VisualTokens, share: int, options: Any) -> Kept:
+        calls.append(len(tokens.features))
+        return method.choose(tokens, share, options)
+
+    tokens, tiles = _tokens(), TileLayout(2, FRAMES * SIZE // 4, fixed_shares=True)
+    config = PruneConfig.parse({"method": method, "tokens": keep})
+    together = choose(tokens, config, tiles, run=run).index
+    assert len(calls) <= 2 and sum(calls) == 2 * min(keep, tiles.crops)
+    calls.clear()
+    monkeypatch.setattr(methods, "package_of", lambda name: "elsewhere")
+    alone = choose(tokens, config, tiles, keep, run).index
+    assert calls == [2] * min(keep, tiles.crops)
+    assert torch.equal(together, alone)
 
 
 def test_a_frame_is_a_view_and_a_position_of_time() -> None:
