@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vllm_pruner.pixels import Pixels, nearest
+from vllm_pruner.decoded_pixels import Pixels, nearest
 
 __all__ = ["GRID", "UNSEEN", "Picture", "measure"]
 

@@ -15,7 +15,7 @@ from pruning_processor import pruning_processor
 from vllm.multimodal.media import image as media
 from vllm.multimodal.media.image import ImageMediaIO
 
-from vllm_pruner.pixels import pixels_of
+from vllm_pruner.decoded_pixels import pixels_of
 from vllm_pruner.prompt import turbo
 from vllm_pruner.settings.keys import PLAN_IMAGE
 

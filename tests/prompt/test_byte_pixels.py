@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from pruning_processor import pruning_processor
 
-from vllm_pruner.byte_pixels import ByteNormalizer
+from vllm_pruner.byte_normalizer import ByteNormalizer
 from vllm_pruner.prompt.byte_pixels import is_plain
 from vllm_pruner.settings.keys import BYTES
 

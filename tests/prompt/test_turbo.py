@@ -15,8 +15,8 @@ import simplejpeg
 from PIL import Image
 from vtprune_evaluate.pages import draw_page
 
+from vllm_pruner.decoded_pixels import keep_pixels, nearest, pixels_of
 from vllm_pruner.picture import measure
-from vllm_pruner.pixels import keep_pixels, nearest, pixels_of
 from vllm_pruner.prompt import jpegs, turbo
 
 PHOTOS = sorted((Path(__file__).parents[2] / "assets" / "photos").glob("*.jpg"))

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from vllm.multimodal.processing import InputProcessingContext
 
-from vllm_pruner.pixels import keep_pixels, pixels_of
+from vllm_pruner.decoded_pixels import keep_pixels, pixels_of
 from vllm_pruner.prompt import turbo
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 A mixin for vLLM's multimodal processors. If HF's processor only resizes, crops and normalises, the
 first two steps are done here with HF's own functions but without the overhead of its argument
 handling; any other processor is called without its last step. The device does the last step
-(`vllm_pruner.byte_pixels`). If a request or the operator passes arguments to HF's processor, or
+(`vllm_pruner.byte_normalizer`). If a request or the operator passes arguments to HF's processor, or
 something other than images, vLLM's own path is taken.
 """
 
@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from transformers.feature_extraction_utils import BatchFeature
 
-from vllm_pruner.byte_pixels import ByteNormalizer, normalises
+from vllm_pruner.byte_normalizer import ByteNormalizer, normalises
 from vllm_pruner.prompt.array_images import SAMPLES, planes
 from vllm_pruner.settings.keys import BYTES
 

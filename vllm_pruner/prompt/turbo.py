@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vllm_pruner.pixels import Pixels, keep_pixels, pixels_of
+from vllm_pruner.decoded_pixels import Pixels, keep_pixels, pixels_of
 
 __all__ = ["decode", "is_decoded", "turn_on"]
 

@@ -13,7 +13,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from vtprune_kernels import implementation
 
 from vllm_pruner import compat, methods
-from vllm_pruner.byte_pixels import ByteNormalizer, normalises
+from vllm_pruner.byte_normalizer import ByteNormalizer, normalises
 from vllm_pruner.plan import ImagePlan
 from vllm_pruner.settings.keys import BYTES, settings_in
 from vllm_pruner.settings.server import ServerConfig

@@ -122,5 +122,6 @@ class Packing:
 
 def _token_of_patch(grid: tuple[int, int], merge: tuple[int, int]) -> NDArray[np.int64]:
     """Return `[patches]` of one image, in raster order."""
-    rows, columns = (np.arange(grid[0]).repeat(merge[0]), np.arange(grid[1]).repeat(merge[1]))
-    return np.add.outer(rows * grid[1], columns).ravel()
+    rows, columns = (np.arange(grid[axis]).repeat(merge[axis]) for axis in range(2))
+    tokens: NDArray[np.int64] = np.add.outer(rows * grid[1], columns).ravel()
+    return tokens
