@@ -7,13 +7,13 @@ of them finds here what any of them was told last.
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from prometheus_client import REGISTRY, Metric
-from prometheus_client.multiprocess import MultiProcessCollector
 
 from vllm_pruner import envs
+from vllm_pruner.telemetry.metrics import merged
 
 __all__ = ["EngineLoad", "engine_load"]
 
@@ -40,10 +40,7 @@ def engine_load() -> EngineLoad | None:
     return EngineLoad(sum(waiting), max(used, default=0.0), len(waiting)) if waiting else None
 
 
-def _gauges() -> list[Metric]:
+def _gauges() -> Iterable[Metric]:
     if (folder := envs.prometheus_folder()) is None:
-        return list(REGISTRY.restricted_registry([_WAITING, _USED]).collect())
-    # Levels alone, a small part of the files. One of a process that just begins is empty, which
-    # the reader cannot take.
-    files = [str(file) for file in Path(folder).glob("gauge_*.db") if file.stat().st_size]
-    return list(MultiProcessCollector.merge(files))  # type: ignore[no-untyped-call]
+        return REGISTRY.restricted_registry([_WAITING, _USED]).collect()
+    return merged(folder, "gauge_*.db")  # levels alone, a small part of the files

@@ -56,6 +56,7 @@ __all__ = [
     "Histogram",
     "Metric",
     "collected",
+    "merged",
     "publish",
     "set_engine",
     "set_model",
@@ -172,14 +173,15 @@ def totals() -> dict[tuple[str, str], float]:
 
 def collected() -> Iterable[PrometheusMetric]:
     """Return the same with all labels, as prometheus_client's metrics."""
-    folder = envs.metrics_folder()
-    files = sorted(Path(folder).glob("*_vtprune-*.db")) if folder else []
+    return merged(folder, "*_vtprune-*.db") if (folder := envs.metrics_folder()) else ()
+
+
+def merged(folder: str, pattern: str) -> Iterable[PrometheusMetric]:
+    """Return what the processes of this server have written to the files of a folder, added up."""
     # A process that is just starting has an empty file, which `merge` cannot read.
-    files = [file for file in files if file.stat().st_size]
-    merged: Iterable[PrometheusMetric] = MultiProcessCollector.merge(  # type: ignore[no-untyped-call]
-        [str(file) for file in files]
-    )
-    return merged
+    files = [str(file) for file in sorted(Path(folder).glob(pattern)) if file.stat().st_size]
+    found: Iterable[PrometheusMetric] = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
+    return found
 
 
 @cache

@@ -105,12 +105,12 @@ class CapturedModel(ReplayedModel):
     # What vLLM's own class asks itself, of its batches, is answered by it if it has graphs.
 
     def get_input_modality(self, mm_kwargs: dict[str, Any]) -> str:
-        stock = self._stock_graphs if self.family.stock_captured else None
-        return "image" if stock is None else stock.get_input_modality(mm_kwargs)
+        own = self._stock_graphs
+        return own.get_input_modality(mm_kwargs) if self.family.stock_captured else "image"
 
     def get_max_frames_per_video(self) -> int:
-        stock = self._stock_graphs if self.family.stock_captured else None
-        return 1 if stock is None else stock.get_max_frames_per_video()
+        own = self._stock_graphs
+        return own.get_max_frames_per_video() if self.family.stock_captured else 1
 
     def get_encoder_cudagraph_budget_range(self, vllm_config: VllmConfig) -> tuple[int, int]:
         rows = self.tower.graph_rows(self._rows_at_once)
