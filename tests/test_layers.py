@@ -1,9 +1,11 @@
-"""Imports point down only, as pyproject.toml's contracts say; and the environment is read once."""
+"""Imports point down only, as pyproject.toml's contracts say; the environment is read once; and the
+largest folders say what is in them."""
 
 from __future__ import annotations
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -87,3 +89,12 @@ def test_the_environment_is_read_in_one_place() -> None:
     }
     clients = {"evaluate/vtprune_evaluate/__main__.py", "server/vtprune_server/command/parser.py"}
     assert readers == {"vllm_pruner/envs.py"} | clients
+
+
+@pytest.mark.parametrize("folder", ["worker", "layout", "compat"])
+def test_a_folder_of_many_modules_begins_with_a_map_of_them(folder: str) -> None:
+    root = ROOT / "vllm_pruner" / folder
+    map_of = ast.get_docstring(ast.parse((root / "__init__.py").read_text())) or ""
+    named = re.findall(r"`(\w+)`", map_of)
+    modules = {path.stem for path in root.glob("*.py")} - {"__init__"}
+    assert modules <= set(named), f"not in the docstring of {folder}: {modules - set(named)}"

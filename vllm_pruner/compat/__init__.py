@@ -1,4 +1,15 @@
-"""Every use of a vLLM private, one per file; `symbols` lists all names that vtprune relies on."""
+"""Every use of a vLLM private, one per file. `symbols` lists all names that vtprune relies on, with
+`symbol`, `model_symbols` and `family_symbols`; `versions` looks them up; `patching` replaces them.
+
+- **Start**: `engine_args`, `endpoints`, `log_lines`.
+- **Requests and answers**: `chat`, `chat_batch`, `completion`, `messages`, `pooling`, `rendered`,
+  `offline`, `raw_prompts`, `generate`, `tracing`, `key_holder`.
+- **Images and prompts**: `image_header`, `video_header`, `known_files`, `processor`,
+  `stock_processor`, `delivery`, `mistral_prompt`, `placing`, `minicpm`, `in_tree`.
+- **Engine**: `worker_methods`, `profile`, `mrope`, `encoder_graphs`, `new_weights`, `adapters`,
+  `draft_names`.
+- **Inside towers**: `tower`, `hf_tower`, `sequences`.
+"""
 
 from vllm_pruner.compat.adapters import PlainEmbedding
 from vllm_pruner.compat.chat import patch_chat

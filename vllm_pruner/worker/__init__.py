@@ -1,1 +1,20 @@
-"""The engine's half of pruning: tower, selection, caches. Never imports `prompt`."""
+"""The engine's half of pruning: tower, selection, caches. Never imports `prompt`.
+
+`batch_model` says what happens to the images of a batch: begin there. Its parts:
+
+- **Models**, mixins for vLLM's classes: `batch_model`, on it `early_model`, on that `model`, which
+  vLLM calls. With CUDA graphs of the tower: `replayed_model`, `captured_model`, `crop_model`. With
+  positions of several dimensions: `mrope`, `in_tree`, `canvas`, counted by `unpruned`.
+- **Before the tower**: `batches`, `encoder`, and `feature_cache` for what it need not encode.
+- **Towers** of crops and tiles: `crop_tower`, `shuffle_tower` (`captured_crops`); of pictures of
+  any shape whose tower merges patches: `packed_tower` (`captured_packed_tower`, `thinned`),
+  `minimax_tower`, `omni_tower`; or leaves that to the projector: `merged_tower`, `moon_tower`,
+  `pixtral_tower`, `radio_tower`, `siglip2_tower`; and `pooled_tower`, `slice_tower`. `probe` reads
+  their attention, of a packed sequence by `packing`, into `columns`; `shrink` makes images smaller.
+- **Selection**: `selection`, of unequal images `together`; `guard` and `attempt` for the methods of
+  other packages.
+- **CUDA graphs** of towers: `tower_graphs`, `row_format`, `stock_graphs`; of selection:
+  `selection_graphs`, `selection_shapes`, `selection_buffers`, `recorder`, `host_free`. `warm_up`
+  compiles what graphs do not hold.
+- **What others are told**: `explain`, `coverage`, `savings`.
+"""
