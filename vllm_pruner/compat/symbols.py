@@ -144,8 +144,8 @@ SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_SERVER, _PROMPT, "vllm.multimodal.parse",
         "ImageEmbeddingItems.get_feature_size DictEmbeddingItems "
         "ImageProcessorItems.get_image_size"),
-    *_symbols(_SERVER, _PROMPT, f"{_PROCESSING}",
-        "BaseProcessingInfo.get_mm_max_tokens_per_item "
+    *_symbols(_SERVER, _PROMPT, _PROCESSING,
+        "BaseProcessingInfo.get_mm_max_tokens_per_item BaseProcessingInfo.get_hf_processor "
         "BaseProcessingInfo.get_hf_config BaseProcessingInfo.get_tokenizer "
         "InputProcessingContext.get_mm_config InputProcessingContext.model_config "
         "InputProcessingContext.call_hf_processor "
@@ -162,8 +162,6 @@ SYMBOLS: tuple[Symbol, ...] = (
         "MultiModalProcessingResult.prompt_updates"),
     *_symbols(_SERVER, _PROMPT, f"{_PROCESSING}.processor",
         "BaseMultiModalProcessor._get_hf_mm_text", first=(0, 32)),
-    *_symbols(_SERVER, _PROMPT, f"{_PROCESSING}",
-        "BaseProcessingInfo.get_hf_processor"),
     *_symbols(_SERVER, f"{_COMPAT}.processor", f"{_PROCESSING}.processor",
         "BaseMultiModalProcessor._get_mm_hashes", first=(0, 32)),
     *_symbols(_SERVER, "vtprune_server", f"{_OPENAI}.chat_completion.protocol",

@@ -1,4 +1,4 @@
-"""The columns of a tower's row in the feature cache, for every kind of tower."""
+"""What is known of any tower before it runs: its device and dtype, and the columns of its rows."""
 
 from __future__ import annotations
 

@@ -62,41 +62,39 @@ class PrunedModel(EarlyModel):
         super().__init__(vllm_config=vllm_config, prefix=prefix)
         # `compat` turns vLLM's switch on; the model's own video pruning stays off.
         self.is_multimodal_pruning_enabled = False
-        mm_config = vllm_config.model_config.get_multimodal_config()
-        config = ServerConfig.parse(settings_in(mm_config) or {})
-        info = MULTIMODAL_REGISTRY.get_processing_info(vllm_config.model_config)
-        self._server_config = config
-        self._largest = largest = self.family.largest(info)
-        rows = self.family.rows(largest, largest.tokens)
-        limit = info.allowed_mm_limits["image"]
-        profiled = compat.profiled_images(vllm_config, rows, limit)
-        self._rows_at_once = largest.encoded * profiled
+        model_config = vllm_config.model_config
+        config = ServerConfig.parse(settings_in(model_config.get_multimodal_config()) or {})
+        info = MULTIMODAL_REGISTRY.get_processing_info(model_config)
+        self._server_config, self._largest = config, self.family.largest(info)
+        self._captures_selection = config.tower_graphs and not model_config.enforce_eager
+        rows = self.family.rows(self._largest, self._largest.tokens)
+        profiled = compat.profiled_images(vllm_config, rows, info.allowed_mm_limits["image"])
+        self._rows_at_once = self._largest.encoded * profiled
         self.tower: Tower = self.family.tower(self)
-        metrics.set_engine(vllm_config.parallel_config.data_parallel_index)
-        metrics.set_model(str(vllm_config.model_config.served_model_name))
+        _prepare_worker(vllm_config)
         self._encoder = Encoder(self.tower, config.feature_cache_mb << 20, config.needs)
+        self.guard, self.coverage = Guard(), Coverage()
         savings = Savings(self.tower.module, self.decoder)
-        self.guard = Guard()
-        self.coverage = Coverage()
         self._selector = Selector(self._encoder, savings, self.guard)
-        allowed = map(methods.get, config.limits.methods or methods.built_in())
+        self._warm_up = self._make_warm_up()
+        self._normalize = self._make_normalizer(info, model_config.dtype)
+        logger.info("vtprune: selection runs on %s", implementation(self._encoder.device))
+
+    def _make_warm_up(self) -> WarmUp:
+        """Return what launches the kernels of all methods that a request may name."""
+        allowed = map(methods.get, self._server_config.limits.methods or methods.built_in())
         served = [each.name for each in allowed if self.family.serves(self.config, each)]
         one_size = self.family.one_layout
-        self._warm_up = WarmUp(self.tower, served, largest.tokens, of_one_size=one_size)
-        eager = vllm_config.model_config.enforce_eager
-        self._captures_selection = config.tower_graphs and not eager
-        self._normalize: ByteNormalizer | None = None
-        if self.family.byte_pixels and config.byte_pixels:
-            image_processor = info.get_hf_processor().image_processor
-            if normalises(image_processor):
-                dtype = vllm_config.model_config.dtype
-                self._normalize = ByteNormalizer(image_processor, dtype, self._encoder.device)
-        for each in (coverage, explain, guard):
-            compat.add_worker_methods(each.WORKER_METHODS)
-        compat.when_weights_change(_forget)
-        if vllm_config.speculative_config is not None:
-            compat.patch_draft_names()
-        logger.info("vtprune: selection runs on %s", implementation(self._encoder.device))
+        return WarmUp(self.tower, served, self._largest.tokens, of_one_size=one_size)
+
+    def _make_normalizer(self, info: Any, dtype: Any) -> ByteNormalizer | None:
+        """Return what normalises pixels that come as bytes; None if none do."""
+        if not (self.family.byte_pixels and self._server_config.byte_pixels):
+            return None
+        processor = info.get_hf_processor().image_processor
+        if not normalises(processor):
+            return None
+        return ByteNormalizer(processor, dtype, self._encoder.device)
 
     def embed_multimodal(self, **kwargs: object) -> Any:
         kwargs = self._normalized(kwargs)
@@ -185,6 +183,17 @@ class PrunedModel(EarlyModel):
     def forget(self) -> None:
         """Forget what was computed with the weights so far, or lay in memory that is given away."""
         self._encoder.forget()
+
+
+def _prepare_worker(vllm_config: VllmConfig) -> None:
+    """Say whose counts this process writes, and patch vLLM for its model."""
+    metrics.set_engine(vllm_config.parallel_config.data_parallel_index)
+    metrics.set_model(str(vllm_config.model_config.served_model_name))
+    for each in (coverage, explain, guard):
+        compat.add_worker_methods(each.WORKER_METHODS)
+    compat.when_weights_change(_forget)
+    if vllm_config.speculative_config is not None:
+        compat.patch_draft_names()
 
 
 def _forget(model: Any) -> None:
