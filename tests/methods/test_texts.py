@@ -16,7 +16,7 @@ from vllm_pruner.methods.base import Method, VisualTokens
 from vllm_pruner.methods.ragged import Ragged
 from vllm_pruner.methods.texts import Texts
 from vllm_pruner.worker.attempt import Attempt
-from vllm_pruner.worker.host_free import HostFree
+from vllm_pruner.worker.recorder import HostFree
 
 LENGTHS, KEEPS, WORDS = (40, 12, 33, 1), (9, 12, 4, 1), (3, 0, 7, 1)
 READERS = [name for name in methods.built_in() if methods.get(name).needs_text]

@@ -10,7 +10,7 @@ from replayed_tower import CPU
 
 from vllm_pruner.methods.base import Need
 from vllm_pruner.tower import EncoderImage
-from vllm_pruner.worker.host_free import HostFree
+from vllm_pruner.worker.recorder import HostFree
 
 __all__ = ["alone", "assert_equal_rows", "assert_meets_no_host", "assert_rows", "drawn"]
 

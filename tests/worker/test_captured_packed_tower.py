@@ -22,7 +22,7 @@ from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.tower import FEATURES, EncoderImage
 from vllm_pruner.worker import packing
 from vllm_pruner.worker.captured_packed_tower import pad_ends
-from vllm_pruner.worker.host_free import HostFree
+from vllm_pruner.worker.recorder import HostFree
 
 pytestmark = pytest.mark.slow
 

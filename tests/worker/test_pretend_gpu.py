@@ -13,7 +13,7 @@ from pretend_tensor import CARD, OnCard, host
 from vtprune_kernels import gather_rows, top_k_sorted
 
 from vllm_pruner.methods.on_device import on_device, sent
-from vllm_pruner.worker.host_free import HostFree
+from vllm_pruner.worker.recorder import HostFree
 
 Numbers = torch.Tensor
 

@@ -18,8 +18,7 @@ from vllm_pruner.methods.texts import Texts
 from vllm_pruner.settings.config import DEFAULT_METHOD, PruneConfig
 from vllm_pruner.tower import FEATURES
 from vllm_pruner.worker import selection_graphs
-from vllm_pruner.worker.host_free import HostFree
-from vllm_pruner.worker.recorder import CudaRecorder, Recorded
+from vllm_pruner.worker.recorder import CudaRecorder, HostFree, Recorded
 from vllm_pruner.worker.selection_graphs import SelectionGraphs
 from vllm_pruner.worker.selection_shapes import EXACT_IMAGES, MOST_WORDS, RAGGED_IMAGES
 

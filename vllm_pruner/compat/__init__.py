@@ -5,7 +5,7 @@
 - **Requests and answers**: `chat`, `chat_batch`, `completion`, `messages`, `pooling`, `rendered`,
   `offline`, `raw_prompts`, `generate`, `tracing`, `key_holder`.
 - **Images and prompts**: `image_header`, `video_header`, `known_files`, `processor`,
-  `stock_processor`, `delivery`, `mistral_prompt`, `placing`, `minicpm`, `in_tree`.
+  `stock_processor`, `delivery`, `mistral_prompt`, `placing`, `in_tree`.
 - **Engine**: `worker_methods`, `profile`, `mrope`, `encoder_graphs`, `new_weights`, `adapters`,
   `draft_names`.
 - **Inside towers**: `tower`, `hf_tower`, `sequences`.
@@ -41,14 +41,12 @@ from vllm_pruner.compat.key_holder import key_holder, patch_key_holder
 from vllm_pruner.compat.known_files import patch_known_files, reduces_files
 from vllm_pruner.compat.log_lines import quiet_overrides
 from vllm_pruner.compat.messages import patch_messages
-from vllm_pruner.compat.minicpm import minicpm_known
 from vllm_pruner.compat.mistral_prompt import patch_mistral_prompt
 from vllm_pruner.compat.model_classes import patch_model_classes
 from vllm_pruner.compat.model_symbols import GRAPH_METHODS
 from vllm_pruner.compat.mrope import (
     enable_position_hook,
     enable_position_hook_on_cpu,
-    omni_positions_known,
 )
 from vllm_pruner.compat.new_weights import when_weights_change
 from vllm_pruner.compat.offline import patch_offline
@@ -70,7 +68,7 @@ from vllm_pruner.compat.stock_processor import patch_stock_processor
 from vllm_pruner.compat.symbols import Process
 from vllm_pruner.compat.tower import last_norm, position_embedding, tower_attention
 from vllm_pruner.compat.tracing import patch_tracing
-from vllm_pruner.compat.versions import SUPPORTED, check, check_version, is_known
+from vllm_pruner.compat.versions import SUPPORTED, at_least, check, check_version, is_known
 from vllm_pruner.compat.video_header import patch_video_header
 from vllm_pruner.compat.worker_methods import add_worker_methods
 
@@ -84,6 +82,7 @@ __all__ = [
     "add_worker_methods",
     "ask_workers",
     "asks_all_engines",
+    "at_least",
     "captured_graphs",
     "check",
     "check_version",
@@ -105,8 +104,6 @@ __all__ = [
     "known_as",
     "last_norm",
     "manager_of",
-    "minicpm_known",
-    "omni_positions_known",
     "on_cuda",
     "patch_chat",
     "patch_chat_batch",

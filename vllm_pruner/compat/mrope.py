@@ -20,15 +20,8 @@ from collections.abc import Callable
 from typing import Any
 
 from vllm_pruner.compat.patching import Patch, apply
-from vllm_pruner.compat.versions import at_least
 
-__all__ = ["enable_position_hook", "enable_position_hook_on_cpu", "omni_positions_known"]
-
-
-def omni_positions_known() -> bool:
-    """Whether this vLLM places the images of Qwen3-Omni where `transformers` does: 0.31 places them
-    one token too late."""
-    return at_least((0, 32))
+__all__ = ["enable_position_hook", "enable_position_hook_on_cpu"]
 
 
 def enable_position_hook(key: str) -> None:

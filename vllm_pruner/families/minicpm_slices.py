@@ -44,7 +44,7 @@ def largest(info: Any) -> SlicedGrid:
     Raises:
         ConfigError: this vLLM is 0.31.
     """
-    if not compat.minicpm_known():
+    if not compat.at_least((0, 32)):
         (architecture,) = info.get_hf_config().architectures
         raise ConfigError(
             f"architecture is {architecture}; allowed: vLLM 0.32 or newer, because 0.31 counts an "

@@ -43,7 +43,7 @@ def largest(info: Any) -> GridLayout:
     Raises:
         ConfigError: this vLLM is 0.31.
     """
-    if not compat.omni_positions_known():
+    if not compat.at_least((0, 32)):
         raise ConfigError(
             "architecture is Qwen3OmniMoeForConditionalGeneration; allowed: vLLM 0.32 or newer, "
             "because 0.31 places its images one token too late"

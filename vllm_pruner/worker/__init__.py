@@ -14,7 +14,7 @@
 - **Selection**: `selection`, of unequal images `together`; `guard` and `attempt` for the methods of
   other packages.
 - **CUDA graphs** of towers: `tower_graphs`, `row_format`, `stock_graphs`; of selection:
-  `selection_graphs`, `selection_shapes`, `selection_buffers`, `recorder`, `host_free`. `warm_up`
-  compiles what graphs do not hold.
+  `selection_graphs`, `selection_shapes`, `selection_buffers`, `recorder`. `warm_up` compiles what
+  graphs do not hold.
 - **What others are told**: `explain`, `coverage`, `savings`.
 """

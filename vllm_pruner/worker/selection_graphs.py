@@ -23,8 +23,7 @@ from vllm_pruner.methods.base import Kept, Method, Need, Options, VisualTokens
 from vllm_pruner.methods.texts import Texts
 from vllm_pruner.tower import FEATURES
 from vllm_pruner.worker.columns import parameter_of
-from vllm_pruner.worker.host_free import HostFree
-from vllm_pruner.worker.recorder import CudaRecorder, Record, Recorded
+from vllm_pruner.worker.recorder import CudaRecorder, HostFree, Record, Recorded
 from vllm_pruner.worker.selection_buffers import SelectionBuffers
 from vllm_pruner.worker.selection_shapes import MOST_WORDS, Shape, exact_shapes, ragged_shapes
 from vllm_pruner.worker.warm_up import random_tokens
