@@ -1,7 +1,7 @@
 """Every use of a vLLM private, one per file. `symbols` lists all names that vtprune relies on, with
 `symbol`, `model_symbols` and `family_symbols`; `versions` looks them up; `patching` replaces them.
 
-- **Start**: `engine_args`, `endpoints`, `log_lines`.
+- **Start**: `engine_args`, `model_classes`, `endpoints`, `log_lines`.
 - **Requests and answers**: `chat`, `chat_batch`, `completion`, `messages`, `pooling`, `rendered`,
   `offline`, `raw_prompts`, `generate`, `tracing`, `key_holder`.
 - **Images and prompts**: `image_header`, `video_header`, `known_files`, `processor`,
