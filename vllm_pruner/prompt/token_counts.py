@@ -3,14 +3,16 @@ vLLM has inserted its placeholders."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from vllm.multimodal.parse import DictEmbeddingItems, ImageEmbeddingItems
 
 from vllm_pruner.prompt.asked import VIDEO, Asked
 from vllm_pruner.prompt.places import check_counts, check_reach
-from vllm_pruner.prompt.refusal import answered
+from vllm_pruner.prompt.refusal import answered, refusal
+from vllm_pruner.settings.errors import shown
 from vllm_pruner.settings.keys import PLAN_BETWEEN
 from vllm_pruner.settings.video_rules import check_video
 
@@ -43,7 +45,30 @@ def image_tokens(
     if isinstance(images, ImageEmbeddingItems):
         return [images.get_feature_size(place) for place in range(len(images))]
     unsized = info.get_max_image_tokens() if info.family.one_layout else None
-    return [unsized if size is None else info.image_tokens(size, mm_kwargs) for size in sizes]
+    with _taken(mm_kwargs):
+        return [unsized if size is None else info.image_tokens(size, mm_kwargs) for size in sizes]
+
+
+@contextmanager
+def _taken(mm_kwargs: Mapping[str, object]) -> Iterator[None]:
+    """Blame a request's arguments for the processor for what fails in the block; without any, it is
+    a fault of ours.
+
+    Raises:
+        VLLMValidationError: a 400 for the client, as vLLM's own for arguments that its processor
+            does not take.
+    """
+    try:
+        yield
+    except Exception as error:  # whatever a processor raises at what it does not expect
+        if not mm_kwargs:
+            raise
+        raise refusal(
+            f"mm_processor_kwargs is {shown(repr(dict(mm_kwargs)))}, with which images of this "
+            f"model cannot be counted ({error}); allowed: arguments that its processor takes and "
+            "that leave the size of a patch as it is",
+            parameter="mm_processor_kwargs",
+        ) from error
 
 
 def count(
@@ -77,8 +102,9 @@ def count(
 
 def _count_images(info: PrunedInfo, asked: Asked, mm_kwargs: Mapping[str, object]) -> None:
     """Check the placeholders of pruned images, and subtract those of separators from `kept`."""
-    more = [0 if size is None else info.separators(size, mm_kwargs) for size in asked.sizes]
-    check_counts(asked, more)
+    with _taken(mm_kwargs):
+        more = [0 if size is None else info.separators(size, mm_kwargs) for size in asked.sizes]
+        check_counts(asked, more)
     asked.kept = [rows - others for rows, others in zip(asked.kept, more, strict=True)]
 
 
