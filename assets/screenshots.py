@@ -1,12 +1,14 @@
 """Take the README's pictures in a headless Chromium: make screenshots [ARGS="playground report"]
 
-`playground` asks the demo model of `make serve` about its scene; `report` shows what
-`make loadtest` wrote last. Chromium is the machine's: apt-get install chromium.
+`playground` asks the demo model of `make serve` about its scene; `page` has that of
+`make demo-qwen-reader` say what it keeps; `report` shows what `make loadtest` wrote last. Chromium
+is the machine's: apt-get install chromium.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import io
 import shutil
 import sys
@@ -15,12 +17,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 from vllm_process import VllmProcess
+from vtprune_evaluate.datasets import DATASETS
 
 ASSETS = Path(__file__).parent
-DEMO = ASSETS.parent / "demo" / "llava"
+DEMO, READER = ASSETS.parent / "demo" / "llava", ASSETS.parent / "demo" / "qwen-reader"
 REPORT = ASSETS.parent / "loadtests" / "results" / "report.html"
 MOST = 300_000
 """Bytes of a picture in the repository."""
@@ -40,7 +44,7 @@ def main() -> None:
 
 
 @contextmanager
-def _page(width: int, height: int) -> Iterator[Page]:
+def _browser(width: int, height: int) -> Iterator[Page]:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         sys.exit("there is no Chromium here: apt-get install chromium")
@@ -61,7 +65,7 @@ def playground(arguments: argparse.Namespace) -> None:
     flags = ["--plugin", "vtprune", "--dtype", "float32"]
     with tempfile.TemporaryDirectory() as folder:
         server = VllmProcess(Path(folder) / "server.log", str(DEMO), *flags)
-        with server, _page(1200, 700) as page:
+        with server, _browser(1200, 700) as page:
             page.goto(f"{server.url}/vtprune/")
             page.locator("#question").fill(arguments.question)
             page.locator("#beside input[value=vispruner]").check()  # misses what is faint
@@ -73,11 +77,27 @@ def playground(arguments: argparse.Namespace) -> None:
             _write(page.screenshot(full_page=True), ASSETS / "playground.png")
 
 
+def page(arguments: argparse.Namespace) -> None:
+    """A page, with what is dropped before the tower sees it darkened."""
+    item = next(iter(DATASETS["pages-large"].items(None, 1)))
+    url = "data:image/png;base64," + base64.b64encode(item.load()).decode()
+    content = [{"type": "image_url", "image_url": {"url": url}}]
+    body = {"messages": [{"role": "user", "content": content}]}
+    flags = ["--plugin", "vtprune", "--prune-method", "pixels", "--prune-rate", "0.95"]
+    flags += ["--dtype", "float32", "--enforce-eager"]
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "server.log"
+        with VllmProcess(log, str(READER), *flags) as server:
+            answer = httpx.post(f"{server.url}/vtprune/explain", json=body, timeout=300)
+    overlay = answer.raise_for_status().json()["images"][0]["views"][0]["overlay"]
+    _write(base64.b64decode(overlay.partition(",")[2]), ASSETS / "page.png")
+
+
 def report(arguments: argparse.Namespace) -> None:
     """The curves of the load report."""
     if not arguments.report.exists():
         sys.exit(f"{arguments.report} does not exist: make loadtest")
-    with _page(1320, 900) as page:
+    with _browser(1320, 900) as page:
         page.goto(arguments.report.resolve().as_uri())
         bottom = page.locator(".curves").bounding_box()
         assert bottom is not None
@@ -98,7 +118,7 @@ def _write(screenshot: bytes, path: Path) -> None:
     raise RuntimeError(f"{path.name} has {file.tell()} bytes; allowed: {MOST}")
 
 
-TAKE = {"playground": playground, "report": report}
+TAKE = {"playground": playground, "page": page, "report": report}
 
 
 if __name__ == "__main__":
