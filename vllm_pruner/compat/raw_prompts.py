@@ -17,13 +17,14 @@ import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import field, make_dataclass
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from vllm_pruner.compat.generate import Outputs, patch_generate
 from vllm_pruner.compat.patching import Patch, apply
 
 if TYPE_CHECKING:
+    from vllm.renderers.base import BaseRenderer
     from vllm.v1.engine.async_llm import AsyncLLM
     from vllm.v1.engine.input_processor import InputProcessor
 
@@ -31,6 +32,9 @@ __all__ = ["patch_raw_prompts"]
 
 _COUNTS = "_vtprune_counts"
 """Attribute of an input processor: the counts of the requests that it renders, by request id."""
+
+_rendered = threading.local()
+"""`inputs`: what this thread has rendered of a prompt that is being processed."""
 
 
 def patch_raw_prompts(name: str, counts: Callable[[Any], dict[str, Any] | None]) -> None:
@@ -47,28 +51,6 @@ def patch_raw_prompts(name: str, counts: Callable[[Any], dict[str, Any] | None])
     from vllm.renderers.base import BaseRenderer
     from vllm.v1.engine.input_processor import InputProcessor
 
-    rendered = threading.local()
-
-    def keeping(render: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
-        def render_cmpl(self: BaseRenderer, *args: Any, **kwargs: Any) -> list[Any]:
-            rendered.inputs = inputs = render(self, *args, **kwargs)
-            return inputs
-
-        return render_cmpl
-
-    def noting(process: Callable[..., Any]) -> Callable[..., Any]:
-        def process_inputs(
-            self: InputProcessor, request_id: str, prompt: Any, *args: Any, **kwargs: Any
-        ) -> Any:
-            rendered.inputs = []
-            request = process(self, request_id, prompt, *args, **kwargs)
-            inputs, rendered.inputs = rendered.inputs, []
-            if inputs and request_id in (wanted := vars(self).get(_COUNTS, {})):
-                wanted[request_id] = counts(inputs[0])
-            return request
-
-        return process_inputs
-
     def seen(
         engine: AsyncLLM, prompt: Any, _params: Any, request_id: str, outputs: Outputs
     ) -> Outputs:
@@ -76,9 +58,34 @@ def patch_raw_prompts(name: str, counts: Callable[[Any], dict[str, Any] | None])
         return _telling(name, engine.input_processor, request_id, outputs) if is_raw else outputs
 
     apply(
-        Patch(BaseRenderer, "render_cmpl", keeping), Patch(InputProcessor, "process_inputs", noting)
+        Patch(BaseRenderer, "render_cmpl", _keeping),
+        Patch(InputProcessor, "process_inputs", partial(_noting, counts)),
     )
     patch_generate("raw prompts", seen)
+
+
+def _keeping(render: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+    def render_cmpl(self: BaseRenderer, *args: Any, **kwargs: Any) -> list[Any]:
+        _rendered.inputs = inputs = render(self, *args, **kwargs)
+        return inputs
+
+    return render_cmpl
+
+
+def _noting(
+    counts: Callable[[Any], dict[str, Any] | None], process: Callable[..., Any]
+) -> Callable[..., Any]:
+    def process_inputs(
+        self: InputProcessor, request_id: str, prompt: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        _rendered.inputs = []
+        request = process(self, request_id, prompt, *args, **kwargs)
+        inputs, _rendered.inputs = _rendered.inputs, []
+        if inputs and request_id in (wanted := vars(self).get(_COUNTS, {})):
+            wanted[request_id] = counts(inputs[0])
+        return request
+
+    return process_inputs
 
 
 async def _telling(

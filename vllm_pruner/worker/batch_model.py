@@ -79,13 +79,16 @@ class BatchModel(_Model):
         """Return the decoder's rows for each image of a batch: `[keep, width of the decoder]`."""
         encoded, groups = self._encode(batch), batch.groups()
         tokens = [self._tokens_of(group, encoded) for group in groups]
-        compared = self._compared(encoded, groups)
-        own = [self._own(some, group, compared) for some, group in zip(tokens, groups, strict=True)]
-        selected = self._selector.select(own, groups)
+        leading = self._leading(encoded, groups)
+        seen = [
+            self._seen_by_method(whole, group, leading)
+            for whole, group in zip(tokens, groups, strict=True)
+        ]
+        selected = self._selector.select(seen, groups)
         embeddings: dict[int, torch.Tensor] = {}
-        for group, some, seen, kept in zip(groups, tokens, own, selected, strict=True):
-            rows = self._project(some, kept, group.layout)
-            embeddings |= self._delivered(rows, seen, kept, group)
+        for group, whole, compared, kept in zip(groups, tokens, seen, selected, strict=True):
+            rows = self._project(whole, kept, group.layout)
+            embeddings |= self._delivered(rows, compared, kept, group)
         return [embeddings[place] for place in range(len(batch.images))]
 
     def _delivered(
@@ -129,7 +132,7 @@ class BatchModel(_Model):
             return self._encoder.encode_small(batch.images, needs, batch.small_grid)
         return self._encoder.encode(batch.images, [plan.image for plan in batch.plans], needs)
 
-    def _compared(self, encoded: Columns, groups: list[Group]) -> torch.Tensor | None:
+    def _leading(self, encoded: Columns, groups: list[Group]) -> torch.Tensor | None:
         """Return the features `[rows, D]` of a batch without DeepStack's of earlier layers, from
         one copy; None if there are none of these, or nobody compares features."""
         width = self.tower.own_width
@@ -137,18 +140,18 @@ class BatchModel(_Model):
             return None
         return encoded[FEATURES][:, :width].contiguous()
 
-    def _own(
-        self, tokens: VisualTokens, group: Group, compared: torch.Tensor | None
+    def _seen_by_method(
+        self, tokens: VisualTokens, group: Group, leading: torch.Tensor | None
     ) -> VisualTokens:
-        """Return the tokens as a method sees them: with the features in `compared`, unless the
+        """Return the tokens as a method sees them: with the features in `leading`, unless the
         method merges, and so must merge those of earlier layers too."""
-        if compared is None or group.config.off:
+        if leading is None or group.config.off:
             return tokens
         features, projected = tokens.features, tokens.projected
         if projected is not None:
-            projected = projected[..., : compared.shape[1]].contiguous()
+            projected = projected[..., : leading.shape[1]].contiguous()
         if not group.config.resolved[0].merges:
-            features = arrange({FEATURES: group.of(compared)}, group.layout)[FEATURES]
+            features = arrange({FEATURES: group.of(leading)}, group.layout)[FEATURES]
         return replace(tokens, features=features, projected=projected)
 
     def _needs(self, config: PruneConfig) -> frozenset[Need]:

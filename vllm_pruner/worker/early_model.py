@@ -25,13 +25,13 @@ class EarlyModel(BatchModel):
         if not batch.before_tower:
             return super().embed_batch(batch)
         groups = batch.groups()
-        tokens = [self._pixels_of(group, batch) for group in groups]
-        selected = self._selector.select(tokens, groups)
+        seen = [self._pixels_of(group, batch) for group in groups]
+        selected = self._selector.select(seen, groups)
         encoded = self._encode_some(batch, groups, selected)
         embeddings: dict[int, torch.Tensor] = {}
-        for group, seen, kept in zip(groups, tokens, selected, strict=True):
+        for group, tokens, kept in zip(groups, seen, selected, strict=True):
             rows = self.tower.project(torch.stack([encoded[place] for place in group.places]))
-            embeddings |= self._delivered(rows, seen, kept, group)
+            embeddings |= self._delivered(rows, tokens, kept, group)
         return [embeddings[place] for place in range(len(batch.images))]
 
     def _pixels_of(self, group: Group, batch: Batch) -> VisualTokens:
