@@ -19,6 +19,7 @@ from vllm_pruner.methods.faults import MethodFault
 from vllm_pruner.settings import cli
 from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.settings.keys import KEY, settings_in
+from vllm_pruner.settings.misplaced import misspelt
 from vllm_pruner.settings.server import ServerConfig
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ def _check_front_end(args: argparse.Namespace) -> None:
 def _configure(engine_args: EngineArgs, original: Callable[[], ModelConfig]) -> ModelConfig:
     """Build the model configuration, with the pruning class in place of the stock one."""
     settings = settings_in(engine_args)
+    _check_keys(engine_args)
     if settings is None:
         return original()
     if envs.disabled():
@@ -130,6 +132,15 @@ def _configure(engine_args: EngineArgs, original: Callable[[], ModelConfig]) -> 
         if getattr(engine_args, _FROM_CLI, False):
             raise SystemExit(f"vtprune: {error}") from error
         raise
+
+
+def _check_keys(engine_args: EngineArgs) -> None:
+    """Refuse a key that was meant for ours: HF's processor would ignore it, and images would stay
+    unpruned in silence."""
+    if (found := misspelt(engine_args.mm_processor_kwargs or {})) and not envs.disabled():
+        if getattr(engine_args, _FROM_CLI, False):
+            raise SystemExit(found)
+        raise ConfigError(found)
 
 
 def _create_pruned(engine_args: EngineArgs, original: Callable[[], ModelConfig]) -> ModelConfig:

@@ -60,6 +60,12 @@ def test_what_openais_client_unfolds_is_refused_as_it_is() -> None:
     check_keys({"extra_body": {"top_k": 1}})
 
 
+def test_what_is_for_one_modality_is_no_place_for_ours() -> None:
+    with pytest.raises(VLLMValidationError, match="settings are given in images_kwargs; allowed"):
+        check_keys({"images_kwargs": {"vtprune": {"rate": 0.5}}}, "in mm_processor_kwargs")
+    check_keys({"images_kwargs": {"max_pixels": 100}}, "in mm_processor_kwargs")
+
+
 def test_what_goes_along_is_ours_and_what_was_meant_for_it() -> None:
     body: dict[str, Any] = {"model": "m", "vtprune": {"rate": 0}, "vtprun": 1, "max_tokens": 4}
     assert meant(body) == {"vtprune": {"rate": 0}, "vtprun": 1}
