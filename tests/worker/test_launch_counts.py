@@ -26,7 +26,13 @@ GRAPHED = {"tower", "tower's edge", "probe", "selection"}
 ON_HOST = {"plans", "images"}
 """What reads tensors that vLLM keeps on the CPU: plans and sizes."""
 
-MOST = {"demo": (10, 10), "demo-next": (40, 111), "demo-qwen2.5": (6, 29), "demo-qwen3": (7, 30)}
+MOST = {
+    "demo": (10, 10),
+    "demo-next": (40, 111),
+    "demo-idefics3": (16, 23),
+    "demo-qwen2.5": (6, 29),
+    "demo-qwen3": (7, 30),
+}
 """Most launches of one new picture, or of any number of one size, and of eight of these sizes."""
 
 
