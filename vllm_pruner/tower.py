@@ -24,6 +24,7 @@ __all__ = [
     "Columns",
     "EncoderImage",
     "Pad",
+    "ShrinkingTower",
     "ThinTower",
     "Tower",
 ]
@@ -78,19 +79,23 @@ class Tower(Protocol):
         0."""
         ...
 
-    def encode(
-        self,
-        images: Sequence[EncoderImage],
-        needs: frozenset[Need],
-        small_grid: tuple[int, int] | None = None,
-    ) -> Columns:
+    def encode(self, images: Sequence[EncoderImage], needs: frozenset[Need]) -> Columns:
         """Return the features and at least the columns of `needs` (float32), over all heads.
 
         Args:
             images: the batch; images may differ in size.
             needs: a subset of `CAPTURED`; `MERGER_NORM` only of a family with a `merger`.
-            small_grid: rows and columns of patches that all images are shrunk to; None for none.
         """
+        ...
+
+
+class ShrinkingTower(Tower, Protocol):
+    """A tower that can encode images smaller than they are."""
+
+    def encode_small(
+        self, images: Sequence[EncoderImage], needs: frozenset[Need], grid: tuple[int, int]
+    ) -> Columns:
+        """Return what `encode` does of images shrunk to `grid` rows and columns of patches."""
         ...
 
 

@@ -49,7 +49,7 @@ class _Tower:
     def project(self, rows: torch.Tensor) -> torch.Tensor:
         return rows.new_empty(*rows.shape[:-1], DECODER)
 
-    def encode(self, images: Any, needs: frozenset[Need], small_grid: Any = None) -> Any:
+    def encode(self, images: Any, needs: frozenset[Need]) -> Any:
         query, key, _ = torch.empty(len(images), 577, 3 * WIDTH, device=META, dtype=DTYPE).chunk(
             3, dim=-1
         )

@@ -67,7 +67,7 @@ def crop_side(hf_config: Any) -> int:
 
 
 class CropTower(CapturedCrops):
-    """The tower of a LLaVA-like model; see `CapturedTower`."""
+    """The tower of a LLaVA-like model; see `CapturedTower` and `ShrinkingTower`."""
 
     own_width: int | None = None
     patches_per_row = 1
@@ -102,17 +102,15 @@ class CropTower(CapturedCrops):
         head_size = width // self._config.num_attention_heads
         return columns_of(self.module, width, head_size, needs)
 
-    def encode(
-        self,
-        images: Sequence[EncoderImage],
-        needs: frozenset[Need],
-        small_grid: tuple[int, int] | None = None,
+    def encode(self, images: Sequence[EncoderImage], needs: frozenset[Need]) -> Columns:
+        return self.run(self.inputs(images), needs)
+
+    def encode_small(
+        self, images: Sequence[EncoderImage], needs: frozenset[Need], grid: tuple[int, int]
     ) -> Columns:
-        if small_grid is None:
-            return self.run(self.inputs(images), needs)
         pixels = self.inputs(images)[PIXELS]
-        small = shrink_pixels(pixels, small_grid, self._config.patch_size)
-        with small_positions(self.module, small_grid):
+        small = shrink_pixels(pixels, grid, self._config.patch_size)
+        with small_positions(self.module, grid):
             return self.run({PIXELS: small}, needs)
 
     @torch.no_grad()

@@ -21,7 +21,7 @@ from vllm_pruner.worker.feature_cache import FeatureCache
 if TYPE_CHECKING:
     import torch
 
-    from vllm_pruner.tower import Columns, EncoderImage, ThinTower, Tower
+    from vllm_pruner.tower import Columns, EncoderImage, ShrinkingTower, ThinTower, Tower
     from vllm_pruner.worker.tower_graphs import TowerGraphs
 
 __all__ = ["Encoder"]
@@ -87,7 +87,7 @@ class Encoder:
         self, images: Sequence[EncoderImage], needs: frozenset[Need], grid: tuple[int, int]
     ) -> Columns:
         """Return the columns of images shrunk to a grid of patches, which are not cached."""
-        return self._tower.encode(images, needs & CAPTURED, grid)
+        return cast("ShrinkingTower", self._tower).encode_small(images, needs & CAPTURED, grid)
 
     def encode_some(
         self,

@@ -87,13 +87,7 @@ class MergedTower(ABC):
         return columns_of(self.module, width, self._head_size, needs)
 
     @torch.no_grad()
-    def encode(
-        self,
-        images: Sequence[EncoderImage],
-        needs: frozenset[Need],
-        small_grid: tuple[int, int] | None = None,
-    ) -> Columns:
-        assert small_grid is None, "check_method refuses methods that shrink"
+    def encode(self, images: Sequence[EncoderImage], needs: frozenset[Need]) -> Columns:
         grids = [grid for image in images for grid in self.grids(image)]
         packing = self._packing = Packing.of_rasters(grids, self._merge, device_of(self.module))
         with self._probe.capture(needs) as captured:

@@ -87,13 +87,7 @@ class PackedTower:
         return columns_of(self.module, self._width, self._head_size, needs)
 
     @torch.no_grad()
-    def encode(
-        self,
-        images: Sequence[EncoderImage],
-        needs: frozenset[Need],
-        small_grid: tuple[int, int] | None = None,
-    ) -> Columns:
-        assert small_grid is None, "check_method refuses methods that shrink"
+    def encode(self, images: Sequence[EncoderImage], needs: frozenset[Need]) -> Columns:
         pixels = torch.cat([image.pixels for image in images])
         grids = [self._grid(image) for image in images]
         metadata = self._metadata(grids)

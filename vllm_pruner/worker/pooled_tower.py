@@ -77,13 +77,7 @@ class PooledTower:
         return {**columns, FEATURES: (width, self._dtype)}
 
     @torch.no_grad()
-    def encode(
-        self,
-        images: Sequence[EncoderImage],
-        needs: frozenset[Need],
-        small_grid: tuple[int, int] | None = None,
-    ) -> Columns:
-        assert small_grid is None, "check_method refuses methods that shrink"
+    def encode(self, images: Sequence[EncoderImage], needs: frozenset[Need]) -> Columns:
         parts = [self._encoded(some, needs) for some in self._calls(images)]
         if len(parts) == 1:
             return parts[0]

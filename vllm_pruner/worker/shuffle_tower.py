@@ -113,13 +113,7 @@ class ShuffleTower(CapturedCrops):
         each = width if self._pool else width * self.patches_per_row
         return columns_of(self.module, self._merged or each, head_size, needs)
 
-    def encode(
-        self,
-        images: Sequence[EncoderImage],
-        needs: frozenset[Need],
-        small_grid: tuple[int, int] | None = None,
-    ) -> Columns:
-        assert small_grid is None, "check_method refuses methods that shrink"
+    def encode(self, images: Sequence[EncoderImage], needs: frozenset[Need]) -> Columns:
         return self.run(self.inputs(images), needs)
 
     @torch.no_grad()

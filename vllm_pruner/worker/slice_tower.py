@@ -98,13 +98,7 @@ class SliceTower:
         return columns_of(self.module, width * _SIDE**2, head_size, needs)
 
     @torch.no_grad()
-    def encode(
-        self,
-        images: Sequence[EncoderImage],
-        needs: frozenset[Need],
-        small_grid: tuple[int, int] | None = None,
-    ) -> Columns:
-        assert small_grid is None, "check_method refuses methods that shrink"
+    def encode(self, images: Sequence[EncoderImage], needs: frozenset[Need]) -> Columns:
         grids = [grid for image in images for grid in _grids(image)]
         slices = [piece for image in images for piece in image.pixels]
         parts: list[Columns] = [{}] * len(grids)
