@@ -11,6 +11,7 @@ from shapes import (
     Gemma4Shape,
     GemmaShape,
     Glm5Shape,
+    GlmOcrShape,
     GlmShape,
     IdeficsShape,
     InternShape,
@@ -40,6 +41,7 @@ def build(shape: AnyShape, folder: Path, stamp: str) -> None:
     from gemma4 import write_gemma4
     from glm import write_glm
     from glm5 import write_glm5
+    from glm_ocr import write_glm_ocr
     from idefics import write_idefics
     from intern import write_intern
     from kimi import write_kimi
@@ -65,6 +67,8 @@ def build(shape: AnyShape, folder: Path, stamp: str) -> None:
         write_glm(shape, part)
     elif isinstance(shape, Glm5Shape):
         write_glm5(shape, part)
+    elif isinstance(shape, GlmOcrShape):
+        write_glm_ocr(shape, part)
     elif isinstance(shape, InternShape):
         write_intern(shape, part)
     elif isinstance(shape, IdeficsShape):

@@ -5,6 +5,7 @@ from shapes import (
     Gemma4Shape,
     GemmaShape,
     Glm5Shape,
+    GlmOcrShape,
     GlmShape,
     IdeficsShape,
     InternShape,
@@ -27,6 +28,7 @@ AnyShape = (
     | QwenShape
     | GlmShape
     | Glm5Shape
+    | GlmOcrShape
     | InternShape
     | IdeficsShape
     | OnevisionShape
@@ -64,6 +66,7 @@ SHAPES: dict[str, AnyShape] = {
     "demo-qwen3.5-moe": QwenShape("3.5-moe", 4, seed=12, dtype="bfloat16"),
     "demo-glm4v": GlmShape(2, seed=9),
     "demo-glm4v-moe": GlmShape(3, seed=10, experts=True),
+    "demo-glm-ocr": GlmOcrShape(2, seed=28),
     # For an engine that only encodes: no decoder.
     "demo-glm5": Glm5Shape(seed=23),
     # Up to six tiles of 36 tokens and a thumbnail: at most 252.

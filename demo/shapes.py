@@ -63,6 +63,14 @@ class GlmShape:
 
 
 @dataclass(frozen=True, slots=True)
+class GlmOcrShape:
+    """A GLM-OCR of true geometry, narrow."""
+
+    text_layers: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
 class Glm5Shape:
     """A GLM-5-Next's tower of true geometry, narrow."""
 

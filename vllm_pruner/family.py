@@ -111,7 +111,8 @@ class Family:
     """The method if the operator names none."""
 
     default_rate: float = DEFAULT_RATE
-    """Fraction removed if the operator sets neither a rate nor a number of tokens."""
+    """Fraction removed if the operator sets neither a rate nor a number of tokens, nor the floor
+    `content`, which has a rate of its own."""
 
     one_layout: bool = False
     """Whether all images have the `largest` layout, whatever their size."""

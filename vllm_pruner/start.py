@@ -20,7 +20,7 @@ from vllm_pruner.prompt import (
     serving,
 )
 from vllm_pruner.settings.bounds import fault_on
-from vllm_pruner.settings.config import names_budget
+from vllm_pruner.settings.config import EMPTY_RATE, floor_of, names_budget
 from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.settings.keys import KEY
 from vllm_pruner.settings.moving import least_fault
@@ -69,7 +69,8 @@ def with_defaults(engine_args: EngineArgs, model_config: ModelConfig) -> ServerC
     kwargs = engine_args.mm_processor_kwargs or {}
     settings = {"method": family.default_method, **kwargs[KEY]}
     if not names_budget(settings):
-        settings["rate"] = family.default_rate
+        is_of_empty = floor_of(settings) == "content"
+        settings["rate"] = EMPTY_RATE if is_of_empty else family.default_rate
     kwargs = {**kwargs, KEY: settings}
     engine_args.mm_processor_kwargs = kwargs
     model_config.get_multimodal_config().mm_processor_kwargs = kwargs

@@ -71,6 +71,7 @@ CHECKPOINTS = [
     "demo-lfm2",
     "demo-glm4v",
     "demo-glm4v-moe",
+    "demo-glm-ocr",
     "demo-qwen2",
     "demo-qwen2.5",
     "demo-qwen3",

@@ -21,7 +21,7 @@ from vllm_pruner.tower import FEATURES, EncoderImage
 
 pytestmark = pytest.mark.slow
 
-EARLY = ["demo-qwen2", "demo-qwen2.5", "demo-qwen3", "demo-qwen3.5", "demo-glm4v"]
+EARLY = ["demo-qwen2", "demo-qwen2.5", "demo-qwen3", "demo-qwen3.5", "demo-glm4v", "demo-glm-ocr"]
 RELATIVES = {
     *("demo-exaone4.5", "demo-cosmos3", "demo-interns2", "demo-mobius", "demo-qwen4"),
     "demo-qwen2.5-omni",

@@ -20,6 +20,7 @@ __all__ = ["MODULES", "Recorded"]
 MODULES = {
     "demo-glm4v": "transformers.models.glm4v.modeling_glm4v:Glm4vModel",
     "demo-glm4v-moe": "transformers.models.glm4v_moe.modeling_glm4v_moe:Glm4vMoeModel",
+    "demo-glm-ocr": "transformers.models.glm_ocr.modeling_glm_ocr:GlmOcrModel",
     "demo-qwen2": "transformers.models.qwen2_vl.modeling_qwen2_vl:Qwen2VLModel",
     "demo-qwen2.5": "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl:Qwen2_5_VLModel",
     "demo-qwen3": "transformers.models.qwen3_vl.modeling_qwen3_vl:Qwen3VLModel",

@@ -287,7 +287,7 @@ def main() -> None:
         max_num_seqs=4,
         enforce_eager=True,
         block_size=32,
-        mm_processor_kwargs={"vtprune": {"rate": 0.5}},
+        mm_processor_kwargs={"vtprune": {"method": "vispruner", "rate": 0.5}},
     )
     checkpoint = Path(sys.argv[1]).name
     recorder, found = Recorder(llm, checkpoint), {}

@@ -176,6 +176,8 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
     *_qwen("qwen3_5", "Qwen3_5ForConditionalGeneration", "Qwen3_VisionTransformer"),
     *_of_qwen(f"{MODEL_PACKAGES}.qwen4_exp", "Qwen4ExpForConditionalGeneration"),
     *_qwen("glm4_1v", "Glm4vForConditionalGeneration", "Glm4vVisionTransformer"),
+    *_qwen("glm_ocr", "GlmOcrForConditionalGeneration", "GlmOcrVisionTransformer", "rot_pos_emb"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.glm_ocr", "GlmOcrVisionTransformer.forward"),
     *_symbols(_ENGINE, _WORKER, f"{MODEL_PACKAGES}.glm5next",
         "Glm5NextForConditionalGeneration._parse_and_validate_image_input "
         "Glm5NextForConditionalGeneration._parse_and_validate_video_input "

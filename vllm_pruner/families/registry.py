@@ -35,6 +35,7 @@ _BUILT_IN = {
     "Glm4vForConditionalGeneration": "vllm_pruner.families.glm4v:PrunedGlm4v",
     "Glm4vMoeForConditionalGeneration": "vllm_pruner.families.glm4v:PrunedGlm4vMoe",
     "Glm5NextForConditionalGeneration": "vllm_pruner.families.glm5_next:PrunedGlm5Next",
+    "GlmOcrForConditionalGeneration": "vllm_pruner.families.glm_ocr:PrunedGlmOcr",
     "Idefics3ForConditionalGeneration": "vllm_pruner.families.idefics3:PrunedIdefics3",
     "InternS1ForConditionalGeneration": "vllm_pruner.families.internvl:PrunedInternVL",
     "InternS2MobiusForConditionalGeneration": (

@@ -31,11 +31,12 @@ def announce(config: ServerConfig, model_config: ModelConfig, tokens: int) -> No
     else:
         keep = config.keep_count(tokens)
         logger.info(
-            "vtprune: %s keeps %d of %d visual tokens per image (rate %.4f) for %s, %s",
+            "vtprune: %s keeps %d of %d visual tokens per image (rate %.4f)%s for %s, %s",
             config.method,
             keep,
             tokens,
             1 - keep / tokens,
+            " if all of it is plain, else more" if config.floor == "content" else "",
             model_config.architecture,
             model_config.model,
         )

@@ -27,7 +27,9 @@ __all__ = [
     "BUDGETS",
     "DEFAULT_METHOD",
     "DEFAULT_RATE",
+    "EMPTY_RATE",
     "PruneConfig",
+    "floor_of",
     "is_before_tower",
     "names_budget",
 ]
@@ -45,6 +47,11 @@ DEFAULT_RATE = 8 / 9
 of the scores of LLaVA-1.5-7B, and 94 % of the demo LLaVA's accuracy (`docs/methods.md`)."""
 
 
+EMPTY_RATE = 0.95
+"""Removed of what the floor `content` leaves to the rate, whatever the family: this is empty, and a
+twentieth of it still says where it is and what colour it has."""
+
+
 def names_budget(data: Mapping[str, object]) -> bool:
     """Return whether settings set a budget; otherwise the model family's default applies."""
     return any(data.get(key) is not None for key in BUDGETS)
@@ -54,6 +61,15 @@ def is_before_tower(method: object) -> bool:
     """Return whether a method of this name chooses before the tower runs."""
     known = isinstance(method, str) and method in methods.names()
     return known and methods.get(str(method)).before_tower
+
+
+def floor_of(data: Mapping[str, object]) -> object:
+    """Return the floor of settings. That of a method that finds what is empty, not what is
+    important, is `content` by default."""
+    named = data.get("floor")
+    if named is not None:
+        return named
+    return "content" if is_before_tower(data.get("method")) else "text"
 
 
 class PruneConfig(BaseModel):
@@ -66,11 +82,13 @@ class PruneConfig(BaseModel):
     # The docstrings are shown to users: see `settings.setting`.
 
     method: MethodName = DEFAULT_METHOD
-    """How tokens are chosen. Default: `scope`, or `vispruner` for families other than LLaVA."""
+    """How tokens are chosen. Default: `scope` for LLaVA's families, `pixels` for models that read
+    documents (GLM-OCR), `vispruner` for all others."""
 
     rate: Rate | None = None
     """Fraction of each image's visual tokens removed, from 0 (off) to below 1. Default: 8/9
-    (0.8889), which keeps 64 of the 576 tokens of LLaVA-1.5; 1/2 for families other than LLaVA."""
+    (0.8889), which keeps 64 of the 576 tokens of LLaVA-1.5; 1/2 for families other than LLaVA;
+    0.95 for all with the floor `content`, which `pixels` has."""
 
     tokens: Annotated[int, Field(ge=1)] | None = None
     """Visual tokens kept of each image, instead of a rate."""
@@ -136,10 +154,8 @@ class PruneConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _floor_of_method(cls, data: Any) -> Any:
-        """Fill in the default floor of a method that finds what is empty, not what is important."""
-        if not isinstance(data, Mapping) or data.get("floor") is not None:
-            return data
-        return {**data, "floor": "content"} if is_before_tower(data.get("method")) else data
+        """Fill in the default floor, which depends on the method."""
+        return {**data, "floor": floor_of(data)} if isinstance(data, Mapping) else data
 
     @model_validator(mode="after")
     def _known_method(self) -> PruneConfig:
