@@ -24,6 +24,7 @@ from shapes import (
     MistralShape,
     NemotronShape,
     OnevisionShape,
+    PaddleShape,
     QwenShape,
     RelativeShape,
 )
@@ -54,6 +55,7 @@ def build(shape: AnyShape, folder: Path, stamp: str) -> None:
     from mistral import write_mistral
     from nemotron import write_nemotron
     from onevision import write_onevision
+    from paddle import write_paddle
     from pixtral import write_pixtral
     from qwen import write_qwen
     from relatives import write_relative
@@ -67,6 +69,8 @@ def build(shape: AnyShape, folder: Path, stamp: str) -> None:
         write_glm(shape, part)
     elif isinstance(shape, Glm5Shape):
         write_glm5(shape, part)
+    elif isinstance(shape, PaddleShape):
+        write_paddle(shape, part)
     elif isinstance(shape, GlmOcrShape):
         write_glm_ocr(shape, part)
     elif isinstance(shape, InternShape):

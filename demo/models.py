@@ -18,6 +18,7 @@ from shapes import (
     MistralShape,
     NemotronShape,
     OnevisionShape,
+    PaddleShape,
     QwenShape,
     RelativeShape,
     Shape,
@@ -29,6 +30,7 @@ AnyShape = (
     | GlmShape
     | Glm5Shape
     | GlmOcrShape
+    | PaddleShape
     | InternShape
     | IdeficsShape
     | OnevisionShape
@@ -67,6 +69,7 @@ SHAPES: dict[str, AnyShape] = {
     "demo-glm4v": GlmShape(2, seed=9),
     "demo-glm4v-moe": GlmShape(3, seed=10, experts=True),
     "demo-glm-ocr": GlmOcrShape(2, seed=28),
+    "demo-paddleocr": PaddleShape(2, seed=29),
     # For an engine that only encodes: no decoder.
     "demo-glm5": Glm5Shape(seed=23),
     # Up to six tiles of 36 tokens and a thumbnail: at most 252.

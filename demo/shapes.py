@@ -71,6 +71,14 @@ class GlmOcrShape:
 
 
 @dataclass(frozen=True, slots=True)
+class PaddleShape:
+    """A PaddleOCR-VL of true geometry, narrow."""
+
+    text_layers: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
 class Glm5Shape:
     """A GLM-5-Next's tower of true geometry, narrow."""
 

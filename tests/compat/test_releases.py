@@ -51,6 +51,13 @@ READ = {
     "vllm.model_executor.models.exaone4_5:Exaone4_5_ForConditionalGeneration": (
         "its tower can normalise pixels itself, as Qwen2.5-VL's; EVS has its rate"
     ),
+    "vllm.model_executor.models.paddleocr_vl:PaddleOCRVLMultiModalProcessor": (
+        "patches of all images are one field, which the family splits"
+    ),
+    "vllm.model_executor.models.paddleocr_vl:Projector.forward": "images together; same rows",
+    "vllm.model_executor.models.paddleocr_vl:SiglipEncoder.forward": (
+        "the longest sequence is told from the host, as ours is; same layers"
+    ),
     "vllm.model_executor.models.skyworkr1v:SkyworkR1VProcessingInfo.get_hf_processor": "the same",
     "vllm.model_executor.models.qianfan_ocr:QianfanOCRProcessingInfo.get_hf_processor": "the same",
     "vllm.model_executor.models.qianfan_ocr:QianfanOCRForConditionalGeneration": (

@@ -37,7 +37,7 @@ class Without:
     family = None
 """
 
-READERS = {"glm_ocr": "GLM-OCR"}
+READERS = {"glm_ocr": "GLM-OCR", "paddleocr_vl": "PaddleOCR-VL"}
 """Families of models that read documents, and how users call them."""
 
 Install = Callable[..., None]
@@ -190,7 +190,8 @@ def test_an_unknown_architecture_is_answered_with_those_there_are() -> None:
         "MiniMaxM3SparseForConditionalGeneration, "
         "Mistral3ForConditionalGeneration, "
         "NemotronH_Nano_Omni_Reasoning_V3, NemotronH_Nano_VL_V2, NemotronH_Omni_Reasoning_V3, "
-        "NemotronH_Super_Omni_Reasoning_V3, PixtralForConditionalGeneration, "
+        "NemotronH_Super_Omni_Reasoning_V3, PaddleOCRVLForConditionalGeneration, "
+        "PixtralForConditionalGeneration, "
         "QianfanOCRForConditionalGeneration, "
         "Qwen2VLForConditionalGeneration, "
         "Qwen2_5OmniForConditionalGeneration, Qwen2_5OmniModel, "

@@ -21,7 +21,8 @@ from vllm_pruner.tower import FEATURES, EncoderImage
 
 pytestmark = pytest.mark.slow
 
-EARLY = ["demo-qwen2", "demo-qwen2.5", "demo-qwen3", "demo-qwen3.5", "demo-glm4v", "demo-glm-ocr"]
+EARLY = ["demo-qwen2", "demo-qwen2.5", "demo-qwen3", "demo-qwen3.5", "demo-glm4v"]
+EARLY += ["demo-glm-ocr", "demo-paddleocr"]
 RELATIVES = {
     *("demo-exaone4.5", "demo-cosmos3", "demo-interns2", "demo-mobius", "demo-qwen4"),
     "demo-qwen2.5-omni",
@@ -152,7 +153,7 @@ def test_a_request_gets_the_rows_of_the_tokens_of_most_worth(made: tuple[Any, An
     least = scores[index[0]].min()
     assert len(index[0]) == len(rows) == 20
     assert int((scores > least).sum()) < 20 <= int((scores >= least).sum())
-    encoded = _some(model, images, [index[0]])
+    encoded = model.tower.project(_some(model, images, [index[0]]))
     assert torch.equal(rows[:, : encoded.shape[1]], encoded)
     unpruned = model.embed_multimodal(**picture_batch(config, SIZES[:1], (3,), off))[0]
     assert len(unpruned) == layout.tokens

@@ -18,7 +18,7 @@ from vllm_server import Server
 
 pytestmark = pytest.mark.server
 
-CHECKPOINTS = ["demo-glm-ocr"]
+CHECKPOINTS = ["demo-glm-ocr", "demo-paddleocr"]
 LONG = "Say exactly what stands where, beginning on the left and going slowly to the right. " * 5
 SIDE = 448
 

@@ -185,6 +185,11 @@ FAMILY_SYMBOLS: tuple[Symbol, ...] = (
         "Glm4vDummyInputsBuilder Glm4vMoeForConditionalGeneration Glm4vMultiModalProcessor "
         "Glm4vProcessingInfo.get_image_processor "
         "Glm4vProcessingInfo.get_image_size_with_most_features"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.paddleocr_vl",
+        "PaddleOCRVLDummyInputsBuilder PaddleOCRVLMultiModalProcessor "
+        "PaddleOCRVLProcessingInfo.get_image_processor "
+        "PaddleOCRVLProcessingInfo.get_image_size_with_most_features "
+        "PaddleOCRVLProcessingInfo.get_num_image_tokens smart_resize"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.glm_ocr",
         "GlmOcrForConditionalGeneration"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODEL_PACKAGES}.glm5next.common.multimodal",

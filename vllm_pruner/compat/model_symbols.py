@@ -178,6 +178,13 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
     *_qwen("glm4_1v", "Glm4vForConditionalGeneration", "Glm4vVisionTransformer"),
     *_qwen("glm_ocr", "GlmOcrForConditionalGeneration", "GlmOcrVisionTransformer", "rot_pos_emb"),
     *_symbols(_ENGINE, _WORKER, f"{MODELS}.glm_ocr", "GlmOcrVisionTransformer.forward"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.paddleocr_vl",
+        "PaddleOCRVLForConditionalGeneration._parse_and_validate_image_input "
+        "PaddleOCRVLForConditionalGeneration.embed_multimodal "
+        "PaddleOCRVLForConditionalGeneration.load_weights "
+        "PaddleOCRVLForConditionalGeneration.get_mrope_input_positions Projector.forward "
+        "SiglipVisionEmbeddings.forward SiglipVisionEmbeddings.interpolate_pos_encoding "
+        "SiglipEncoder.forward SiglipVisionTransformer.forward SiglipVisionModel.device"),
     *_symbols(_ENGINE, _WORKER, f"{MODEL_PACKAGES}.glm5next",
         "Glm5NextForConditionalGeneration._parse_and_validate_image_input "
         "Glm5NextForConditionalGeneration._parse_and_validate_video_input "

@@ -40,12 +40,20 @@ class TowerSequences(NamedTuple):
     """`sequence_lengths`; None unless the backend asks for them."""
 
 
-def tower_sequences(tower: nn.Module, lengths: Sequence[int]) -> TowerSequences:
-    """Return what a tower is told of sequences of these lengths, in patches."""
+def tower_sequences(
+    tower: nn.Module, lengths: Sequence[int], device: torch.device | None = None
+) -> TowerSequences:
+    """Return what a tower is told of sequences of these lengths, in patches.
+
+    Args:
+        tower: vLLM's module with the backend.
+        lengths: of the sequences.
+        device: of the tower, if that module does not say.
+    """
     from vllm.model_executor.layers.attention import MMEncoderAttention
 
     of_tower: Any = tower
-    backend, device = of_tower.attn_backend, of_tower.device
+    backend, device = of_tower.attn_backend, device or of_tower.device
     ends = np.array([0, *accumulate(lengths)], dtype=np.int32)
     longest = MMEncoderAttention.compute_max_seqlen(backend, ends)
     return TowerSequences(

@@ -7,6 +7,7 @@ interfaces expose only a tower's output.
 Relies on: each layer having an `MMEncoderAttention` with `num_heads` (of this rank) and `scale`:
 - CLIP, SigLIP: at `vision_model.encoder.layers[i].self_attn.attn`, called with query, key and value
   of `[images, tokens, heads * size]` each; the tower is built only up to the feature layer;
+- PaddleOCR-VL's SigLIP: at the same place, called as Qwen-VL's;
 - SigLIP2: at the same place, called as Qwen-VL's; the tower takes packed patches, and sizes on the
   CPU;
 - InternViT: at `encoder.layers[i].attn.attn` (`encoder.layer[i].attention.attn` in the transformers

@@ -20,7 +20,7 @@ from vllm_pruner.family import Family
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.settings.errors import ConfigError
 
-__all__ = ["GLM_VIDEOS", "edge", "glm_family", "largest", "with_glm_marks"]
+__all__ = ["GLM_VIDEOS", "edge", "glm_family", "largest", "longest_of", "with_glm_marks"]
 
 _BOUNDS = ("shortest_edge", "longest_edge")
 """Fewest and most pixels, despite the names."""
@@ -41,7 +41,12 @@ def largest(info: Any) -> GridLayout:
             "Glm46VImageProcessor, whose sizes of images are known"
         )
     _, most = _pixels(info, images, {})
-    tokens = most // (images.temporal_patch_size * edge(images) ** 2)
+    return longest_of(most // (images.temporal_patch_size * edge(images) ** 2))
+
+
+def longest_of(tokens: int) -> GridLayout:
+    """Return the layout of most tokens, of at most so many, as nearly square as it can be, and not
+    longer than processors of Qwen-VL's kind accept."""
     shapes = [GridLayout(rows, tokens // rows) for rows in range(1, isqrt(tokens) + 1)]
     return max(
         (shape for shape in shapes if shape.columns <= _LONGEST * shape.rows),

@@ -2,7 +2,7 @@
 
 Follows `vllm/model_executor/models/glm_ocr.py` of vLLM 0.32. An image of any resolution is one grid
 of tokens, as GLM-V's, by the same processors; see `glm_grid`, `glm_ocr_tower` and `mrope`. What is
-pruned by default is what is empty (`reading`).
+pruned by default is what is empty (`READING`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from vllm_pruner.families.glm4v import PrunedGlm4vInfo, PrunedGlm4vProcessor
 from vllm_pruner.families.glm_grid import glm_family
-from vllm_pruner.families.reading import READING
+from vllm_pruner.families.merging import READING
 from vllm_pruner.worker.glm_ocr_tower import GlmOcrTower
 from vllm_pruner.worker.mrope import MRopeModel
 

@@ -64,6 +64,7 @@ _BUILT_IN = {
     "NemotronH_Nano_VL_V2": "vllm_pruner.families.nemotron_vl:PrunedNemotronVL",
     "NemotronH_Omni_Reasoning_V3": "vllm_pruner.families.nemotron_vl:PrunedNemotronVL",
     "NemotronH_Super_Omni_Reasoning_V3": "vllm_pruner.families.nemotron_vl:PrunedNemotronVL",
+    "PaddleOCRVLForConditionalGeneration": "vllm_pruner.families.paddleocr_vl:PrunedPaddleOCRVL",
     "PixtralForConditionalGeneration": "vllm_pruner.families.pixtral:PrunedPixtral",
     "QianfanOCRForConditionalGeneration": "vllm_pruner.families.qianfan_ocr:PrunedQianfanOCR",
     "Qwen2VLForConditionalGeneration": "vllm_pruner.families.qwen2_vl:PrunedQwen2VL",

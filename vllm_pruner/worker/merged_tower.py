@@ -89,7 +89,7 @@ class MergedTower(ABC):
     @torch.no_grad()
     def encode(self, images: Sequence[EncoderImage], needs: frozenset[Need]) -> Columns:
         grids = [grid for image in images for grid in self.grids(image)]
-        packing = self._packing = Packing.of_rasters(grids, self._merge, device_of(self.module))
+        packing = self._packing = self.pack(grids)
         with self._probe.capture(needs) as captured:
             encoded = self.run(images, grids)
         return {FEATURES: self.features(encoded, packing), **self._probe.columns(captured)}
@@ -102,6 +102,10 @@ class MergedTower(ABC):
         """Return rows and columns of patches of each picture, given those of tokens."""
         down, across = self._merge
         return [(rows * down, columns * across) for rows, columns in grids]
+
+    def pack(self, grids: Grids) -> Packing:
+        """Return how the patches of pictures with these grids are packed."""
+        return Packing.of_rasters(grids, self._merge, device_of(self.module))
 
     @abstractmethod
     def run(self, images: Sequence[EncoderImage], grids: Grids) -> torch.Tensor:

@@ -1,0 +1,127 @@
+"""PaddleOCR-VL's tower: SigLIP at a picture's own resolution, with learned positions stretched over
+it and rotary ones too, of all pictures in one sequence.
+
+vLLM's class takes whole pictures, patches in raster order, and has the position of each follow from
+its index. Here patches are in the order of tokens, so that some tokens can be taken: their
+positions are made for the whole picture and taken too. `project` and `features` are the halves of
+`Projector.forward`, `_layers` is what `SiglipVisionTransformer` does between. Follows
+`paddleocr_vl.py` of vLLM 0.32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vllm_pruner import compat
+from vllm_pruner.worker.merged_tower import Grids, MergedTower
+from vllm_pruner.worker.packing import Packing
+from vllm_pruner.worker.thinned import patches_of
+
+if TYPE_CHECKING:
+    from vllm_pruner.tower import EncoderImage
+
+__all__ = ["MERGE", "PaddleTower", "in_token_order"]
+
+MERGE = 2
+"""Rows, and columns, of patches in a token; fixed in vLLM's `Projector` too."""
+
+
+def in_token_order(patches: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """Return `[rows * columns, ...]` of a picture in raster order with the patches of each token
+    one after another; tokens are in raster order."""
+    grid = patches.unflatten(0, (rows // MERGE, MERGE, columns // MERGE, MERGE))
+    ordered: torch.Tensor = grid.transpose(1, 2).flatten(0, 3)
+    return ordered
+
+
+class PaddleTower(MergedTower):
+    """The tower of PaddleOCR-VL; see `Tower` and `ThinTower`. Pixels are `[patches, 3 * P * P]`,
+    those of a token one after another."""
+
+    layers, attention = "vision_model.encoder.layers", "self_attn.attn"
+    norm = "vision_model.post_layernorm"
+
+    def __init__(self, model: Any) -> None:
+        """Find the layers.
+
+        Args:
+            model: vLLM's model, with a tower `visual` and a projector `mlp_AR`.
+
+        Raises:
+            RuntimeError: the tower lacks a module that `compat.tower` relies on.
+        """
+        super().__init__(model.visual, model.mlp_AR, model.config.vision_config, (MERGE, MERGE))
+
+    def pack(self, grids: Grids) -> Packing:
+        sizes = [rows * columns for rows, columns in self.patches(grids)]
+        return Packing.of(sizes, self.patches_per_row, None, self.module.device)
+
+    def run(self, images: Sequence[EncoderImage], grids: Grids) -> torch.Tensor:
+        pixels = torch.cat([image.pixels for image in images])
+        lengths = [len(image.pixels) for image in images]
+        return self._layers(pixels, *self._positions(grids), lengths)
+
+    def features(self, encoded: torch.Tensor, packing: Packing) -> torch.Tensor:
+        normalised: torch.Tensor = self._projector.pre_norm(encoded)
+        return packing.by_token(normalised).flatten(1)
+
+    def project(self, rows: torch.Tensor) -> torch.Tensor:
+        hidden = self._projector.act(self._projector.linear_1(rows))
+        projected: torch.Tensor = self._projector.linear_2(hidden)
+        return projected
+
+    @torch.no_grad()
+    def encode_some(
+        self, images: Sequence[EncoderImage], kept: torch.Tensor, lengths: Sequence[int]
+    ) -> torch.Tensor:
+        each = self.patches_per_row
+        patches = patches_of(kept, each)
+        pixels = torch.cat([image.pixels for image in images])[patches]
+        learned, rotary = self._positions([self.grids(image)[0] for image in images])
+        some = [length * each for length in lengths]
+        encoded = self._layers(pixels, learned[patches], rotary[patches], some)
+        tokens: torch.Tensor = self._projector.pre_norm(encoded).unflatten(0, (-1, each)).flatten(1)
+        return tokens
+
+    def _positions(self, grids: Grids) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the learned positions of all patches, and the angles of the rotary ones."""
+        embeddings, encoder = self.module.vision_model.embeddings, self.module.vision_model.encoder
+        width, device = embeddings.position_embedding.weight, self.module.device
+        sizes = self.patches(grids)
+        table = encoder.rotary_pos_emb(max(map(max, sizes)))
+        learned, rotary = [], []
+        for rows, columns in sizes:
+            stretched = embeddings.interpolate_pos_encoding(width, rows, columns, True)[0]
+            learned.append(in_token_order(stretched, rows, columns))
+            index = in_token_order(torch.arange(rows * columns, device=device), rows, columns)
+            rotary.append(torch.cat([table[index // columns], table[index % columns]], dim=1))
+        return torch.cat(learned), torch.cat(rotary)
+
+    def _layers(
+        self,
+        pixels: torch.Tensor,
+        learned: torch.Tensor,
+        rotary: torch.Tensor,
+        lengths: Sequence[int],
+    ) -> torch.Tensor:
+        """Return what the tower makes of patches, `[patches, D]`.
+
+        Args:
+            pixels: `[patches, 3 * P * P]`.
+            learned: `[patches, D]`.
+            rotary: `[patches, angles]`.
+            lengths: patches of each sequence.
+        """
+        model, side = self.module.vision_model, self._config.patch_size
+        squares = pixels.to(self.module.device, self.module.dtype).view(-1, 3, side, side)
+        hidden = (model.embeddings.patch_embedding(squares).flatten(1) + learned).unsqueeze(0)
+        told = compat.tower_sequences(model.encoder, lengths, self.module.device)
+        for layer in model.encoder.layers:
+            hidden = layer(
+                hidden, cu_seqlens=told.ends, rotary_pos_emb=rotary, max_seqlen=told.longest
+            )
+        encoded: torch.Tensor = model.post_layernorm(hidden)[0]
+        return encoded
