@@ -111,7 +111,7 @@ def test_a_frame_is_a_view_and_a_position_of_time() -> None:
         (6, 12, 1),
         (12, 18, 2),
     ]
-    places = layout.places_at(torch.tensor([0, 5, 6, 17]))
+    places = layout.places_at(torch.tensor([0, 5, 6, 17]), layout)
     assert places.tolist() == [[0, 0, 0], [0, 1, 2], [2, 0, 0], [5, 1, 2]]
     small = layout.compact(5)
     assert small.frames == 3 and small.frame_tokens >= 2 and small.pace == 2.5

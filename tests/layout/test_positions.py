@@ -43,10 +43,10 @@ class Prompt:
             media.append(Run(len(self.ids), keep, [token] * layout.tokens))
             placed = placed_in(layout, layout, features, kept[None], ())[0]
             self.rows.append((len(self.ids), placed))
-            self._media(whole, token, layout.places_at(torch.arange(layout.tokens)), kept)
+            self._media(whole, token, layout.places_at(torch.arange(layout.tokens), layout), kept)
         for token, is_image in ((VIDEO, False), (IMAGE, True)):
             self._text(whole)
-            places = GridLayout(2, 3).places_at(torch.arange(6))
+            places = GridLayout(2, 3).places_at(torch.arange(6), GridLayout(2, 3))
             media.append(Run(len(self.ids), 6, [token] * 6))
             self.rows.append((len(self.ids), as_placed(torch.randn(6, 5).to(dtype), is_image)))
             self._media(whole, token, places, torch.arange(6))

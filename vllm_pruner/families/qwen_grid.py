@@ -167,7 +167,7 @@ QWEN3_VIDEOS = Videos(
 """For models whose prompt has the time of each frame before its tokens."""
 
 
-def qwen_family(name: str, videos: Videos | None = None) -> Family:
+def qwen_family(name: str, videos: Videos) -> Family:
     """Return the family of a Qwen-VL model."""
     return Family(
         name,
@@ -188,7 +188,7 @@ def qwen_family(name: str, videos: Videos | None = None) -> Family:
     )
 
 
-def plain_family(name: str, videos: Videos | None = None, **fields: Any) -> Family:
+def plain_family(name: str, videos: Videos, **fields: Any) -> Family:
     """Return the family of a model with Qwen-VL's tower and processor whose decoder has plain
     positions.
 
@@ -197,5 +197,5 @@ def plain_family(name: str, videos: Videos | None = None, **fields: Any) -> Fami
         videos: see `Family`.
         fields: others of `Family` that differ from Qwen-VL's.
     """
-    videos = None if videos is None else replace(videos, frame_mark=None)
-    return replace(qwen_family(name, videos), item_layout=None, **fields)
+    family = qwen_family(name, replace(videos, frame_mark=None))
+    return replace(family, item_layout=None, **fields)

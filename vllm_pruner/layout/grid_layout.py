@@ -53,19 +53,18 @@ class GridLayout(PatchesAlone):
     def whole_grid(self) -> tuple[int, int]:
         return self.rows, self.columns
 
-    def places_at(self, positions: torch.Tensor, within: GridLayout | None = None) -> torch.Tensor:
+    def places_at(self, positions: torch.Tensor, within: GridLayout) -> torch.Tensor:
         """Return `[..., 3]` int64, time, row and column of the tokens at positions, as M-RoPE
         counts them: from 0 for each image.
 
         Args:
             positions: `[...]` int64, in raster order, frame by frame.
-            within: a smaller grid to scale the rows and columns down to, so that several tokens may
-                share a place; None leaves them as they are.
+            within: the grid in which positions are counted: this one, or a smaller one, to which
+                rows and columns are scaled down, so that several tokens may share a place.
         """
         frame, place = positions // self.frame_tokens, positions % self.frame_tokens
-        row, column = place // self.columns, place % self.columns
-        if within is not None:
-            row, column = row * within.rows // self.rows, column * within.columns // self.columns
+        row = place // self.columns * within.rows // self.rows
+        column = place % self.columns * within.columns // self.columns
         # vLLM and transformers round down, too.
         pace = 0.0 if self.apart else self.pace
         time = frame if pace == 1.0 else (frame.double() * pace).long()

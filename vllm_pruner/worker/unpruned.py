@@ -52,7 +52,7 @@ def as_unpruned(
     hf_config: Any,
     tokens: list[int],
     features: Sequence[MultiModalFeatureSpec],
-    in_tree: bool = False,
+    in_tree: bool,
 ) -> tuple[Unpruned, list[MultiModalFeatureSpec]]:
     """Return a prompt as it would be without pruning, with its images and videos in order.
 
