@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from vllm_pruner.settings.floor import MORE
 from vllm_pruner.settings.server import ServerConfig
 
 if TYPE_CHECKING:
@@ -60,10 +61,9 @@ def _kept(config: ServerConfig, tokens: int) -> str:
     if config.request_tokens is not None:
         return f"{config.method} keeps {config.request_tokens} visual tokens of a request's images"
     kept = config.keep_count(tokens)
-    more = {"text": ", more of one with print", "content": " if all of it is plain, else more"}
     return (
         f"{config.method} keeps {kept} of an image's {tokens} visual tokens"
-        f"{more.get(config.floor, '')}"
+        f"{MORE.get(config.floor, '')}"
     )
 
 

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from vllm_pruner import compat
+from vllm_pruner.settings.floor import MORE
 
 if TYPE_CHECKING:
     from vllm.config import ModelConfig
@@ -29,17 +30,8 @@ def announce(config: ServerConfig, model_config: ModelConfig, tokens: int) -> No
     if config.off:
         logger.info("vtprune: rate 0: all %d visual tokens of an image are kept", tokens)
     else:
-        keep = config.keep_count(tokens)
-        logger.info(
-            "vtprune: %s keeps %d of %d visual tokens per image (rate %.4f)%s for %s, %s",
-            config.method,
-            keep,
-            tokens,
-            1 - keep / tokens,
-            " if all of it is plain, else more" if config.floor == "content" else "",
-            model_config.architecture,
-            model_config.model,
-        )
+        model = f"{model_config.architecture}, {model_config.model}"
+        logger.info("vtprune: %s, for %s", _kept(config, tokens), model)
     if (in_tree := compat.in_tree(model_config.multimodal_config)) is not None:
         logger.info(
             "vtprune: vLLM prunes videos (%s, video_pruning_rate %g), vtprune images only",
@@ -54,3 +46,13 @@ def announce(config: ServerConfig, model_config: ModelConfig, tokens: int) -> No
             config.load.waiting,
             100 * config.load.kv_cache,
         )
+
+
+def _kept(config: ServerConfig, tokens: int) -> str:
+    if config.request_tokens is not None:
+        return f"{config.method} keeps {config.request_tokens} visual tokens of a request's images"
+    keep = config.keep_count(tokens)
+    return (
+        f"{config.method} keeps {keep} of {tokens} visual tokens per image "
+        f"(rate {1 - keep / tokens:.4f}){MORE.get(config.floor, '')}"
+    )

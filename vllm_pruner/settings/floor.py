@@ -12,7 +12,10 @@ from vllm_pruner.settings.config import BUDGETS, PruneConfig
 from vllm_pruner.settings.limits import Limits
 from vllm_pruner.settings.plain_tokens import plain_share
 
-__all__ = ["floored"]
+__all__ = ["MORE", "floored"]
+
+MORE = {"text": ", more of one with print", "content": " if all of it is plain, else more"}
+"""Which images keep more than the budget says, by floor: the end of a sentence."""
 
 
 def floored(config: PruneConfig, picture: Picture, tokens: int, limits: Limits) -> PruneConfig:
