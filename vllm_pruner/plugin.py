@@ -33,12 +33,14 @@ __all__ = ["register"]
 logger = logging.getLogger("vllm.vtprune")
 """Below vLLM's own logger, so that the lines appear in its format and honour its level."""
 
-_FROM_CLI = "_vtprune_from_cli"
-"""Marks engine arguments made from a command line, whose errors end the process with a sentence
-instead of a traceback."""
 
-_ONE_API_SERVER = "_vtprune_one_api_server"
-"""Marks engine arguments of a command line that leaves the number of API servers to vLLM."""
+class _CommandLine(dict[str, Any]):
+    """`mm_processor_kwargs` that hold a command line's settings, whose errors end the process with
+    a sentence instead of a traceback. They stay with copies of the engine's arguments, which other
+    attributes of these would break: `LLM.from_engine_args` passes on all that it finds."""
+
+    alone = False
+    """Whether the command line leaves the number of API servers to vLLM."""
 
 
 def register() -> None:
@@ -93,12 +95,12 @@ def _fold_arguments(engine_args: EngineArgs, args: argparse.Namespace) -> None:
     kwargs = engine_args.mm_processor_kwargs or {}
     if kwargs.get(KEY, settings) != settings:
         raise SystemExit(f"vtprune: --mm-processor-kwargs has {KEY!r} beside --plugin vtprune")
-    engine_args.mm_processor_kwargs = {**kwargs, KEY: settings}
+    folded = _CommandLine({**kwargs, KEY: settings})
+    is_left = getattr(args, "api_server_count", 1) is None
+    folded.alone = is_left and not getattr(args, "headless", False)
+    engine_args.mm_processor_kwargs = folded
     # Further API servers receive the parsed arguments and read them before they load any plugin.
-    args.mm_processor_kwargs = engine_args.mm_processor_kwargs
-    setattr(engine_args, _FROM_CLI, True)
-    alone = getattr(args, "api_server_count", 1) is None and not getattr(args, "headless", False)
-    setattr(engine_args, _ONE_API_SERVER, alone)
+    args.mm_processor_kwargs = folded
 
 
 def _check_front_end(args: argparse.Namespace) -> None:
@@ -112,7 +114,7 @@ def _check_front_end(args: argparse.Namespace) -> None:
 
 def _configure(engine_args: EngineArgs, original: Callable[[], ModelConfig]) -> ModelConfig:
     """Build the model configuration, with the pruning class in place of the stock one."""
-    settings = settings_in(engine_args)
+    settings, given = settings_in(engine_args), engine_args.mm_processor_kwargs
     _check_keys(engine_args)
     if settings is None:
         return original()
@@ -123,22 +125,27 @@ def _configure(engine_args: EngineArgs, original: Callable[[], ModelConfig]) -> 
         return original()
     try:
         ServerConfig.check_early(settings)
-        return _create_pruned(engine_args, original)
+        model_config = _create_pruned(engine_args, original)
     except ConfigError as error:
-        if getattr(engine_args, _FROM_CLI, False):
+        if isinstance(given, _CommandLine):
             raise SystemExit(f"vtprune: {error.at_start(cli.FLAGS)}") from None
         raise
     except MethodFault as error:
-        if getattr(engine_args, _FROM_CLI, False):
+        if isinstance(given, _CommandLine):
             raise SystemExit(f"vtprune: {error}") from error
         raise
+    if isinstance(given, _CommandLine) and given.alone:
+        from vllm_pruner import start
+
+        start.advise(engine_args)
+    return model_config
 
 
 def _check_keys(engine_args: EngineArgs) -> None:
     """Refuse a key that was meant for ours: HF's processor would ignore it, and images would stay
     unpruned in silence."""
     if (found := misspelt(engine_args.mm_processor_kwargs or {})) and not envs.disabled():
-        if getattr(engine_args, _FROM_CLI, False):
+        if isinstance(engine_args.mm_processor_kwargs, _CommandLine):
             raise SystemExit(found)
         raise ConfigError(found)
 
@@ -158,6 +165,4 @@ def _create_pruned(engine_args: EngineArgs, original: Callable[[], ModelConfig])
     config = start.with_defaults(engine_args, model_config)
     tokens = start.check(config, engine_args, model_config)
     start.install(config, engine_args, model_config, tokens)
-    if getattr(engine_args, _ONE_API_SERVER, False):
-        start.advise(engine_args)
     return model_config
