@@ -187,7 +187,11 @@ def test_importance_is_the_attention_received_before_the_merger(recorded: Record
     def look(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
         states = args[0] if args else kwargs["hidden_states"]
         heads = module.qkv(states).unflatten(1, (3, module.num_heads, -1))
-        query, key = rotate(heads[:, 0], heads[:, 1], *kwargs["position_embeddings"])
+        query, key = (  # which GLM-OCR normalises
+            getattr(module, name, torch.nn.Identity())(heads[:, place])
+            for place, name in enumerate(("q_norm", "k_norm"))
+        )
+        query, key = rotate(query, key, *kwargs["position_embeddings"])
         logits = torch.einsum("qhd,khd->hqk", query, key) * query.shape[-1] ** -0.5
         seen.append(logits.softmax(dim=-1).mean(dim=(0, 1)))
 
