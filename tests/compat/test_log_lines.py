@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -30,7 +31,8 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 
 def _apply(monkeypatch: pytest.MonkeyPatch, classes: dict[str, str]) -> None:
-    """Let vLLM take the classes as it does at start."""
+    """Let vLLM take the classes as it does at start, without what `compat.model_classes` remembers
+    of its registry, which is as before when the test ends."""
     from vllm import logger
     from vllm.config import model
 
@@ -39,7 +41,7 @@ def _apply(monkeypatch: pytest.MonkeyPatch, classes: dict[str, str]) -> None:
     logger._print_warning_once.cache_clear()
     config: Any = object.__new__(vllm_config.ModelConfig)
     config.model_class_overrides = classes
-    config._maybe_register_model_class_overrides()
+    inspect.unwrap(vllm_config.ModelConfig._maybe_register_model_class_overrides)(config)
 
 
 def test_ours_alone_are_not_warned_about(monkeypatch: pytest.MonkeyPatch, lines: list[str]) -> None:

@@ -12,7 +12,7 @@ from vllm.multimodal.parse import DictEmbeddingItems, ImageEmbeddingItems
 from vllm_pruner.prompt.asked import VIDEO, Asked
 from vllm_pruner.prompt.places import check_counts, check_reach
 from vllm_pruner.prompt.refusal import answered, refusal
-from vllm_pruner.settings.errors import shown
+from vllm_pruner.settings.errors import ConfigError, shown
 from vllm_pruner.settings.keys import PLAN_BETWEEN
 from vllm_pruner.settings.video_rules import check_video
 
@@ -55,11 +55,14 @@ def _taken(mm_kwargs: Mapping[str, object]) -> Iterator[None]:
     a fault of ours.
 
     Raises:
+        ConfigError: as a family raised it, which says what is wrong.
         VLLMValidationError: a 400 for the client, as vLLM's own for arguments that its processor
             does not take.
     """
     try:
         yield
+    except ConfigError:
+        raise
     except Exception as error:  # whatever a processor raises at what it does not expect
         if not mm_kwargs:
             raise
