@@ -73,7 +73,8 @@ MARGIN = Picture(0.2, 0.75, np.packbits(CELLS).tobytes())
         ({"method": "pixels"}, {"floor": "off"}, [(64, "off"), (64, "off")]),
         ({}, {"method": "pixels"}, [(576, "content"), (192, "content")]),
         ({"floor": "off"}, {"method": "pixels", "rate": 0.5}, [(576, "content"), (360, "content")]),
-        ({"method": "pixels"}, {"method": "random"}, [(64, "off"), (166, "text")]),
+        # the rate of such a server was meant for what is empty, whichever method then chooses
+        ({"method": "pixels"}, {"method": "random"}, [(576, "content"), (192, "content")]),
         (
             {"floor": "content", "limits": {"min_rate": 0.5}},
             None,

@@ -13,8 +13,8 @@ def override(config: PruneConfig, requested: object) -> PruneConfig:
     """Return settings changed by a request's; keys that it leaves out, or sets to null, stay.
 
     A budget replaces a budget of any kind; options replace all options; another method drops the
-    first one's options, and its floor if one of the two has a default of its own; grounding resets
-    `positions` unless the request sets them.
+    first one's options; one that finds only what is empty brings the floor that it needs; grounding
+    resets `positions` unless the request sets them.
 
     Raises:
         ConfigError: the first fault.
@@ -27,7 +27,7 @@ def override(config: PruneConfig, requested: object) -> PruneConfig:
         merged = {key: value for key, value in merged.items() if key not in BUDGETS}
     if given.get("method", config.method) != config.method:
         merged.pop("options")
-        if config.resolved[0].before_tower or is_before_tower(given["method"]):
+        if is_before_tower(given["method"]):
             merged.pop("floor")
     if given.get("grounding", "off") != "off":
         merged.pop("positions")  # the default, "original", unless the request sets others
