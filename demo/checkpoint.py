@@ -46,7 +46,7 @@ def save_processor(shape: Shape, tokenizer: PreTrainedTokenizerFast, folder: Pat
     images.save_pretrained(folder)
 
 
-def write_checkpoint(shape: Shape, folder: Path) -> None:
+def write(shape: Shape, folder: Path) -> None:
     config = llava_config(shape)
     config.save_pretrained(folder)
     GenerationConfig(bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD).save_pretrained(folder)

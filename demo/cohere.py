@@ -3,14 +3,13 @@
 from pathlib import Path
 
 from shapes import HEAD_SIZE, PATCH_SIZE, CohereShape
-from tokenizer import VOCABULARY, train_bpe, unspoken_ids
+from tokenizer import VOCABULARY, tokenizer_of, unspoken_ids
 from transformers import (
     Cohere2VisionConfig,
     Cohere2VisionForConditionalGeneration,
     Cohere2VisionImageProcessor,
     Cohere2VisionProcessor,
     GenerationConfig,
-    PreTrainedTokenizerFast,
 )
 from weights import draw_under_own_names, published_tower, save_weights, shapes_of
 
@@ -68,16 +67,14 @@ def config(shape: CohereShape) -> Cohere2VisionConfig:
     )
 
 
-def write_cohere(shape: CohereShape, folder: Path) -> None:
+def write(shape: CohereShape, folder: Path) -> None:
     GenerationConfig(bos_token_id=BOS, eos_token_id=END, pad_token_id=PAD).save_pretrained(folder)
-    words = PreTrainedTokenizerFast(
-        tokenizer_object=train_bpe(SPECIAL),
+    words = tokenizer_of(
+        SPECIAL,
         bos_token="<BOS_TOKEN>",
         eos_token="<|END_OF_TURN_TOKEN|>",
         pad_token="<PAD>",
         extra_special_tokens=IMAGE_TOKENS,
-        clean_up_tokenization_spaces=False,
-        model_max_length=8192,
         chat_template=(HERE / "cohere_template.jinja").read_text(),
     )
     settings, side = config(shape), shape.image_size

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import torch
 from shapes import HEAD_SIZE, PATCH_SIZE, GemmaShape
-from tokenizer import VOCABULARY, train_bpe, unspoken_ids
+from tokenizer import VOCABULARY, tokenizer_of, unspoken_ids
 from transformers import (
     Gemma3Config,
     Gemma3ForConditionalGeneration,
     Gemma3ImageProcessor,
     Gemma3Processor,
     GenerationConfig,
-    PreTrainedTokenizerFast,
 )
 from weights import draw_under_own_names, published_tower, save_weights, shapes_of
 
@@ -78,17 +77,15 @@ def scaled(name: str, weight: torch.Tensor) -> torch.Tensor:
     return weight / WIDTH**0.5 if name.endswith("embed_tokens.weight") else weight
 
 
-def write_gemma(shape: GemmaShape, folder: Path) -> None:
+def write(shape: GemmaShape, folder: Path) -> None:
     ends = {"bos_token_id": BOS, "eos_token_id": [EOS, END], "pad_token_id": PAD}
     GenerationConfig(**ends).save_pretrained(folder)
-    words = PreTrainedTokenizerFast(
-        tokenizer_object=train_bpe(SPECIAL),
+    words = tokenizer_of(
+        SPECIAL,
         bos_token="<bos>",
         eos_token="<eos>",
         pad_token="<pad>",
         extra_special_tokens=IMAGE_TOKENS,
-        clean_up_tokenization_spaces=False,
-        model_max_length=8192,
         chat_template=(HERE / "gemma_template.jinja").read_text(),
     )
     settings, side = config(shape), shape.image_size

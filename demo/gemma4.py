@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from shapes import HEAD_SIZE, Gemma4Shape
-from tokenizer import VOCABULARY, train_bpe, unspoken_ids
+from tokenizer import VOCABULARY, tokenizer_of, unspoken_ids
 from transformers import (
     Gemma4AudioFeatureExtractor,
     Gemma4Config,
@@ -14,7 +14,6 @@ from transformers import (
     Gemma4Processor,
     Gemma4VideoProcessor,
     GenerationConfig,
-    PreTrainedTokenizerFast,
 )
 from weights import draw_under_own_names, save_weights, shapes_of
 
@@ -100,17 +99,15 @@ def scaled(name: str, weight: torch.Tensor) -> torch.Tensor:
     return weight / WIDTH**0.5 if name.endswith("embed_tokens.weight") else weight
 
 
-def write_gemma4(shape: Gemma4Shape, folder: Path) -> None:
+def write(shape: Gemma4Shape, folder: Path) -> None:
     ends = {"bos_token_id": BOS, "eos_token_id": [EOS, END], "pad_token_id": PAD}
     GenerationConfig(**ends).save_pretrained(folder)
-    words = PreTrainedTokenizerFast(
-        tokenizer_object=train_bpe(SPECIAL),
+    words = tokenizer_of(
+        SPECIAL,
         bos_token="<bos>",
         eos_token="<eos>",
         pad_token="<pad>",
         extra_special_tokens=MEDIA_TOKENS,
-        clean_up_tokenization_spaces=False,
-        model_max_length=8192,
         chat_template=(HERE / "gemma4_template.jinja").read_text(),
     )
     settings = config(shape)

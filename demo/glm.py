@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from shapes import HEAD_SIZE, GlmShape
-from tokenizer import VOCABULARY, train_bpe, unspoken_ids
+from tokenizer import VOCABULARY, tokenizer_of, unspoken_ids
 from transformers import (
     GenerationConfig,
     Glm4vConfig,
@@ -126,17 +126,15 @@ def one_by_one(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    return PreTrainedTokenizerFast(
-        tokenizer_object=train_bpe(SPECIAL),
+    return tokenizer_of(
+        SPECIAL,
         eos_token="<|endoftext|>",
         pad_token="<|endoftext|>",
         extra_special_tokens={"image_token": "<|image|>", "video_token": "<|video|>"},
-        clean_up_tokenization_spaces=False,
-        model_max_length=8192,
     )
 
 
-def write_glm(shape: GlmShape, folder: Path) -> None:
+def write(shape: GlmShape, folder: Path) -> None:
     config, words = glm_config(shape), tokenizer()
     config.save_pretrained(folder)
     ends = {"eos_token_id": [ENDOFTEXT, USER], "pad_token_id": ENDOFTEXT}

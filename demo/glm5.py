@@ -67,7 +67,7 @@ def glm5_config() -> Glm5NextConfig:
     )
 
 
-def write_glm5(shape: Glm5Shape, folder: Path) -> None:
+def write(shape: Glm5Shape, folder: Path) -> None:
     config, words = glm5_config(), tokenizer()
     config.save_pretrained(folder)
     ends = {"eos_token_id": [ENDOFTEXT, USER], "pad_token_id": ENDOFTEXT}

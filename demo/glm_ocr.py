@@ -64,7 +64,7 @@ def glm_ocr_config(shape: GlmOcrShape) -> GlmOcrConfig:
     )
 
 
-def write_glm_ocr(shape: GlmOcrShape, folder: Path) -> None:
+def write(shape: GlmOcrShape, folder: Path) -> None:
     config, words = glm_ocr_config(shape), tokenizer()
     config.save_pretrained(folder)
     ends = {"eos_token_id": [ENDOFTEXT, USER], "pad_token_id": ENDOFTEXT}

@@ -3,10 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save_file
 from shapes import HEAD_SIZE, PATCH_SIZE, IdeficsShape
-from tokenizer import VOCABULARY, train_bpe, unspoken_ids
+from tokenizer import VOCABULARY, tokenizer_of, unspoken_ids
 from transformers import (
     GenerationConfig,
     Idefics3Config,
@@ -21,7 +19,7 @@ from transformers import (
     SmolVLMProcessor,
     SmolVLMVideoProcessor,
 )
-from weights import draw_under_own_names
+from weights import draw_under_own_names, save_weights, shapes_of
 
 HERE = Path(__file__).parent
 SPECIAL = [
@@ -72,13 +70,11 @@ def config(shape: IdeficsShape) -> Idefics3Config | SmolVLMConfig:
 def tokenizer(shape: IdeficsShape) -> PreTrainedTokenizerFast:
     sides = range(1, shape.tiles + 1)
     names = [f"<row_{row}_col_{column}>" for row in sides for column in sides]
-    return PreTrainedTokenizerFast(
-        tokenizer_object=train_bpe([*SPECIAL, *names]),
+    return tokenizer_of(
+        [*SPECIAL, *names],
         bos_token="<|im_start|>",
         eos_token="<end_of_utterance>",
         pad_token="<|endoftext|>",
-        clean_up_tokenization_spaces=False,
-        model_max_length=8192,
         chat_template=(HERE / "idefics_template.jinja").read_text(),
     )
 
@@ -98,16 +94,12 @@ def processor(shape: IdeficsShape, words: PreTrainedTokenizerFast) -> Any:
     return Idefics3Processor(Idefics3ImageProcessor(**sizes), words, **more)
 
 
-def write_idefics(shape: IdeficsShape, folder: Path) -> None:
+def write(shape: IdeficsShape, folder: Path) -> None:
     ends = {"bos_token_id": IM_START, "eos_token_id": END, "pad_token_id": ENDOFTEXT}
     GenerationConfig(**ends).save_pretrained(folder)
     words, settings = tokenizer(shape), config(shape)
     settings.save_pretrained(folder)
     processor(shape, words).save_pretrained(folder)
     kind = SmolVLMForConditionalGeneration if shape.smol else Idefics3ForConditionalGeneration
-    with torch.device("meta"):
-        shapes = {name: each.shape for name, each in kind(settings).state_dict().items()}
-    weights = draw_under_own_names(shapes, shape.seed, unspoken_ids(words))
-    file = folder / "model.safetensors"
-    save_file(weights, file, metadata={"format": "pt"})
-    file.chmod(0o644)  # safetensors writes 0600, which a container's user cannot read
+    weights = draw_under_own_names(shapes_of(kind, settings), shape.seed, unspoken_ids(words))
+    save_weights(weights, folder)

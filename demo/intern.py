@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from shapes import HEAD_SIZE, PATCH_SIZE, InternShape
-from tokenizer import VOCABULARY, train_bpe, unspoken_ids
+from tokenizer import VOCABULARY, tokenizer_of, unspoken_ids
 from transformers import (
     GenerationConfig,
     GotOcr2ImageProcessor,
@@ -21,7 +21,7 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
 )
-from weights import draw_under_own_names, save_weights
+from weights import draw_under_own_names, save_weights, shapes_of
 
 HERE = Path(__file__).parent
 SPECIAL = [
@@ -133,12 +133,10 @@ def tokenizer(shape: InternShape) -> PreTrainedTokenizerFast:
     template = (HERE / "internvl_template.jinja").read_text()
     if not shape.chat:
         template = template.replace("<image>", "<IMG_CONTEXT>").replace("<video>", "<|video_pad|>")
-    return PreTrainedTokenizerFast(
-        tokenizer_object=train_bpe(SPECIAL),
+    return tokenizer_of(
+        SPECIAL,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
-        clean_up_tokenization_spaces=False,
-        model_max_length=8192,
         chat_template=template,
         **({} if shape.chat else {"extra_special_tokens": ROLES}),
     )
@@ -185,9 +183,7 @@ def save_own_form(shape: InternShape, words: PreTrainedTokenizerFast, folder: Pa
         image_seq_length=tile_tokens(shape),
         chat_template=words.chat_template,
     ).save_pretrained(folder)
-    with torch.device("meta"):
-        model = InternVLForConditionalGeneration(config)
-    return {name: weight.shape for name, weight in model.state_dict().items()}
+    return shapes_of(InternVLForConditionalGeneration, config)
 
 
 def save_chat(shape: InternShape, words: PreTrainedTokenizerFast, folder: Path) -> Any:
@@ -195,13 +191,12 @@ def save_chat(shape: InternShape, words: PreTrainedTokenizerFast, folder: Path) 
     (folder / "config.json").write_text(json.dumps(config(shape), indent=2))
     shutil.copy(HERE / "internvl" / "configuration_internvl_chat.py", folder)
     words.save_pretrained(folder)
-    with torch.device("meta"):
-        text = TEXTS[shape.text][1](text_config(shape)).state_dict()
-    shapes = {f"language_model.{name}": weight.shape for name, weight in text.items()}
+    text = shapes_of(TEXTS[shape.text][1], text_config(shape))
+    shapes = {f"language_model.{name}": size for name, size in text.items()}
     return shapes | {name: torch.Size(each) for name, each in tower_shapes(shape).items()}
 
 
-def write_intern(shape: InternShape, folder: Path) -> None:
+def write(shape: InternShape, folder: Path) -> None:
     ends = {"bos_token_id": ENDOFTEXT, "eos_token_id": IM_END, "pad_token_id": ENDOFTEXT}
     GenerationConfig(**ends).save_pretrained(folder)
     words = tokenizer(shape)

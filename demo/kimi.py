@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from shapes import HEAD_SIZE, PATCH_SIZE, KimiShape
-from tokenizer import VOCABULARY, train_bpe, unspoken_ids
+from tokenizer import VOCABULARY, tokenizer_of, unspoken_ids
 from transformers import (
     DeepseekV3Config,
     DeepseekV3ForCausalLM,
@@ -178,18 +178,16 @@ def tokenizer(
     text = (HERE / template).read_text()
     for name, other in other_names.items():
         text = text.replace(name, other)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=train_bpe([other_names.get(name, name) for name in SPECIAL]),
+    return tokenizer_of(
+        [other_names.get(name, name) for name in SPECIAL],
         bos_token="[BOS]",
         eos_token=other_names.get("<|im_end|>", "<|im_end|>"),
         pad_token="[PAD]",
-        clean_up_tokenization_spaces=False,
-        model_max_length=8192,
         chat_template=text,
     )
 
 
-def write_kimi(shape: KimiShape, folder: Path) -> None:
+def write(shape: KimiShape, folder: Path) -> None:
     tower = tower_shapes("multi_modal_projector", ("linear_1", "linear_2"))
     write_model(shape.seed, folder, config(shape), tokenizer(), {**text_shapes(shape), **tower})
     save_processor(shape, folder)

@@ -18,10 +18,10 @@ from kimi import (
     tower_shapes,
     write_model,
 )
-from shapes import HEAD_SIZE, PATCH_SIZE, KimiShape
+from shapes import HEAD_SIZE, PATCH_SIZE, KimiK25Shape
 
 
-def config(shape: KimiShape) -> dict[str, Any]:
+def config(shape: KimiK25Shape) -> dict[str, Any]:
     """Under the names of the published file where vLLM reads these, else under transformers'."""
     return {
         "architectures": ["KimiK25ForConditionalGeneration"],
@@ -74,7 +74,7 @@ def processor(patches: int, frames: int) -> dict[str, Any]:
     }
 
 
-def write_kimi_k25(shape: KimiShape, folder: Path) -> None:
+def write(shape: KimiK25Shape, folder: Path) -> None:
     shapes = text_shapes(shape) | tower_shapes("mm_projector", ("proj.0", "proj.2"))
     words = tokenizer({"<|media_start|>": "<|media_begin|>"})
     write_model(shape.seed, folder, config(shape), words, shapes)

@@ -90,7 +90,7 @@ def shapes() -> dict[str, tuple[int, ...]]:
     return {**found, "mm_projector.post_norm.weight": (WIDTH,), HEAD: (VOCABULARY, WIDTH)}
 
 
-def write_kimi_k3(shape: KimiK3Shape, folder: Path) -> None:
+def write(shape: KimiK3Shape, folder: Path) -> None:
     words = tokenizer(NAMES, "kimi_k3_template.jinja")
     write_model(shape.seed, folder, config(), words, shapes())
     settings = processor(shape.patches, frames=4)

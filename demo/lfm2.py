@@ -4,14 +4,13 @@ convolutions take turns with attention."""
 from pathlib import Path
 
 from shapes import HEAD_SIZE, Lfm2Shape
-from tokenizer import VOCABULARY, train_bpe, unspoken_ids
+from tokenizer import VOCABULARY, tokenizer_of, unspoken_ids
 from transformers import (
     GenerationConfig,
     Lfm2VlConfig,
     Lfm2VlForConditionalGeneration,
     Lfm2VlImageProcessor,
     Lfm2VlProcessor,
-    PreTrainedTokenizerFast,
 )
 from weights import draw_under_own_names, published_tower, save_weights, shapes_of
 
@@ -73,18 +72,16 @@ def config(shape: Lfm2Shape) -> Lfm2VlConfig:
     )
 
 
-def write_lfm2(shape: Lfm2Shape, folder: Path) -> None:
+def write(shape: Lfm2Shape, folder: Path) -> None:
     GenerationConfig(bos_token_id=START, eos_token_id=IM_END, pad_token_id=PAD).save_pretrained(
         folder
     )
-    words = PreTrainedTokenizerFast(
-        tokenizer_object=train_bpe(SPECIAL),
+    words = tokenizer_of(
+        SPECIAL,
         bos_token="<|startoftext|>",
         eos_token="<|im_end|>",
         pad_token="<|pad|>",
         extra_special_tokens=MARKS,
-        clean_up_tokenization_spaces=False,
-        model_max_length=8192,
         chat_template=(HERE / "lfm2_template.jinja").read_text(),
     )
     settings, tokens = config(shape), (shape.tile // PATCH // SIDE) ** 2

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from shapes import HEAD_SIZE, PATCH_SIZE, Llama4Shape
-from tokenizer import VOCABULARY, train_bpe, unspoken_ids
+from tokenizer import VOCABULARY, tokenizer_of, unspoken_ids
 from transformers import (
     GenerationConfig,
     Llama4Config,
@@ -88,16 +88,14 @@ def drawn(settings: Llama4Config, seed: int, silent: list[int]) -> dict[str, tor
     return weights
 
 
-def write_llama4(shape: Llama4Shape, folder: Path) -> None:
+def write(shape: Llama4Shape, folder: Path) -> None:
     ends = {"bos_token_id": BEGIN, "eos_token_id": END, "pad_token_id": END_OF_TEXT}
     GenerationConfig(**ends).save_pretrained(folder)
-    words = PreTrainedTokenizerFast(
-        tokenizer_object=train_bpe(SPECIAL),
+    words = tokenizer_of(
+        SPECIAL,
         bos_token="<|begin_of_text|>",
         eos_token="<|eot|>",
         pad_token="<|end_of_text|>",
-        clean_up_tokenization_spaces=False,
-        model_max_length=8192,
         chat_template=(HERE / "llama4_template.jinja").read_text(),
     )
     settings = config(shape)

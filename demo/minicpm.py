@@ -5,7 +5,7 @@ from typing import Any
 
 from qwen import as_qwen3_5, text_config
 from shapes import HEAD_SIZE, PATCH_SIZE, MiniCPMShape, QwenShape
-from tokenizer import train_bpe, unspoken_ids
+from tokenizer import tokenizer_of, unspoken_ids
 from transformers import (
     GenerationConfig,
     MiniCPMV4_6Config,
@@ -78,16 +78,14 @@ def config(shape: MiniCPMShape, words: PreTrainedTokenizerFast) -> Any:
     )
 
 
-def write_minicpm(shape: MiniCPMShape, folder: Path) -> None:
+def write(shape: MiniCPMShape, folder: Path) -> None:
     ends = {"bos_token_id": ENDOFTEXT, "eos_token_id": IM_END, "pad_token_id": ENDOFTEXT}
     GenerationConfig(**ends).save_pretrained(folder)
-    words = PreTrainedTokenizerFast(
-        tokenizer_object=train_bpe(SPECIAL),
+    words = tokenizer_of(
+        SPECIAL,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         extra_special_tokens=MARKS,
-        clean_up_tokenization_spaces=False,
-        model_max_length=8192,
     )
     settings = config(shape, words)
     settings.save_pretrained(folder)

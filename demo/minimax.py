@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from shapes import HEAD_SIZE, PATCH_SIZE, MiniMaxShape
-from tokenizer import VOCABULARY, train_bpe, unspoken_ids
-from transformers import GenerationConfig, PreTrainedTokenizerFast
+from tokenizer import VOCABULARY, tokenizer_of, unspoken_ids
+from transformers import GenerationConfig
 from weights import draw_under_own_names, save_weights
 
 HERE = Path(__file__).parent
@@ -117,14 +117,12 @@ def _pair(name: str, width: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
 
 
-def write_minimax(shape: MiniMaxShape, folder: Path) -> None:
-    words = PreTrainedTokenizerFast(
-        tokenizer_object=train_bpe(SPECIAL),
+def write(shape: MiniMaxShape, folder: Path) -> None:
+    words = tokenizer_of(
+        SPECIAL,
         bos_token="]~!b[",
         eos_token="[e~[",
         pad_token="]!p~[",
-        clean_up_tokenization_spaces=False,
-        model_max_length=8192,
         chat_template=(HERE / "minimax_template.jinja").read_text(),
     )
     words.save_pretrained(folder)

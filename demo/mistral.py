@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from shapes import HEAD_SIZE, PATCH_SIZE, MistralShape
-from tokenizer import VOCABULARY, train_bpe, unspoken_ids
+from tokenizer import VOCABULARY, tokenizer_of, unspoken_ids
 from transformers import (
     GenerationConfig,
     Mistral3Config,
@@ -76,16 +76,14 @@ def save_processor(shape: MistralShape, words: PreTrainedTokenizerFast, folder: 
     processor.save_pretrained(folder)
 
 
-def write_mistral(shape: MistralShape, folder: Path) -> None:
+def write(shape: MistralShape, folder: Path) -> None:
     settings = config(shape)
-    words = PreTrainedTokenizerFast(
-        tokenizer_object=train_bpe(SPECIAL),
+    words = tokenizer_of(
+        SPECIAL,
         unk_token="<unk>",
         bos_token="<s>",
         eos_token="</s>",
         pad_token="<pad>",
-        clean_up_tokenization_spaces=False,
-        model_max_length=8192,
     )
     settings.save_pretrained(folder)
     GenerationConfig(bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD).save_pretrained(folder)

@@ -1,6 +1,7 @@
 """The models that are built, by name, with their shapes."""
 
 from shapes import (
+    AnyShape,
     CohereShape,
     Gemma4Shape,
     GemmaShape,
@@ -10,6 +11,7 @@ from shapes import (
     IdeficsShape,
     InternShape,
     KimiK3Shape,
+    KimiK25Shape,
     KimiShape,
     Lfm2Shape,
     Llama4Shape,
@@ -19,33 +21,10 @@ from shapes import (
     NemotronShape,
     OnevisionShape,
     PaddleShape,
+    PixtralShape,
     QwenShape,
     RelativeShape,
     Shape,
-)
-
-AnyShape = (
-    Shape
-    | QwenShape
-    | GlmShape
-    | Glm5Shape
-    | GlmOcrShape
-    | PaddleShape
-    | InternShape
-    | IdeficsShape
-    | OnevisionShape
-    | MistralShape
-    | GemmaShape
-    | Gemma4Shape
-    | KimiShape
-    | KimiK3Shape
-    | MiniMaxShape
-    | Llama4Shape
-    | MiniCPMShape
-    | CohereShape
-    | NemotronShape
-    | Lfm2Shape
-    | RelativeShape
 )
 
 SHAPES: dict[str, AnyShape] = {
@@ -83,8 +62,8 @@ SHAPES: dict[str, AnyShape] = {
     "demo-onevision": OnevisionShape(2, seed=11),
     # Up to 256 tokens an image, with breaks between rows.
     "demo-mistral3": MistralShape(2, seed=13),
-    "demo-pixtral": MistralShape(2, seed=17, native=True),
-    "demo-pixtral-12b": MistralShape(2, seed=18, longest=280, native=True, merges=False),
+    "demo-pixtral": PixtralShape(2, seed=17),
+    "demo-pixtral-12b": PixtralShape(2, seed=18, longest=280, merges=False),
     # 64 tokens an image and each of its crops, a tower's patches averaged four by four.
     "demo-gemma3": GemmaShape(seed=14),
     # Up to 70 tokens an image, whatever its size, a tower's patches averaged three by three.
@@ -100,7 +79,7 @@ SHAPES: dict[str, AnyShape] = {
     "demo-lfm2": Lfm2Shape(seed=26),
     # About 256 tokens an image at its own resolution, twice as many if it is very narrow.
     "demo-kimi": KimiShape(2, seed=15),
-    "demo-kimi-k2.5": KimiShape(2, seed=22, frames=4),
+    "demo-kimi-k2.5": KimiK25Shape(2, seed=22),
     # For an engine that only encodes: no decoder.
     "demo-kimi-k3": KimiK3Shape(seed=24),
     # Up to 256 tokens an image; its decoder runs on no CPU.

@@ -13,12 +13,11 @@ from typing import Any
 import torch
 from parakeet import sound_config, sound_weights
 from shapes import HEAD_SIZE, NemotronShape
-from tokenizer import VOCABULARY, train_bpe, unspoken_ids
+from tokenizer import VOCABULARY, tokenizer_of, unspoken_ids
 from transformers import (
     GenerationConfig,
     NemotronHConfig,
     NemotronHForCausalLM,
-    PreTrainedTokenizerFast,
 )
 from weights import draw_under_own_names, save_weights, shapes_of
 
@@ -146,17 +145,15 @@ def weights_of(shape: NemotronShape, silent: list[int]) -> dict[str, torch.Tenso
     return {**weights, **(sound_weights(WIDTH, shape.seed) if shape.is_omni else {})}
 
 
-def write_nemotron(shape: NemotronShape, folder: Path) -> None:
+def write(shape: NemotronShape, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config(shape), indent=2))
     shutil.copy(HERE / "remote" / f"{CODE}.py", folder)
     GenerationConfig(bos_token_id=BOS, eos_token_id=END).save_pretrained(folder)
-    words = PreTrainedTokenizerFast(
-        tokenizer_object=train_bpe(SPECIAL),
+    words = tokenizer_of(
+        SPECIAL,
         unk_token="<unk>",
         bos_token="<s>",
         eos_token="<SPECIAL_12>",
-        clean_up_tokenization_spaces=False,
-        model_max_length=8192,
         chat_template=(HERE / "nemotron_template.jinja").read_text(),
     )
     words.save_pretrained(folder)

@@ -146,7 +146,7 @@ def save_processor(
     ).save_pretrained(folder)
 
 
-def write_omni(shape: QwenShape, folder: Path) -> None:
+def write(shape: QwenShape, folder: Path) -> None:
     kind = KINDS[shape.version]
     config, words = omni_config(kind, shape), omni_tokenizer(kind)
     config.save_pretrained(folder)

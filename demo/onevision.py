@@ -3,10 +3,8 @@
 from itertools import product
 from pathlib import Path
 
-import torch
-from safetensors.torch import save_file
 from shapes import HEAD_SIZE, PATCH_SIZE, OnevisionShape
-from tokenizer import VOCABULARY, train_bpe, unspoken_ids
+from tokenizer import VOCABULARY, tokenizer_of, unspoken_ids
 from transformers import (
     GenerationConfig,
     LlavaOnevisionConfig,
@@ -18,7 +16,7 @@ from transformers import (
     Qwen2Config,
     SiglipVisionConfig,
 )
-from weights import draw_under_own_names, published_tower
+from weights import draw_under_own_names, published_tower, save_weights, shapes_of
 
 HERE = Path(__file__).parent
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>"]
@@ -82,24 +80,19 @@ def save_processor(shape: OnevisionShape, words: PreTrainedTokenizerFast, folder
     ).save_pretrained(folder)
 
 
-def write_onevision(shape: OnevisionShape, folder: Path) -> None:
+def write(shape: OnevisionShape, folder: Path) -> None:
     ends = {"bos_token_id": ENDOFTEXT, "eos_token_id": IM_END, "pad_token_id": ENDOFTEXT}
     GenerationConfig(**ends).save_pretrained(folder)
-    words = PreTrainedTokenizerFast(
-        tokenizer_object=train_bpe(SPECIAL),
+    words = tokenizer_of(
+        SPECIAL,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
-        clean_up_tokenization_spaces=False,
-        model_max_length=8192,
         chat_template=(HERE / "internvl_template.jinja").read_text(),
     )
     settings = config(shape)
     settings.save_pretrained(folder)
     save_processor(shape, words, folder)
-    with torch.device("meta"):
-        weights_of = LlavaOnevisionForConditionalGeneration(settings).state_dict()
-    shapes = {published_tower(name): weight.shape for name, weight in weights_of.items()}
+    shapes = shapes_of(LlavaOnevisionForConditionalGeneration, settings)
+    shapes = {published_tower(name): size for name, size in shapes.items()}
     weights = draw_under_own_names(shapes, shape.seed, unspoken_ids(words))
-    file = folder / "model.safetensors"
-    save_file(weights, file, metadata={"format": "pt"})
-    file.chmod(0o644)  # safetensors writes 0600, which a container's user cannot read
+    save_weights(weights, folder)

@@ -5,14 +5,13 @@ import re
 from pathlib import Path
 
 from shapes import HEAD_SIZE, PaddleShape
-from tokenizer import VOCABULARY, train_bpe, unspoken_ids
+from tokenizer import VOCABULARY, tokenizer_of, unspoken_ids
 from transformers import (
     GenerationConfig,
     PaddleOCRVLConfig,
     PaddleOCRVLForConditionalGeneration,
     PaddleOCRVLImageProcessor,
     PaddleOCRVLProcessor,
-    PreTrainedTokenizerFast,
 )
 from weights import draw_under_own_names, save_weights, shapes_of
 
@@ -66,17 +65,15 @@ def published(name: str) -> str:
     return re.sub(r"^model\.language_model\.", "model.", name)
 
 
-def write_paddle(shape: PaddleShape, folder: Path) -> None:
+def write(shape: PaddleShape, folder: Path) -> None:
     config = paddle_config(shape)
     config.save_pretrained(folder)
     GenerationConfig(eos_token_id=SPECIAL.index("</s>"), pad_token_id=0).save_pretrained(folder)
-    words = PreTrainedTokenizerFast(
-        tokenizer_object=train_bpe(SPECIAL),
+    words = tokenizer_of(
+        SPECIAL,
         eos_token="</s>",
         pad_token="</s>",
         extra_special_tokens={"image_token": "<|IMAGE_PLACEHOLDER|>"},
-        clean_up_tokenization_spaces=False,
-        model_max_length=8192,
     )
     edge = 2 * PATCH
     size = {"shortest_edge": 4 * edge**2, "longest_edge": TOKENS * edge**2}

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from mistral import MERGE, config
-from shapes import HEAD_SIZE, PATCH_SIZE, MistralShape
+from shapes import HEAD_SIZE, PATCH_SIZE, PixtralShape
 from tokenizer import VOCABULARY, train_bpe
 from transformers import Mistral3Config, Mistral3ForConditionalGeneration
 from transformers.convert_slow_tokenizer import bytes_to_unicode
@@ -69,7 +69,7 @@ def vocabulary() -> list[bytes]:
     return [bytes([byte]) for byte in range(256)] + merged
 
 
-def tekken(shape: MistralShape, words: list[bytes]) -> dict[str, Any]:
+def tekken(shape: PixtralShape, words: list[bytes]) -> dict[str, Any]:
     return {
         "config": {
             "pattern": WORDS,
@@ -94,7 +94,7 @@ def tekken(shape: MistralShape, words: list[bytes]) -> dict[str, Any]:
     }
 
 
-def params(shape: MistralShape, settings: Mistral3Config) -> dict[str, Any]:
+def params(shape: PixtralShape, settings: Mistral3Config) -> dict[str, Any]:
     text, vision = settings.text_config, settings.vision_config
     merger = {
         "add_pre_mm_projector_layer_norm": True,
@@ -131,7 +131,7 @@ def params(shape: MistralShape, settings: Mistral3Config) -> dict[str, Any]:
     }
 
 
-def drawn(shape: MistralShape, settings: Mistral3Config) -> dict[str, torch.Tensor]:
+def drawn(shape: PixtralShape, settings: Mistral3Config) -> dict[str, torch.Tensor]:
     """The weights under the names of the transformers form."""
     texts = [b"", *vocabulary()]
     texts[:1] = [b""] * len(SPECIAL)
@@ -140,7 +140,7 @@ def drawn(shape: MistralShape, settings: Mistral3Config) -> dict[str, torch.Tens
     return draw_under_own_names(shapes, shape.seed, silent)
 
 
-def write_pixtral(shape: MistralShape, folder: Path) -> None:
+def write(shape: PixtralShape, folder: Path) -> None:
     settings = config(shape)
     weights = {
         native_name(name): interleaved(weight) if re.search(r"\b[qk]_proj", name) else weight

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from shapes import HEAD_SIZE, QwenShape
-from tokenizer import VOCABULARY, train_bpe, unspoken_ids
+from tokenizer import VOCABULARY, tokenizer_of, unspoken_ids
 from transformers import (
     GenerationConfig,
     PreTrainedTokenizerFast,
@@ -167,12 +167,10 @@ def qwen_config(shape: QwenShape) -> Any:
 
 
 def tokenizer(special: list[str] = SPECIAL, **more: Any) -> PreTrainedTokenizerFast:
-    return PreTrainedTokenizerFast(
-        tokenizer_object=train_bpe(special),
+    return tokenizer_of(
+        special,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
-        clean_up_tokenization_spaces=False,
-        model_max_length=8192,
         **more,
     )
 
@@ -195,7 +193,7 @@ def save_processor(shape: QwenShape, words: PreTrainedTokenizerFast, folder: Pat
     processor.save_pretrained(folder)
 
 
-def write_qwen(shape: QwenShape, folder: Path) -> None:
+def write(shape: QwenShape, folder: Path) -> None:
     config, words = qwen_config(shape), tokenizer()
     config.save_pretrained(folder)
     ends = {"bos_token_id": ENDOFTEXT, "eos_token_id": IM_END, "pad_token_id": ENDOFTEXT}

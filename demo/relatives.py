@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from intern import write_intern
-from omni import write_omni
-from qwen import write_qwen
+from intern import write as write_intern
+from omni import write as write_omni
+from qwen import write as write_qwen
 from qwen4 import write_qwen4
 from qwen_relatives import as_cosmos3, write_exaone
 from shapes import InternShape, QwenShape, RelativeShape
@@ -116,5 +116,5 @@ WRITERS: dict[str, Callable[[int, Path], None]] = {
 }
 
 
-def write_relative(shape: RelativeShape, folder: Path) -> None:
+def write(shape: RelativeShape, folder: Path) -> None:
     WRITERS[shape.name](shape.seed, folder)

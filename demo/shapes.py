@@ -2,14 +2,24 @@
 LLaVA-NeXT's with smaller crops as well, and Qwen-VL's with images of any resolution."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 IMAGE_SIZE, PATCH_SIZE, HEAD_SIZE = 336, 14, 64
 
 
+class AnyShape:
+    """What they have in common."""
+
+    __slots__ = ()
+    writer: ClassVar[str]
+    """The module whose `write(shape, folder)` writes such a model."""
+
+
 @dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(AnyShape):
     """What differs between the models."""
 
+    writer: ClassVar = "checkpoint"
     vision_width: int
     vision_layers: int
     text_width: int
@@ -31,9 +41,10 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class QwenShape:
+class QwenShape(AnyShape):
     """A Qwen-VL of true geometry, narrow."""
 
+    writer: ClassVar = "qwen"
     version: str
     """`2`, `2.5`, `3`, `3-moe`, `3.5` or `3.5-moe`."""
 
@@ -54,34 +65,38 @@ class QwenShape:
 
 
 @dataclass(frozen=True, slots=True)
-class GlmShape:
+class GlmShape(AnyShape):
     """A GLM-V of true geometry, narrow."""
 
+    writer: ClassVar = "glm"
     text_layers: int
     seed: int
     experts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class GlmOcrShape:
+class GlmOcrShape(AnyShape):
     """A GLM-OCR of true geometry, narrow."""
 
+    writer: ClassVar = "glm_ocr"
     text_layers: int
     seed: int
 
 
 @dataclass(frozen=True, slots=True)
-class PaddleShape:
+class PaddleShape(AnyShape):
     """A PaddleOCR-VL of true geometry, narrow."""
 
+    writer: ClassVar = "paddle"
     text_layers: int
     seed: int
 
 
 @dataclass(frozen=True, slots=True)
-class Glm5Shape:
+class Glm5Shape(AnyShape):
     """A GLM-5-Next's tower of true geometry, narrow."""
 
+    writer: ClassVar = "glm5"
     seed: int
     tokens: int = 256
     """Of an image at most."""
@@ -90,9 +105,10 @@ class Glm5Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class InternShape:
+class InternShape(AnyShape):
     """An InternVL of true geometry, narrow, with small tiles."""
 
+    writer: ClassVar = "intern"
     text_layers: int
     seed: int
     image_size: int = 168
@@ -106,9 +122,10 @@ class InternShape:
 
 
 @dataclass(frozen=True, slots=True)
-class IdeficsShape:
+class IdeficsShape(AnyShape):
     """An Idefics3 or SmolVLM of true geometry, narrow, with small tiles."""
 
+    writer: ClassVar = "idefics"
     text_layers: int
     seed: int
     image_size: int
@@ -121,9 +138,10 @@ class IdeficsShape:
 
 
 @dataclass(frozen=True, slots=True)
-class OnevisionShape:
+class OnevisionShape(AnyShape):
     """A LLaVA-OneVision of true geometry, narrow, with small crops."""
 
+    writer: ClassVar = "onevision"
     text_layers: int
     seed: int
     image_size: int = 56
@@ -133,9 +151,10 @@ class OnevisionShape:
 
 
 @dataclass(frozen=True, slots=True)
-class GemmaShape:
+class GemmaShape(AnyShape):
     """A Gemma 3 of true geometry, narrow, with small tiles."""
 
+    writer: ClassVar = "gemma"
     seed: int
     image_size: int = 448
     """Of a tile: 64 tokens of 4 x 4 patches."""
@@ -149,10 +168,11 @@ class GemmaShape:
 
 
 @dataclass(frozen=True, slots=True)
-class Gemma4Shape:
+class Gemma4Shape(AnyShape):
     """A Gemma 4 of true geometry, narrow: with the embeddings for each layer and the shared keys of
     the small published ones, and the attention within a picture of the large ones."""
 
+    writer: ClassVar = "gemma4"
     seed: int
     tokens: int = 70
     """Of an image at most."""
@@ -162,54 +182,71 @@ class Gemma4Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class MistralShape:
-    """A Mistral Small 3 of true geometry, narrow."""
+class MistralShape(AnyShape):
+    """A Mistral Small 3 of true geometry, narrow, in the form of transformers."""
 
+    writer: ClassVar = "mistral"
     text_layers: int
     seed: int
     longest: int = 448
     """Side of an image at most: 16 tokens."""
-    native: bool = False
-    """In Mistral's own form, or as transformers has it."""
-    merges: bool = True
-    """Whether a token is 2 x 2 patches, or one, as in the first Pixtral; then in its own form."""
 
 
 @dataclass(frozen=True, slots=True)
-class KimiShape:
-    """A Kimi-VL or Kimi-K2.5 of true geometry, narrow."""
+class PixtralShape(MistralShape):
+    """The same in Mistral's own form."""
 
+    writer: ClassVar = "pixtral"
+    merges: bool = True
+    """Whether a token is 2 x 2 patches, or one, as in the first Pixtral."""
+
+
+@dataclass(frozen=True, slots=True)
+class KimiShape(AnyShape):
+    """A Kimi-VL of true geometry, narrow."""
+
+    writer: ClassVar = "kimi"
     text_layers: int
     seed: int
     patches: int = 1024
     """Of an image, about: 256 tokens."""
-    frames: int = 1
-    """Of a part of a video, of which K2.5's tower makes as many tokens as of an image: 4."""
 
 
 @dataclass(frozen=True, slots=True)
-class KimiK3Shape:
+class KimiK25Shape(KimiShape):
+    """A Kimi-K2.5 of true geometry, narrow."""
+
+    writer: ClassVar = "kimi_k25"
+    frames: int = 4
+    """Of a part of a video, of which its tower makes as many tokens as of an image."""
+
+
+@dataclass(frozen=True, slots=True)
+class KimiK3Shape(AnyShape):
     """A Kimi-K3's tower of true geometry, narrow."""
 
+    writer: ClassVar = "kimi_k3"
     seed: int
     patches: int = 1024
     """Of an image, about: 256 tokens."""
 
 
 @dataclass(frozen=True, slots=True)
-class MiniMaxShape:
+class MiniMaxShape(AnyShape):
     """A MiniMax-M3's tower of true geometry, narrow."""
 
+    writer: ClassVar = "minimax"
     seed: int
     tokens: int = 256
     """Of an image at most, and of a frame of a video."""
 
 
 @dataclass(frozen=True, slots=True)
-class Llama4Shape:
+class Llama4Shape(AnyShape):
     """A Llama 4 of true geometry, narrow, with small tiles: two layers, of which one has experts
     and looks at all, as every other one of Maverick has and every fourth does."""
 
+    writer: ClassVar = "llama4"
     seed: int
     image_size: int = 112
     """Of a tile: 16 tokens."""
@@ -221,9 +258,10 @@ class Llama4Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class CohereShape:
+class CohereShape(AnyShape):
     """A Command A Vision of true geometry, narrow, with small tiles."""
 
+    writer: ClassVar = "cohere"
     seed: int
     image_size: int = 112
     """Of a tile: 16 tokens."""
@@ -234,9 +272,10 @@ class CohereShape:
 
 
 @dataclass(frozen=True, slots=True)
-class MiniCPMShape:
+class MiniCPMShape(AnyShape):
     """A MiniCPM-V of true geometry, narrow, with small slices."""
 
+    writer: ClassVar = "minicpm"
     version: str
     """`4.6` or `4.7`."""
 
@@ -247,9 +286,10 @@ class MiniCPMShape:
 
 
 @dataclass(frozen=True, slots=True)
-class NemotronShape:
+class NemotronShape(AnyShape):
     """A Nemotron Nano VL of true geometry, with a narrow decoder and small pictures."""
 
+    writer: ClassVar = "nemotron"
     seed: int
     image_size: int = 128
     """Of a tile: 16 tokens."""
@@ -260,9 +300,10 @@ class NemotronShape:
 
 
 @dataclass(frozen=True, slots=True)
-class Lfm2Shape:
+class Lfm2Shape(AnyShape):
     """An LFM2-VL of true geometry, narrow, with small tiles."""
 
+    writer: ClassVar = "lfm2"
     seed: int
     tile: int = 128
     """Side of a tile in pixels: 16 tokens, as many as the whole picture has at most."""
@@ -271,9 +312,10 @@ class Lfm2Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class RelativeShape:
+class RelativeShape(AnyShape):
     """A model that vLLM builds from the parts of one of the others, as narrow."""
 
+    writer: ClassVar = "relatives"
     name: str
     """Of `relatives.WRITERS`."""
     seed: int

@@ -4,6 +4,7 @@ Byte-level, so that every string round-trips; trained at build time, so that no 
 """
 
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
@@ -31,6 +32,16 @@ def train_tokenizer() -> PreTrainedTokenizerFast:
         clean_up_tokenization_spaces=False,
         model_max_length=4096,
         padding_side="left",
+    )
+
+
+def tokenizer_of(special: list[str], **more: Any) -> PreTrainedTokenizerFast:
+    """Of another model: its special tokens first; `more` says which ends a turn, and so on."""
+    return PreTrainedTokenizerFast(
+        tokenizer_object=train_bpe(special),
+        clean_up_tokenization_spaces=False,
+        model_max_length=8192,
+        **more,
     )
 
 
