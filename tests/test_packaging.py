@@ -162,7 +162,7 @@ def test_a_clean_venv_imports_the_package_without_any_dependency(installed) -> N
 def test_a_clean_venv_counts_tokens_with_pydantic_alone(installed) -> None:
     """The count for a prompt needs no torch; only looking up the built-in methods does."""
     program = (
-        "from vllm_pruner.settings.config import DEFAULT_RATE\n"
+        "from vllm_pruner.settings.defaults import DEFAULT_RATE\n"
         "from vllm_pruner.methods.budget import Budget, keep_count\n"
         "print(keep_count(576, Budget(rate=DEFAULT_RATE)))"
     )

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from vllm_pruner import methods
 from vllm_pruner.layout.cuts import Cut, cut_frames, cut_runs
-from vllm_pruner.settings.config import DEFAULT_METHOD, DEFAULT_RATE, PruneConfig
+from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.defaults import DEFAULT_METHOD, DEFAULT_RATE
 from vllm_pruner.settings.errors import ConfigError, SettingError
 
 if TYPE_CHECKING:

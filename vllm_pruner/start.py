@@ -20,7 +20,7 @@ from vllm_pruner.prompt import (
     serving,
 )
 from vllm_pruner.settings.bounds import fault_on
-from vllm_pruner.settings.config import EMPTY_RATE, floor_of, names_budget
+from vllm_pruner.settings.defaults import EMPTY_RATE, floor_of, names_budget
 from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.settings.keys import KEY
 from vllm_pruner.settings.moving import least_fault

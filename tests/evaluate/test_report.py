@@ -15,7 +15,7 @@ from vtprune_evaluate.report import interval, markdown, paired_difference
 from vtprune_evaluate.run import read_records
 from vtprune_evaluate.tune import LADDER, tune
 
-from vllm_pruner.settings import config
+from vllm_pruner.settings import defaults
 
 HALF = Fraction(1, 2)
 
@@ -38,7 +38,7 @@ def made(accuracy: float, method: str = "unpruned", keep: Fraction = Fraction(1)
 
 def test_the_method_that_is_asked_by_default_is_the_servers() -> None:
     """The evaluation stands alone and cannot import it."""
-    assert DEFAULT_METHOD == config.DEFAULT_METHOD
+    assert DEFAULT_METHOD == defaults.DEFAULT_METHOD
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:

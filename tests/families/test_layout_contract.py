@@ -31,7 +31,8 @@ from vllm_pruner.family import Family
 from vllm_pruner.layout.crop_layout import CropLayout
 from vllm_pruner.layout.layout import Layout
 from vllm_pruner.layout.raster import is_mixed
-from vllm_pruner.settings.config import DEFAULT_METHOD, PruneConfig
+from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.defaults import DEFAULT_METHOD
 from vllm_pruner.settings.errors import ConfigError
 
 CPU = torch.device("cpu")

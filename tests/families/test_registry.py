@@ -21,7 +21,8 @@ from vllm.model_executor.models.registry import _ModelInfo
 from vllm_pruner import compat
 from vllm_pruner.families import registry
 from vllm_pruner.families.llava import LLAVA
-from vllm_pruner.settings.config import DEFAULT_METHOD, DEFAULT_RATE, EMPTY_RATE, PruneConfig
+from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.defaults import DEFAULT_METHOD, DEFAULT_RATE, EMPTY_RATE
 from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.settings.server import ServerConfig
 from vllm_pruner.settings.setting import settings_of

@@ -18,7 +18,8 @@ from vllm_pruner.layout.newlines import method_budget
 from vllm_pruner.layout.raster import arrange
 from vllm_pruner.layout.shares import shares
 from vllm_pruner.methods.base import VisualTokens
-from vllm_pruner.settings.config import DEFAULT_METHOD, PruneConfig
+from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.defaults import DEFAULT_METHOD
 from vllm_pruner.settings.errors import ConfigError
 
 SIDE, WIDTH = 6, 24

@@ -12,7 +12,7 @@ import torch
 from media import PHOTOS, data_url, encode, image_part, noise, photo_question, text_part
 from vllm_server import Server
 
-from vllm_pruner.settings.config import DEFAULT_METHOD
+from vllm_pruner.settings.defaults import DEFAULT_METHOD
 
 pytestmark = pytest.mark.server
 

@@ -17,7 +17,7 @@ from vllm_server import Server
 from vtprune_server.command.parser import EXAMPLES
 
 from vllm_pruner import methods
-from vllm_pruner.settings.config import DEFAULT_METHOD
+from vllm_pruner.settings.defaults import DEFAULT_METHOD
 
 
 def _run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:

@@ -29,7 +29,7 @@ from shared_servers import SharedServers
 from vllm_server import Server
 
 from vllm_pruner.layout.shares import frame_shares
-from vllm_pruner.settings.config import DEFAULT_METHOD
+from vllm_pruner.settings.defaults import DEFAULT_METHOD
 
 pytestmark = pytest.mark.server
 

@@ -18,7 +18,7 @@ from media import encode, image_part, noise, photo_question, text_part
 from python_path import path_with
 from vllm_server import Server
 
-from vllm_pruner.settings.config import DEFAULT_METHOD
+from vllm_pruner.settings.defaults import DEFAULT_METHOD
 
 pytestmark = pytest.mark.server
 

@@ -18,7 +18,7 @@ from vtprune_evaluate.datasets import DATASETS
 from vtprune_evaluate.item import DatasetError
 from vtprune_evaluate.run import read_records
 
-from vllm_pruner.settings.config import DEFAULT_METHOD
+from vllm_pruner.settings.defaults import DEFAULT_METHOD
 
 ROOT = Path(__file__).parents[2]
 TASK = ROOT / "examples" / "lmms_eval" / "scenes.yaml"

@@ -14,7 +14,7 @@ from test_refusals import PRUNE, refusal
 from vllm_process import MODELS
 from vllm_server import Server
 
-from vllm_pruner.settings.config import DEFAULT_METHOD
+from vllm_pruner.settings.defaults import DEFAULT_METHOD
 
 pytestmark = pytest.mark.server
 

@@ -13,7 +13,7 @@ from playwright.sync_api import Page, Route, expect, sync_playwright
 from test_surface import picture
 from vllm_server import Server
 
-from vllm_pruner.settings.config import DEFAULT_METHOD
+from vllm_pruner.settings.defaults import DEFAULT_METHOD
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 

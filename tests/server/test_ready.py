@@ -11,7 +11,7 @@ import pytest
 from vllm_server import Server
 from vtprune_server.ready import sentence
 
-from vllm_pruner.settings.config import DEFAULT_METHOD
+from vllm_pruner.settings.defaults import DEFAULT_METHOD
 from vllm_pruner.settings.server import ServerConfig
 
 

@@ -16,7 +16,7 @@ from media import PHOTOS, data_url, photo_question, text_part
 from vllm_server import Server
 
 from vllm_pruner.compat.versions import at_least
-from vllm_pruner.settings.config import DEFAULT_METHOD
+from vllm_pruner.settings.defaults import DEFAULT_METHOD
 
 pytestmark = pytest.mark.server
 

@@ -16,7 +16,7 @@ from PIL import Image
 from vllm_server import Server
 from vtprune_evaluate.datasets.synthetic import SYNTHETIC
 
-from vllm_pruner.settings.config import DEFAULT_METHOD
+from vllm_pruner.settings.defaults import DEFAULT_METHOD
 
 pytestmark = pytest.mark.server
 

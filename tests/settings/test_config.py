@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from vllm_pruner import methods
 from vllm_pruner.methods.base import Need
-from vllm_pruner.settings.config import DEFAULT_METHOD, DEFAULT_RATE, PruneConfig
+from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.defaults import DEFAULT_METHOD, DEFAULT_RATE
 from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.settings.override import override
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from vllm_pruner.settings.again import UNPRUNED
-from vllm_pruner.settings.config import DEFAULT_METHOD, PruneConfig
+from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.defaults import DEFAULT_METHOD
 from vllm_pruner.settings.errors import ConfigError, SettingError
 from vllm_pruner.settings.rules import check, image_configs, resolve
 from vllm_pruner.settings.server import ServerConfig

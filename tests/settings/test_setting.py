@@ -16,7 +16,8 @@ import pytest
 import settings_table
 
 import vllm_pruner
-from vllm_pruner.settings.config import DEFAULT_RATE, PruneConfig
+from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.defaults import DEFAULT_RATE
 from vllm_pruner.settings.server import ServerConfig
 from vllm_pruner.settings.setting import settings_of
 

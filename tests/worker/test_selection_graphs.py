@@ -15,7 +15,8 @@ from vllm_pruner import methods
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.methods.base import TOWER, Kept, Need, VisualTokens
 from vllm_pruner.methods.texts import Texts
-from vllm_pruner.settings.config import DEFAULT_METHOD, PruneConfig
+from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.defaults import DEFAULT_METHOD
 from vllm_pruner.tower import FEATURES
 from vllm_pruner.worker import selection_graphs
 from vllm_pruner.worker.recorder import CudaRecorder, HostFree, Recorded

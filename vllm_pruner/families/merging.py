@@ -27,5 +27,5 @@ MERGING: Final[dict[str, Any]] = {
 """Fields of `Family`."""
 
 READING: Final[dict[str, Any]] = MERGING | {"default_method": "pixels", "encodes_some": True}
-"""Of models that read documents. The rate is that of the floor (`settings.config.EMPTY_RATE`),
+"""Of models that read documents. The rate is that of the floor (`settings.defaults.EMPTY_RATE`),
 unless the operator names another method."""

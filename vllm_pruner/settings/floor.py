@@ -8,7 +8,8 @@ dense page; there is no threshold that one more word could cross.
 from __future__ import annotations
 
 from vllm_pruner.picture import Picture
-from vllm_pruner.settings.config import BUDGETS, PruneConfig
+from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.defaults import BUDGETS
 from vllm_pruner.settings.limits import Limits
 from vllm_pruner.settings.plain_tokens import plain_share
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from vllm_pruner.settings.config import BUDGETS, PruneConfig
+from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.defaults import BUDGETS
 from vllm_pruner.settings.errors import SettingError
 
 __all__ = ["LEAST", "grounded"]

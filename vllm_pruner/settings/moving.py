@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vllm_pruner.settings.bounds import clamp, count_fault
-from vllm_pruner.settings.config import BUDGETS, PruneConfig
+from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.defaults import BUDGETS
 from vllm_pruner.settings.errors import SettingError
 from vllm_pruner.settings.limits import Limits
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from vllm_pruner.settings.config import BUDGETS, PruneConfig, is_before_tower
+from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.defaults import BUDGETS, is_before_tower
 
 __all__ = ["override"]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from vllm_pruner.settings.again import UNPRUNED
-from vllm_pruner.settings.config import PruneConfig, names_budget
+from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.defaults import names_budget
 
 __all__ = ["at_rate", "follows"]
 

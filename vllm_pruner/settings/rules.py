@@ -15,7 +15,8 @@ from typing import Protocol
 from vllm_pruner.picture import Picture
 from vllm_pruner.settings.again import UNPRUNED
 from vllm_pruner.settings.bounds import fault, fault_on, method_fault, video_method_fault
-from vllm_pruner.settings.config import PruneConfig, names_budget
+from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.defaults import names_budget
 from vllm_pruner.settings.detail import split
 from vllm_pruner.settings.errors import ConfigError, SettingError
 from vllm_pruner.settings.image_budgets import of_images

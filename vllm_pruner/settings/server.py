@@ -11,7 +11,8 @@ from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from vllm_pruner import methods
 from vllm_pruner.settings.bounds import fault, method_fault, video_rate_fault
-from vllm_pruner.settings.config import PruneConfig, names_budget
+from vllm_pruner.settings.config import PruneConfig
+from vllm_pruner.settings.defaults import names_budget
 from vllm_pruner.settings.detail import DetailRates
 from vllm_pruner.settings.errors import SettingError
 from vllm_pruner.settings.limits import Limits, Rate
