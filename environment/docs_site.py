@@ -18,7 +18,7 @@ _LINK = re.compile(r"\]\((?![a-z]+:|#)([^)\s#]+)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Take the pages of the navigation, the files that they lead to and the style, not all of `docs/`."""
+    """Take the pages of the navigation, what they lead to and the style, not all of `docs/`."""
     ours: dict[str, File] = {}
     waiting = [*_named(config["nav"]), *map(str, config["extra_css"])]
     while waiting:
