@@ -15,7 +15,7 @@ ENV := HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 VLLM_CPU_KVCACHE_SPACE=1
 SERVE_ENV := $(ENV) PYTHONWARNINGS='ignore:`torch.distributed.reduce_op`:FutureWarning'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models serve demo-qwen demo-reader demo-qwen-reader demo-fast test test-fast test-matrix test-ray test-harness lint evaluate loadtest loadtest-adaptive soak hostile bench-serve gpu bench-questions bench-overhead screenshots bench-selection bench-set-quality bench-merger-scores bench-kernels wheel clean bench-host bench-harness bench-launches docs docs-serve
+.PHONY: help setup models serve demo-qwen demo-reader demo-qwen-reader demo-fast test test-fast test-nightly test-matrix test-ray test-harness lint evaluate loadtest loadtest-adaptive soak hostile bench-serve gpu bench-questions bench-overhead screenshots bench-selection bench-set-quality bench-merger-scores bench-kernels wheel clean bench-host bench-harness bench-launches docs docs-serve
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,10 @@ test: lint models  ## lint, check types, run the tests on two cores (ARGS=pytest
 # For the everyday loop: no server, no compiler, no package build.
 test-fast: models  ## the tests that need no server and are not slow, in 90 seconds (ARGS=pytest's)
 	$(ENV) $(BIN)/pytest $(XDIST) --no-loadscope-reorder -m "not server and not slow" $(ARGS)
+
+# What no push waits for: models that resemble others, two engines, every shape.
+test-nightly: models  ## the tests that are too long for every run, in an hour (ARGS=pytest's)
+	VTPRUNE_NIGHTLY=1 $(ENV) $(BIN)/pytest $(XDIST) --no-loadscope-reorder -m nightly $(ARGS)
 
 # The contract of a supported vLLM: counts, off means off, equal answers, settings of a request. 0.31
 # and 0.33 lie before .venv on the path; 0.33, which has no build for CPUs, runs on 0.32's operators.

@@ -1,4 +1,4 @@
-"""What holds for all tests: their share of the cores, and two marks that nobody can forget."""
+"""What holds for all tests: their share of the cores, and what their marks mean."""
 
 from __future__ import annotations
 
@@ -41,7 +41,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before its fixtures start anything
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Refuse a test that starts a server and is not marked so: `make test-fast` would run it."""
+    """Refuse a test that starts a server and is not marked so: `make test-fast` would run it. Skip
+    what is for the night."""
+    if item.get_closest_marker("nightly") and not os.environ.get("VTPRUNE_NIGHTLY"):
+        pytest.skip("VTPRUNE_NIGHTLY is not set")
     if _starts_a_server(item) and not item.get_closest_marker("server"):
         pytest.fail(f"{item.nodeid} starts a server: mark it `server`", pytrace=False)
 

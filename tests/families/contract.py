@@ -10,12 +10,12 @@ processor makes of a message with them. The contract is in three files:
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
 import pytest
 from mistral_words import ids_of
+from nightly import NIGHTLY
 from PIL import Image
 from vllm.multimodal.parse import ImageSize
 from vllm.tokenizers.mistral import MistralTokenizer
@@ -27,7 +27,6 @@ from vllm_pruner.worker.minimax_tower import MiniMaxTower
 from vllm_pruner.worker.siglip2_tower import Siglip2Tower
 
 __all__ = [
-    "AT_NIGHT",
     "BUDGETS",
     "CHECKPOINTS",
     "ENCODED",
@@ -116,9 +115,8 @@ ENCODED = [each for each in ENCODERS if each not in NEWER]
 PACKED = [each for each in ENCODED if each == "demo-glm5"]
 """Those of them with a `PackedTower`."""
 
-AT_NIGHT = SERVED if os.environ.get("VTPRUNE_NIGHTLY") else []
-PROCESSORS: list[tuple[str, dict[str, Any]]]
-PROCESSORS = [(name, {}) for name in [*CHECKPOINTS, *ENCODED, *AT_NIGHT] if name not in NEWER]
+PROCESSORS: list[Any] = [(name, {}) for name in [*CHECKPOINTS, *ENCODED] if name not in NEWER]
+PROCESSORS += [pytest.param((name, {}), marks=NIGHTLY) for name in SERVED]
 PROCESSORS.append(("demo-gemma3", {"do_pan_and_scan": True}))
 """With arguments of the server's for HF's processor."""
 

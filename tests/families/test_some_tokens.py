@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from contract import AT_NIGHT, PACKED
+from contract import PACKED
+from nightly import NIGHTLY
 from pruned_model import picture_batch, pruned_model
 from vllm_process import MODELS
 
@@ -23,17 +24,18 @@ pytestmark = pytest.mark.slow
 
 EARLY = ["demo-qwen2", "demo-qwen2.5", "demo-qwen3", "demo-qwen3.5", "demo-glm4v"]
 EARLY += ["demo-glm-ocr", "demo-paddleocr"]
-RELATIVES = {
+RELATIVES = [
     *("demo-exaone4.5", "demo-cosmos3", "demo-interns2", "demo-mobius", "demo-qwen4"),
     "demo-qwen2.5-omni",
-}
+]
 """Those of the same towers."""
 
 SIZES = [(224, 336), (280, 196), (120, 420)]
 
 
 @pytest.fixture(
-    scope="module", params=[*EARLY, *PACKED, *(each for each in AT_NIGHT if each in RELATIVES)]
+    scope="module",
+    params=[*EARLY, *PACKED, *(pytest.param(each, marks=NIGHTLY) for each in RELATIVES)],
 )
 def made(request: pytest.FixtureRequest) -> Iterator[tuple[Any, Any]]:
     dtype = json.loads((MODELS / request.param / "config.json").read_text())["dtype"]

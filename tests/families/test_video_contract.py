@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from contract import AT_NIGHT, ENCODED, batched, processed
+from contract import ENCODED, SERVED, batched, processed
+from nightly import NIGHTLY
 from pruning_processor import pruning_processor
 from vllm.exceptions import VLLMValidationError
 
@@ -26,7 +27,8 @@ IMAGES_ALONE = ("demo-kimi-k3", "demo-skywork", "demo-qianfan")
 CHECKPOINTS = [
     *("demo-glm4v", "demo-onevision", "demo-internvl", "demo-internvl-chat"),
     *("demo-qwen2", "demo-qwen2.5", "demo-qwen3", "demo-qwen3.5"),
-    *(each for each in [*ENCODED, *AT_NIGHT] if each not in IMAGES_ALONE),
+    *(each for each in ENCODED if each not in IMAGES_ALONE),
+    *(pytest.param(each, marks=NIGHTLY) for each in SERVED if each not in IMAGES_ALONE),
 ]
 CLIPS = [(2, 112, 112), (5, 200, 90), (8, 336, 336)]
 """Frames, height and width."""

@@ -1,13 +1,10 @@
-"""A mark for what would take too long in every run: `VTPRUNE_NIGHTLY=1` runs it."""
+"""A mark for what would take too long in every run: `make test-nightly` runs it alone, and
+`VTPRUNE_NIGHTLY=1` among the others."""
 
 from __future__ import annotations
-
-import os
 
 import pytest
 
 __all__ = ["NIGHTLY"]
 
-NIGHTLY = pytest.mark.skipif(
-    not os.environ.get("VTPRUNE_NIGHTLY"), reason="VTPRUNE_NIGHTLY is not set"
-)
+NIGHTLY = pytest.mark.nightly
