@@ -141,6 +141,9 @@ class Family:
     """`item_layout(hf_config, item)`: the layout of one processed image, given the tensors of its
     fields. For models with M-RoPE; None for one-dimensional positions."""
 
+    image_token: str = "image_token_id"
+    """Name in `hf_config` of the placeholder of an image, one for each of its tokens."""
+
     marks: tuple[str, ...] = ()
     """Names in `hf_config` of the tokens that the chat template puts around an image. They are not
     part of the text that asks about it."""
@@ -155,6 +158,12 @@ class Family:
     video_marks: tuple[str, ...] = ()
     """Names in `hf_config` of the tokens before and after a video whose frames consist of image
     tokens; empty if they consist of a token of their own."""
+
+    @property
+    def one_token(self) -> bool:
+        """Whether images and videos have the same placeholder, and no `video_marks` tell them
+        apart."""
+        return self.videos is not None and self.videos.token == self.image_token
 
     def serves(self, hf_config: Any, method: Method) -> bool:
         """Return whether this model can serve a method; see `check_served`."""

@@ -25,9 +25,11 @@ CLIPS = [(3, 2, 3, 1.0, 9), (4, 3, 2, 2.5, 11), (1, 2, 3, 1.0, 1)]
 
 
 class Prompt:
-    """Text, images of `GRIDS`, videos of `CLIPS`, a video and an image that keep everything."""
+    """Text, images of `GRIDS`, videos of `CLIPS`, a video and an image that keep everything. The
+    token of videos may be that of images."""
 
-    def __init__(self, seed: int, dtype: torch.dtype) -> None:
+    def __init__(self, seed: int, dtype: torch.dtype, video: int = VIDEO) -> None:
+        self.video = video
         draw = torch.Generator().manual_seed(seed)
         self.ids = [TEXT, TEXT]
         self.rows: list[tuple[int, torch.Tensor]] = []
@@ -39,12 +41,12 @@ class Prompt:
             self._text(whole)
             kept = torch.randperm(layout.tokens, generator=draw)[:keep].sort().values
             features = torch.randn(1, keep, 5, generator=draw).to(dtype)
-            token = VIDEO if layout.frames else IMAGE
+            token = video if layout.frames else IMAGE
             media.append(Run(len(self.ids), keep, [token] * layout.tokens))
             placed = placed_in(layout, layout, features, kept[None], ())[0]
             self.rows.append((len(self.ids), placed))
             self._media(whole, token, layout.places_at(torch.arange(layout.tokens), layout), kept)
-        for token, is_image in ((VIDEO, False), (IMAGE, True)):
+        for token, is_image in ((video, video == IMAGE), (IMAGE, True)):
             self._text(whole)
             places = GridLayout(2, 3).places_at(torch.arange(6), GridLayout(2, 3))
             media.append(Run(len(self.ids), 6, [token] * 6))
@@ -97,15 +99,17 @@ class Prompt:
                 length = len(list(run))
                 runs[token].append((end_of_run, length))
                 end_of_run += length
-            fill(positions, parts, runs[IMAGE], runs[VIDEO], computed)
+            videos = None if self.video == IMAGE else runs[VIDEO]
+            fill(positions, parts, runs[IMAGE], videos, computed)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
 @pytest.mark.parametrize("chunk", [1, 5, 7, 64, 1000])
+@pytest.mark.parametrize("video", [VIDEO, IMAGE], ids=["a token each", "one token"])
 def test_every_schedule_gives_the_positions_of_the_unpruned_prompt(
-    chunk: int, dtype: torch.dtype
+    video: int, chunk: int, dtype: torch.dtype
 ) -> None:
-    prompt = Prompt(chunk, dtype)
+    prompt = Prompt(chunk, dtype, video)
     length = len(prompt.ids)
     hits = range(0, length - 1, 1 if chunk == 1000 else 23)
     for hit in hits:

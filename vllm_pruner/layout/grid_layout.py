@@ -32,6 +32,9 @@ class GridLayout(PatchesAlone):
     pace: float = 1.0
     """Temporal positions per frame."""
 
+    joined: int = 1
+    """Frames of the tower that become one of these behind it."""
+
     apart: bool = False
     """Whether other tokens separate the frames in the prompt. A frame then has no temporal position
     of its own: those tokens tell the time."""
@@ -44,6 +47,10 @@ class GridLayout(PatchesAlone):
     @property
     def tokens(self) -> int:
         return max(1, self.frames) * self.frame_tokens
+
+    @property
+    def encoded(self) -> int:
+        return self.joined * self.tokens
 
     @property
     def crops(self) -> int:

@@ -55,7 +55,7 @@ def fill(
     positions: torch.Tensor,
     parts: Sequence[torch.Tensor],
     images: Sequence[tuple[int, int]],
-    videos: Sequence[tuple[int, int]],
+    videos: Sequence[tuple[int, int]] | None,
     computed: int,
     lead: int = 1,
 ) -> None:
@@ -67,11 +67,13 @@ def fill(
             the CPU.
         images: start and length of each run of image tokens in the prompt, ascending. The token
             before a run belongs to neither an image nor a video.
-        videos: the same for video tokens.
+        videos: the same for video tokens; None if images and videos have one token, so that
+            `images` are the runs of both. Unpruned videos then have the kind of unpruned images.
         computed: tokens computed before the step. A drafter's step starts one token later.
         lead: how far behind the time of the token before a run its first place is.
     """
-    rest = [iter(images), iter(videos)]
+    of_images = iter(images)
+    rest = [of_images, of_images if videos is None else iter(videos)]
     for part in _by_run(parts):
         kind, (row, keep) = int(part[0, -1]), part[0, 3:5].tolist()
         if kind == Kind.OTHER_STAYS:

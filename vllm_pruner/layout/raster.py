@@ -18,8 +18,10 @@ from vtprune_kernels import gather_rows
 
 from vllm_pruner.layout.clip_layout import ClipLayout
 from vllm_pruner.layout.crop_layout import CropLayout
+from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.layout.grids_apart import GridsApart
 from vllm_pruner.layout.layout import TABLES, Crops, Layout
+from vllm_pruner.methods.base import Need
 from vllm_pruner.methods.on_device import sent
 
 __all__ = ["arrange", "is_mixed"]
@@ -41,6 +43,8 @@ def arrange(values: dict[str, torch.Tensor], layout: Layout) -> dict[str, torch.
     Returns:
         Each `[images, patches, ...]`; features and keys themselves if their rows are in order.
     """
+    if isinstance(layout, GridLayout) and layout.joined > 1:
+        return {name: _joined(value, name, layout) for name, value in values.items()}
     if isinstance(layout, ClipLayout):
         return {name: _pooled(value, layout) for name, value in values.items()}
     if layout.crops == 1 or isinstance(layout, GridsApart):  # whose crops are in no one list
@@ -55,6 +59,18 @@ def arrange(values: dict[str, torch.Tensor], layout: Layout) -> dict[str, torch.
     if isinstance(layout, CropLayout) and layout.resampled is not None:
         rows = [_resampled(value, layout.raster, layout.resampled) for value in rows]
     return dict(zip(values, rows, strict=True))
+
+
+def _joined(value: torch.Tensor, name: str, layout: GridLayout) -> torch.Tensor:
+    """Return `[videos, tokens, ...]` of `[videos, encoded, ...]`: the features of a token's frames
+    one behind the other, the sum of their scores, the mean of their keys, as of its patches."""
+    frames = value.unflatten(1, (layout.frames, layout.joined, layout.frame_tokens))
+    if value.dim() == 2:
+        summed: torch.Tensor = frames.sum(dim=2)
+        return summed.flatten(1)
+    joined = frames.mean(dim=2) if name == Need.KEYS else frames.transpose(2, 3).flatten(3)
+    tokens: torch.Tensor = joined.flatten(1, 2)
+    return tokens
 
 
 def _pooled(value: torch.Tensor, layout: ClipLayout) -> torch.Tensor:

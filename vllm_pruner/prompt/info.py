@@ -114,7 +114,7 @@ class PrunedInfo(_Info):
     @property
     def image_token(self) -> int:
         """The id of the placeholder, one for each token of an image."""
-        return int(self.get_hf_config().image_token_id)
+        return int(getattr(self.get_hf_config(), self.family.image_token))
 
     @property
     def image_sign(self) -> int:
@@ -127,6 +127,11 @@ class PrunedInfo(_Info):
         """The id of the token that stands for a video; None if videos are not pruned."""
         videos = self.family.videos
         return None if videos is None else int(getattr(self.get_hf_config(), videos.token))
+
+    @property
+    def video_sign(self) -> int | None:
+        """The same as `image_sign` for a video; None if videos are not pruned."""
+        return self.video_token
 
     @property
     def item_tokens(self) -> frozenset[int]:

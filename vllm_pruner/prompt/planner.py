@@ -79,7 +79,7 @@ class Planner:
     def _message_texts(self) -> dict[str, MessageText]:
         """Finds texts, by modality."""
         info: PrunedInfo = self._processor.info
-        tokens = {IMAGE: info.image_sign, VIDEO: info.video_token}
+        tokens = {IMAGE: info.image_sign, VIDEO: info.video_sign}
         return {
             modality: MessageText(info.get_tokenizer(), token, info.marks, info.around_message)
             for modality, token in tokens.items()

@@ -56,7 +56,7 @@ class MRopeModel(PrunedModel):
 
     def marked(self, rows: torch.Tensor, is_image: bool) -> torch.Tensor:
         """Return the rows of an image or video without a plan, with digits that say so."""
-        return as_placed(rows, is_image)
+        return as_placed(rows, is_image or self.family.one_token)
 
     def placed(self, rows: torch.Tensor, index: torch.Tensor, group: Group) -> torch.Tensor:
         layout = group.layout
@@ -106,13 +106,14 @@ class MRopeModel(PrunedModel):
         lengths = [len(each) for each in digits]
         parts = torch.cat(digits).cpu().split(lengths)  # one sync, only in steps that feed images
         ids = torch.as_tensor(input_ids).cpu()
-        images, videos = _runs(self._is_image(ids)), _runs(self._is_video(ids))
+        images = _runs(self._is_image(ids))
+        videos = None if self.family.one_token else _runs(self._is_video(ids))
         fill(mrope_positions, parts, images, videos, num_computed_tokens, self.lead)
         return rows, mrope_positions, self.delta(mrope_positions, length)
 
     def _is_image(self, ids: torch.Tensor) -> torch.Tensor:
         """Return a mask `[prompt]` of the tokens that are images' placeholders."""
-        is_image: torch.Tensor = ids == self.config.image_token_id
+        is_image: torch.Tensor = ids == getattr(self.config, self.family.image_token)
         if self.family.video_marks:
             is_image &= ~self._between_marks(ids)
         return is_image
