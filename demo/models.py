@@ -3,6 +3,7 @@
 from shapes import (
     AnyShape,
     CohereShape,
+    ErnieShape,
     Gemma4Shape,
     GemmaShape,
     Glm5Shape,
@@ -49,6 +50,8 @@ SHAPES: dict[str, AnyShape] = {
     "demo-glm4v-moe": GlmShape(3, seed=10, experts=True),
     "demo-glm-ocr": GlmOcrShape(2, seed=28),
     "demo-paddleocr": PaddleShape(2, seed=29),
+    # With experts of text and of vision, and videos whose frames are joined two by two.
+    "demo-ernie4.5": ErnieShape(3, seed=30),
     # For an engine that only encodes: no decoder.
     "demo-glm5": Glm5Shape(seed=23),
     # Up to six tiles of 36 tokens and a thumbnail: at most 252.

@@ -93,6 +93,19 @@ class PaddleShape(AnyShape):
 
 
 @dataclass(frozen=True, slots=True)
+class ErnieShape(AnyShape):
+    """An ERNIE-4.5-VL of true geometry, narrow."""
+
+    writer: ClassVar = "ernie"
+    text_layers: int
+    seed: int
+    tokens: int = 256
+    """Of an image at most, and four times those of a video's frame."""
+    time: int = 20
+    """Rotary pairs of a head that tell the time, as published."""
+
+
+@dataclass(frozen=True, slots=True)
 class Glm5Shape(AnyShape):
     """A GLM-5-Next's tower of true geometry, narrow."""
 

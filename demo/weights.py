@@ -33,7 +33,7 @@ _GAINS = (
     (r"weight|experts", 1.0),
 )
 # GELU's output has a positive mean, which would give all tokens one direction: cancel it.
-_AFTER_GELU = r"(fc2|linear_2|merger\.mlp\.2|mlp1\.3|mm_projector\.proj\.2)\.weight"
+_AFTER_GELU = r"(fc2|linear_2|merger\.mlp\.2|mlp1\.3|mm_projector\.proj\.2|_linear\.2)\.weight"
 # Tables have no inputs to divide by.
 _TABLES = {
     "embed_tokens.weight": 1.0,

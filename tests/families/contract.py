@@ -72,6 +72,7 @@ CHECKPOINTS = [
     "demo-glm4v-moe",
     "demo-glm-ocr",
     "demo-paddleocr",
+    "demo-ernie4.5",
     "demo-qwen2",
     "demo-qwen2.5",
     "demo-qwen3",

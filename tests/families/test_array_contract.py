@@ -31,6 +31,7 @@ PILLOWS = {
     "PixtralForConditionalGeneration",
     *("MiniCPMV4_6ForConditionalGeneration", "MiniCPMV4_7ForConditionalGeneration"),
     *("NemotronH_Nano_VL_V2", "NemotronH_Nano_Omni_Reasoning_V3"),
+    "Ernie4_5_VLMoeForConditionalGeneration",
 }
 """Models whose processors work on Pillow's images."""
 

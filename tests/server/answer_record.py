@@ -2,8 +2,8 @@
 saves what it answered: python answer_record.py CHECKPOINT IMAGE pruned|stock FILE [DTYPE]
 
 `IMAGE` is what stands for a picture in a prompt. Without a `DTYPE` all is float32, which vLLM's
-linear attention for CPUs is not (`linear_attention`); see also `rotary`. The file is read by
-`test_crop_families`.
+linear attention for CPUs is not (`linear_attention`); see also `rotary` and `visual_experts`. The
+file is read by `test_crop_families`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from linear_attention import attend_in_float32
 from mistral_words import ids_of
 from offline_pictures import offline_pictures
 from position_record import CLIP, CLIP_FACTS, PICTURES, budget, prompt
-from rotary import rotate_every_head
+from rotary import rotate_every_head, rotate_in_time_and_space
+from visual_experts import tell_marks_in_every_step
 from vllm import LLM, SamplingParams
 from vllm.v1.attention.backends.cpu_attn import CPUAttentionMetadataBuilder
 from vllm.v1.attention.backends.utils import fill_mm_prefix_query_ranges
@@ -67,6 +68,7 @@ FILMS = {
     "demo-cosmos3": "<|vision_start|><|video_pad|><|vision_end|>",
     "demo-qwen2.5-omni": "<|vision_bos|><|VIDEO|><|vision_eos|>",
     "demo-qwen3-omni": "<|vision_start|><|video_pad|><|vision_end|>",
+    "demo-ernie4.5": "<|VIDEO_START|><|video@placeholder|><|VIDEO_END|>",
 }
 """What stands for a video in a prompt, by checkpoint whose videos are pruned."""
 
@@ -215,6 +217,8 @@ def mutual(llm: LLM, image: str) -> list[dict[str, Any]]:
 def main() -> None:
     compile_nothing()
     rotate_every_head()
+    rotate_in_time_and_space()
+    tell_marks_in_every_step()
     checkpoint, image, kind, file, *dtype = sys.argv[1:]
     asked = cases(checkpoint)
     more = {"mm_processor_kwargs": {"vtprune": {"rate": 0.5}}} if kind == "pruned" else {}

@@ -1,7 +1,9 @@
-"""Rotary positions on a CPU for queries `[tokens, heads, size]`, as LFM2's.
+"""Rotary positions on a CPU, where vLLM has none for two decoders.
 
-vLLM's operator there takes the last dimension for all heads: it rotates as many rows as a step has
-tokens, as if each were a token, and leaves the others. What a query gets depends on the step then.
+For queries `[tokens, heads, size]`, as LFM2's, its operator takes the last dimension for all heads:
+it rotates as many rows as a step has tokens, as if each were a token, and leaves the others. What a
+query gets depends on the step then. ERNIE-4.5-VL's layer is called with an argument more than it
+takes, so that the engine ends.
 """
 
 from __future__ import annotations
@@ -10,8 +12,9 @@ from typing import Any
 
 import torch
 from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding
+from vllm.model_executor.layers.rotary_embedding.ernie45_vl_rope import Ernie4_5_VLRotaryEmbedding
 
-__all__ = ["rotate_every_head"]
+__all__ = ["rotate_every_head", "rotate_in_time_and_space"]
 
 
 def rotate_every_head() -> None:
@@ -29,3 +32,9 @@ def rotate_every_head() -> None:
         return tuple(row.view(each.shape) for row, each in zip(made, (query, key), strict=True))
 
     RotaryEmbedding.forward_cpu = rotated
+
+
+def rotate_in_time_and_space() -> None:
+    """Have ERNIE's layers run on a CPU as they do elsewhere. Before a model is made."""
+    layer: Any = Ernie4_5_VLRotaryEmbedding
+    layer.forward_cpu = layer.forward_native

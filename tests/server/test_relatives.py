@@ -27,6 +27,7 @@ IMAGES = {
     "demo-qianfan": "<image>",
     "demo-qwen2.5-omni": "<|vision_bos|><|IMAGE|><|vision_eos|>",
     "demo-qwen3-omni": _QWEN,
+    "demo-ernie4.5": "<|IMAGE_START|><|image@placeholder|><|IMAGE_END|>",
 }
 """What stands for an image in a prompt, by checkpoint."""
 

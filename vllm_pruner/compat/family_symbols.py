@@ -190,6 +190,10 @@ FAMILY_SYMBOLS: tuple[Symbol, ...] = (
         "PaddleOCRVLProcessingInfo.get_image_processor "
         "PaddleOCRVLProcessingInfo.get_image_size_with_most_features "
         "PaddleOCRVLProcessingInfo.get_num_image_tokens smart_resize"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.ernie45_vl",
+        "Ernie4_5_VLDummyInputsBuilder Ernie4_5VLMultiModalProcessor "
+        "Ernie4_5_VLProcessingInfo.get_hf_processor "
+        "Ernie4_5_VLProcessingInfo.get_image_size_with_most_features smart_resize"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.glm_ocr",
         "GlmOcrForConditionalGeneration"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODEL_PACKAGES}.glm5next.common.multimodal",

@@ -185,6 +185,10 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "PaddleOCRVLForConditionalGeneration.get_mrope_input_positions Projector.forward "
         "SiglipVisionEmbeddings.forward SiglipVisionEmbeddings.interpolate_pos_encoding "
         "SiglipEncoder.forward SiglipVisionTransformer.forward SiglipVisionModel.device"),
+    *_qwen("ernie45_vl", "Ernie4_5_VLMoeForConditionalGeneration", "Ernie4_5_VisionTransformer"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.ernie45_vl",
+        "Ernie4_5_VisionTransformer.forward Ernie4_5_VisionTransformer.device "
+        "Ernie4_5_VisionAttention.forward VariableResolutionResamplerModel.forward"),
     *_symbols(_ENGINE, _WORKER, f"{MODEL_PACKAGES}.glm5next",
         "Glm5NextForConditionalGeneration._parse_and_validate_image_input "
         "Glm5NextForConditionalGeneration._parse_and_validate_video_input "

@@ -49,6 +49,9 @@ class MergedTower(ABC):
     norm: ClassVar[str]
     """Path of the norm that ends the tower; empty if it has none."""
 
+    heads: ClassVar[str] = "num_attention_heads"
+    """Name in the tower's configuration of the number of heads of a layer."""
+
     norm_returns: ClassVar[bool] = False
     """Whether that path is of a module that returns what a norm would get."""
 
@@ -58,7 +61,7 @@ class MergedTower(ABC):
         Args:
             tower: vLLM's module.
             projector: what makes the decoder's rows of its output.
-            config: the tower's, with `hidden_size` and `num_attention_heads`.
+            config: the tower's, with `hidden_size` and the number of `heads`.
             merge: rows and columns of patches in a token.
 
         Raises:
@@ -72,7 +75,7 @@ class MergedTower(ABC):
         last = compat.last_norm(self.module, self.norm)
         is_returned = self.norm_returns or last is self.module
         merger = MergerInput(last, is_returned, self._fold)
-        self._probe = AttentionProbe(found, config.num_attention_heads, self._read, merger)
+        self._probe = AttentionProbe(found, getattr(config, self.heads), self._read, merger)
 
     def _attention(self, layer: int) -> Any:
         return compat.tower_attention(self.module, self.layers, layer, self.attention)

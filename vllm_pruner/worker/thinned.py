@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["can_thin", "patches_of", "thinned"]
 
-_POSITIONS = ("pos_embeds", "rotary_pos_emb_cos", "rotary_pos_emb_sin")
+_POSITIONS = ("pos_embeds", "rotary_pos_emb_cos", "rotary_pos_emb_sin", "rotary_pos_emb")
 """What has a row for each patch, in the tower's order."""
 
 _LONGEST = ("max_seqlen", "max_seqlen_full")
