@@ -210,24 +210,25 @@ def test_only_kept_tokens_go_through_the_resampler(pair: Pair) -> None:
 
 def test_vllms_graphs_end_at_a_picture_that_fits_none_of_them(pair: Pair) -> None:
     """It is resampled, and what comes of it again, as what graphs return has to be."""
-    model, output = pair.ours.model, pair.ours.prompt(("image",), {"rate": 0.0})
+    stock: Any = pair.ours.model._stock_graphs  # what vLLM's own class answers its manager
+    output = pair.ours.prompt(("image",), {"rate": 0.0})
     fields = batched(output["mm_kwargs"]["image"])
     with torch.inference_mode():
-        rows = {"default": model.encoder_eager_forward(fields)}
+        rows = {"default": stock.encoder_eager_forward(fields)}
         with pytest.raises(IndexError):
-            model.postprocess_encoder_output(rows, [0], [96], {}, batch_mm_kwargs=fields)
+            stock.postprocess_encoder_output(rows, [0], [96], {}, batch_mm_kwargs=fields)
 
 
-def test_so_they_are_switched_off_with_a_sentence(
+def test_so_there_are_none_without_ours(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(compat, "on_cuda", lambda: True)
     monkeypatch.setattr(plugin.logger.parent, "propagate", True)
     flags = {"compilation_config": {"cudagraph_mm_encoder": True}, "trust_remote_code": True}
-    arguments = engine_arguments(NAME, {}, **flags)
+    arguments = engine_arguments(NAME, {"tower_graphs": False}, **flags)
     arguments.create_model_config()
     assert not arguments.compilation_config.cudagraph_mm_encoder
-    assert "vtprune does not run this vision tower in CUDA graphs" in caplog.text
+    assert "switched off, because tower_graphs is false" in caplog.text
 
 
 @pytest.mark.parametrize(

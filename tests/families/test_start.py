@@ -230,7 +230,7 @@ def test_the_tower_of_llava_runs_as_graphs_on_a_gpu(
 
 
 ASKED_FOR = """qwen2 qwen2.5 qwen3 qwen3-moe qwen3.5 qwen3.5-moe glm4v glm4v-moe
-    qwen4 internvl internvl-chat idefics3 smolvlm llama4"""
+    qwen4 ernie4.5 internvl internvl-chat idefics3 smolvlm llama4"""
 
 
 @older

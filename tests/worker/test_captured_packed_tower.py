@@ -1,4 +1,4 @@
-"""The towers of Qwen-VL and GLM-V as vLLM's manager of CUDA graphs runs them; see
+"""The towers of Qwen-VL, GLM-V and ERNIE-4.5-VL as vLLM's manager of CUDA graphs runs them; see
 `test_tower_graphs`."""
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ BUDGETS = [16, 32, 64, 128, 192]
 attention = pytest.fixture(scope="module", autouse=True)(attention_beside_padding)
 
 CHECKPOINTS = ["demo-qwen2.5", "demo-qwen2", "demo-qwen3", "demo-qwen4", "demo-glm4v", *PACKED]
+CHECKPOINTS.append("demo-ernie4.5")
 """Every tower; those with experts, and Qwen3.5, have one of these. Qwen4-Exp has Qwen3-VL's in a
 class from elsewhere in vLLM."""
 
@@ -47,7 +48,7 @@ def made(request: pytest.FixtureRequest) -> Iterator[Any]:
     compilation: dict[str, Any] = {"encoder_cudagraph_token_budgets": BUDGETS}
     if "glm" in request.param:  # vLLM's own graphs are beside ours; its videos take long
         compilation["encoder_cudagraph_max_frames_per_batch"] = BUDGETS[0]
-    flags: dict[str, Any] = {"compilation_config": compilation}
+    flags: dict[str, Any] = {"compilation_config": compilation, "trust_remote_code": True}
     flags["mm_encoder_only"] = request.param in PACKED
     settings = {"method": "visionzip", "importance": "merger_norm"}
     with pruned_model(request.param, settings, dtype="float32", **flags) as pair:
@@ -57,8 +58,9 @@ def made(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 def _image(model: Any, rows: int, columns: int, seed: int = 0) -> EncoderImage:
     """A picture of bytes, which the device normalises."""
-    patch = model.visual.patch_embed
-    width = patch.proj.in_channels * patch.temporal_patch_size * patch.patch_size**2
+    patch = model.tower.module.patch_embed
+    frames = getattr(patch, "temporal_patch_size", 1)
+    width = 3 * frames * patch.patch_size**2
     draw = torch.Generator().manual_seed(seed + rows * 100 + columns)
     patches = torch.randint(256, (4 * rows * columns, width), generator=draw, dtype=torch.uint8)
     return EncoderImage(patches, GridLayout(rows, columns))

@@ -36,7 +36,8 @@ from vllm_pruner.prompt.processor import PrunedProcessor
 from vllm_pruner.prompt.refusal import refusal
 from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.tower import EncoderImage
-from vllm_pruner.worker.ernie_tower import FRAMES, ErnieTower
+from vllm_pruner.worker.captured_model import CapturedModel
+from vllm_pruner.worker.ernie_tower import FRAMES, CapturedErnieTower
 from vllm_pruner.worker.mrope import MRopeModel
 
 __all__ = ["ERNIE4_5_VL", "PrunedErnie4_5VL"]
@@ -126,11 +127,13 @@ ERNIE4_5_VL = Family(
     largest,
     layout,
     images,
-    ErnieTower,
+    CapturedErnieTower,
     seen,
     partial(check_method, smaller="image_max_pixels"),
+    captured=True,
+    captured_unasked=False,
     encodes_some=True,
-    stock_captured=False,  # vLLM's has graphs, but its engine ends at an image that fits none
+    stock_captured=False,  # vLLM's has graphs, but its engine ends at a picture that fits none
     item_layout=item_layout,
     image_token="im_patch_id",
     videos=Videos(video_layout, videos, token="im_patch_id"),
@@ -193,7 +196,8 @@ class PrunedErnie4_5VLProcessor(PrunedProcessor, Ernie4_5VLMultiModalProcessor):
     info=PrunedErnie4_5VLInfo,
     dummy_inputs=Ernie4_5_VLDummyInputsBuilder,
 )
-class PrunedErnie4_5VL(MRopeModel, Ernie4_5_VLMoeForConditionalGeneration):
-    """vLLM's ERNIE-4.5-VL, keeping the visual tokens that matter; see `MRopeModel`."""
+class PrunedErnie4_5VL(MRopeModel, CapturedModel, Ernie4_5_VLMoeForConditionalGeneration):
+    """vLLM's ERNIE-4.5-VL, keeping the visual tokens that matter; see `MRopeModel` and
+    `CapturedModel`."""
 
     family = ERNIE4_5_VL

@@ -1,4 +1,4 @@
-"""A `PackedTower` in CUDA graphs, for models that vLLM captures too: Qwen-VL and GLM-V.
+"""Packed towers in CUDA graphs, of models that vLLM captures too: Qwen-VL and GLM-V, ERNIE-4.5-VL.
 
 vLLM's own model creates the tower's buffers and runs it. Reading the attention needs one more
 buffer, the ends of the images, and a second one if the tower sorts patches by window. A graph is
@@ -21,8 +21,23 @@ from vllm_pruner.worker.packing import Packing
 if TYPE_CHECKING:
     from vllm_pruner.methods.base import Need
     from vllm_pruner.tower import EncoderImage
+    from vllm_pruner.worker.probe import AttentionProbe
 
-__all__ = ["CapturedPackedTower", "pad_ends"]
+    class _Tower:
+        """What the mixin expects of the class after it."""
+
+        patches_per_row: int
+        _packing: Packing
+        _probe: AttentionProbe
+
+        def __init__(self, model: Any) -> None: ...
+        def _grid(self, image: EncoderImage) -> list[int]: ...
+        def _pack(self, grids: list[list[int]], metadata: dict[str, Any]) -> Packing: ...
+
+else:
+    _Tower = object
+
+__all__ = ["CapturedPackedTower", "CapturedPacking", "pad_ends"]
 
 _GRAPHS = (64, 128, 192, 256, 384, 512, 640, 768, 1024, 1280, 1536, 1792, 2048, 2560, 3072, 4096)
 """Tokens of the graphs. From 128 on, at most a third of a graph is padding. Larger images keep the
@@ -40,14 +55,14 @@ def pad_ends(buffer: torch.Tensor, ends: torch.Tensor) -> None:
     buffer[count:-1].copy_(ends[-1:].expand(len(buffer) - 1 - count))
 
 
-class CapturedPackedTower(PackedTower):
-    """The tower of a Qwen-VL-like model that vLLM can capture; see `CapturedTower`."""
+class CapturedPacking(_Tower):
+    """Mixin for a tower of images packed into one sequence; see `CapturedTower`."""
 
     def __init__(self, model: Any) -> None:
         """Find the layers, and vLLM's own functions.
 
         Args:
-            model: as for `PackedTower`; a `CapturedModel` whose vLLM class implements
+            model: as for the tower; a `CapturedModel` whose vLLM class implements
                 `SupportsEncoderCudaGraph` itself.
 
         Raises:
@@ -75,7 +90,7 @@ class CapturedPackedTower(PackedTower):
     ) -> dict[str, torch.Tensor]:
         grids = [self._grid(image) for image in images]
         pixels = torch.cat([image.pixels for image in images])
-        batch = {_PIXELS: pixels, "image_grid_thw": grids}
+        batch = {_PIXELS: pixels, "image_grid_thw": self.as_field(grids)}
         room = room or len(grids)
         values = self._stock.prepare_encoder_cudagraph_replay_buffers(batch, room, room).values
         packing = self._pack(grids, values)
@@ -102,8 +117,16 @@ class CapturedPackedTower(PackedTower):
         ends, tokens = values.pop(_ENDS), values.pop(_TOKENS, None)
         self._packing = Packing(ends, len(values[_PIXELS]), self.patches_per_row, tokens)
         with self._probe.capture(needs) as captured:
-            features = self._stock.encoder_cudagraph_forward(values)
+            features = self.rows_of(self._stock.encoder_cudagraph_forward(values))
         return {FEATURES: features, **self._probe.columns(captured)}
+
+    def as_field(self, grids: list[list[int]]) -> Any:
+        """Return the grids of images as vLLM's class reads them."""
+        return grids
+
+    def rows_of(self, returned: torch.Tensor) -> torch.Tensor:
+        """Return the rows of tokens in what a graph of vLLM's returns."""
+        return returned
 
     def _in_order(self, patches: int, device: torch.device) -> torch.Tensor:
         each: int = self.patches_per_row
@@ -114,3 +137,7 @@ class CapturedPackedTower(PackedTower):
         last batch left in the buffer."""
         buffer.copy_(self._in_order(len(buffer), buffer.device))
         buffer[: len(tokens)].copy_(tokens)
+
+
+class CapturedPackedTower(CapturedPacking, PackedTower):
+    """The tower of a Qwen-VL-like model that vLLM can capture; see `CapturedPacking`."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vllm_pruner.layout.grid_layout import GridLayout
+from vllm_pruner.worker.captured_packed_tower import CapturedPacking
 from vllm_pruner.worker.merged_tower import Grids, MergedTower
 from vllm_pruner.worker.packing import Packing
 from vllm_pruner.worker.thinned import patches_of, thinned
@@ -25,7 +26,7 @@ from vllm_pruner.worker.thinned import patches_of, thinned
 if TYPE_CHECKING:
     from vllm_pruner.tower import EncoderImage
 
-__all__ = ["FRAMES", "ErnieTower"]
+__all__ = ["FRAMES", "CapturedErnieTower", "ErnieTower"]
 
 FRAMES = 2
 """That are joined to one; fixed in vLLM's resampler."""
@@ -58,8 +59,8 @@ class ErnieTower(MergedTower):
         sizes = [rows * columns for rows, columns in self.patches(grids)]
         return Packing.of(sizes, self.patches_per_row, None, self.module.device)
 
-    def run(self, images: Sequence[EncoderImage], grids: Grids) -> torch.Tensor:
-        return self._encoded(torch.cat([image.pixels for image in images]), self._metadata(grids))
+    def encoded(self, images: Sequence[EncoderImage], grids: Grids) -> torch.Tensor:
+        return self._run(torch.cat([image.pixels for image in images]), self._metadata(grids))
 
     def features(self, encoded: torch.Tensor, packing: Packing) -> torch.Tensor:
         return packing.by_token(encoded).flatten(1)
@@ -82,7 +83,7 @@ class ErnieTower(MergedTower):
         pixels = torch.cat([image.pixels for image in images])[patches_of(kept, each)]
         whole = self._metadata([grid for image in images for grid in self.grids(image)])
         less = thinned(self.module, whole, kept, lengths, each)
-        tokens: torch.Tensor = self._encoded(pixels, less).unflatten(0, (-1, each)).flatten(1)
+        tokens: torch.Tensor = self._run(pixels, less).unflatten(0, (-1, each)).flatten(1)
         return tokens
 
     def _metadata(self, grids: Grids) -> dict[str, Any]:
@@ -91,7 +92,27 @@ class ErnieTower(MergedTower):
         prepared: dict[str, Any] = self.module.prepare_encoder_metadata(frames)
         return prepared
 
-    def _encoded(self, pixels: torch.Tensor, metadata: dict[str, Any]) -> torch.Tensor:
+    def _grid(self, image: EncoderImage) -> list[int]:
+        """Return the numbers of frames, and of rows and columns of patches."""
+        frames = self.grids(image)
+        return [len(frames), *self.patches(frames)[0]]
+
+    def _pack(self, grids: list[list[int]], metadata: dict[str, Any]) -> Packing:
+        sizes = [rows * columns for _, rows, columns in grids]
+        return Packing.of(sizes, self.patches_per_row, None, self.module.device)
+
+    def _run(self, pixels: torch.Tensor, metadata: dict[str, Any]) -> torch.Tensor:
         """Return `[patches, D]`."""
         encoded: torch.Tensor = self.module(pixels, encoder_metadata=metadata)
         return encoded
+
+
+class CapturedErnieTower(CapturedPacking, ErnieTower):
+    """That tower in CUDA graphs, without the resampler; see `CapturedPacking`."""
+
+    def as_field(self, grids: list[list[int]]) -> Any:
+        return torch.tensor(grids, device="cpu")
+
+    def rows_of(self, returned: torch.Tensor) -> torch.Tensor:
+        tokens: torch.Tensor = returned.unflatten(0, (-1, self.patches_per_row)).flatten(1)
+        return tokens

@@ -94,7 +94,7 @@ class MergedTower(ABC):
         grids = [grid for image in images for grid in self.grids(image)]
         packing = self._packing = self.pack(grids)
         with self._probe.capture(needs) as captured:
-            encoded = self.run(images, grids)
+            encoded = self.encoded(images, grids)
         return {FEATURES: self.features(encoded, packing), **self._probe.columns(captured)}
 
     def grids(self, image: EncoderImage) -> Grids:
@@ -111,12 +111,12 @@ class MergedTower(ABC):
         return Packing.of_rasters(grids, self._merge, device_of(self.module))
 
     @abstractmethod
-    def run(self, images: Sequence[EncoderImage], grids: Grids) -> torch.Tensor:
+    def encoded(self, images: Sequence[EncoderImage], grids: Grids) -> torch.Tensor:
         """Return the output of the tower for images with these grids."""
 
     @abstractmethod
     def features(self, encoded: torch.Tensor, packing: Packing) -> torch.Tensor:
-        """Return `[tokens, D]`, what the projector takes, of the output of `run`."""
+        """Return `[tokens, D]`, what the projector takes, of the output of `encoded`."""
 
     def _read(self, need: Need, layer: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         return self._packing.read(need, layer, query, key)

@@ -44,7 +44,7 @@ class MoonTower(MergedTower):
         tower, projector = model.vision_tower, getattr(model, self.projector)
         super().__init__(tower, projector, config, (rows, columns))
 
-    def run(self, images: Sequence[EncoderImage], grids: Grids) -> torch.Tensor:
+    def encoded(self, images: Sequence[EncoderImage], grids: Grids) -> torch.Tensor:
         metadata = self.module.prepare_encoder_metadata(self.patches(grids))
         pixels = torch.cat([image.pixels for image in images])
         tokens: torch.Tensor = self.module(pixels, None, encoder_metadata=metadata)
@@ -60,7 +60,7 @@ class MoonTower3d(MoonTower):
 
     projector = "mm_projector"
 
-    def run(self, images: Sequence[EncoderImage], grids: Grids) -> torch.Tensor:
+    def encoded(self, images: Sequence[EncoderImage], grids: Grids) -> torch.Tensor:
         frames = [[1, rows, columns] for rows, columns in self.patches(grids)]
         pixels = torch.cat([image.pixels for image in images])
         metadata = self.module.encoder.prepare_encoder_metadata(frames, device=pixels.device)

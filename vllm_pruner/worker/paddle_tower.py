@@ -59,7 +59,7 @@ class PaddleTower(MergedTower):
         sizes = [rows * columns for rows, columns in self.patches(grids)]
         return Packing.of(sizes, self.patches_per_row, None, self.module.device)
 
-    def run(self, images: Sequence[EncoderImage], grids: Grids) -> torch.Tensor:
+    def encoded(self, images: Sequence[EncoderImage], grids: Grids) -> torch.Tensor:
         pixels = torch.cat([image.pixels for image in images])
         lengths = [len(image.pixels) for image in images]
         return self._layers(pixels, *self._positions(grids), lengths)

@@ -28,7 +28,7 @@ class _RasterTower(MergedTower):
 
     layers, attention, norm = "transformer.layers", "attention.attn", ""
 
-    def run(self, images: Sequence[EncoderImage], grids: Grids) -> torch.Tensor:
+    def encoded(self, images: Sequence[EncoderImage], grids: Grids) -> torch.Tensor:
         return torch.cat(self.module([image.pixels for image in images]))
 
     def features(self, encoded: torch.Tensor, packing: Packing) -> torch.Tensor:

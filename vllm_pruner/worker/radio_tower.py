@@ -64,7 +64,7 @@ class RadioTower(MergedTower):
             return [(layout.side, layout.side)] * layout.crops
         return super().grids(image)
 
-    def run(self, images: Sequence[EncoderImage], grids: Grids) -> torch.Tensor:
+    def encoded(self, images: Sequence[EncoderImage], grids: Grids) -> torch.Tensor:
         patches = self.patches(grids)
         self._lengths = [self._own + rows * columns for rows, columns in patches]
         pixels = torch.cat([self._cut.im_to_patches(each.pixels).flatten(0, 1) for each in images])

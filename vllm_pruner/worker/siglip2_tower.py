@@ -1,7 +1,7 @@
 """SigLIP2's tower for images of any size (NaFlex), LFM2-VL's: the tiles of an image and the whole
 picture in one sequence, each of which attends within itself.
 
-`project` and `features` are the halves of `Lfm2VLMultiModalProjector.forward`, `run` is what
+`project` and `features` are the halves of `Lfm2VLMultiModalProjector.forward`, `encoded` is what
 `image_pixels_to_features` does before it. Pixels are `[crops, most, 3 * P * P]`: the patches of a
 crop in raster order, and padding, which the tower does not see.
 """
@@ -48,7 +48,7 @@ class Siglip2Tower(MergedTower):
         assert isinstance(layout, TiledGrid)
         return [(grid.rows, grid.columns) for grid in layout.grids]
 
-    def run(self, images: Sequence[EncoderImage], grids: Grids) -> torch.Tensor:
+    def encoded(self, images: Sequence[EncoderImage], grids: Grids) -> torch.Tensor:
         sizes = self.patches(grids)
         crops = [crop for image in images for crop in image.pixels]
         packed = [
