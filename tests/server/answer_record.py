@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from latent_attention import latent_backend
 from launcher import compile_nothing
 from linear_attention import attend_in_float32
 from mistral_words import ids_of
@@ -233,6 +234,7 @@ def main() -> None:
         enforce_eager=True,
         block_size=32,
         trust_remote_code=True,
+        attention_backend=latent_backend(checkpoint),
         enable_prefix_caching=Path(checkpoint).name not in UNCACHED,
         limit_mm_per_prompt=limits(checkpoint),
         **more,

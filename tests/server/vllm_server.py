@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 from forked import ForkedProcess
+from latent_attention import latent_backend
 from python_path import path_with
 from vllm_process import VllmProcess
 
@@ -39,7 +40,9 @@ class Server(VllmProcess):
         self, log: Path, *arguments: str, model: str = "demo", fork: bool = True, **env: str
     ) -> None:
         env = {"PYTHONPATH": path_with(Path(__file__).parent), **core(), **env}
-        super().__init__(log, model, *_COMMON, *_PROBE, *arguments, **env)
+        backend = latent_backend(model)
+        attention = ["--attention-backend", backend] if backend else []
+        super().__init__(log, model, *_COMMON, *_PROBE, *attention, *arguments, **env)
         self._fork = fork
         # uvicorn closes an idle connection after 5 seconds, which is httpx's default as well.
         limits = httpx.Limits(max_keepalive_connections=20, keepalive_expiry=2)
