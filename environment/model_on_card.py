@@ -93,10 +93,13 @@ def embedded(
 def as_sent(item: Any) -> dict[str, Any]:
     """Return a picture as an API server sends it to `explain`."""
     fields = {name: element.field.reduce_data([element]) for name, element in item.items()}
-    return {
-        name: (str(it.numpy().dtype), list(it.shape), it.numpy().tobytes())
-        for name, it in fields.items()
-    }
+    return {name: _packed(each) for name, each in fields.items()}
+
+
+def _packed(field: Any) -> Any:
+    if isinstance(field, list):
+        return [_packed(each) for each in field]
+    return str(field.numpy().dtype), list(field.shape), field.numpy().tobytes()
 
 
 def kept_of(

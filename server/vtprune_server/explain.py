@@ -90,15 +90,19 @@ async def render(surface: Surface, body: ExplainRequest) -> Any:
 
 def items_of(engine_input: Any, modality: str = "image") -> list[dict[str, Any]]:
     """Return the images or videos as the model gets them, each as a batch of one, with the fields
-    of their plans; only tensors of what is known of a video."""
+    of their plans; only tensors, and lists of them, of what is known of a video."""
     made = (
         {name: field.field.reduce_data([field]) for name, field in item.items()}
         for item in engine_input.get("mm_kwargs", {}).get(modality, [])
     )
-    return [
-        {name: each for name, each in item.items() if hasattr(each, "is_floating_point")}
-        for item in made
-    ]
+    return [{name: each for name, each in item.items() if _has_tensors(each)} for item in made]
+
+
+def _has_tensors(value: Any) -> bool:
+    """Return whether a field is a tensor, or a list, possibly of lists, that begins with one."""
+    while isinstance(value, list) and value:
+        value = value[0]
+    return hasattr(value, "is_floating_point")
 
 
 async def selection(surface: Surface, item: dict[str, Any]) -> dict[str, Any]:
@@ -115,8 +119,11 @@ async def selection(surface: Surface, item: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _pack(tensor: Any) -> tuple[str, list[int], bytes]:
-    """Return a tensor in a form that vLLM's calls to workers can carry."""
+def _pack(value: Any) -> tuple[str, list[int], bytes] | list[Any]:
+    """Return a tensor, or a list of them, in a form that vLLM's calls to workers can carry."""
+    if isinstance(value, list):
+        return [_pack(each) for each in value]
+    tensor = value
     array = tensor.contiguous().float().numpy() if tensor.is_floating_point() else tensor.numpy()
     return str(array.dtype), list(array.shape), array.tobytes()
 
@@ -129,8 +136,9 @@ def _explanation(surface: Surface, found: dict[str, Any], item: Any) -> Explanat
         patches = (view["rows"][1] - view["rows"][0], view["columns"][1] - view["columns"][0])
         rows, columns = view["tokens"] or patches
         overlay = None
-        # If a picture is so narrow that all of its raster is padding, there is nothing to draw.
-        if item is not None and rows and columns:
+        # If a picture is so narrow that all of its raster is padding, there is nothing to draw; nor
+        # if its tokens have no places in it.
+        if item is not None and rows and columns and view["is_drawn"]:
             overlay = draw(_seen(surface, item, view, whole), rows, columns, view["kept"])
         scores = {name: view[name] for name in ("importance", "relevance")}
         views.append(View(rows=rows, columns=columns, kept=view["kept"], overlay=overlay, **scores))

@@ -158,7 +158,8 @@ class View(_Described):
     """How well each patch matches the text; None for a method that does not read it."""
 
     overlay: str | None
-    """A PNG as a data URL, with dropped patches darkened."""
+    """A PNG as a data URL, with dropped patches darkened; None if the model's tokens have no places
+    in the picture."""
 
 
 class Explanation(_Described):

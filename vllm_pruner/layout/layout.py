@@ -47,6 +47,9 @@ class View(NamedTuple):
     tokens: tuple[int, int] | None = None
     """Rows and columns of tokens in it, if they differ from those of patches."""
 
+    is_drawn: bool = True
+    """Whether these rows and columns lie on the picture; if not, nothing can be drawn on it."""
+
 
 class Layout(Protocol):
     """The geometry of one image; hashable, so that images with equal layouts are selected in one

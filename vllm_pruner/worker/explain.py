@@ -59,35 +59,46 @@ def explain(model: Explained, items: list[dict[str, Any]]) -> list[dict[str, Any
     Args:
         model: this worker's model.
         items: for each image, the fields that the processor made, as a batch of one; a field is
-            `(dtype, shape, bytes)`.
+            `(dtype, shape, bytes)`, or a list of such or of lists.
 
     Returns:
         For each image: the `fault` of its method or None (with a fault, the rest is meaningless);
         its `settings` (empty if it is not pruned); the `original` number of tokens; the `kept`
         positions; how many `rows` the decoder gets; and the `views` of its `Layout`. A view has its
         grid of `crops` or its single `crop`, the bounds of its `rows` and `columns` of patches
-        without padding, the grid of its `tokens` if it was resampled, the `kept` places in it, and
-        the `importance` and `relevance` of its places, or None.
+        without padding, the grid of its `tokens` if it was resampled, whether it `is_drawn` on the
+        picture, the `kept` places in it, and the `importance` and `relevance` of its places, or
+        None.
     """
     return [
-        _explain_one(model, {name: _unpack(*it) for name, it in item.items()}) for item in items
+        _explain_one(model, {name: _unpack(field) for name, field in item.items()})
+        for item in items
     ]
 
 
-def _unpack(dtype: str, shape: list[int], data: bytes) -> torch.Tensor:
+def _unpack(field: Any) -> Any:
+    """Return a tensor, or a list of them. On its way a tuple may have become a list."""
+    if not isinstance(field[0], str):
+        return [_unpack(each) for each in field]
+    dtype, shape, data = field
     return torch.from_numpy(np.frombuffer(data, dtype=dtype).reshape(shape).copy())
 
 
+def _placed(pixels: Any, like: torch.Tensor) -> Any:
+    """Return pixels on a tower's device. Integers are normalised there."""
+    if isinstance(pixels, list):
+        return [_placed(each, like) for each in pixels]
+    return pixels.to(like.device, like.dtype if pixels.is_floating_point() else pixels.dtype)
+
+
 @torch.inference_mode()
-def _explain_one(model: Explained, item: dict[str, torch.Tensor]) -> dict[str, Any]:
+def _explain_one(model: Explained, item: dict[str, Any]) -> dict[str, Any]:
     # Not only without gradients: vLLM made the buffers of CUDA graphs in inference mode, and
     # outside of it torch refuses to write them.
     fields: dict[str, Any] = dict(item)
     first = parameter_of(model.tower.module)
     for name in item.keys() & _PIXELS:
-        # Integer pixels are normalised on the device.
-        dtype = first.dtype if item[name].is_floating_point() else item[name].dtype
-        fields[name] = item[name].to(first.device, dtype)
+        fields[name] = _placed(item[name], first)
     (plan,) = ImagePlan.pop_all(fields) or [_WHOLE]
     with _observed(model) as selections, model.guard.apart() as faults:
         (rows,) = model.embed_planned([plan], **fields)
@@ -128,6 +139,7 @@ def _views(tokens: VisualTokens, kept: torch.Tensor, layout: Layout) -> list[dic
             "rows": view.rows,
             "columns": view.columns,
             "tokens": view.tokens,
+            "is_drawn": view.is_drawn,
             "kept": _inside(chosen, view),
             **{name: _row(score, view) for name, score in scores.items()},
         }
