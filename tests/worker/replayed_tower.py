@@ -42,12 +42,19 @@ def captured(config: Any, model: Any) -> EncoderCudaGraphManager:
 def _capture(manager: Any, budget: int, path: str = "default", axis_keys: Any = ()) -> None:
     model, sizes = manager.model, (manager.max_batch_size, manager.max_frames_per_batch)
     make = model.prepare_encoder_cudagraph_capture_inputs
-    values = make(budget, *sizes, CPU, manager.dtype).values
+    more = (path, axis_keys) if axis_keys else ()
+    values = make(budget, *sizes, CPU, manager.dtype, *more).values
     graph = Again()
     graph.forward = lambda: model.encoder_cudagraph_forward({**values}, path=path)
     graph.output = torch.full_like(graph.forward(), torch.nan)
-    manager._get_graph_set(path)[budget] = encoder_cudagraph.BudgetGraphMetadata(
-        budget, *sizes, graph, values, graph.output
+    key = (budget, axis_keys) if axis_keys else budget
+    manager._get_graph_set(path)[key] = encoder_cudagraph.BudgetGraphMetadata(
+        budget,
+        *sizes,
+        graph,
+        values,
+        graph.output,
+        **({"axis_keys": axis_keys} if axis_keys else {}),
     )
 
 

@@ -21,7 +21,7 @@ __all__ = ["StockGraphs"]
 logger = logging.getLogger("vllm.vtprune")
 
 _PIXELS = "pixel_values"
-"""How the field with the pixels begins, in every model. A batch of embeddings has none."""
+"""Part of the name of the field with the pixels, in every model. Embeddings have none."""
 
 
 class StockGraphs:
@@ -85,7 +85,7 @@ class StockGraphs:
     def hold(self, fields: Mapping[str, Any]) -> bool:
         """Return whether stock vLLM would give this batch, as `embed_multimodal` takes it, to its
         graphs."""
-        if self._manager is None or not any(name.startswith(_PIXELS) for name in fields):
+        if self._manager is None or not any(_PIXELS in name for name in fields):
             return False
         return self._stock.get_input_modality(fields) in self._modalities
 
