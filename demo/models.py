@@ -25,6 +25,7 @@ from shapes import (
     PixtralShape,
     QwenShape,
     RelativeShape,
+    ResamplerShape,
     Shape,
 )
 
@@ -78,6 +79,10 @@ SHAPES: dict[str, AnyShape] = {
     # Up to 9 slices of about 16 tokens, and the whole picture before them; with canvas positions.
     "demo-minicpm4.6": MiniCPMShape("4.6", 4, seed=23),
     "demo-minicpm4.7": MiniCPMShape("4.7", 4, seed=24),
+    # Up to 9 slices of 16 tokens, and the whole picture before them, whatever their shapes.
+    "demo-minicpmv2.6": ResamplerShape("2.6", seed=30),
+    "demo-minicpmv4.0": ResamplerShape("4.0", seed=31),
+    "demo-minicpmv4.5": ResamplerShape("4.5", seed=32),
     # Up to 10 tiles of 16 tokens, each with its name in front, and about 16 of the whole picture.
     "demo-lfm2": Lfm2Shape(seed=26),
     # About 256 tokens an image at its own resolution, twice as many if it is very narrow.

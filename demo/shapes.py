@@ -299,6 +299,21 @@ class MiniCPMShape(AnyShape):
 
 
 @dataclass(frozen=True, slots=True)
+class ResamplerShape(AnyShape):
+    """A MiniCPM-V with a resampler, of true geometry, narrow, with small slices."""
+
+    writer: ClassVar = "minicpmv"
+    version: str
+    """`2.6`, `4.0` or `4.5`."""
+
+    seed: int
+    image_size: int = 112
+    """Side of a slice if it is a square: 64 patches."""
+    queries: int = 16
+    """Tokens of a slice."""
+
+
+@dataclass(frozen=True, slots=True)
 class NemotronShape(AnyShape):
     """A Nemotron Nano VL of true geometry, with a narrow decoder and small pictures."""
 

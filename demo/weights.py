@@ -23,10 +23,13 @@ from transformers import (
 # answer at the loss of a single visual token.
 _GAINS = (
     (r"(language|text)_model.*(q|k)_proj\.weight", 1.7),  # attention logits of standard deviation 3
-    (r"(q|k)_proj\.weight|(attn\.qkv|wqkv)\.weight", 1.4),  # and 2: patches have favourites
+    (
+        r"(q|k)_proj\.weight|(attn\.qkv|wqkv)\.weight|resampler\.attn\.in_proj",
+        1.4,
+    ),  # and 2: patches have favourites
     (
         r"linear_(1|2)\.weight|merger.*\.weight|mlp1\.(1|3)\.weight|modality_projection|"
-        r"mm_projector\.proj",
+        r"mm_projector\.proj|resampler\.proj",
         0.7,
     ),  # visual tokens about as large as words
     (r"lm_head\.weight", 3.0),  # a clear first choice
@@ -49,6 +52,7 @@ _TABLES = {
     "class_embedding": 1.0,
     "cls_token.token": 1.0,
     "image_newline": 1.0,
+    "resampler.query": 1.0,
 }
 
 

@@ -39,6 +39,9 @@ class Functions(TorchFunctionMode):
             return args[0] if is_pinned(args[0]) else _pinned_copy(args[0])
         if name == "is_pinned":
             return is_pinned(args[0])
+        # It fills memory of its own, on the device of what it is given.
+        if name == "pad_sequence" and any(isinstance(it, OnCard) for it in tensors_in(args)):
+            return self._card.runs(func)(*args, **kwargs)
         target, pins = kwargs.pop("device", None), kwargs.pop("pin_memory", False)
         made = func(*args, **kwargs) if target is None else self._made(func, args, kwargs, target)
         return pinned(made) if pins and not isinstance(made, OnCard) else made

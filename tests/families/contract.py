@@ -64,6 +64,7 @@ CHECKPOINTS = [
     "demo-llama4",
     "demo-minicpm4.6",
     "demo-minicpm4.7",
+    "demo-minicpmv4.5",
     "demo-cohere2",
     "demo-nemotron",
     "demo-nemotron-omni",
@@ -102,9 +103,8 @@ ENCODERS = ["demo-glm5", "demo-kimi-k3", "demo-minimax-m3"]
 """Models whose decoders vLLM does not run on a CPU: built without, as by an engine that only
 encodes."""
 
-NEWER = (
-    [] if at_least((0, 32)) else ["demo-glm5", "demo-kimi-k3", "demo-minicpm4.6", "demo-minicpm4.7"]
-)
+_MINICPM = ("demo-minicpm4.6", "demo-minicpm4.7", "demo-minicpmv4.5")
+NEWER = [] if at_least((0, 32)) else ["demo-glm5", "demo-kimi-k3", *_MINICPM]
 """Models that this vLLM does not serve: 0.31 has a processor of its own for GLM-5-Next, and for
 Kimi-K3 only the checkpoint's, and counts the slices of MiniCPM-V otherwise than it cuts them."""
 

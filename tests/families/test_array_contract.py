@@ -29,7 +29,7 @@ PILLOWS = {
     "KimiK3ForConditionalGeneration",
     *("SkyworkR1VChatModel", "QianfanOCRForConditionalGeneration"),
     "PixtralForConditionalGeneration",
-    *("MiniCPMV4_6ForConditionalGeneration", "MiniCPMV4_7ForConditionalGeneration"),
+    *("MiniCPMV", "MiniCPMV4_6ForConditionalGeneration", "MiniCPMV4_7ForConditionalGeneration"),
     *("NemotronH_Nano_VL_V2", "NemotronH_Nano_Omni_Reasoning_V3"),
     "Ernie4_5_VLMoeForConditionalGeneration",
 }

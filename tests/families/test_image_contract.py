@@ -10,6 +10,7 @@ import pytest
 import torch
 from contract import SIZES, batched, is_served, processed, processed_images
 from PIL import Image
+from torch.nn.functional import pad
 
 from vllm_pruner.families.nemotron_pictures import PICTURES
 from vllm_pruner.layout.crop_layout import CropLayout
@@ -64,6 +65,9 @@ def _pixels(item: Any) -> torch.Tensor:
         for name, field in item.items()
         if name in (BYTES, "images") or name.startswith("pixel_values")
     )
+    if isinstance(given, list):  # slices of sizes of their own
+        widest = max(piece.shape[-1] for piece in given)
+        return torch.stack([pad(piece, (0, widest - piece.shape[-1])) for piece in given])
     return given
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 
 import torch
+from no_capture import capture_nothing
 from vllm.model_executor.layers.rotary_embedding import mrope, mrope_vit_setup
 from vllm.models.common.ops import fused_qk_rmsnorm
 from vllm.utils.torch_utils import async_tensor_h2d
@@ -81,6 +82,7 @@ def _parts(section: list[int]) -> list[slice]:
 
 def run_tower_kernels_on_a_cpu() -> None:
     """Put these in place of vLLM's. Safe to call again."""
+    capture_nothing()
     fused_qk_rmsnorm._FUSED_Q_KV_RMSNORM_KERNEL = _normed
     tower = sys.modules.get("vllm.models.minimax_m3.common.vision_tower")
     for module in (mrope, tower) if tower else (mrope,):

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import torch
 from native_oracle import native
 from position_record import PICTURES
 from safetensors.torch import load_file
-from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+)
 from vllm_process import MODELS
 
 __all__ = ["Oracle", "as_pruned"]
 
 PICTURE = PICTURES["wide"]
+KINDS: dict[str, Any] = {"2.6": Qwen2Config, "4.5": Qwen3Config}
+"""Of decoders of MiniCPM-V with a resampler, by version."""
 
 
 class Oracle:
@@ -35,17 +45,26 @@ class Oracle:
             self._take(*native(folder, PICTURE), stock)
             return
         config = json.loads((folder / "config.json").read_text())
+        if config.get("model_type") == "minicpmv":  # the same, and the configuration is its own
+            kind = KINDS[str(config["version"])]
+            self.model = AutoModelForCausalLM.from_config(kind(**config)).float().eval()
+            self._load(folder, "llm.")
+            return
         if "llm_config" in config:  # transformers has the decoder only; its rows are stock vLLM's
             self.model = Qwen2ForCausalLM(Qwen2Config(**config["llm_config"])).float().eval()
-            weights, prefix = load_file(folder / "model.safetensors"), "language_model."
-            own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-            self.model.load_state_dict(own)
-            self._decoder = self.model.model
+            self._load(folder, "language_model.")
             return
         model = AutoModelForImageTextToText.from_pretrained(folder, dtype="float32").eval()
         processor: Any = AutoProcessor.from_pretrained(folder)
         inputs = processor(text=[processor.image_token], images=[PICTURE], return_tensors="pt")
         self._take(model, inputs, getattr(processor, "image_break_token_id", None), stock)
+
+    def _load(self, folder: Path, prefix: str) -> None:
+        """Load a decoder."""
+        weights = load_file(folder / "model.safetensors")
+        own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+        self.model.load_state_dict(own)
+        self._decoder = self.model.model
 
     def _take(self, model: Any, inputs: Any, line_break: int | None, stock: torch.Tensor) -> None:
         """Use a model, the processor's output for the picture, and the token of a row break."""

@@ -2,8 +2,8 @@
 saves what it answered: python answer_record.py CHECKPOINT IMAGE pruned|stock FILE [DTYPE]
 
 `IMAGE` is what stands for a picture in a prompt. Without a `DTYPE` all is float32, which vLLM's
-linear attention for CPUs is not (`linear_attention`); see also `rotary` and `visual_experts`. The
-file is read by `test_crop_families`.
+linear attention for CPUs is not (`linear_attention`); see also `rotary`, `visual_experts` and
+`no_capture`. The file is read by `test_crop_families`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from latent_attention import latent_backend
 from launcher import compile_nothing
 from linear_attention import attend_in_float32
 from mistral_words import ids_of
+from no_capture import capture_nothing
 from offline_pictures import offline_pictures
 from position_record import CLIP, CLIP_FACTS, PICTURES, budget, prompt
 from rotary import rotate_every_head, rotate_in_time_and_space
@@ -48,8 +49,8 @@ CASES = [
     ("{}\nIs it old?", ["small"]),
     ("Nothing at all.", []),
 ]
-WITHOUT_MERGER = ("demo-onevision", "demo-pixtral-12b")
-"""Checkpoints whose tokens are one patch each."""
+WITHOUT_MERGER = ("demo-onevision", "demo-pixtral-12b", "demo-minicpmv2.6", "demo-minicpmv4.5")
+"""Checkpoints whose tokens are one patch each, or something of all."""
 
 UNCACHED = ("demo-nemotron", "demo-nemotron-omni")
 """Checkpoints whose prompts are not cached: the states that vLLM keeps within a step are written by
@@ -220,6 +221,7 @@ def main() -> None:
     rotate_every_head()
     rotate_in_time_and_space()
     tell_marks_in_every_step()
+    capture_nothing()
     checkpoint, image, kind, file, *dtype = sys.argv[1:]
     asked = cases(checkpoint)
     more = {"mm_processor_kwargs": {"vtprune": {"rate": 0.5}}} if kind == "pruned" else {}

@@ -51,6 +51,8 @@ IMAGES = {
     "demo-llama4": "<|image|>",
     "demo-minicpm4.6": "<|image_pad|>",
     "demo-minicpm4.7": "<|image_pad|>",
+    "demo-minicpmv2.6": "(<image>./</image>)",
+    "demo-minicpmv4.5": "(<image>./</image>)",
     "demo-cohere2": "<|IMG_PATCH|>",
     "demo-nemotron": "<image>",
     "demo-nemotron-omni": "<image>",
@@ -64,6 +66,7 @@ OFF, EVERY, *PRUNED = IDS
 
 RARELY = (
     *("demo-kimi", "demo-kimi-k2.5", "demo-llama4", "demo-minicpm4.6", "demo-minicpm4.7"),
+    *("demo-minicpmv2.6", "demo-minicpmv4.5"),
     *("demo-lfm2", "demo-nemotron", "demo-nemotron-omni", "demo-pixtral-12b"),
 )
 CHECKPOINTS = [pytest.param(each, marks=NIGHTLY if each in RARELY else ()) for each in IMAGES]

@@ -53,9 +53,9 @@ RADIO send what they have not pinned; where nothing is pruned so do Kimi's and L
 MiniCPM-V's asks what is padding, and Idefics3's drops tiles, Gemma 4's tokens of padding by a
 mask."""
 
-SIBLINGS = ("demo-kimi-k2.5", "demo-pixtral", *ENCODED)
-"""Checkpoints that do on a card what another one does, for the night: as Kimi-VL, Mistral3 and,
-without a decoder, GLM-V."""
+SIBLINGS = ("demo-kimi-k2.5", "demo-pixtral", "demo-minicpmv2.6", *ENCODED)
+"""Checkpoints that do on a card what another one does, for the night: as Kimi-VL, Mistral3,
+MiniCPM-V 4.5 and, without a decoder, GLM-V."""
 
 EVERY_METHOD = ("demo", "demo-next", "demo-qwen2.5", "demo-qwen3")
 """Checkpoints with every method; the others with those that look at most."""
@@ -75,7 +75,7 @@ def _cases(checkpoint: str, model: Any) -> dict[str, list[dict[str, Any]]]:
 
 PARAMS = [
     pytest.param(each, marks=NIGHTLY if each in SIBLINGS else ())
-    for each in [*CHECKPOINTS, *ENCODED]
+    for each in [*CHECKPOINTS, "demo-minicpmv2.6", *ENCODED]
 ]
 
 
@@ -93,6 +93,7 @@ def made(request: pytest.FixtureRequest) -> Iterator[tuple[Any, dict[str, Any]]]
         torch.compiler.set_stance(stance),
         pruned_model(request.param, {}, trust_remote_code=True, **flags) as (config, model),
     ):
+        model.requires_grad_(False)  # torch multiplies otherwise by what may want a gradient
         batches = {}
         for name, settings in _cases(request.param, model).items():
             items = [

@@ -52,6 +52,7 @@ BUDGETS = {
     "demo-llama4": [16, 272],
     "demo-gemma3": [64, 128, 192],
     "demo-lfm2": [16, 64, 128],
+    "demo-minicpmv2.6": [16, 64, 160],
 }
 """Sizes of the graphs, by checkpoint."""
 
@@ -137,7 +138,10 @@ def assert_same(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor])
         assert torch.equal(one, other)
 
 
-RARELY = ("demo-kimi-k2.5", "demo-kimi-k3", "demo-lfm2", "demo-llama4", "demo-minimax-m3")
+RARELY = (
+    *("demo-kimi-k2.5", "demo-kimi-k3", "demo-lfm2", "demo-llama4", "demo-minimax-m3"),
+    "demo-minicpmv2.6",
+)
 CHECKPOINTS = [pytest.param(each, marks=NIGHTLY if each in RARELY else ()) for each in BUDGETS]
 
 

@@ -8,7 +8,7 @@
   `stock_processor`, `delivery`, `mistral_prompt`, `placing`, `in_tree`.
 - **Engine**: `worker_methods`, `profile`, `mrope`, `encoder_graphs`, `new_weights`, `adapters`,
   `draft_names`.
-- **Inside towers**: `tower`, `hf_tower`, `sequences`.
+- **Inside towers**: `tower`, `hf_tower`, `sequences`, `resampler`.
 """
 
 from vllm_pruner.compat.adapters import PlainEmbedding
@@ -63,6 +63,7 @@ from vllm_pruner.compat.processor import (
 from vllm_pruner.compat.profile import profiled_images
 from vllm_pruner.compat.raw_prompts import patch_raw_prompts
 from vllm_pruner.compat.rendered import patch_rendered
+from vllm_pruner.compat.resampler import cross_attention, weights_of
 from vllm_pruner.compat.sequences import device_ends, tower_sequences
 from vllm_pruner.compat.stock_processor import patch_stock_processor
 from vllm_pruner.compat.symbols import Process
@@ -87,6 +88,7 @@ __all__ = [
     "check",
     "check_version",
     "content_identities",
+    "cross_attention",
     "deliver_once",
     "device_ends",
     "enable_endpoints",
@@ -135,6 +137,7 @@ __all__ = [
     "told_if_unplaced",
     "tower_attention",
     "tower_sequences",
+    "weights_of",
     "when_weights_change",
     "without_settings",
 ]

@@ -122,6 +122,11 @@ FAMILY_SYMBOLS: tuple[Symbol, ...] = (
         "MiniCPMVMultiModalProcessor._apply_hf_processor_main "
         "MiniCPMVProcessingInfo.get_image_processor "
         "MiniCPMVProcessingInfo.get_image_size_with_most_features"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.minicpmv",
+        "MiniCPMV.__new__ MiniCPMV2_6 MiniCPMV4_0 MiniCPMV4_5 get_version_by_config "
+        "MiniCPMVProcessingInfo.get_model_version MiniCPMVProcessingInfo.get_sliced_grid "
+        "MiniCPMVProcessingInfo.image_pattern MiniCPMVProcessingInfo.video_pattern",
+        first=(0, 32)),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.minicpmv4_6",
         "MiniCPMV4_6MultiModalProcessor._get_mm_fields_config MiniCPMV4_6ProcessingInfo"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.minicpmv4_7",

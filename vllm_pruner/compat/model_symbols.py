@@ -127,6 +127,13 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_ENGINE, _WORKER, f"{MODEL_PACKAGES}.kimi_k3",
         "KimiK3ForConditionalGeneration.embed_multimodal "
         "KimiK3ForConditionalGeneration.load_weights"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.minicpmv",
+        "MiniCPMVBaseModel.embed_multimodal MiniCPMVBaseModel.load_weights "
+        "MiniCPMV2_6.get_vision_hidden_states MiniCPMV4_0.get_vision_hidden_states "
+        "MiniCPMV4_5.get_vision_hidden_states Resampler2_5.forward Resampler4_5.forward",
+        first=(0, 32)),
+    *_symbols(_ENGINE, _WORKER, "vllm.model_executor.layers.resampler", "BaseResampler",
+        first=(0, 32)),
     *_symbols(_ENGINE, _WORKER, f"{MODELS}.minicpmv4_6",
         "MiniCPMV4_6ForConditionalGeneration.get_vision_hidden_states "
         "MiniCPMV4_6ForConditionalGeneration.embed_multimodal "

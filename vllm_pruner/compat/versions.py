@@ -117,7 +117,7 @@ def _exists(symbol: Symbol) -> bool:
     try:
         owner: Any = reduce(getattr, owners, import_module(symbol.module))
         bases = inspect.getmro(owner) if inspect.isclass(owner) else ()
-        return hasattr(owner, name) or any(name in _fields(base) for base in bases)
+        return _has(owner, name) or any(name in _fields(base) for base in bases)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "vllm":
             return False
@@ -126,6 +126,13 @@ def _exists(symbol: Symbol) -> bool:
         ) from error
     except (ImportError, AttributeError):
         return False
+
+
+def _has(owner: Any, name: str) -> bool:
+    """Return whether a name is there, other than as every class has it (`__new__`)."""
+    if not hasattr(owner, name):
+        return False
+    return name not in vars(object) or getattr(owner, name) is not getattr(object, name)
 
 
 def _fields(owner: type) -> set[str]:

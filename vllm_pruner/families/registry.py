@@ -57,6 +57,7 @@ _BUILT_IN = {
     "LlavaOnevisionForConditionalGeneration": (
         "vllm_pruner.families.llava_onevision:PrunedLlavaOnevision"
     ),
+    "MiniCPMV": "vllm_pruner.families.minicpmv:PrunedMiniCPMV",
     "MiniCPMV4_6ForConditionalGeneration": "vllm_pruner.families.minicpmv4_6:PrunedMiniCPMV4_6",
     "MiniCPMV4_7ForConditionalGeneration": "vllm_pruner.families.minicpmv4_7:PrunedMiniCPMV4_7",
     "MiniMaxM3SparseForConditionalGeneration": "vllm_pruner.families.minimax_m3:PrunedMiniMaxM3",

@@ -122,6 +122,10 @@ class PrunedInfo(_Info):
         placeholders."""
         return self.image_token
 
+    def signed(self, prompt: list[int]) -> list[int]:
+        """Return the tokens of a prompt in which `image_sign` stands once for each image."""
+        return prompt
+
     @property
     def video_token(self) -> int | None:
         """The id of the token that stands for a video; None if videos are not pruned."""

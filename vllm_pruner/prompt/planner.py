@@ -67,7 +67,7 @@ class Planner:
         nothing: list[tuple[int, ...]] = [()] * len(configs)
         if not any(config.resolved[0].needs_text for config in configs):
             return nothing
-        texts = self._message_texts[modality].of_images(prompt)
+        texts = self._message_texts[modality].of_images(self._processor.info.signed(prompt))
         if len(texts) != len(configs):
             return nothing  # vLLM itself refuses a prompt with too few placeholders
         return [
