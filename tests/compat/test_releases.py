@@ -20,6 +20,7 @@ RECORD = Path(__file__).parent / "vllm-0.33.0.json"
 READ = {
     "vllm.engine.arg_utils:EngineArgs.add_cli_args": "more flags",
     "vllm.engine.arg_utils:EngineArgs.create_model_config": "passes sleep_mode_backend on",
+    "vllm.config:ModelConfig.get_inputs_embeds_size": "OPT's width, of no model with pictures",
     "vllm.renderers.online_renderer:OnlineRenderer.preprocess_chat": (
         "a map of reasoning efforts, and prompt ids for the parser; mm_processor_kwargs as before"
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from media import photo_question
+from nightly import NIGHTLY
 from safetensors.torch import load_file, save_file
 from vllm_process import MODELS
 from vllm_server import Server
@@ -24,19 +26,31 @@ RANK = 4
 DETAILS = {"logprobs": True, "top_logprobs": 5, "max_tokens": 6}
 
 
-def write_adapter(folder: Path, seed: int) -> str:
-    """Write an adapter of noise for the decoder's attention, as PEFT does."""
-    weights = load_file(MODELS / "demo" / "model.safetensors")
+def write_adapter(folder: Path, seed: int, model: str = "demo", merged: Path | None = None) -> str:
+    """Write an adapter of noise for the decoder's attention, as PEFT does.
+
+    Args:
+        folder: for the adapter.
+        seed: of the noise.
+        model: a checkpoint.
+        merged: a folder for that checkpoint with the adapter in its weights, if it is wanted.
+    """
+    weights = load_file(MODELS / model / "model.safetensors")
     noise = torch.Generator().manual_seed(seed)
     tensors: dict[str, torch.Tensor] = {}
     for name, weight in weights.items():
-        if name.startswith("language_model.") and name.endswith(("q_proj.weight", "v_proj.weight")):
+        if "language_model." in name and name.endswith(("q_proj.weight", "v_proj.weight")):
             rows, columns = weight.shape
             stem = f"base_model.model.{name.removesuffix('.weight')}"
-            tensors[f"{stem}.lora_A.weight"] = torch.randn(RANK, columns, generator=noise) / 8
-            tensors[f"{stem}.lora_B.weight"] = torch.randn(rows, RANK, generator=noise) / 8
+            down = torch.randn(RANK, columns, generator=noise) / 8
+            up = torch.randn(rows, RANK, generator=noise) / 8
+            tensors |= {f"{stem}.lora_A.weight": down, f"{stem}.lora_B.weight": up}
+            weights[name] = weight + up @ down
     assert tensors
     save_file(tensors, folder / "adapter_model.safetensors")
+    if merged is not None:
+        shutil.copytree(MODELS / model, merged)
+        save_file(weights, merged / "model.safetensors", {"format": "pt"})
     about = {"r": RANK, "lora_alpha": RANK, "target_modules": ["q_proj", "v_proj"], "bias": "none"}
     config = {**about, "peft_type": "LORA", "task_type": "CAUSAL_LM"}
     (folder / "adapter_config.json").write_text(json.dumps(config))
@@ -100,3 +114,42 @@ def test_the_tower_sees_a_picture_once_for_all_adapters(adapted: Server) -> None
     for name in NAMES:
         answer(adapted, name, photo=1)
     assert adapted.metric("vtprune_feature_cache_misses_total") == before + 1
+
+
+@NIGHTLY
+@pytest.mark.parametrize("model", ["demo", "demo-qwen2.5", "demo-qwen3"])
+def test_an_adapter_answers_as_its_weights_merged(
+    start: Callable[..., Server], tmp_path: Path, model: str
+) -> None:
+    """Two adapters side by side in every step, each as the model that it was made for."""
+    paths = {}
+    for seed, name in enumerate(NAMES[1:]):
+        (tmp_path / name).mkdir()
+        paths[name] = write_adapter(tmp_path / name, seed, model, tmp_path / f"{name}-merged")
+    flags = ["--plugin", "vtprune", "--enable-lora", "--max-loras", "2", "--lora-modules"]
+    flags += [f"{name}={path}" for name, path in paths.items()]
+    jobs = [
+        (name, settings)
+        for settings in ({}, {"method": "cdpruner", "tokens": 24}, {"method": "pool", "tokens": 16})
+        for name in paths
+    ]
+
+    def said(server: Server, name: str, settings: dict[str, Any]) -> list[tuple[str, float]]:
+        body = server.ask(photo_question(0), model=name, vtprune=settings, **DETAILS)
+        found = body["choices"][0]["logprobs"]["content"]
+        return [(each["token"], each["logprob"]) for each in found]
+
+    adapted = start(f"{model}-adapted", *flags, model=model)
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        answers = list(pool.map(lambda job: said(adapted, *job), jobs))
+    for name in paths:
+        merged = start(
+            f"{model}-{name}-merged", "--plugin", "vtprune", model=str(tmp_path / f"{name}-merged")
+        )
+        for (of, settings), answer_ in zip(jobs, answers, strict=True):
+            if of == name:
+                expected = said(merged, "demo", settings)
+                assert [token for token, _ in answer_] == [token for token, _ in expected]
+                ours, theirs = ([value for _, value in each] for each in (answer_, expected))
+                assert ours == pytest.approx(theirs, abs=1e-4)
+        merged.stop()

@@ -13,6 +13,12 @@ import torch
 from beside_stock import Side, Stock
 from pruned_model import pruned_model, stock_model
 from v2_runner import Fed, Runner, on_a_cpu
+from vllm.multimodal.inputs import (
+    MultiModalBatchedField,
+    MultiModalFieldElem,
+    MultiModalKwargsItem,
+    PlaceholderRange,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -116,6 +122,20 @@ def test_what_follows_a_hit_of_the_prefix_cache_is_fed_alike(pair: Pair, known: 
         assert torch.equal(runner.answer(name), pair.answers[name])
 
 
+def test_embeddings_that_a_client_sends_beside_pictures_are_fed_as_its_text(pair: Pair) -> None:
+    """What `--enable-prompt-embeds` has in place of text, here the text's own. vLLM takes none in
+    other states of models, and fails where rows have levels, stock as well."""
+    if STATES[pair.name] != "DefaultModelState" or _has_levels(pair):
+        pytest.skip("stock vLLM serves none here")
+    outputs, at = pair.pruned({"rate": 0.6})
+    sent = {name: _with_prompt_embeds(pair, output) for name, output in outputs.items()}
+    for most in STEPS:
+        runner = Runner(pair.ours)
+        for name, found in runner.feed(sent, most).items():
+            _equal_from(0, found, pair.stock[name], at[name])
+            assert torch.equal(runner.answer(name), pair.answers[name])
+
+
 def test_ngrams_are_those_of_the_shorter_prompt_in_steps_of_any_size(pair: Pair) -> None:
     """Text has those that it has unpruned, if two tokens before it or more are kept."""
     outputs, at = pair.pruned({"tokens": 2})
@@ -130,6 +150,27 @@ def test_ngrams_are_those_of_the_shorter_prompt_in_steps_of_any_size(pair: Pair)
         if name == "pictures":
             assert torch.equal(first.ngrams[text], pair.stock[name].ngrams[kept][text])
         assert len(first.ngrams.unique(dim=0)) > 4
+
+
+def _has_levels(pair: Pair) -> bool:
+    rows = pair.stock["pictures"].rows
+    assert rows is not None
+    return rows.shape[1] > pair.ours.config.model_config.get_hidden_size()
+
+
+def _with_prompt_embeds(pair: Pair, output: dict[str, Any]) -> dict[str, Any]:
+    """The prompt as vLLM renders it where its first and last two tokens are sent as embeddings."""
+    ids = torch.tensor(output["prompt_token_ids"])
+    spans = [range(2), range(len(ids) - 2, len(ids))]
+    field = MultiModalBatchedField()
+    rows = [pair.ours.model.get_language_model().embed_input_ids(ids[[*span]]) for span in spans]
+    items = [MultiModalKwargsItem({"embedding": MultiModalFieldElem(each, field)}) for each in rows]
+    places = [PlaceholderRange(span.start, len(span)) for span in spans]
+    return {
+        **output,
+        "mm_kwargs": {**output["mm_kwargs"], "prompt_embeds": items},
+        "mm_placeholders": {**output["mm_placeholders"], "prompt_embeds": places},
+    }
 
 
 def _draw(tower: torch.nn.Module, anew: bool) -> None:

@@ -5,7 +5,7 @@
 - **Requests and answers**: `chat`, `chat_batch`, `completion`, `messages`, `pooling`, `rendered`,
   `offline`, `raw_prompts`, `generate`, `tracing`, `key_holder`.
 - **Images and prompts**: `image_header`, `video_header`, `known_files`, `processor`,
-  `stock_processor`, `delivery`, `mistral_prompt`, `placing`, `in_tree`.
+  `stock_processor`, `delivery`, `mistral_prompt`, `placing`, `in_tree`, `sent_embeddings`.
 - **Engine**: `worker_methods`, `profile`, `mrope`, `encoder_graphs`, `new_weights`, `adapters`,
   `draft_names`.
 - **Inside towers**: `tower`, `hf_tower`, `sequences`, `resampler`.
@@ -64,6 +64,7 @@ from vllm_pruner.compat.profile import profiled_images
 from vllm_pruner.compat.raw_prompts import patch_raw_prompts
 from vllm_pruner.compat.rendered import patch_rendered
 from vllm_pruner.compat.resampler import cross_attention, weights_of
+from vllm_pruner.compat.sent_embeddings import lacks_rows, prompt_embeds_token
 from vllm_pruner.compat.sequences import device_ends, tower_sequences
 from vllm_pruner.compat.stock_processor import patch_stock_processor
 from vllm_pruner.compat.symbols import Process
@@ -104,6 +105,7 @@ __all__ = [
     "item_identities",
     "key_holder",
     "known_as",
+    "lacks_rows",
     "last_norm",
     "manager_of",
     "on_cuda",
@@ -129,6 +131,7 @@ __all__ = [
     "patch_video_header",
     "position_embedding",
     "profiled_images",
+    "prompt_embeds_token",
     "queued_tokens",
     "quiet_overrides",
     "reduces_files",

@@ -136,6 +136,10 @@ SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_SERVER, f"{_COMPAT}.known_files", "vllm.multimodal.media.base", "MediaWithBytes"),
     *_symbols(_SERVER, f"{_COMPAT}.key_holder",
         "vllm.entrypoints.serve.middleware.authenticate", "AuthenticationMiddleware"),
+    *_symbols(_SERVER, f"{_COMPAT}.sent_embeddings", "vllm.multimodal.parse",
+        "MultiModalDataParser.embedding_field_sets", first=(0, 32)),
+    *_symbols(_SERVER, f"{_COMPAT}.sent_embeddings", "vllm.renderers.chat_utils",
+        "PROMPT_EMBEDS_PLACEHOLDER_TOKEN", first=(0, 32)),
     *_symbols(_SERVER, _PROMPT, "vllm.exceptions", "VLLMValidationError"),
     *_symbols(_SERVER, _PROMPT, "vllm.exceptions", "GenerationError", first=(0, 32)),
     *_symbols(_SERVER, _PROMPT, "vllm.multimodal.inputs",
@@ -225,7 +229,7 @@ SYMBOLS: tuple[Symbol, ...] = (
         "get_tp_group get_pp_group get_tensor_model_parallel_world_size "
         "tensor_model_parallel_all_reduce"),
     *_symbols(_ENGINE, _WORKER, "vllm.config", "ParallelConfig.data_parallel_index "
-        "ModelConfig.served_model_name"),
+        "ModelConfig.served_model_name ModelConfig.get_inputs_embeds_size"),
     *_symbols(_SERVER, f"{_PROMPT}.serving", "vllm.config", "ModelConfig.served_model_name"),
     *_symbols(_ENGINE, _WORKER, "vllm.model_executor.layers.vocab_parallel_embedding",
         "VocabParallelEmbedding"),

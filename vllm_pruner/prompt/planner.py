@@ -6,14 +6,12 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from vllm.multimodal.parse import DictEmbeddingItems, EmbeddingItems
-
+from vllm_pruner import compat
 from vllm_pruner.plan import ImagePlan
 from vllm_pruner.prompt.asked import IMAGE, VIDEO
 from vllm_pruner.prompt.message_text import MessageText
-from vllm_pruner.prompt.refusal import refusal
+from vllm_pruner.prompt.sent_embeddings import refuse_pruned
 from vllm_pruner.settings.config import PruneConfig
-from vllm_pruner.settings.keys import KEY
 
 if TYPE_CHECKING:
     from vllm.multimodal.processing import ProcessorInputs
@@ -52,7 +50,7 @@ class Planner:
         """
         if all(config.off for config in configs):
             return []
-        _refuse_embeddings(modality, inputs.mm_data_items[modality])
+        refuse_pruned(modality, inputs.mm_data_items[modality])
         names = [ImagePlan.ANONYMOUS] * len(configs) if identities is None else identities()
         texts = self._texts(modality, configs, inputs.prompt)
         return [
@@ -80,17 +78,11 @@ class Planner:
         """Finds texts, by modality."""
         info: PrunedInfo = self._processor.info
         tokens = {IMAGE: info.image_sign, VIDEO: info.video_sign}
+        tokenizer = info.get_tokenizer()
+        sent = compat.prompt_embeds_token(tokenizer)
+        marks = info.marks if sent is None else info.marks | {sent}
         return {
-            modality: MessageText(info.get_tokenizer(), token, info.marks, info.around_message)
+            modality: MessageText(tokenizer, token, marks, info.around_message)
             for modality, token in tokens.items()
             if token is not None
         }
-
-
-def _refuse_embeddings(modality: str, items: Any) -> None:
-    if isinstance(items, DictEmbeddingItems | EmbeddingItems):
-        raise refusal(
-            f"{modality}_embeds is given, but vtprune prunes in the encoder, which it bypasses; "
-            f"allowed: an {IMAGE} or a {VIDEO}, or {KEY} rate 0",
-            parameter=f"{modality}_embeds",
-        )

@@ -33,6 +33,7 @@ from vllm_pruner.prompt.places import (
 from vllm_pruner.prompt.planner import Planner
 from vllm_pruner.prompt.refusal import answered
 from vllm_pruner.prompt.render_thread import compute_alone
+from vllm_pruner.prompt.sent_embeddings import check_rows
 from vllm_pruner.prompt.serving import install_where_rendered
 from vllm_pruner.prompt.token_counts import count, image_tokens
 from vllm_pruner.prompt.traffic import count_items
@@ -66,6 +67,7 @@ class PrunedProcessor(PlannedItems, BytePixels, ArrayImages):
     def apply(self, inputs: ProcessorInputs, timing_ctx: TimingContext) -> MultiModalInput:
         compute_alone()
         bare, wanted = taken(inputs, self.info.prune_config)
+        check_rows(self.info, bare.mm_data_items)
         if bare.cache is not None:
             bare = dataclasses.replace(bare, cache=compat.item_cache(self, bare.cache))
         bare, named = identified(self, bare, self._names, self._pictures)

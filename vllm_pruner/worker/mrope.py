@@ -37,6 +37,8 @@ class MRopeModel(PrunedModel):
     Changes besides those of `PrunedModel`:
     - all rows that `embed_multimodal` returns carry digits, which `recompute_mrope_positions`
       splits off: vLLM calls the hook for every request, pruned or not;
+    - rows that a client sent in place of text (`--enable-prompt-embeds`) reach that hook without
+      digits, and pass it as they are;
     - positions of text are computed on the unpruned prompt;
     - a runner does not replay CUDA graphs of the encoder, which would bypass `embed_multimodal`.
     """
@@ -48,6 +50,7 @@ class MRopeModel(PrunedModel):
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
+        self._plain_width = vllm_config.model_config.get_inputs_embeds_size()
         compat.enable_position_hook_on_cpu()
 
     def embed_unpruned(self, **kwargs: object) -> Any:
@@ -100,9 +103,12 @@ class MRopeModel(PrunedModel):
         change either.
         """
         length = mrope_positions.shape[1]
-        if not multimodal_embeddings:
+        placed = [each for each in multimodal_embeddings if not self._is_plain(each)]
+        if not placed:
             return multimodal_embeddings, mrope_positions, self.delta(mrope_positions, length)
-        rows, digits = zip(*map(split, multimodal_embeddings), strict=True)
+        bare, digits = zip(*map(split, placed), strict=True)
+        rest = iter(bare)
+        rows = [each if self._is_plain(each) else next(rest) for each in multimodal_embeddings]
         lengths = [len(each) for each in digits]
         parts = torch.cat(digits).cpu().split(lengths)  # one sync, only in steps that feed images
         ids = torch.as_tensor(input_ids).cpu()
@@ -110,6 +116,10 @@ class MRopeModel(PrunedModel):
         videos = None if self.family.one_token else _runs(self._is_video(ids))
         fill(mrope_positions, parts, images, videos, num_computed_tokens, self.lead)
         return rows, mrope_positions, self.delta(mrope_positions, length)
+
+    def _is_plain(self, rows: torch.Tensor) -> bool:
+        """Whether rows are a client's, as wide as a text's, without digits."""
+        return rows.shape[1] == self._plain_width
 
     def _is_image(self, ids: torch.Tensor) -> torch.Tensor:
         """Return a mask `[prompt]` of the tokens that are images' placeholders."""
