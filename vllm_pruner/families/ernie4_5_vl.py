@@ -26,7 +26,8 @@ from vllm.multimodal.parse import ImageSize
 
 from vllm_pruner.families.glm_grid import longest_of
 from vllm_pruner.families.merging import MERGING
-from vllm_pruner.families.qwen_grid import check_method, images, item_layout
+from vllm_pruner.families.qwen_grid import images, item_layout
+from vllm_pruner.families.unsuited import check_shrinking
 from vllm_pruner.family import Family, Videos
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.prompt.asked import IMAGE, VIDEO
@@ -129,7 +130,7 @@ ERNIE4_5_VL = Family(
     images,
     CapturedErnieTower,
     seen,
-    partial(check_method, smaller="image_max_pixels"),
+    partial(check_shrinking, smaller="image_max_pixels"),
     captured=True,
     captured_unasked=False,
     encodes_some=True,

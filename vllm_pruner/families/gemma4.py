@@ -33,7 +33,7 @@ from vllm_pruner.families.gemma4_grid import (
     seen,
 )
 from vllm_pruner.families.merging import MERGING
-from vllm_pruner.families.qwen_grid import check_method
+from vllm_pruner.families.unsuited import check_shrinking
 from vllm_pruner.family import Family
 from vllm_pruner.prompt.dummy_images import largest_images
 from vllm_pruner.prompt.info import PrunedInfo
@@ -63,7 +63,7 @@ GEMMA4 = Family(
     images,
     PooledTower,
     seen,
-    partial(check_method, smaller="max_soft_tokens"),
+    partial(check_shrinking, smaller="max_soft_tokens"),
     stock_captured=True,
     **MERGING,
 )

@@ -16,7 +16,8 @@ from transformers.models.glm5_next.image_processing_glm5_next import (
 from transformers.models.glm5_next.image_processing_pil_glm5_next import Glm5NextImageProcessorPil
 
 from vllm_pruner.families.glm_grid import GLM_VIDEOS, edge, with_glm_marks
-from vllm_pruner.families.qwen_grid import check_method, plain_family
+from vllm_pruner.families.qwen_grid import plain_family
+from vllm_pruner.families.unsuited import check_shrinking
 from vllm_pruner.family import Family
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.settings.errors import ConfigError
@@ -86,6 +87,6 @@ def glm5_family(name: str) -> Family:
             plain_family(name, GLM_VIDEOS),
             largest=largest,
             layout=layout,
-            check_method=partial(check_method, smaller="max_image_tokens"),
+            check_method=partial(check_shrinking, smaller="max_image_tokens"),
         )
     )

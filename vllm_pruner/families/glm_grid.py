@@ -15,7 +15,8 @@ from typing import Any
 from transformers.models.glm4v.image_processing_glm4v import Glm4vImageProcessor, smart_resize
 from transformers.models.glm46v.image_processing_glm46v import Glm46VImageProcessor
 
-from vllm_pruner.families.qwen_grid import QWEN3_VIDEOS, check_method, qwen_family
+from vllm_pruner.families.qwen_grid import QWEN3_VIDEOS, qwen_family
+from vllm_pruner.families.unsuited import check_shrinking
 from vllm_pruner.family import Family
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.settings.errors import ConfigError
@@ -100,6 +101,6 @@ def glm_family(name: str) -> Family:
             qwen_family(name, GLM_VIDEOS),
             largest=largest,
             layout=layout,
-            check_method=partial(check_method, smaller="size"),
+            check_method=partial(check_shrinking, smaller="size"),
         )
     )

@@ -10,19 +10,17 @@ from functools import partial
 from typing import Any
 
 from vllm_pruner.families.merging import MERGING
+from vllm_pruner.families.unsuited import check_one_grid
 from vllm_pruner.family import Family, Videos
 from vllm_pruner.layout.cuts import cut_frames
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.layout.tile_layout import TileLayout
-from vllm_pruner.methods.base import Method
 from vllm_pruner.prompt.info import PrunedInfo
-from vllm_pruner.settings.errors import SettingError
 from vllm_pruner.tower import EncoderImage, Tower
 from vllm_pruner.worker.shuffle_tower import ShuffleTower
 
 __all__ = [
     "PrunedInternInfo",
-    "check_method",
     "intern_family",
     "intern_tower",
     "intern_videos",
@@ -40,14 +38,6 @@ def of_tiles(hf_config: Any, tiles: int) -> TileLayout:
 def _one(size: Any) -> int:
     """Return the side of a square, which may be given as a pair."""
     return int(size if isinstance(size, int) else size[0])
-
-
-def check_method(hf_config: Any, method: Method) -> None:
-    """Refuse a method that works on one grid of tokens; see `Family.check_method`."""
-    if method.needs_one_grid:
-        why = ", which works on an image of one grid, but an image of this model is tiles"
-        allowed = "methods that choose tokens one by one, such as scope"
-        raise SettingError("method", repr(method.name), allowed, why)
 
 
 def video_layout(hf_config: Any, item: Mapping[str, Any]) -> GridLayout:
@@ -155,7 +145,7 @@ def intern_family(
             for tiles in image_input[pixels].split(counts)
         ]
 
-    fields: dict[str, Any] = {"largest": largest, "check_method": check_method}
+    fields: dict[str, Any] = {"largest": largest, "check_method": check_one_grid}
     fields |= {"captured": True, "captured_unasked": False, "stock_captured": True}
     fields |= {**MERGING, **more}
     return Family(name, layout=layout, images=images, tower=tower, seen=seen, **fields)

@@ -24,6 +24,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.transformers_utils.processors.internvl import IMAGENET_MEAN, IMAGENET_STD
 
 from vllm_pruner.families import intern_tiles
+from vllm_pruner.families.unsuited import check_one_grid, check_text
 from vllm_pruner.methods.base import Method
 from vllm_pruner.prompt.processor import PrunedProcessor
 from vllm_pruner.settings.errors import ConfigError
@@ -66,14 +67,10 @@ def seen(hf_config: Any, item: Mapping[str, Any]) -> torch.Tensor:
 
 
 def check_method(hf_config: Any, method: Method) -> None:
-    """Also refuse methods that read text; see `intern_tiles.check_method`."""
-    intern_tiles.check_method(hf_config, method)
-    if method.needs_text:
-        raise ConfigError(
-            f"method is {method.name!r}, which reads the text after an image, but prompts of this "
-            "model have no token that stands for one; allowed: methods that read no text, such as "
-            "scope, or the model in its transformers form"
-        )
+    """Refuse methods for one grid, and those that read text; see `Family.check_method`."""
+    check_one_grid(hf_config, method)
+    allowed = "methods that read no text, such as scope, or the model in its transformers form"
+    check_text(hf_config, method, allowed)
 
 
 _PIXELS = "pixel_values_flat"

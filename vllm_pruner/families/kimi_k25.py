@@ -34,7 +34,7 @@ from vllm.multimodal.parse import (
 
 from vllm_pruner.families.kimi_k25_grid import images, largest, largest_size, layout, seen
 from vllm_pruner.families.merging import MERGING
-from vllm_pruner.families.qwen_grid import check_method
+from vllm_pruner.families.unsuited import check_shrinking
 from vllm_pruner.family import Family
 from vllm_pruner.prompt.dummy_images import largest_images
 from vllm_pruner.prompt.info import PrunedInfo
@@ -62,7 +62,7 @@ KIMI_K25 = Family(
     images,
     MoonTower3d,
     seen,
-    partial(check_method, smaller="in_patch_limit", place="preprocessor_config.json"),
+    partial(check_shrinking, smaller="in_patch_limit", place="preprocessor_config.json"),
     stock_captured=True,
     **MERGING,
 )

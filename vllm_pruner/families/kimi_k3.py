@@ -21,8 +21,9 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.multimodal.parse import ImageSize
 from vllm.transformers_utils.processors.kimi_k25_vision_fused import KimiK25FusedVisionProcessor
 
-from vllm_pruner.families import kimi_k25_grid, qwen_grid
+from vllm_pruner.families import kimi_k25_grid
 from vllm_pruner.families.merging import MERGING
+from vllm_pruner.families.unsuited import check_shrinking, check_text
 from vllm_pruner.family import Family
 from vllm_pruner.prompt.dummy_images import largest_images
 from vllm_pruner.prompt.info import PrunedInfo
@@ -57,19 +58,10 @@ def largest(info: Any) -> GridLayout:
 
 
 def check_method(hf_config: Any, method: Method) -> None:
-    """Refuse methods that shrink the image or read text; see `Family.check_method`.
-
-    Raises:
-        ConfigError: the method does.
-    """
+    """Refuse methods that shrink the image or read text; see `Family.check_method`."""
     place = "preprocessor_config.json"
-    qwen_grid.check_method(hf_config, method, smaller="in_patch_limit", place=place)
-    if method.needs_text:
-        raise ConfigError(
-            f"method is {method.name!r}, which reads the text after an image, but prompts of this "
-            "model have no token that stands for one; allowed: methods that read no text, such as "
-            "vispruner"
-        )
+    check_shrinking(hf_config, method, smaller="in_patch_limit", place=place)
+    check_text(hf_config, method, "methods that read no text, such as vispruner")
 
 
 KIMI_K3 = Family(

@@ -23,7 +23,7 @@ from vllm.multimodal.parse import ImageSize
 
 from vllm_pruner.families.kimi_grid import images, largest, largest_size, layout, seen
 from vllm_pruner.families.merging import MERGING
-from vllm_pruner.families.qwen_grid import check_method
+from vllm_pruner.families.unsuited import check_shrinking
 from vllm_pruner.family import Family
 from vllm_pruner.prompt.dummy_images import largest_images
 from vllm_pruner.prompt.info import PrunedInfo
@@ -40,7 +40,7 @@ KIMI_VL = Family(
     images,
     MoonTower,
     seen,
-    partial(check_method, smaller="in_token_limit"),
+    partial(check_shrinking, smaller="in_token_limit"),
     stock_captured=True,
     **MERGING,
 )

@@ -22,9 +22,9 @@ from vllm.model_executor.models.lfm2_vl import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.multimodal.parse import ImageSize
 
-from vllm_pruner.families.intern_tiles import check_method
 from vllm_pruner.families.lfm2_tiles import images, largest, layout, seen, size_with_most
 from vllm_pruner.families.merging import MERGING
+from vllm_pruner.families.unsuited import check_one_grid
 from vllm_pruner.family import Family
 from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
@@ -40,7 +40,7 @@ LFM2_VL = Family(
     images,
     Siglip2Tower,
     seen,
-    check_method,
+    check_one_grid,
     stock_captured=True,
     **MERGING,
 )

@@ -28,7 +28,6 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.multimodal.inputs import MultiModalFieldConfig
 from vllm.multimodal.parse import ImageProcessorItems
 
-from vllm_pruner.families.intern_tiles import check_method
 from vllm_pruner.families.internvl import seen
 from vllm_pruner.families.llama4_tiles import (
     SHOWN,
@@ -39,6 +38,7 @@ from vllm_pruner.families.llama4_tiles import (
     shown,
 )
 from vllm_pruner.families.merging import MERGING
+from vllm_pruner.families.unsuited import check_one_grid
 from vllm_pruner.family import Family
 from vllm_pruner.layout.cuts import cut_runs
 from vllm_pruner.prompt.info import PrunedInfo
@@ -82,7 +82,7 @@ LLAMA4 = Family(
     images,
     tower,
     seen,
-    check_method,
+    check_one_grid,
     captured=True,
     captured_unasked=False,
     stock_captured=True,

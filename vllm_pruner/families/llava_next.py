@@ -8,6 +8,7 @@ after each row. A budget covers all of these; `newlines` explains how it is divi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
@@ -20,12 +21,12 @@ from vllm.model_executor.models.llava_next import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from vllm_pruner.families.llava import seen
+from vllm_pruner.families.unsuited import check_one_grid
 from vllm_pruner.family import Family
 from vllm_pruner.layout.crop_layout import CropLayout
-from vllm_pruner.methods.base import Method
 from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
-from vllm_pruner.settings.errors import ConfigError, SettingError
+from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.tower import EncoderImage
 from vllm_pruner.worker.crop_model import CropModel
 from vllm_pruner.worker.crop_tower import CropTower, crop_side, crop_tokens
@@ -95,16 +96,8 @@ def images(
     ]
 
 
-def check_method(hf_config: Any, method: Method) -> None:
-    """Refuse a method that works on one grid of tokens; see `Family.check_method`."""
-    if method.needs_one_grid:
-        why = (
-            ", which works on an image of one grid, but an image of this model is several crops "
-            "with newlines between rows"
-        )
-        allowed = "methods that choose tokens one by one, such as scope"
-        raise SettingError("method", repr(method.name), allowed, why)
-
+check_method = partial(check_one_grid, image="several crops with newlines between rows")
+"""See `Family.check_method`."""
 
 LLAVA_NEXT = Family(
     "llava_next",

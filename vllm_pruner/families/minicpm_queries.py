@@ -18,29 +18,17 @@ from vllm.multimodal.parse import ImageSize
 from vllm_pruner import compat
 from vllm_pruner.families import minicpm_slices
 from vllm_pruner.layout.query_slices import QuerySlices
-from vllm_pruner.methods.base import Method
-from vllm_pruner.settings.errors import ConfigError, SettingError
+from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.tower import EncoderImage
 from vllm_pruner.worker.resampler_tower import SlicedImage
 
-__all__ = ["VERSIONS", "check_method", "images", "largest", "layout", "seen", "size_with_most"]
+__all__ = ["VERSIONS", "images", "largest", "layout", "seen", "size_with_most"]
 
 VERSIONS = ((2, 6), (4, 0), (4, 5))
 """Of the models. Older ones have another prompt, and 2.0 another tower."""
 
 _CUTTING = ("max_slice_nums", "scale_resolution", "patch_size", "slice_mode", "image_feature_size")
 """Arguments by which the processor cuts a picture. vLLM counts by those of the server alone."""
-
-
-def check_method(hf_config: Any, method: Method) -> None:
-    """Refuse a method that works on a grid of tokens; see `Family.check_method`."""
-    if method.needs_one_grid:
-        why = (
-            ", which works on an image of one grid, but an image of this model is learned queries, "
-            "which have no places"
-        )
-        allowed = "methods that choose tokens one by one, such as scope"
-        raise SettingError("method", repr(method.name), allowed, why)
 
 
 def largest(info: Any) -> QuerySlices:

@@ -21,6 +21,7 @@ vLLM has a class for each version, which that of the architecture only chooses.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vllm.model_executor.models.minicpmv import (
@@ -38,7 +39,6 @@ from vllm.multimodal.parse import ImageSize
 
 from vllm_pruner.families.merging import MERGING
 from vllm_pruner.families.minicpm_queries import (
-    check_method,
     images,
     largest,
     layout,
@@ -46,6 +46,7 @@ from vllm_pruner.families.minicpm_queries import (
     size_with_most,
 )
 from vllm_pruner.families.minicpmv4_6 import SlicedModel
+from vllm_pruner.families.unsuited import check_one_grid
 from vllm_pruner.family import Family
 from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
@@ -64,7 +65,7 @@ MINICPMV = Family(
     images,
     ResamplerTower,
     seen,
-    check_method,
+    partial(check_one_grid, image="learned queries, which have no places"),
     stock_captured=True,
     **MERGING | {"merger": False},  # patches are mixed, and none belongs to a token
 )

@@ -26,7 +26,6 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.multimodal.inputs import MultiModalFieldConfig
 from vllm.multimodal.parse import ImageProcessorItems, ImageSize
 
-from vllm_pruner.families.intern_tiles import check_method
 from vllm_pruner.families.merging import MERGING
 from vllm_pruner.families.minicpm_slices import (
     SLICES,
@@ -36,6 +35,7 @@ from vllm_pruner.families.minicpm_slices import (
     seen,
     size_with_most,
 )
+from vllm_pruner.families.unsuited import check_one_grid
 from vllm_pruner.family import Family
 from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 __all__ = ["MINICPMV4_6", "PrunedMiniCPMV4_6", "SlicedInfo", "SlicedModel", "SlicedProcessor"]
 
 MINICPMV4_6 = Family(
-    "minicpmv4_6", largest, layout, images, SliceTower, seen, check_method, **MERGING
+    "minicpmv4_6", largest, layout, images, SliceTower, seen, check_one_grid, **MERGING
 )
 
 

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 from vllm.transformers_utils.processors.minimax_m3 import MAX_RATIO, smart_resize
 
 from vllm_pruner.families.merging import MERGING
-from vllm_pruner.families.qwen_grid import QWEN3_VIDEOS, check_method
+from vllm_pruner.families.qwen_grid import QWEN3_VIDEOS
 from vllm_pruner.families.qwen_grid import images as qwen_images
 from vllm_pruner.families.qwen_grid import seen as qwen_seen
+from vllm_pruner.families.unsuited import check_shrinking
 from vllm_pruner.family import Family, Videos
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.worker.minimax_tower import MiniMaxTower
@@ -139,7 +140,7 @@ def minimax_family(name: str) -> Family:
         _of_qwen(qwen_images),
         MiniMaxTower,
         _of_qwen(qwen_seen),
-        partial(check_method, smaller="max_pixels"),
+        partial(check_shrinking, smaller="max_pixels"),
         stock_captured=True,
         videos=_VIDEOS,
         **MERGING,

@@ -20,8 +20,8 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from vllm_pruner.families.llava import seen
 from vllm_pruner.families.merging import MERGING
-from vllm_pruner.families.qwen_grid import check_method
 from vllm_pruner.families.row_breaks import RowsWithBreaks, cut, separators
+from vllm_pruner.families.unsuited import check_shrinking
 from vllm_pruner.family import Family
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.prompt.info import PrunedInfo
@@ -64,7 +64,7 @@ MISTRAL3 = Family(
     images,
     PixtralTower,
     seen,
-    partial(check_method, smaller="size"),
+    partial(check_shrinking, smaller="size"),
     cut,
     separators=separators,
     **MERGING,

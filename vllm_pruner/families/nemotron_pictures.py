@@ -20,7 +20,7 @@ from vllm.transformers_utils.processors.nano_nemotron_vl import (
     NanoNemotronVLProcessor,
 )
 
-from vllm_pruner.families import intern_tiles, qwen_grid
+from vllm_pruner.families.unsuited import check_one_grid, check_shrinking
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.layout.tile_layout import TileLayout
 from vllm_pruner.settings.errors import ConfigError
@@ -150,9 +150,9 @@ def layout(
 def check_method(hf_config: Any, method: Method) -> None:
     """Refuse methods that this kind of pictures has no place for; see `Family.check_method`."""
     if has_any_shape(hf_config):
-        qwen_grid.check_method(hf_config, method, smaller="max_num_patches", place="config.json")
+        check_shrinking(hf_config, method, smaller="max_num_patches", place="config.json")
     else:
-        intern_tiles.check_method(hf_config, method)
+        check_one_grid(hf_config, method)
 
 
 def _of_tiles(hf_config: Any, tiles: int) -> TileLayout:

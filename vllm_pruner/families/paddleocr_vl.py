@@ -24,7 +24,8 @@ from vllm.multimodal.parse import ImageSize
 
 from vllm_pruner.families.glm_grid import longest_of
 from vllm_pruner.families.merging import READING
-from vllm_pruner.families.qwen_grid import check_method, item_layout
+from vllm_pruner.families.qwen_grid import item_layout
+from vllm_pruner.families.unsuited import check_shrinking
 from vllm_pruner.family import Family
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.prompt.info import PrunedInfo
@@ -112,7 +113,7 @@ PADDLEOCR_VL = Family(
     images,
     PaddleTower,
     seen,
-    partial(check_method, smaller="max_pixels"),
+    partial(check_shrinking, smaller="max_pixels"),
     item_layout=item_layout,
     **READING,
 )

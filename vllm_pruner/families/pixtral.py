@@ -26,8 +26,8 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.transformers_utils.processors.pixtral import MistralCommonImageProcessor
 
 from vllm_pruner.families.merging import MERGING
-from vllm_pruner.families.qwen_grid import check_method
 from vllm_pruner.families.row_breaks import RowsWithBreaks, cut, separators
+from vllm_pruner.families.unsuited import check_shrinking
 from vllm_pruner.family import Family
 from vllm_pruner.layout.grid_layout import GridLayout
 from vllm_pruner.prompt.folded_prompt import FoldedPrompt
@@ -90,7 +90,7 @@ PIXTRAL = Family(
     images,
     MistralTower,
     seen,
-    partial(check_method, smaller="max_image_size", place="tekken.json"),
+    partial(check_shrinking, smaller="max_image_size", place="tekken.json"),
     cut,
     separators=separators,
     **{**MERGING, "merger": merges},

@@ -17,9 +17,9 @@ from vllm.models.qwen4_exp import Qwen4ExpForConditionalGeneration
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from vllm_pruner import methods
-from vllm_pruner.families import qwen_grid
 from vllm_pruner.families.qwen3_vl import PrunedQwen3VLProcessor
 from vllm_pruner.families.qwen_grid import QWEN3_VIDEOS, qwen_family
+from vllm_pruner.families.unsuited import check_shrinking
 from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.settings.errors import SettingError
 from vllm_pruner.worker.captured_model import CapturedModel
@@ -38,7 +38,7 @@ def check_method(hf_config: Any, method: Method) -> None:
     Raises:
         SettingError: one of both.
     """
-    qwen_grid.check_method(hf_config, method)
+    check_shrinking(hf_config, method)
     if hf_config.text_config.ple_layer_ids and methods.compares_frames(method.name):
         why = (
             ", which has the times of a video's frames embedded among its tokens, but this model "

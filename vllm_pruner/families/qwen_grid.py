@@ -12,11 +12,10 @@ from typing import Any
 import torch
 
 from vllm_pruner.families.merging import MERGING
+from vllm_pruner.families.unsuited import check_shrinking
 from vllm_pruner.family import Family, Videos
 from vllm_pruner.layout.cuts import cut_frames
 from vllm_pruner.layout.grid_layout import GridLayout
-from vllm_pruner.methods.base import Method
-from vllm_pruner.settings.errors import SettingError
 from vllm_pruner.tower import EncoderImage
 from vllm_pruner.worker.captured_packed_tower import CapturedPackedTower
 
@@ -94,31 +93,6 @@ def seen(hf_config: Any, item: Mapping[str, Any]) -> torch.Tensor:
     return picture.reshape(1, 3, height, width)
 
 
-def check_method(
-    hf_config: Any,
-    method: Method,
-    smaller: str = "max_pixels",
-    place: str = "mm_processor_kwargs",
-) -> None:
-    """Refuse methods that shrink the image; see `Family.check_method`.
-
-    Args:
-        hf_config: the configuration of the whole model.
-        method: the method.
-        smaller: what shrinks images instead, for the error.
-        place: where that is set.
-
-    Raises:
-        SettingError: the method shrinks the image.
-    """
-    if method.shrink is not None:
-        why = (
-            ", which shrinks the image before the tower, but the processor of this model does that"
-        )
-        allowed = f"{smaller} in {place}, or another method"
-        raise SettingError("method", repr(method.name), allowed, why)
-
-
 def per_second(hf_config: Any, seconds: float | None) -> float:
     """Return the temporal positions of a frame where the tower says how many a second has."""
     each = 1.0 if seconds is None else seconds
@@ -176,7 +150,7 @@ def qwen_family(name: str, videos: Videos) -> Family:
         images,
         CapturedPackedTower,
         seen,
-        check_method,
+        check_shrinking,
         captured=True,
         captured_unasked=False,
         encodes_some=True,
