@@ -28,7 +28,9 @@ COLD = {
     "worker/unpruned.py": "the same",
     "worker/canvas.py": "sizes of slices that stay on the host: positions are counted there",
     "worker/omni_tower.py": "grids that stay on the host: vLLM's tower reads them there",
+    "worker/ernie_tower.py": "the same of grids of frames",
     "worker/siglip2_tower.py": "the same of sizes",
+    "worker/resampler_tower.py": "the same: vLLM's resampler copies them itself, pinned",
 }
 
 
