@@ -6,13 +6,15 @@ that it finds under the item's name; and `--enable-prompt-embeds` writes one tok
 has embeddings in place of text.
 Relies on: `MultiModalDataParser.embedding_field_sets`, whose second set may be missing there;
 `PROMPT_EMBEDS_PLACEHOLDER_TOKEN`, which vLLM adds to the tokenizer if the flag is given.
-vLLM versions: 0.32 and 0.33; 0.31 has neither.
+vLLM versions: 0.32 and 0.33; 0.31 has neither of the names, so there nothing is refused.
 Goes when: never.
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+from vllm_pruner.compat.versions import at_least
 
 __all__ = ["lacks_rows", "prompt_embeds_token"]
 
@@ -37,8 +39,9 @@ def lacks_rows(parser: Any, modality: str, items: Any) -> bool:
 def prompt_embeds_token(tokenizer: Any) -> int | None:
     """Return the id of the token that stands for each embedding in place of text; None if a prompt
     can have none."""
-    from vllm.renderers import chat_utils
+    if not at_least((0, 32)):
+        return None
+    from vllm.renderers.chat_utils import PROMPT_EMBEDS_PLACEHOLDER_TOKEN as written
 
-    name = getattr(chat_utils, "PROMPT_EMBEDS_PLACEHOLDER_TOKEN", None)
-    ids = [] if name is None else tokenizer.encode(name, add_special_tokens=False)
+    ids = tokenizer.encode(written, add_special_tokens=False)
     return ids[0] if len(ids) == 1 else None
