@@ -22,18 +22,22 @@ HERE = Path(__file__).parent
 TARGETS = (80, 90, 100)
 PRODUCTION = "compiles_without_spills"
 """Of the tests in question, those at production shapes."""
-CARDS_OWN = "3.6.0"
-"""That of the H200 that vtprune has run on."""
+EVERY_RUN = {
+    "3.6.0": (TARGETS, "sm_ and not extreme"),
+    "3.7.1": ((90,), f"sm_90 and {PRODUCTION}"),
+    "3.8.0": ((90,), f"sm_90 and {PRODUCTION}"),
+}
+"""Targets and tests under each; all of both are for the night, which takes minutes."""
 
 
-def test_kernels_compile_under_a_cards_own_triton() -> None:
-    _check(CARDS_OWN, (90,), "sm_90 and not extreme")
+@pytest.mark.parametrize("version", OLDER_TRITONS)
+def test_kernels_compile_under_an_older_triton(version: str) -> None:
+    _check(version, *EVERY_RUN[version])
 
 
 @NIGHTLY
 @pytest.mark.parametrize("version", OLDER_TRITONS)
 def test_every_shape_compiles_under_an_older_triton(version: str) -> None:
-    """On every target, which takes minutes."""
     _check(version, TARGETS, "sm_")
 
 
