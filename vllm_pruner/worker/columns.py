@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable, Sequence
+from typing import TypeVar
+
 import torch
 from torch import nn
 from vllm.config import get_current_vllm_config
 
 from vllm_pruner.methods.base import Need
-from vllm_pruner.tower import FEATURES
+from vllm_pruner.tower import FEATURES, Columns
 
-__all__ = ["columns_of", "device_of", "is_left_out", "parameter_of"]
+__all__ = ["columns_by_size", "columns_of", "device_of", "is_left_out", "parameter_of"]
+
+Size = TypeVar("Size", bound=Hashable)
 
 
 def is_left_out(tower: nn.Module) -> bool:
@@ -50,3 +55,24 @@ def columns_of(
     if Need.KEYS in needs:
         columns[Need.KEYS] = (head_size, torch.float32)
     return columns
+
+
+def columns_by_size(
+    pieces: Sequence[torch.Tensor],
+    sizes: Sequence[Size],
+    encode: Callable[[list[torch.Tensor], Size], Columns],
+) -> Columns:
+    """Return the columns of slices one after the other, encoded together where they have one size.
+
+    Args:
+        pieces: the pixels of each slice.
+        sizes: of each slice.
+        encode: returns the columns `[slices, tokens, ...]` of slices of one size.
+    """
+    parts: list[Columns] = [{}] * len(sizes)
+    for size in dict.fromkeys(sizes):
+        places = [place for place, each in enumerate(sizes) if each == size]
+        made = encode([pieces[place] for place in places], size)
+        for number, place in enumerate(places):
+            parts[place] = {name: rows[number] for name, rows in made.items()}
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ from vllm_pruner import compat
 from vllm_pruner.methods.base import Need
 from vllm_pruner.methods.on_device import on_device
 from vllm_pruner.tower import FEATURES, Columns, EncoderImage
-from vllm_pruner.worker.columns import columns_of
+from vllm_pruner.worker.columns import columns_by_size, columns_of
 from vllm_pruner.worker.probe import AttentionProbe, crop_reader, layers_by_need
 
 __all__ = ["ResamplerTower", "SlicedImage"]
@@ -85,13 +86,7 @@ class ResamplerTower:
     def encode(self, images: Sequence[EncoderImage], needs: frozenset[Need]) -> Columns:
         sizes = [size for image in images for size in _sizes(image)]
         slices = [piece for image in images for piece in image.pixels]
-        parts: list[Columns] = [{}] * len(sizes)
-        for size in dict.fromkeys(sizes):
-            places = [place for place, each in enumerate(sizes) if each == size]
-            made = self._encoded([slices[place] for place in places], size, needs)
-            for number, place in enumerate(places):
-                parts[place] = {name: rows[number] for name, rows in made.items()}
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        return columns_by_size(slices, sizes, partial(self._encoded, needs=needs))
 
     def _encoded(
         self, slices: Sequence[torch.Tensor], size: tuple[int, int], needs: frozenset[Need]

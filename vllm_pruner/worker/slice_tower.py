@@ -16,6 +16,7 @@ a shorter slice of an image is padded.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from math import isqrt
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,7 +27,7 @@ from vllm_pruner.layout.sliced_grid import SlicedGrid
 from vllm_pruner.methods.base import Need
 from vllm_pruner.methods.on_device import on_device
 from vllm_pruner.tower import FEATURES, Columns
-from vllm_pruner.worker.columns import columns_of
+from vllm_pruner.worker.columns import columns_by_size, columns_of
 from vllm_pruner.worker.packed_tower import PAGE
 from vllm_pruner.worker.probe import AttentionProbe, MergerInput, crop_reader, layers_by_need
 from vllm_pruner.worker.shuffle_tower import squares
@@ -101,13 +102,7 @@ class SliceTower:
     def encode(self, images: Sequence[EncoderImage], needs: frozenset[Need]) -> Columns:
         grids = [grid for image in images for grid in _grids(image)]
         slices = [piece for image in images for piece in image.pixels]
-        parts: list[Columns] = [{}] * len(grids)
-        for grid in dict.fromkeys(grids):
-            places = [place for place, each in enumerate(grids) if each == grid]
-            made = self._encoded([slices[place] for place in places], grid, needs)
-            for number, place in enumerate(places):
-                parts[place] = {name: rows[number] for name, rows in made.items()}
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        return columns_by_size(slices, grids, partial(self._encoded, needs=needs))
 
     def _encoded(
         self, slices: Sequence[torch.Tensor], grid: _Grid, needs: frozenset[Need]
