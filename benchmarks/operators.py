@@ -17,13 +17,7 @@ from typing import Any
 
 import torch
 from vtprune_kernels.spec import Spec, all_specs
-
-INPUTS = (
-    (63, "clustered", torch.bfloat16),
-    (577, "clustered", torch.bfloat16),
-    (577, "near-tie", torch.float32),
-    (1000, "random", torch.float16),
-)
+from vtprune_kernels.trial import INPUTS, Case, disagreement
 
 
 def main() -> None:
@@ -35,11 +29,11 @@ def main() -> None:
     until = time.monotonic() + arguments.seconds
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     agree = True
-    for size, kind, dtype in INPUTS:
-        for spec in all_specs() if size <= arguments.most else ():
+    for case in INPUTS:
+        for spec in all_specs() if case.size <= arguments.most else ():
             if time.monotonic() > until:
                 sys.exit(not agree)
-            row = _check(spec, size, kind, dtype, device)
+            row = _check(spec, case, device)
             print(json.dumps(row), flush=True)
             agree = agree and row["agrees"]
             if "CUDA error" in row.get("why", ""):
@@ -47,29 +41,13 @@ def main() -> None:
     sys.exit(not agree)
 
 
-def _check(
-    spec: Spec, size: int, kind: str, dtype: torch.dtype, device: torch.device
-) -> dict[str, Any]:
-    """Compare one case; `first_s` is the time of the first call, including compilation."""
-    row = {"op": spec.id, "size": size, "kind": kind, "dtype": str(dtype)[6:]}
-    try:
-        inputs = spec.make_inputs(kind, size, dtype, "cpu")
-        moved = {name: _to(value, device) for name, value in inputs.items()}
-        start = time.perf_counter()
-        found = _to(spec.op(**moved), torch.device("cpu"))  # waits for the GPU
-        row["first_s"] = round(time.perf_counter() - start, 2)
-        wanted = spec.reference(**inputs)
-        atol = spec.tolerance[dtype]
-        torch.testing.assert_close(found, wanted, rtol=0, atol=atol, equal_nan=True)
-    except Exception as error:  # any error fails only this check
-        return {**row, "agrees": False, "why": f"{type(error).__name__}: {error}"[:300]}
-    return {**row, "agrees": True}
-
-
-def _to(value: Any, device: torch.device) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.to(device, copy=True)
-    return [_to(item, device) for item in value] if isinstance(value, (list, tuple)) else value
+def _check(spec: Spec, case: Case, device: torch.device) -> dict[str, Any]:
+    """Compare one case; `seconds` are those of operator and reference, with compilation."""
+    start = time.perf_counter()
+    why = disagreement(spec, case, device)
+    row = {"op": spec.id, **case._asdict(), "dtype": str(case.dtype)[6:], "agrees": why is None}
+    row["seconds"] = round(time.perf_counter() - start, 2)
+    return row if why is None else {**row, "why": why[:300]}
 
 
 if __name__ == "__main__":

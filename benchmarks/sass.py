@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import torch
 import triton
-from absent_gpu import absent_gpu
+from absent_gpu import compiled_for
 from vtprune_kernels.spec import Spec, all_specs
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -55,18 +55,9 @@ def main() -> None:
 
 def compiled(spec: Spec, capability: int, rows: int = 576) -> list[Any]:
     """Launch the operator on production shapes, on a GPU that only names itself."""
-    from triton.runtime.jit import JITFunction
-
-    kernels: list[Any] = []
-    run = JITFunction.run
-
-    def compile_only(self: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> None:
-        kernels.append(run(self, *args, grid=grid, warmup=True, **options))
-
-    with absent_gpu(capability, device=capability) as patch:
-        patch.setattr(JITFunction, "run", compile_only)
+    with compiled_for(f"sm_{capability}", device=capability) as kernels:
         spec.launcher(**spec.make_inputs("zero", rows, torch.bfloat16, "cpu", large=True))
-    return list(dict.fromkeys(kernels))
+    return kernels
 
 
 def disassembled(program: bytes) -> tuple[list[str], dict[str, int]]:

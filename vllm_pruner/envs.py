@@ -16,12 +16,14 @@ __all__ = [
     "metrics_folder",
     "prometheus_folder",
     "set_metrics_folder",
+    "trial",
 ]
 
 _METRICS = "VLLM_VTPRUNE_METRICS_DIR"
 _CANARY = "VLLM_VTPRUNE_CANARY"
 _LOG_EVERY = "VLLM_VTPRUNE_LOG_EVERY"
 _METHOD_SECONDS = "VLLM_VTPRUNE_METHOD_SECONDS"
+_TRIAL = "VLLM_VTPRUNE_TRIAL"
 
 
 def disabled() -> bool:
@@ -44,6 +46,18 @@ def canary() -> bool:
 def ask_for_canary() -> None:
     """Turn the canary on for this process and those it starts."""
     os.environ[_CANARY] = "1"
+
+
+def trial() -> bool | None:
+    """Whether kernels are compared with their references at load; None if nobody has said.
+
+    Raises:
+        ValueError: `VLLM_VTPRUNE_TRIAL` is neither 0 nor 1; the message is one sentence.
+    """
+    said = os.environ.get(_TRIAL, "")
+    if said not in ("", "0", "1"):
+        raise ValueError(f"{_TRIAL} is {said!r}; allowed: 1 for a trial at load, 0 for none")
+    return bool(int(said)) if said else None
 
 
 def log_every() -> int:

@@ -101,6 +101,7 @@ def check(config: ServerConfig, engine_args: EngineArgs, model_config: ModelConf
     try:
         envs.log_every()
         envs.method_seconds()
+        envs.trial()
     except ValueError as error:
         raise ConfigError(str(error)) from None
     return tokens

@@ -7,7 +7,6 @@ nothing even where Triton is installed, and the interpreter needs the real one.
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -36,7 +35,6 @@ else:
 __all__ = [
     "HAS_TRITON",
     "INTERPRETED",
-    "capability",
     "flags",
     "implementation",
     "next_power_of_2",
@@ -84,19 +82,6 @@ def implementation(device: torch.device) -> str:
     if not HAS_TRITON:
         return "torch references, because triton is not installed"
     return "triton kernels"
-
-
-@functools.cache
-def capability(device: torch.device) -> int:
-    """Compute capability of `device` times ten; 0 for the CPU that the interpreter runs on.
-
-    The interpreter holds bfloat16 as bare bits and multiplies those in `tl.dot`, so kernels convert
-    to float32 first where this is 0.
-    """
-    if device.type != "cuda":
-        return 0
-    major, minor = torch.cuda.get_device_capability(device)
-    return 10 * major + minor
 
 
 def next_power_of_2(number: int) -> int:

@@ -17,10 +17,11 @@ from typing import Any
 
 import torch
 
-from vtprune_kernels._triton import capability, flags, next_power_of_2, tl, triton
+from vtprune_kernels._triton import flags, next_power_of_2, tl, triton
 from vtprune_kernels.attention_lse_triton import lse_kernel
 from vtprune_kernels.attention_received_triton import received_kernel
 from vtprune_kernels.attention_rows import bounds_of, exist
+from vtprune_kernels.gpu import gpu_of
 from vtprune_kernels.segments import end_of
 
 __all__ = ["column_importance_triton"]
@@ -114,7 +115,7 @@ def _tiles(query: torch.Tensor, head_size: int) -> dict[str, Any]:
         "BLOCK_HEAD": next_power_of_2(head_size),
         "HELD": _FLOAT32_HELD if wide else _HELD,
         "STREAMED": _FLOAT32_STREAMED if wide else _STREAMED,
-        "UPCAST": capability(query.device) == 0,
+        "UPCAST": gpu_of(query.device).interpreted,
         "num_warps": _FLOAT32_WARPS if wide else _WARPS,
         "num_stages": 2,
     }

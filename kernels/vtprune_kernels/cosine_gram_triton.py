@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import torch
 
-from vtprune_kernels._triton import capability, flags, next_power_of_2, tl, triton
+from vtprune_kernels._triton import flags, next_power_of_2, tl, triton
+from vtprune_kernels.gpu import gpu_of
 
 __all__ = ["TILE_CHANNELS", "cosine_gram_triton", "cosine_tile", "tile_of", "tile_pointers"]
 __all__ += ["unit_limbs"]
@@ -27,8 +28,9 @@ _TILE, _WARPS = 64, 8
 warps; in 4 warps they do not fit. Not yet swept on a GPU."""
 
 _SMALL_TILE, _SMALL_WARPS = 32, 4
-"""Before Hopper the operands take registers too: 64 x 64 spills with any number of warps. It also
-spills on Blackwell under Triton 3.6 (sm_100, 400 to 656 bytes a thread), but not under 3.9."""
+"""Before Hopper, and on AMD's GPUs, the operands take registers too: 64 x 64 spills with any number
+of warps. It also spills on Blackwell under Triton 3.6 (sm_100, 400 to 656 bytes a thread), but not
+under 3.9."""
 
 _LIMB_ROWS = 1
 """Rows that a program of the first launch normalises. Not yet swept on a GPU."""
@@ -65,7 +67,7 @@ def cosine_gram_triton(
 
 def tile_of(device: torch.device) -> tuple[int, int]:
     """Return the tile's rows and the number of warps for a device."""
-    found = capability(device)
+    found = gpu_of(device).capability
     old = found >= 100 and tuple(map(int, triton.__version__.split(".")[:2])) < (3, 9)
     return (_SMALL_TILE, _SMALL_WARPS) if found < 90 or old else (_TILE, _WARPS)
 

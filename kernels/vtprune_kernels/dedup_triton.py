@@ -20,6 +20,7 @@ import torch
 
 from vtprune_kernels._triton import flags, tl, triton
 from vtprune_kernels.dedup_round_triton import dedup_round
+from vtprune_kernels.gpu import gpu_of
 from vtprune_kernels.nearest_rows_triton import NEAREST, nearest_rows
 from vtprune_kernels.ordering import number_to_keep
 
@@ -42,7 +43,7 @@ def dedup_triton(
     counts: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Launch the search for neighbours and the removal."""
-    gram = gram.contiguous()
+    gram, gpu = gram.contiguous(), gpu_of(gram.device)
     segments, rows, _ = gram.shape
     kept = gram.new_empty((segments, keep), dtype=torch.int64)
     if kept.numel() == 0:
@@ -71,9 +72,9 @@ def dedup_triton(
         BLOCK=BLOCK,
         HALVINGS=BLOCK.bit_length() - 1,
         BLOCK_ROWS=BLOCK_ROWS,
-        num_warps=BLOCK // 32,
+        num_warps=gpu.warps(BLOCK),
         num_stages=1,
-        maxnreg=168,  # else the assembler spills, to leave room for programs that do not come
+        **gpu.registers(168),
     )
     return kept
 

@@ -32,6 +32,7 @@ from typing import Any
 import torch
 
 from vtprune_kernels._triton import flags, size_class, triton
+from vtprune_kernels.gpu import gpu_of
 from vtprune_kernels.greedy_cover_kernels import first_gains_kernel
 from vtprune_kernels.greedy_exact_triton import greedy_exact_triton
 from vtprune_kernels.greedy_lazy_kernel import lazy_cover_kernel
@@ -118,7 +119,7 @@ def greedy_cover_triton(
         FILLS=valid is not None or counts is not None,
         GROUPS=_GROUPS,
         num_warps=_WARPS,
-        maxnreg=255,  # else the assembler spills, to leave room for programs that do not come
+        **gpu_of(gram.device).registers(255),
         **options,
     )
     return kept

@@ -29,6 +29,7 @@ from typing import Any
 import torch
 
 from vtprune_kernels._triton import flags, triton
+from vtprune_kernels.gpu import gpu_of
 from vtprune_kernels.greedy_cover_kernels import first_gains_kernel
 from vtprune_kernels.greedy_exact_kernels import exact_cover_kernel, next_gains_kernel
 
@@ -128,7 +129,7 @@ def greedy_exact_triton(
         FILLS=valid is not None or counts is not None,
         LISTED=_LISTED,
         AHEAD=_AHEAD,
-        maxnreg=255,  # else the assembler spills, to leave room for programs that do not come
+        **gpu_of(gram.device).registers(255),
         **options,
     )
     return kept

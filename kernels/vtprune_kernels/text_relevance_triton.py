@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import torch
 
-from vtprune_kernels._triton import capability, flags, tl, triton
+from vtprune_kernels._triton import flags, tl, triton
+from vtprune_kernels.gpu import gpu_of
 
 __all__ = ["text_relevance_triton"]
 
@@ -46,7 +47,7 @@ def text_relevance_triton(
     if not longest or not texts or not images:
         return relevance
     blocks = triton.cdiv(longest, _VISUAL)
-    wide = visual.element_size() == 4
+    wide, gpu = visual.element_size() == 4, gpu_of(visual.device)
     logits = visual.new_empty((visual.shape[0], texts), dtype=torch.float32)
     block_max = visual.new_empty((text.shape[0], blocks), dtype=torch.float32)
     block_sum = torch.empty_like(block_max)
@@ -69,10 +70,10 @@ def text_relevance_triton(
         VISUAL=_VISUAL,
         TEXT=_TEXT,
         CHANNELS=_CHANNELS // 2 if wide else _CHANNELS,
-        UPCAST=capability(visual.device) == 0,
+        UPCAST=gpu.interpreted,
         num_warps=4,
         num_stages=3,
-        maxnreg=255 if wide and capability(visual.device) < 90 else None,
+        **(gpu.registers(255) if wide and gpu.capability < 90 else {}),
     )
     _text_max_kernel[(blocks, images)](
         visual_bounds,

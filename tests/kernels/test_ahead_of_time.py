@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 import torch
 import triton
-from absent_gpu import absent_gpu
+from absent_gpu import compiled_for
+from launch_shapes import EXTREMES, VARIANTS, launch_extreme, ragged
 from vtprune_kernels.spec import Spec, all_specs
 
 pytestmark = pytest.mark.slow
@@ -28,13 +29,6 @@ TARGETS = (80, 90, 100)
 
 SHARED_PER_BLOCK = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 """Bytes of shared memory that one program may have, from CUDA's table of compute capabilities."""
-
-VARIANTS = [
-    pytest.param(spec, dtype, id=f"{spec.id}-{str(dtype)[6:]}")
-    for spec in all_specs()
-    for dtype in (torch.bfloat16, torch.float32)
-]
-"""float16 makes the same code as bfloat16 but for the names of instructions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +54,8 @@ class Compiled:
 
 @pytest.fixture(params=TARGETS, ids=lambda capability: f"sm_{capability}")
 def launches(request: pytest.FixtureRequest) -> Iterator[list[Any]]:
-    """Collect the kernels that launches compile; nothing runs, results are garbage."""
-    from triton.runtime.jit import JITFunction
-
-    kernels: list[Any] = []
-    run = JITFunction.run
-
-    def warm_up(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
-        kernel = run(self, *args, grid=grid, warmup=True, **kwargs)
-        if all(kernel is not known for known, _ in kernels):
-            kernels.append((kernel, request.param))
-
-    with absent_gpu(request.param, device=request.param) as patch:
-        patch.setattr(JITFunction, "run", warm_up)
+    """Collect the kernels that launches compile."""
+    with compiled_for(f"sm_{request.param}", device=request.param) as kernels:
         yield kernels
 
 
@@ -96,7 +79,8 @@ def _resources(kernel: Any, target: int) -> Compiled:
 def _check(launches: list[Any], inputs: str) -> None:
     """Print what each kernel takes, and fail where it takes more than a target has."""
     assert launches
-    for kernel, target in launches:
+    for kernel in launches:
+        target = kernel.metadata.target.arch
         compiled = _resources(kernel, target)
         print(f"\n{compiled} {inputs} | Triton {triton.__version__} |")  # noqa: T201
         assert not compiled.spilled, compiled
@@ -113,72 +97,11 @@ def test_kernel_compiles_without_spills(
     _check(launches, str(dtype)[6:])
 
 
-def _meta(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
-    return torch.empty(shape, dtype=dtype, device="meta")
-
-
-HEADS, SCALE, LONGEST = 16, 0.1, 16384
-EXTREMES = {
-    **{
-        f"cls_importance-head-{size}": lambda size=size: (
-            "cls_importance",
-            (_meta(2, 1 + LONGEST, HEADS * size), _meta(2, 1 + LONGEST, HEADS * size)),
-            (HEADS, SCALE),
-        )
-        for size in (64, 72, 80, 96, 128)
-    },
-    **{
-        f"column_importance-head-{size}": lambda size=size: (
-            "column_importance",
-            (_meta(LONGEST, HEADS * size), _meta(LONGEST, HEADS * size)),
-            (HEADS, SCALE, _meta(257, dtype=torch.int32), LONGEST),
-        )
-        for size in (64, 72, 80, 96, 128)
-    },
-    "cosine_gram-8192-channels": lambda: ("cosine_gram", (_meta(256, 577, 8192),), ()),
-    "top_k_sorted-4096": lambda: ("top_k_sorted", (_meta(2, 4096, dtype=torch.float32),), (64,)),
-    "dedup-4096": lambda: ("dedup", (_meta(2, 4096, 4096, dtype=torch.float32),), (320, 8)),
-    **{
-        f"greedy_select-{objective}-{rows}": lambda objective=objective, rows=rows: (
-            "greedy_select",
-            (_meta(2, rows, rows, dtype=torch.float32),),
-            (3, objective, _meta(2, rows, dtype=torch.float32)),
-        )
-        for objective, rows in (("dpp", 4096), ("coverage", 4096), ("demand", 4096))
-    },
-    "greedy_select-demand-2880-unequal-lengths": lambda: (
-        "greedy_select",
-        (_meta(2, 2880, 2880, dtype=torch.float32),),
-        (
-            *(3, "demand", _meta(2, 2880, dtype=torch.float32)),
-            *(_meta(2, 2880, dtype=torch.bool), _meta(2, dtype=torch.int64)),
-        ),
-    ),
-}
-
-
-def _ragged(spec: Spec) -> dict[str, Any]:
-    """Production shapes with a mask, counts and packed rows, where the operator takes them."""
-    inputs = spec.make_inputs("zero", 576, torch.bfloat16, "cpu", large=True)
-    if spec.name == "gather_rows":
-        bounds = torch.arange(9, dtype=torch.int32)
-        inputs["tensors"] = [tensor.flatten(0, 1) for tensor in inputs["tensors"]]
-        inputs["out"] = [buffer.flatten(0, 1) for buffer in inputs["out"]]
-        return {**inputs, "cu_seqlens": bounds * 576, "cu_kept": bounds * 64}
-    if spec.name == "picked_sorted":
-        return {**inputs, "firsts": torch.ones(8, dtype=torch.int64)}
-    rows = inputs["visual"].shape[:1] if spec.name == "text_relevance" else (8, 576)
-    inputs["valid"] = torch.ones(rows, dtype=torch.bool)
-    if spec.name in ("top_k_sorted", "dedup", "greedy_select"):
-        inputs["counts"] = torch.ones(8, dtype=torch.int32)
-    return inputs
-
-
 @pytest.mark.parametrize("spec", all_specs(), ids=lambda spec: spec.id)
 @pytest.mark.parametrize("launches", [90], ids=["sm_90"], indirect=True)
 @pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
 def test_unequal_lengths_compile_without_spills(spec: Spec, launches: list[Any]) -> None:
-    spec.launcher(**_ragged(spec))
+    spec.launcher(**ragged(spec))
     _check(launches, "unequal lengths")
 
 
@@ -197,7 +120,5 @@ def test_one_row_compiles(spec: Spec, launches: list[Any]) -> None:
 def test_extreme_shapes_compile_without_spills(
     case: Any, launches: list[Any], request: pytest.FixtureRequest
 ) -> None:
-    name, tensors, options = case()
-    launcher = next(spec.launcher for spec in all_specs() if spec.name == name)
-    launcher(*tensors, *options)
+    launch_extreme(case)
     _check(launches, request.node.callspec.id)

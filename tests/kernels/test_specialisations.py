@@ -39,7 +39,7 @@ def keys() -> Iterator[Keys]:
     def note(self: Any, key: str, *rest: Any) -> None:
         found[self.__name__].add(key)
 
-    with absent_gpu(90, device=-1) as patch:
+    with absent_gpu("sm_90", device=-1) as patch:
         patch.setattr(JITFunction, "run", warm_up)
         patch.setattr(JITFunction, "_do_compile", note)
         yield found

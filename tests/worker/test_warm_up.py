@@ -74,7 +74,7 @@ def compiled() -> Iterator[Keys]:
     def note(self: Any, key: str, *rest: Any) -> None:
         found.add((self.__name__, key))
 
-    with absent_gpu(90, device=-2) as patch:
+    with absent_gpu("sm_90", device=-2) as patch:
         patch.setattr(JITFunction, "run", launch)
         patch.setattr(
             JITFunction, "_do_compile", lambda self, key, *_: found.add((self.__name__, key))

@@ -23,6 +23,7 @@ from vllm_pruner.compat.encoder_graphs import (
     encoder_graphs_known,
     manager_of,
     on_cuda,
+    on_rocm,
     set_graph_budgets,
     tell_of_encoder_graphs,
 )
@@ -109,6 +110,7 @@ __all__ = [
     "last_norm",
     "manager_of",
     "on_cuda",
+    "on_rocm",
     "patch_chat",
     "patch_chat_batch",
     "patch_completion",

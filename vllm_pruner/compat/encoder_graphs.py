@@ -37,6 +37,7 @@ __all__ = [
     "encoder_graphs_known",
     "manager_of",
     "on_cuda",
+    "on_rocm",
     "set_graph_budgets",
     "tell_of_encoder_graphs",
 ]
@@ -54,6 +55,13 @@ def on_cuda() -> bool:
     from vllm.platforms import current_platform
 
     return current_platform.is_cuda()
+
+
+def on_rocm() -> bool:
+    """Whether vLLM serves on an AMD GPU. Does not initialise it."""
+    from vllm.platforms import current_platform
+
+    return current_platform.is_rocm()
 
 
 def set_graph_budgets(vllm_config: VllmConfig, budgets: Sequence[int]) -> list[int]:

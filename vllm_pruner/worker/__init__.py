@@ -16,6 +16,6 @@
   other packages.
 - **CUDA graphs** of towers: `tower_graphs`, `row_format`, `stock_graphs`; of selection:
   `selection_graphs`, `selection_shapes`, `selection_buffers`, `recorder`. `warm_up` compiles what
-  graphs do not hold.
+  graphs do not hold; `trial` compares it with its references.
 - **What others are told**: `explain`, `coverage`, `savings`.
 """

@@ -28,6 +28,7 @@ from vllm_pruner.worker.guard import Guard
 from vllm_pruner.worker.savings import Savings
 from vllm_pruner.worker.selection import Selector
 from vllm_pruner.worker.selection_graphs import selection_graphs
+from vllm_pruner.worker.trial import try_kernels
 from vllm_pruner.worker.warm_up import WarmUp
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ class PrunedModel(EarlyModel):
         config = ServerConfig.parse(settings_in(model_config.get_multimodal_config()) or {})
         info = MULTIMODAL_REGISTRY.get_processing_info(model_config)
         self._server_config, self._largest = config, self.family.largest(info)
-        self._captures_selection = config.tower_graphs and not model_config.enforce_eager
+        graphs = config.tower_graphs and not model_config.enforce_eager
+        self._captures_selection = graphs and not compat.on_rocm()  # no AMD GPU has run them
         rows = self.family.rows(self._largest, self._largest.tokens)
         profiled = compat.profiled_images(vllm_config, rows, info.allowed_mm_limits["image"])
         self._rows_at_once = self._largest.encoded * profiled
@@ -79,6 +81,7 @@ class PrunedModel(EarlyModel):
         self._warm_up = self._make_warm_up()
         self._normalize = self._make_normalizer(info, model_config.dtype)
         logger.info("vtprune: selection runs on %s", implementation(self._encoder.device))
+        try_kernels(self._encoder.device)
 
     def _make_warm_up(self) -> WarmUp:
         """Return what launches the kernels of all methods that a request may name."""
