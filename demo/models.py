@@ -3,6 +3,7 @@
 from shapes import (
     AnyShape,
     CohereShape,
+    DeepseekShape,
     ErnieShape,
     Gemma4Shape,
     GemmaShape,
@@ -90,6 +91,8 @@ SHAPES: dict[str, AnyShape] = {
     "demo-kimi-k2.5": KimiK25Shape(2, seed=22),
     # For an engine that only encodes: no decoder.
     "demo-kimi-k3": KimiK3Shape(seed=24),
+    # Up to 192 tokens an image with its breaks; for an engine that only encodes.
+    "demo-deepseek-v4": DeepseekShape(seed=33),
     # Up to 256 tokens an image; its decoder runs on no CPU.
     "demo-minimax-m3": MiniMaxShape(seed=25),
     # Up to 12 tiles of 16 tokens and a thumbnail: at most 208; up to 256 tokens an image of any

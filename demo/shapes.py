@@ -245,6 +245,18 @@ class KimiK3Shape(AnyShape):
 
 
 @dataclass(frozen=True, slots=True)
+class DeepseekShape(AnyShape):
+    """A DeepSeek-V4's tower of true geometry, narrow."""
+
+    writer: ClassVar = "deepseek"
+    seed: int
+    tokens: int = 192
+    """Of the block of an image, with its breaks and padding, at most."""
+    pixels: int = 4 * (3 * PATCH_SIZE) ** 2
+    """Of an image at least: 4 tokens."""
+
+
+@dataclass(frozen=True, slots=True)
 class MiniMaxShape(AnyShape):
     """A MiniMax-M3's tower of true geometry, narrow."""
 

@@ -36,7 +36,9 @@ _GAINS = (
     (r"weight|experts", 1.0),
 )
 # GELU's output has a positive mean, which would give all tokens one direction: cancel it.
-_AFTER_GELU = r"(fc2|linear_2|merger\.mlp\.2|mlp1\.3|mm_projector\.proj\.2|_linear\.2)\.weight"
+_AFTER_GELU = (
+    r"(fc2|linear_2|merger\.mlp\.2|mlp1\.3|mm_projector\.proj\.2|_linear\.2|aligner\.w2)\.weight"
+)
 # Tables have no inputs to divide by.
 _TABLES = {
     "embed_tokens.weight": 1.0,
@@ -51,7 +53,7 @@ _TABLES = {
     "embeddings.cls_token": 1.0,
     "class_embedding": 1.0,
     "cls_token.token": 1.0,
-    "image_newline": 1.0,
+    **dict.fromkeys(["image_start", "image_end", "image_pad", "image_newline"], 1.0),
     "resampler.query": 1.0,
 }
 

@@ -41,6 +41,7 @@ from vllm_pruner.compat.versions import at_least
 from vllm_pruner.families.registry import classes
 
 __all__ = [
+    "SERVED_AS",
     "be_alone",
     "picture_batch",
     "picture_items",
@@ -56,6 +57,10 @@ _FLAGS: dict[str, dict[str, Any]] = {}
 
 if at_least((0, 32)):  # 0.31 has tables of n-grams in plain memory unless it is told otherwise
     _FLAGS["demo-qwen4"] = {"engram_config": {"cpu_offload": False}}
+
+
+SERVED_AS = {"DeepseekV4ForCausalLM": "DeepseekV4ForConditionalGeneration"}
+"""What vLLM makes of the architecture that a checkpoint names, if its model has a tower."""
 
 
 @contextmanager
@@ -84,7 +89,8 @@ def stock_processor(checkpoint: str) -> Any:
 
 def _stock_overrides(checkpoint: str) -> dict[str, str]:
     """Return vLLM's own class of a checkpoint's architecture, as a replacement of it."""
-    (architecture,) = json.loads((MODELS / checkpoint / "config.json").read_text())["architectures"]
+    (named,) = json.loads((MODELS / checkpoint / "config.json").read_text())["architectures"]
+    architecture = SERVED_AS.get(named, named)
     own = stock_class(classes()[architecture])
     return {architecture: f"{own.__module__}:{own.__name__}"}
 
@@ -150,15 +156,17 @@ def _memory_told() -> Iterator[None]:
 
 
 class _NoStream:
-    """Stands for a stream that is never entered."""
+    """Stands for a stream that is never entered, and for an event that never comes."""
 
 
 @contextmanager
 def _decoder_left_out() -> Iterator[None]:
     """Let a decoder be built that an engine leaves out which only encodes: Kimi-K3's, though on no
-    device then, asks for a stream of a GPU, and for kernels that are installed beside one."""
+    device then, asks for a stream of a GPU, and for kernels that are installed beside one;
+    DeepSeek-V4's for events."""
     unasked = {"VLLM_KIMI_K3_GEMM_AR": "0"}
-    with mock.patch.object(torch.cuda, "Stream", _NoStream), mock.patch.dict(os.environ, unasked):
+    of_gpu = mock.patch.multiple(torch.cuda, Stream=_NoStream, Event=_NoStream)
+    with of_gpu, mock.patch.dict(os.environ, unasked):
         yield
 
 

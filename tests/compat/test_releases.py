@@ -70,6 +70,9 @@ READ = {
     "vllm.model_executor.models.pixtral:VisionTransformer.forward": (
         "positions are made on the device, and a rotation is two numbers instead of a complex one"
     ),
+    "vllm.models.deepseek_v4.common.vl_model:DeepseekV4ForConditionalGeneration.load_weights": (
+        "weights are no longer sorted, but the decoder's come first"
+    ),
     "vllm.models.qwen4_exp:Qwen4ExpForConditionalGeneration": (
         "asks of a rank of a pipeline that is not the first whether there are levels of DeepStack"
     ),

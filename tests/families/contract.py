@@ -27,6 +27,7 @@ from vllm_pruner.worker.minimax_tower import MiniMaxTower
 from vllm_pruner.worker.siglip2_tower import Siglip2Tower
 
 __all__ = [
+    "BLOCKS",
     "BUDGETS",
     "CHECKPOINTS",
     "ENCODED",
@@ -103,20 +104,31 @@ ENCODERS = ["demo-glm5", "demo-kimi-k3", "demo-minimax-m3"]
 """Models whose decoders vLLM does not run on a CPU: built without, as by an engine that only
 encodes."""
 
-_MINICPM = ("demo-minicpm4.6", "demo-minicpm4.7", "demo-minicpmv4.5")
-NEWER = [] if at_least((0, 32)) else ["demo-glm5", "demo-kimi-k3", *_MINICPM]
-"""Models that this vLLM does not serve: 0.31 has a processor of its own for GLM-5-Next, and for
-Kimi-K3 only the checkpoint's, and counts the slices of MiniCPM-V otherwise than it cuts them."""
+BLOCKS = ["demo-deepseek-v4"]
+"""The same of models whose pictures vLLM has for GPUs alone, so that no server here is started:
+with `tower_kernels` in place they are checked in the tests' process."""
 
-LACKING = set() if at_least((0, 32)) else {"MiniCPMV4_7ForConditionalGeneration"}
-"""Architectures that this vLLM does not have: 4.7 is new in 0.32."""
+_MINICPM = ("demo-minicpm4.6", "demo-minicpm4.7", "demo-minicpmv4.5")
+NEWER = [] if at_least((0, 32)) else ["demo-glm5", "demo-kimi-k3", *_MINICPM, *BLOCKS]
+"""Models that this vLLM does not serve: 0.31 has a processor of its own for GLM-5-Next, and for
+Kimi-K3 only the checkpoint's, counts the slices of MiniCPM-V otherwise than it cuts them, and
+DeepSeek-V4 has no pictures there."""
+
+LACKING = (
+    set()
+    if at_least((0, 32))
+    else {"MiniCPMV4_7ForConditionalGeneration", "DeepseekV4ForConditionalGeneration"}
+)
+"""Architectures that this vLLM does not have: MiniCPM-V 4.7 and DeepSeek-V4's are new in 0.32."""
 
 ENCODED = [each for each in ENCODERS if each not in NEWER]
 
 PACKED = [each for each in ENCODED if each == "demo-glm5"]
 """Those of them with a `PackedTower`."""
 
-PROCESSORS: list[Any] = [(name, {}) for name in [*CHECKPOINTS, *ENCODED] if name not in NEWER]
+PROCESSORS: list[Any] = [
+    (name, {}) for name in [*CHECKPOINTS, *ENCODED, *BLOCKS] if name not in NEWER
+]
 PROCESSORS += [pytest.param((name, {}), marks=NIGHTLY) for name in SERVED]
 PROCESSORS.append(("demo-gemma3", {"do_pan_and_scan": True}))
 """With arguments of the server's for HF's processor."""

@@ -31,7 +31,7 @@ PILLOWS = {
     "PixtralForConditionalGeneration",
     *("MiniCPMV", "MiniCPMV4_6ForConditionalGeneration", "MiniCPMV4_7ForConditionalGeneration"),
     *("NemotronH_Nano_VL_V2", "NemotronH_Nano_Omni_Reasoning_V3"),
-    "Ernie4_5_VLMoeForConditionalGeneration",
+    *("Ernie4_5_VLMoeForConditionalGeneration", "DeepseekV4ForConditionalGeneration"),
 }
 """Models whose processors work on Pillow's images."""
 

@@ -63,7 +63,7 @@ def _pixels(item: Any) -> torch.Tensor:
     (given,) = (
         field.data.movedim(-1, -3) if name == BYTES else field.data
         for name, field in item.items()
-        if name in (BYTES, "images") or name.startswith("pixel_values")
+        if name in (BYTES, "images", "patches") or name.startswith("pixel_values")
     )
     if isinstance(given, list):  # slices of sizes of their own
         widest = max(piece.shape[-1] for piece in given)

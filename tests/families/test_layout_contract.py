@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from contract import (
+    BLOCKS,
     BUDGETS,
     CHECKPOINTS,
     ENCODERS,
@@ -22,6 +23,7 @@ from contract import (
     is_served,
     skip_unless_served,
 )
+from pruned_model import SERVED_AS
 from vllm.transformers_utils.config import get_config
 from vllm_process import MODELS
 
@@ -52,8 +54,11 @@ def architecture(checkpoint: str) -> str:
 
 
 def test_every_family_has_a_checkpoint() -> None:
-    built = {architecture(checkpoint) for checkpoint in [*CHECKPOINTS, *ENCODERS, *RELATIVES]}
+    built = {
+        architecture(checkpoint) for checkpoint in [*CHECKPOINTS, *ENCODERS, *BLOCKS, *RELATIVES]
+    }
     other_names = {"Qwen2_5OmniForConditionalGeneration": "Qwen2_5OmniModel"}
+    built = {SERVED_AS.get(each, each) for each in built}
     nemotron = ("NemotronH_Omni_Reasoning_V3", "NemotronH_Super_Omni_Reasoning_V3")
     other_names |= dict.fromkeys(nemotron, "NemotronH_Nano_Omni_Reasoning_V3")
     assert built | set(other_names) == set(classes())

@@ -91,6 +91,8 @@ def test_each_run_of_placeholders_gets_the_rows_that_are_kept_of_it(
 ) -> None:
     """What stands between runs says what the next one shows, so no row may slip out of its run.
     What the model puts between rows itself is in one run with them."""
+    if processor.info.family.name == "deepseek_v4":
+        pytest.skip("padding is around its run: test_deepseek")
     separators = processor.info.separators(image_size(size), {})
     layout = processor.info.family.layout(processor.info, *size, {})
     starts = torch.tensor(_runs(processor, {"rate": 0.0}, size)).cumsum(0)

@@ -224,6 +224,10 @@ IN_NAME_ONLY = {"GlmOcrForConditionalGeneration", "Ernie4_5_VLMoeForConditionalG
 other's end an engine at an image that fits none of them (`test_ernie`)."""
 
 
+READ_IDS = {"Qwen4ExpForConditionalGeneration", "DeepseekV4ForConditionalGeneration"}
+"""Models whose decoders get the ids of a prompt beside its rows."""
+
+
 @pytest.mark.parametrize("architecture", sorted({*registry.classes()} - LACKING))
 def test_vllm_sees_in_a_class_of_ours_what_it_sees_in_its_own(architecture: str) -> None:
     """The runner, the caches and the inputs of a model follow from that."""
@@ -233,4 +237,4 @@ def test_vllm_sees_in_a_class_of_ours_what_it_sees_in_its_own(architecture: str)
         for each in (EntryPoint("", ours, "").load(), stock_class(ours))
     ]
     assert seen[0] == seen[1]
-    assert seen[0].requires_raw_input_tokens == (architecture == "Qwen4ExpForConditionalGeneration")
+    assert seen[0].requires_raw_input_tokens == (architecture in READ_IDS)

@@ -4,12 +4,16 @@ stock vLLM too."""
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 import torch
+from any_rows import multiply_any_rows
 from no_capture import capture_nothing
 from vllm.model_executor.layers.rotary_embedding import mrope, mrope_vit_setup
 from vllm.models.common.ops import fused_qk_rmsnorm
 from vllm.utils.torch_utils import async_tensor_h2d
+
+from vllm_pruner.compat.versions import at_least
 
 __all__ = ["run_tower_kernels_on_a_cpu"]
 
@@ -83,6 +87,8 @@ def _parts(section: list[int]) -> list[slice]:
 def run_tower_kernels_on_a_cpu() -> None:
     """Put these in place of vLLM's. Safe to call again."""
     capture_nothing()
+    multiply_any_rows()
+    _have_deepseek_v4()
     fused_qk_rmsnorm._FUSED_Q_KV_RMSNORM_KERNEL = _normed
     tower = sys.modules.get("vllm.models.minimax_m3.common.vision_tower")
     for module in (mrope, tower) if tower else (mrope,):
@@ -92,3 +98,12 @@ def run_tower_kernels_on_a_cpu() -> None:
         return
     for module in (mrope_vit_setup, tower) if tower else (mrope_vit_setup,):
         module.vit_mrope_setup = _angles
+
+
+def _have_deepseek_v4() -> None:
+    """Have vLLM's model of DeepSeek-V4 with vision be that for GPUs, which one for CPUs refuses."""
+    if at_least((0, 32)):
+        package = import_module("vllm.models.deepseek_v4")
+        of_gpu = import_module("vllm.models.deepseek_v4.common.vl_model")
+        name = "DeepseekV4ForConditionalGeneration"
+        setattr(package, name, getattr(of_gpu, name))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from contract import CHECKPOINTS, ENCODED
+from contract import BLOCKS, CHECKPOINTS, ENCODED
 from model_on_card import embedded, model_on_card
 from nightly import NIGHTLY
 from pretend_tensor import OnCard, host
@@ -53,7 +53,7 @@ RADIO send what they have not pinned; where nothing is pruned so do Kimi's and L
 MiniCPM-V's asks what is padding, and Idefics3's drops tiles, Gemma 4's tokens of padding by a
 mask."""
 
-SIBLINGS = ("demo-kimi-k2.5", "demo-pixtral", "demo-minicpmv2.6", *ENCODED)
+SIBLINGS = ("demo-kimi-k2.5", "demo-pixtral", "demo-minicpmv2.6", *ENCODED, *BLOCKS)
 """Checkpoints that do on a card what another one does, for the night: as Kimi-VL, Mistral3,
 MiniCPM-V 4.5 and, without a decoder, GLM-V."""
 
@@ -75,7 +75,7 @@ def _cases(checkpoint: str, model: Any) -> dict[str, list[dict[str, Any]]]:
 
 PARAMS = [
     pytest.param(each, marks=NIGHTLY if each in SIBLINGS else ())
-    for each in [*CHECKPOINTS, "demo-minicpmv2.6", *ENCODED]
+    for each in [*CHECKPOINTS, "demo-minicpmv2.6", *ENCODED, *BLOCKS]
 ]
 
 
@@ -83,7 +83,7 @@ PARAMS = [
 def made(request: pytest.FixtureRequest) -> Iterator[tuple[Any, dict[str, Any]]]:
     """A card with a model, and by batch its items and the rows of a CPU, new and known."""
     flags: dict[str, Any] = {"dtype": "float32", "max_num_batched_tokens": 9216}
-    flags["mm_encoder_only"] = request.param in ENCODED
+    flags["mm_encoder_only"] = request.param in (*ENCODED, *BLOCKS)
     if request.param.startswith(("demo-kimi", "demo-nemotron")):
         flags["dtype"] = "bfloat16"  # their decoders have no other
     # What vLLM compiles in this tower it would not on the card, and it rounds otherwise.

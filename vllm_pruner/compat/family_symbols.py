@@ -99,6 +99,14 @@ FAMILY_SYMBOLS: tuple[Symbol, ...] = (
         "KimiK25MultiModalProcessor._get_prompt_updates "
         "KimiK25ProcessingInfo.get_supported_mm_limits KimiK25ProcessingInfo.media_token "
         "KimiK25ProcessingInfo.media_token_id KimiK25ProcessingInfo.image_processor"),
+    *_symbols(_ENGINE, "vllm_pruner.families",
+        f"{MODEL_PACKAGES}.deepseek_v4.common.mm_preprocess",
+        "COMPRESS_PAD_TO IMAGE_SENTINEL_BASE_ID IMAGE_SENTINEL_TOKEN_NAMES safe_resize "
+        "DeepseekV4VLDummyInputsBuilder "
+        "DeepseekV4VLMultiModalProcessor DeepseekV4VLProcessingInfo.get_hf_processor "
+        "DeepseekV4VLProcessingInfo.get_image_placeholder_token_id "
+        "DeepseekV4VLProcessingInfo.get_image_size_with_most_features "
+        "DeepseekV4VLProcessingInfo.get_mm_max_tokens_per_item", first=(0, 32)),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODEL_PACKAGES}.kimi_k3",
         "KimiK3ForConditionalGeneration._parse_and_validate_media_input"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODEL_PACKAGES}.kimi_k3.common.mm_preprocess",

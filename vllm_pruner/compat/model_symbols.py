@@ -124,6 +124,13 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_ENGINE, _WORKER, f"{MODELS}.kimi_k25_vit",
         "MoonViT3dEncoder.prepare_encoder_metadata MoonViT3dPretrainedModel.forward "
         "KimiK25MultiModalProjector.forward"),
+    *_symbols(_ENGINE, _WORKER, f"{MODEL_PACKAGES}.deepseek_v4.common.vl_model",
+        "DeepseekV4ForConditionalGeneration._parse_and_validate_image_input "
+        "DeepseekV4ForConditionalGeneration.embed_multimodal "
+        "DeepseekV4ForConditionalGeneration.load_weights", first=(0, 32)),
+    *_symbols(_ENGINE, f"{_WORKER}.deepseek_tower", f"{MODEL_PACKAGES}.deepseek_v4.common.vision",
+        "build_packed_vit_metadata DeepseekV4ViT.forward_packed", first=(0, 32)),
+    *_symbols(_ENGINE, f"{_WORKER}.deepseek_tower", f"{MODELS}.utils", "StageMissingLayer"),
     *_symbols(_ENGINE, _WORKER, f"{MODEL_PACKAGES}.kimi_k3",
         "KimiK3ForConditionalGeneration.embed_multimodal "
         "KimiK3ForConditionalGeneration.load_weights"),

@@ -1,5 +1,5 @@
 """Modules inside vLLM's vision towers: CLIP, SigLIP, SigLIP2, InternViT, Idefics3, MiniCPM-V,
-Llama 4, Pixtral, MoonViT, MiniMax-M3, RADIO, ERNIE-4.5-VL and Qwen-VL.
+Llama 4, Pixtral, MoonViT, MiniMax-M3, RADIO, ERNIE-4.5-VL, DeepSeek-V4 and Qwen-VL.
 
 Replaces: nothing.
 Why: methods read query and key of a layer, and shrunk images need other position embeddings; vLLM's
@@ -25,6 +25,8 @@ Relies on: each layer having an `MMEncoderAttention` with `num_heads` (of this r
   `[1, patches, heads, size]`, after rotary positions are applied;
 - Pixtral in both forms: at `transformer.layers[i].attention.attn`, called with the same as
   positional arguments;
+- DeepSeek-V4: at `blocks[i].attn.attn`, called likewise, of a tower whose `forward_packed` takes
+  what `build_packed_vit_metadata` makes of sizes in patches;
 - MoonViT: at `encoder.blocks[i].attn`, called likewise; its `forward` takes what
   `prepare_encoder_metadata` makes of grids in place of these, and returns `[tokens, patches of a
   token, D]`, MoonViT3d's, whose encoder has that method, one for each image;
@@ -33,7 +35,7 @@ Relies on: each layer having an `MMEncoderAttention` with `num_heads` (of this r
 on what the last layer makes of the patches, `[..., patches, D]`, going as the only argument through
 `merger.ln_q` (Qwen2-VL, Qwen2.5-VL), `merger.norm` (Qwen3-VL), `post_layernorm` (GLM-V, Idefics3,
 MiniCPM-V, SigLIP, SigLIP2; GLM-5-Next), `layernorm_post` (Llama 4, the class token among them),
-`layernorm` (InternViT in the transformers form), `ln` (ERNIE-4.5-VL) or
+`layernorm` (InternViT in the transformers form), `ln` (ERNIE-4.5-VL), `norm` (DeepSeek-V4) or
 `encoder.final_layernorm` (MoonViT), or being what the tower returns (InternViT, MiniMax-M3's
 `vision_model`, Pixtral) or its `model.encoder` (RADIO), whose layers cannot be hooked: they are
 decorated for `torch.compile`, as are those of Qwen-VL and SigLIP2;

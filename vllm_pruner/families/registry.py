@@ -29,6 +29,7 @@ _BUILT_IN = {
         "vllm_pruner.families.cohere2_vision:PrunedCohere2Vision"
     ),
     "Cosmos3ForConditionalGeneration": "vllm_pruner.families.cosmos3:PrunedCosmos3",
+    "DeepseekV4ForConditionalGeneration": "vllm_pruner.families.deepseek_v4:PrunedDeepseekV4",
     "Ernie4_5_VLMoeForConditionalGeneration": "vllm_pruner.families.ernie4_5_vl:PrunedErnie4_5VL",
     "Exaone4_5_ForConditionalGeneration": "vllm_pruner.families.exaone4_5:PrunedExaone4_5",
     "Gemma3ForConditionalGeneration": "vllm_pruner.families.gemma3:PrunedGemma3",

@@ -32,7 +32,7 @@ __all__ = ["RowsWithBreaks", "cut", "separators"]
 def separators(layout: Layout) -> int:
     """Return the number of an image's breaks; see `Family.separators`."""
     assert isinstance(layout, GridLayout)
-    return layout.rows - 1
+    return layout.breaks
 
 
 def cut(full: Sequence[int], is_embed: Sequence[bool], kept: int) -> list[int]:
@@ -54,11 +54,14 @@ class RowsWithBreaks(PrunedModel):
     line_break: int
     """The id of [IMG_BREAK]."""
 
+    def break_row(self, index: torch.Tensor) -> torch.Tensor:
+        """Return the row of a break, `[1, width of the decoder]`, where `index` is."""
+        return self.embed_plain(index.new_full((1,), self.line_break))
+
     def placed(self, rows: torch.Tensor, index: torch.Tensor, group: Group) -> torch.Tensor:
-        """Return the rows with a break after each row of the picture but the last."""
+        """Return the rows with the breaks between those of the picture."""
         layout = group.layout
         assert isinstance(layout, GridLayout)
-        embedding = self.embed_plain(index.new_full((1,), self.line_break))
-        breaks = embedding.expand(len(rows), separators(layout), -1)
+        breaks = self.break_row(index).expand(len(rows), layout.breaks, -1)
         order = layout.order_with_breaks(index)
         return gather_rows([torch.cat([rows, breaks], dim=1)], order)[0]

@@ -60,6 +60,11 @@ class GridLayout(PatchesAlone):
     def whole_grid(self) -> tuple[int, int]:
         return self.rows, self.columns
 
+    @property
+    def breaks(self) -> int:
+        """Breaks between the rows of an image, in a prompt that has such."""
+        return self.rows - 1
+
     def places_at(self, positions: torch.Tensor, within: GridLayout) -> torch.Tensor:
         """Return `[..., 3]` int64, time, row and column of the tokens at positions, as M-RoPE
         counts them: from 0 for each image.
