@@ -171,7 +171,7 @@ def test_an_unknown_architecture_is_answered_with_those_there_are() -> None:
         )
     assert str(raised.value) == (
         "architecture is LlamaForCausalLM; allowed: Cohere2VisionForConditionalGeneration, "
-        "Cosmos3ForConditionalGeneration, "
+        "Cosmos3ForConditionalGeneration, DeepseekV4ForConditionalGeneration, "
         "Ernie4_5_VLMoeForConditionalGeneration, "
         "Exaone4_5_ForConditionalGeneration, Gemma3ForConditionalGeneration, "
         "Gemma4ForConditionalGeneration, "

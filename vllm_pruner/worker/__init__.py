@@ -9,9 +9,10 @@
 - **Towers** of crops and tiles: `crop_tower`, `shuffle_tower` (`captured_crops`); of pictures of
   any shape whose tower merges patches: `packed_tower` (`captured_packed_tower`, `thinned`),
   `glm_ocr_tower`, `minimax_tower`, `omni_tower`; or leaves that to the projector: `merged_tower`,
-  `ernie_tower`, `moon_tower`, `paddle_tower`, `pixtral_tower`, `radio_tower`, `siglip2_tower`; and
-  `pooled_tower`, `slice_tower`, `resampler_tower`. `probe` reads their attention, of a packed
-  sequence by `packing`, into `columns`; `shrink` makes images smaller.
+  `deepseek_tower` (`edge_packing`), `ernie_tower`, `moon_tower`, `paddle_tower`, `pixtral_tower`,
+  `radio_tower`, `siglip2_tower`; and `pooled_tower`, `slice_tower`, `resampler_tower`. `probe`
+  reads their attention, of a packed sequence by `packing`, into `columns`; `shrink` makes images
+  smaller.
 - **Selection**: `selection`, of unequal images `together`; `guard` and `attempt` for the methods of
   other packages.
 - **CUDA graphs** of towers: `tower_graphs`, `row_format`, `stock_graphs`; of selection:
