@@ -5,6 +5,7 @@ vLLM's classes for GPUs; of what the decoder does with a block this says nothing
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,8 +18,10 @@ from PIL import Image
 from pruned_model import pruned_model, stock_model, stock_processor
 from pruning_processor import pruning_processor
 from vllm.exceptions import VLLMValidationError
+from vllm.v1.attention.backends import utils as attention
 
 from vllm_pruner import methods
+from vllm_pruner.compat.versions import at_least
 from vllm_pruner.settings.config import PruneConfig
 from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.settings.keys import PLAN_TEXT
@@ -114,19 +117,46 @@ def test_a_pruned_block_stands_where_a_whole_one_would(
             assert len(inside) + 2 <= min(before.length - (3 - before.offset % 4), most)
 
 
+def _spans(processor: Any, places: list[Any]) -> list[tuple[int, int]]:
+    """First and last position of what the decoder sees as one, as vLLM's runner tells it: by its
+    function in 0.33, in 0.32 by the lines of its runner V1."""
+    if of_runner := getattr(attention, "compute_mm_prefix_ranges", None):
+        features = [SimpleNamespace(modality="image", mm_position=place) for place in places]
+        model: Any = import_module("vllm_pruner.families.deepseek_v4").PrunedDeepseekV4
+        clamps = model.mm_prefix_clamp_sliding_window
+        modulus = model.mm_prefix_span_leading_pad_modulus
+        found: list[tuple[int, int]] = of_runner([features], 128, clamps, modulus)[0]
+        return found
+    modulus = processor.info.get_hf_config().mm_prefix_span_leading_pad_modulus
+    return [
+        (each.offset + modulus - 1 - each.offset % modulus, each.offset + each.length - 1)
+        for each in places
+    ]
+
+
 def test_the_decoder_sees_a_block_from_its_start_to_its_end(processor: Any) -> None:
-    """The span follows from a placeholder's offset and length, as in `_span_pad_modulus` of vLLM's
-    `v1/worker/gpu_model_runner.py`."""
-    hf_config = processor.info.get_hf_config()
-    modulus = getattr(hf_config, "mm_prefix_span_leading_pad_modulus", 4)
     for words in range(4):
         output = _asked(processor, words, PICTURES, rate=0.7)
-        for place in output["mm_placeholders"]["image"]:
-            first = place.offset + modulus - 1 - place.offset % modulus
-            last = place.offset + place.length - 1
-            ids = output["prompt_token_ids"]
+        ids = output["prompt_token_ids"]
+        spans = _spans(processor, output["mm_placeholders"]["image"])
+        assert len(spans) == len(PICTURES)
+        for first, last in spans:
             assert (ids[first], ids[last]) == (START, END)
             assert START not in ids[first + 1 : last + 1]
+
+
+@pytest.mark.skipif(at_least((0, 33)), reason="mended in vLLM 0.33")
+def test_runner_v2_of_0_32_sees_runs_of_placeholders(processor: Any) -> None:
+    """Of a whole picture a pair of rows each, of a pruned one all that is left, unless that is
+    more than the sliding window: `docs/families.md` says so."""
+    for settings, lengths in (({"rate": 0.0}, [2 * 8] * 4), ({"tokens": 9}, [9 + 8])):
+        output = _asked(processor, 0, [PICTURES[3]], **settings)
+        (place,) = output["mm_placeholders"]["image"]
+        of_runner = import_module("vllm.v1.worker.gpu.attn_utils").compute_mm_prefix_ranges
+        features = {"one": [SimpleNamespace(modality="image", mm_position=place)]}
+        for window, found in ((128, lengths), (min(lengths) - 1, [])):
+            (ranges,) = of_runner(["one"], features, window).values()
+            assert [last - first + 1 for first, last in ranges] == found
 
 
 def _expected(
