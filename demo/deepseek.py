@@ -60,7 +60,7 @@ def text_config() -> dict[str, Any]:
         "moe_intermediate_size": WIDTH,
         "num_hidden_layers": 3,
         "num_hash_layers": 1,
-        "compress_ratios": [1, 4, 128],
+        "compress_ratios": [0, 4, 128],
         "num_attention_heads": 2,
         "num_key_value_heads": 1,
         "head_dim": 512,
