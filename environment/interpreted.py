@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -25,8 +27,29 @@ def interpreted_language() -> Iterator[None]:
     scope = interpreter._patch_lang(users)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(interpreter, "_patch_lang", lambda fn: interpreter._LangPatchScope())
+        _leave_out_what_has_no_effect(patch)
         yield
     scope.restore()
+
+
+def _leave_out_what_has_no_effect(patch: pytest.MonkeyPatch) -> None:
+    """Half of a test's time: every addition of integers is done again in 64 bits, for a comparison
+    that is asserted in debug mode alone, and every look at a type makes a table of all."""
+    from triton.runtime import interpreter
+
+    builder = interpreter.interpreter_builder
+    assert not builder.options.debug
+    patch.setattr(builder, "options", replace(builder.options, sanitize_overflow=False))
+    known: dict[str, Any] = {}
+    find = interpreter._get_np_dtype
+
+    def numpy_dtype(of: Any) -> Any:
+        name = str(of.scalar)
+        if name not in known:
+            known[name] = find(of)
+        return known[name]
+
+    patch.setattr(interpreter, "_get_np_dtype", numpy_dtype)
 
 
 @contextmanager
