@@ -13,7 +13,8 @@ from glm import (
     token_ids,
     tokenizer,
 )
-from shapes import HEAD_SIZE, GlmOcrShape
+from reader_shapes import GlmOcrShape
+from shapes import HEAD_SIZE
 from tokenizer import VOCABULARY, unspoken_ids
 from transformers import (
     GenerationConfig,

@@ -1,5 +1,6 @@
 """The models that are built, by name, with their shapes."""
 
+from reader_shapes import DotsShape, GlmOcrShape, LightOnShape, PaddleShape
 from shapes import (
     AnyShape,
     CohereShape,
@@ -8,7 +9,6 @@ from shapes import (
     Gemma4Shape,
     GemmaShape,
     Glm5Shape,
-    GlmOcrShape,
     GlmShape,
     IdeficsShape,
     InternShape,
@@ -22,7 +22,6 @@ from shapes import (
     MistralShape,
     NemotronShape,
     OnevisionShape,
-    PaddleShape,
     PixtralShape,
     QwenShape,
     RelativeShape,
@@ -52,6 +51,8 @@ SHAPES: dict[str, AnyShape] = {
     "demo-glm4v-moe": GlmShape(3, seed=10, experts=True),
     "demo-glm-ocr": GlmOcrShape(2, seed=28),
     "demo-paddleocr": PaddleShape(2, seed=29),
+    "demo-dots-ocr": DotsShape(2, seed=33),
+    "demo-lightonocr": LightOnShape(2, seed=34),
     # With experts of text and of vision, and videos whose frames are joined two by two.
     "demo-ernie4.5": ErnieShape(3, seed=30),
     # For an engine that only encodes: no decoder.

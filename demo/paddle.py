@@ -4,7 +4,8 @@ configuration of its decoder among the model's own."""
 import re
 from pathlib import Path
 
-from shapes import HEAD_SIZE, PaddleShape
+from reader_shapes import PaddleShape
+from shapes import HEAD_SIZE
 from tokenizer import VOCABULARY, tokenizer_of, unspoken_ids
 from transformers import (
     GenerationConfig,

@@ -75,24 +75,6 @@ class GlmShape(AnyShape):
 
 
 @dataclass(frozen=True, slots=True)
-class GlmOcrShape(AnyShape):
-    """A GLM-OCR of true geometry, narrow."""
-
-    writer: ClassVar = "glm_ocr"
-    text_layers: int
-    seed: int
-
-
-@dataclass(frozen=True, slots=True)
-class PaddleShape(AnyShape):
-    """A PaddleOCR-VL of true geometry, narrow."""
-
-    writer: ClassVar = "paddle"
-    text_layers: int
-    seed: int
-
-
-@dataclass(frozen=True, slots=True)
 class ErnieShape(AnyShape):
     """An ERNIE-4.5-VL of true geometry, narrow."""
 

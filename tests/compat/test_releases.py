@@ -59,6 +59,14 @@ READ = {
     "vllm.model_executor.models.paddleocr_vl:SiglipEncoder.forward": (
         "the longest sequence is told from the host, as ours is; same layers"
     ),
+    "vllm.model_executor.models.lightonocr:LightOnOCRMultiModalProcessor": (
+        "counts by a method of its info, which counts the same, and takes a client's rows"
+    ),
+    "vllm.model_executor.models.lightonocr:"
+    "LightOnOCRForConditionalGeneration._parse_and_validate_image_input": "takes a client's rows",
+    "vllm.model_executor.models.pixtral:position_ids_in_meshgrid": (
+        "on the device of what it is given, which here is the host; the same numbers"
+    ),
     "vllm.model_executor.models.skyworkr1v:SkyworkR1VProcessingInfo.get_hf_processor": "the same",
     "vllm.model_executor.models.qianfan_ocr:QianfanOCRProcessingInfo.get_hf_processor": "the same",
     "vllm.model_executor.models.qianfan_ocr:QianfanOCRForConditionalGeneration": (
@@ -82,7 +90,8 @@ READ = {
     "vllm.model_executor.models.mistral3:"
     "Mistral3ForConditionalGeneration._parse_and_validate_image_input": "a class in hints",
 }
-"""What 0.33 changed in the names of the table, read on 2026-11-27, 29 and 30: why none matters."""
+"""What 0.33 changed in the names of the table, read on 2026-11-27, 29 and 30
+and 12-01: why none matters."""
 
 
 @pytest.mark.parametrize("version", ["0.30.2", "0.9.1", "0.30.0+cpu"])

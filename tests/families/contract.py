@@ -23,6 +23,7 @@ from vllm.tokenizers.mistral import MistralTokenizer
 from vllm_pruner.compat.versions import at_least
 from vllm_pruner.family import Family
 from vllm_pruner.worker.captured_packed_tower import CapturedPackedTower
+from vllm_pruner.worker.dots_tower import DotsTower
 from vllm_pruner.worker.minimax_tower import MiniMaxTower
 from vllm_pruner.worker.siglip2_tower import Siglip2Tower
 
@@ -74,6 +75,8 @@ CHECKPOINTS = [
     "demo-glm4v-moe",
     "demo-glm-ocr",
     "demo-paddleocr",
+    "demo-dots-ocr",
+    "demo-lightonocr",
     "demo-ernie4.5",
     "demo-qwen2",
     "demo-qwen2.5",
@@ -148,13 +151,13 @@ BUDGETS: list[dict[str, Any]] = [
 
 
 def is_served(family: Family, size: tuple[int, int]) -> bool:
-    """Qwen-VL's processors refuse pictures more than 200 times as long as wide; so does
-    MiniMax-M3's. LFM2-VL's refuses one so long that it has more tokens than a tile, if it is large
-    enough to have tiles."""
+    """Qwen-VL's processors refuse pictures more than 200 times as long as wide; so do MiniMax-M3's
+    and dots.ocr's. LFM2-VL's refuses one so long that it has more tokens than a tile, if it is
+    large enough to have tiles."""
     if family.tower is Siglip2Tower and size[0] * size[1] > 128**2:
         return max(size) <= 16 * min(size)
     is_qwen = family.item_layout is not None or family.tower is CapturedPackedTower
-    is_qwen |= family.tower is MiniMaxTower
+    is_qwen |= family.tower in (MiniMaxTower, DotsTower)
     return not is_qwen or max(size) <= 200 * min(size)
 
 

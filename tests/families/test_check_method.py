@@ -58,8 +58,9 @@ def test_crops_with_newlines_take_methods_that_choose_tokens_one_by_one(model: s
     [
         *[("demo-qwen2.5", "max_pixels"), ("demo-qwen3", "max_pixels")],
         *[("demo-glm4v", "size"), ("demo-glm-ocr", "size"), ("demo-mistral3", "size")],
-        *[("demo-paddleocr", "max_pixels"), ("demo-ernie4.5", "image_max_pixels")],
-        *[("demo-kimi", "in_token_limit"), ("demo-gemma4", "max_soft_tokens")],
+        *[("demo-paddleocr", "max_pixels"), ("demo-dots-ocr", "max_pixels")],
+        *[("demo-ernie4.5", "image_max_pixels"), ("demo-gemma4", "max_soft_tokens")],
+        *[("demo-kimi", "in_token_limit"), ("demo-lightonocr", "image_size")],
         *[("demo-pixtral", "max_image_size"), ("demo-kimi-k2.5", "in_patch_limit")],
         *[(each, "max_image_tokens") for each in PACKED],
         ("demo-minimax-m3", "max_pixels"),
@@ -67,6 +68,7 @@ def test_crops_with_newlines_take_methods_that_choose_tokens_one_by_one(model: s
 )
 def test_a_processor_that_resizes_leaves_no_shrinking_to_a_method(model: str, smaller: str) -> None:
     files = {"demo-pixtral": "tekken.json", "demo-kimi-k2.5": "preprocessor_config.json"}
+    files["demo-lightonocr"] = "vision_config of config.json"
     where = files.get(model, "mm_processor_kwargs")
     assert _refused(model) == {
         "resize": "method is 'resize', which shrinks the image before the tower, but the processor "
@@ -114,7 +116,7 @@ def test_a_pixtral_without_a_merger_has_no_norm_at_it_either() -> None:
 
 
 EARLY = {"demo-qwen2", "demo-qwen2.5", "demo-qwen3", "demo-qwen3-moe", "demo-qwen3.5", "demo-glm4v"}
-EARLY |= {"demo-glm-ocr", "demo-paddleocr", "demo-ernie4.5"}
+EARLY |= {"demo-glm-ocr", "demo-paddleocr", "demo-dots-ocr", "demo-lightonocr", "demo-ernie4.5"}
 
 
 @pytest.mark.parametrize("model", sorted({*EARLY, "demo", "demo-gemma4", "demo-kimi"}))

@@ -22,11 +22,16 @@ pytestmark = pytest.mark.slow
 MARKS = {
     "demo-glm-ocr": "<|begin_of_image|><|image|><|end_of_image|><|begin_of_video|><|end_of_video|>",
     "demo-paddleocr": "<|IMAGE_START|><|IMAGE_PLACEHOLDER|><|IMAGE_END|>",
+    "demo-dots-ocr": "<|img|><|imgpad|><|endofimg|>",
+    "demo-lightonocr": "<|image_pad|>",
 }
 """What is no text of the question, by checkpoint: all tokens of an image and around it."""
 
-PLAIN: set[str] = set()
+PLAIN = {"demo-dots-ocr", "demo-lightonocr"}
 """Those whose positions have one dimension."""
+
+OWN_CODE = {"demo-dots-ocr"}
+"""Those with a configuration of the checkpoint's; vLLM then takes PaddleOCR-VL for another one."""
 
 PICTURES = ["image", "image"]
 
@@ -46,6 +51,7 @@ class Pair:
 @pytest.fixture(scope="module", params=MARKS)
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     name, flags = request.param, {"dtype": "float32", "enforce_eager": True}
+    flags["trust_remote_code"] = name in OWN_CODE
     with stock_model(name, **flags) as (config, model):
         assert type(model).__module__.startswith("vllm.model_executor.models.")
         assert config.model_config.uses_mrope == (name not in PLAIN)
@@ -128,8 +134,7 @@ def test_importance_is_what_patches_receive(pair: Pair) -> None:
     stock_forward = inner.forward
 
     def look(*args: Any, **kwargs: Any) -> Any:
-        query, key = (kwargs.get(name) for name in ("query", "key"))
-        seen.append((query, key))
+        seen.append(args[:2] or (kwargs["query"], kwargs["key"]))
         return stock_forward(*args, **kwargs)
 
     output = pair.ours.prompt(["image"], {"rate": 0.5, "method": "attention"})

@@ -40,6 +40,7 @@ class Without:
 """
 
 READERS = {"glm_ocr": "GLM-OCR", "paddleocr_vl": "PaddleOCR-VL"}
+READERS |= {"dots_ocr": "dots.ocr", "lightonocr": "LightOnOCR"}
 """Families of models that read documents, and how users call them."""
 
 Install = Callable[..., None]
@@ -172,6 +173,7 @@ def test_an_unknown_architecture_is_answered_with_those_there_are() -> None:
     assert str(raised.value) == (
         "architecture is LlamaForCausalLM; allowed: Cohere2VisionForConditionalGeneration, "
         "Cosmos3ForConditionalGeneration, DeepseekV4ForConditionalGeneration, "
+        "DotsOCRForCausalLM, "
         "Ernie4_5_VLMoeForConditionalGeneration, "
         "Exaone4_5_ForConditionalGeneration, Gemma3ForConditionalGeneration, "
         "Gemma4ForConditionalGeneration, "
@@ -185,6 +187,7 @@ def test_an_unknown_architecture_is_answered_with_those_there_are() -> None:
         "InternVLForConditionalGeneration, "
         "KimiK25ForConditionalGeneration, KimiK3ForConditionalGeneration, "
         "KimiVLForConditionalGeneration, Lfm2VlForConditionalGeneration, "
+        "LightOnOCRForConditionalGeneration, "
         "Llama4ForConditionalGeneration, "
         "LlavaForConditionalGeneration, "
         "LlavaNextForConditionalGeneration, LlavaOnevisionForConditionalGeneration, "

@@ -23,7 +23,7 @@ from vllm_pruner.tower import FEATURES, EncoderImage
 pytestmark = pytest.mark.slow
 
 EARLY = ["demo-qwen2", "demo-qwen2.5", "demo-qwen3", "demo-qwen3.5", "demo-glm4v"]
-EARLY += ["demo-glm-ocr", "demo-paddleocr", "demo-ernie4.5"]
+EARLY += ["demo-glm-ocr", "demo-paddleocr", "demo-dots-ocr", "demo-lightonocr", "demo-ernie4.5"]
 RELATIVES = [
     *("demo-exaone4.5", "demo-cosmos3", "demo-interns2", "demo-mobius", "demo-qwen4"),
     "demo-qwen2.5-omni",

@@ -18,7 +18,9 @@ from vllm_server import Server
 
 pytestmark = pytest.mark.server
 
-CHECKPOINTS = ["demo-glm-ocr", "demo-paddleocr"]
+CHECKPOINTS = ["demo-glm-ocr", "demo-paddleocr", "demo-dots-ocr", "demo-lightonocr"]
+OWN_CODE = {"demo-dots-ocr": ["--trust-remote-code"]}
+"""Those with a configuration of the checkpoint's."""
 LONG = "Say exactly what stands where, beginning on the left and going slowly to the right. " * 5
 SIDE = 448
 
@@ -34,10 +36,10 @@ class Pair:
 
 @pytest.fixture(scope="module", params=CHECKPOINTS)
 def pair(request: pytest.FixtureRequest, servers: SharedServers) -> Iterator[Pair]:
-    model, eager = request.param, "--enforce-eager"
+    model, flags = request.param, ["--enforce-eager", *OWN_CODE.get(request.param, ())]
     with (
-        servers.use(f"{model}-pruned", "--plugin", "vtprune", eager, model=model) as pruned,
-        servers.use(f"{model}-stock", eager, model=model, VLLM_PLUGINS="none") as stock,
+        servers.use(f"{model}-pruned", "--plugin", "vtprune", *flags, model=model) as pruned,
+        servers.use(f"{model}-stock", *flags, model=model, VLLM_PLUGINS="none") as stock,
     ):
         yield Pair(model, pruned, stock)
 

@@ -66,7 +66,7 @@ from vllm_pruner.compat.raw_prompts import patch_raw_prompts
 from vllm_pruner.compat.rendered import patch_rendered
 from vllm_pruner.compat.resampler import cross_attention, weights_of
 from vllm_pruner.compat.sent_embeddings import lacks_rows, prompt_embeds_token
-from vllm_pruner.compat.sequences import device_ends, tower_sequences
+from vllm_pruner.compat.sequences import device_ends, pixtral_sequences, tower_sequences
 from vllm_pruner.compat.stock_processor import patch_stock_processor
 from vllm_pruner.compat.symbols import Process
 from vllm_pruner.compat.tower import last_norm, position_embedding, tower_attention
@@ -131,6 +131,7 @@ __all__ = [
     "patch_stock_processor",
     "patch_tracing",
     "patch_video_header",
+    "pixtral_sequences",
     "position_embedding",
     "profiled_images",
     "prompt_embeds_token",

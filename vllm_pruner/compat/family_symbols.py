@@ -74,6 +74,9 @@ FAMILY_SYMBOLS: tuple[Symbol, ...] = (
         "Mistral3HFEncoderInfo.get_patch_grid_size "
         "Mistral3ProcessingInfo.get_vision_encoder_info Mistral3ProcessingInfo.get_hf_processor "
         "Mistral3ProcessingInfo.get_image_size_with_most_features"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.lightonocr",
+        "LightOnOCRMultiModalProcessor LightOnOCRProcessingInfo.get_vision_encoder_info "
+        "LightOnOCRProcessingInfo.get_image_size_with_most_features"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.pixtral",
         "PixtralDummyInputsBuilder PixtralMultiModalProcessor "
         "PixtralProcessingInfo.get_image_processor PixtralProcessingInfo.get_tokenizer "
@@ -209,6 +212,8 @@ FAMILY_SYMBOLS: tuple[Symbol, ...] = (
         "Ernie4_5_VLProcessingInfo.get_image_size_with_most_features smart_resize"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.glm_ocr",
         "GlmOcrForConditionalGeneration"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.dots_ocr",
+        "DotsOCRDummyInputsBuilder DotsOCRProcessingInfo"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODEL_PACKAGES}.glm5next.common.multimodal",
         "Glm5NextMultiModalProcessor Glm5NextProcessingInfo.get_image_processor "
         "Glm5NextProcessingInfo.get_image_size_with_most_features"),

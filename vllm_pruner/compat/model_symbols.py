@@ -111,7 +111,12 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "PixtralForConditionalGeneration._process_image_input "
         "PixtralForConditionalGeneration.embed_multimodal "
         "PixtralForConditionalGeneration.load_weights VisionTransformer.forward Attention.forward "
-        "VisionLanguageAdapter.forward PatchMerger.forward PatchMerger.permute"),
+        "VisionLanguageAdapter.forward PatchMerger.forward PatchMerger.permute "
+        "position_ids_in_meshgrid PixtralHFTransformer.forward"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.lightonocr",
+        "LightOnOCRForConditionalGeneration._parse_and_validate_image_input "
+        "LightOnOCRForConditionalGeneration.embed_multimodal "
+        "LightOnOCRForConditionalGeneration.load_weights"),
     *_symbols(_ENGINE, _WORKER, f"{MODELS}.kimi_vl",
         "KimiVLForConditionalGeneration._parse_and_validate_image_input "
         "KimiVLForConditionalGeneration.embed_multimodal "
@@ -199,6 +204,11 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "PaddleOCRVLForConditionalGeneration.get_mrope_input_positions Projector.forward "
         "SiglipVisionEmbeddings.forward SiglipVisionEmbeddings.interpolate_pos_encoding "
         "SiglipEncoder.forward SiglipVisionTransformer.forward SiglipVisionModel.device"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.dots_ocr",
+        "DotsOCRForCausalLM._parse_and_validate_image_input DotsOCRForCausalLM.embed_multimodal "
+        "DotsOCRForCausalLM.load_weights DotsVisionTransformer.rot_pos_emb "
+        "DotsVisionTransformer.forward DotsVisionTransformer.device DotsVisionTransformer.dtype "
+        "DotsVisionBlock.forward DotsVisionAttention.forward"),
     *_qwen("ernie45_vl", "Ernie4_5_VLMoeForConditionalGeneration", "Ernie4_5_VisionTransformer"),
     *_symbols(_ENGINE, _WORKER, f"{MODELS}.ernie45_vl",
         "Ernie4_5_VisionTransformer.forward Ernie4_5_VisionTransformer.device "

@@ -6,7 +6,8 @@ has shorter sequences.
 Relies on: the functions of `MMEncoderAttention` below, with which Qwen2.5-VL's and Qwen3-VL's
 `prepare_encoder_metadata` make the same, and for Qwen2-VL, which has no backend that changes them,
 on what they return otherwise; a tower's `attn_backend`, `hidden_size`, `tp_size` and
-`fp8_padded_hidden_size`, the last three for FlashInfer alone.
+`fp8_padded_hidden_size`, the last three for FlashInfer alone; of Pixtral's on
+`_make_packed_sequence_metadata`, with which its `forward` makes them.
 vLLM versions: 0.31 to 0.33.
 Goes when: towers of vLLM take some tokens of an image.
 """
@@ -23,7 +24,7 @@ import torch
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["TowerSequences", "device_ends", "tower_sequences"]
+__all__ = ["TowerSequences", "device_ends", "pixtral_sequences", "tower_sequences"]
 
 
 class TowerSequences(NamedTuple):
@@ -67,6 +68,29 @@ def tower_sequences(
         ),
         torch.tensor(longest, dtype=torch.int32),
         MMEncoderAttention.maybe_compute_seq_lens(backend, ends, device),
+    )
+
+
+def pixtral_sequences(tower: nn.Module, lengths: Sequence[int]) -> TowerSequences:
+    """Return the same for Pixtral's tower in its transformers form, which leaves it to a function
+    of vLLM's.
+
+    Args:
+        tower: vLLM's module.
+        lengths: of the sequences.
+    """
+    from vllm.model_executor.models.pixtral import _make_packed_sequence_metadata
+
+    of_tower: Any = tower
+    first = of_tower.transformer.layers[0].attention
+    return TowerSequences(
+        *_make_packed_sequence_metadata(
+            list(lengths),
+            first.attn.attn_backend,
+            of_tower.config.hidden_size,
+            first.tp_size,
+            of_tower.device,
+        )
     )
 
 

@@ -225,6 +225,8 @@ SYMBOLS: tuple[Symbol, ...] = (
     *_symbols(_ENGINE, f"{_COMPAT}.sequences", "vllm.model_executor.layers.attention",
         "MMEncoderAttention.compute_max_seqlen MMEncoderAttention.maybe_compute_seq_lens "
         "MMEncoderAttention.maybe_recompute_cu_seqlens"),
+    *_symbols(_ENGINE, f"{_COMPAT}.sequences", "vllm.model_executor.models.pixtral",
+        "_make_packed_sequence_metadata"),
     *_symbols(_ENGINE, _WORKER, "vllm.distributed",
         "get_tp_group get_pp_group get_tensor_model_parallel_world_size "
         "tensor_model_parallel_all_reduce"),

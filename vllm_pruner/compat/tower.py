@@ -1,5 +1,5 @@
 """Modules inside vLLM's vision towers: CLIP, SigLIP, SigLIP2, InternViT, Idefics3, MiniCPM-V,
-Llama 4, Pixtral, MoonViT, MiniMax-M3, RADIO, ERNIE-4.5-VL, DeepSeek-V4 and Qwen-VL.
+Llama 4, Pixtral, MoonViT, MiniMax-M3, RADIO, ERNIE-4.5-VL, DeepSeek-V4, dots.ocr and Qwen-VL.
 
 Replaces: nothing.
 Why: methods read query and key of a layer, and shrunk images need other position embeddings; vLLM's
@@ -21,8 +21,8 @@ Relies on: each layer having an `MMEncoderAttention` with `num_heads` (of this r
   alone, in that order;
 - Llama 4: at `model.layers[i].self_attn.attn`, called likewise, the class token last, after rotary
   positions are applied; its `forward` returns tokens, which `vision_adapter` makes of the patches;
-- Qwen-VL, ERNIE-4.5-VL: at `blocks[i].attn.attn`, called with keywords `query` and `key` of
-  `[1, patches, heads, size]`, after rotary positions are applied;
+- Qwen-VL, ERNIE-4.5-VL, dots.ocr: at `blocks[i].attn.attn`, called with keywords `query` and `key`
+  of `[1, patches, heads, size]`, after rotary positions are applied;
 - Pixtral in both forms: at `transformer.layers[i].attention.attn`, called with the same as
   positional arguments;
 - DeepSeek-V4: at `blocks[i].attn.attn`, called likewise, of a tower whose `forward_packed` takes
@@ -35,10 +35,11 @@ Relies on: each layer having an `MMEncoderAttention` with `num_heads` (of this r
 on what the last layer makes of the patches, `[..., patches, D]`, going as the only argument through
 `merger.ln_q` (Qwen2-VL, Qwen2.5-VL), `merger.norm` (Qwen3-VL), `post_layernorm` (GLM-V, Idefics3,
 MiniCPM-V, SigLIP, SigLIP2; GLM-5-Next), `layernorm_post` (Llama 4, the class token among them),
-`layernorm` (InternViT in the transformers form), `ln` (ERNIE-4.5-VL), `norm` (DeepSeek-V4) or
-`encoder.final_layernorm` (MoonViT), or being what the tower returns (InternViT, MiniMax-M3's
-`vision_model`, Pixtral) or its `model.encoder` (RADIO), whose layers cannot be hooked: they are
-decorated for `torch.compile`, as are those of Qwen-VL and SigLIP2;
+`layernorm` (InternViT in the transformers form), `ln` (ERNIE-4.5-VL), `norm` (DeepSeek-V4),
+`post_trunk_norm` (dots.ocr, or its `merger.ln_q` if it has none) or `encoder.final_layernorm`
+(MoonViT), or being what the tower returns (InternViT, MiniMax-M3's `vision_model`, Pixtral), its
+`model.encoder` (RADIO) or its `transformer` (LightOnOCR's Pixtral), whose layers cannot be hooked:
+they are decorated for `torch.compile`, as are those of Qwen-VL and SigLIP2;
 and on all of `vision_model.embeddings.position_embedding` being looked up and added to the patches
 whatever the image's size. vLLM's SigLIP has an `interpolate_pos_encoding`, but that takes the width
 for the number of positions.

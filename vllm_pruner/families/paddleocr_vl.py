@@ -33,7 +33,8 @@ from vllm_pruner.prompt.processor import PrunedProcessor
 from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.tower import EncoderImage
 from vllm_pruner.worker.mrope import MRopeModel
-from vllm_pruner.worker.paddle_tower import MERGE, PaddleTower, in_token_order
+from vllm_pruner.worker.paddle_tower import MERGE, PaddleTower
+from vllm_pruner.worker.thinned import in_token_order
 
 __all__ = ["PADDLEOCR_VL", "PrunedPaddleOCRVL"]
 
@@ -91,7 +92,7 @@ def images(hf_config: Any, image_input: Any) -> list[EncoderImage]:
         pixels = pixels.split([rows * columns for _, rows, columns in grids])
     return [
         EncoderImage(
-            in_token_order(patches.flatten(1), rows, columns),
+            in_token_order(patches.flatten(1), rows, columns, MERGE),
             GridLayout(rows // MERGE, columns // MERGE),
         )
         for patches, (_, rows, columns) in zip(pixels, grids, strict=True)

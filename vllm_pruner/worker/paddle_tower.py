@@ -18,23 +18,15 @@ import torch
 from vllm_pruner import compat
 from vllm_pruner.worker.merged_tower import Grids, MergedTower
 from vllm_pruner.worker.packing import Packing
-from vllm_pruner.worker.thinned import patches_of
+from vllm_pruner.worker.thinned import in_token_order, patches_of
 
 if TYPE_CHECKING:
     from vllm_pruner.tower import EncoderImage
 
-__all__ = ["MERGE", "PaddleTower", "in_token_order"]
+__all__ = ["MERGE", "PaddleTower"]
 
 MERGE = 2
 """Rows, and columns, of patches in a token; fixed in vLLM's `Projector` too."""
-
-
-def in_token_order(patches: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-    """Return `[rows * columns, ...]` of a picture in raster order with the patches of each token
-    one after another; tokens are in raster order."""
-    grid = patches.unflatten(0, (rows // MERGE, MERGE, columns // MERGE, MERGE))
-    ordered: torch.Tensor = grid.transpose(1, 2).flatten(0, 3)
-    return ordered
 
 
 class PaddleTower(MergedTower):
@@ -95,8 +87,9 @@ class PaddleTower(MergedTower):
         learned, rotary = [], []
         for rows, columns in sizes:
             stretched = embeddings.interpolate_pos_encoding(width, rows, columns, True)[0]
-            learned.append(in_token_order(stretched, rows, columns))
-            index = in_token_order(torch.arange(rows * columns, device=device), rows, columns)
+            learned.append(in_token_order(stretched, rows, columns, MERGE))
+            raster = torch.arange(rows * columns, device=device)
+            index = in_token_order(raster, rows, columns, MERGE)
             rotary.append(torch.cat([table[index // columns], table[index % columns]], dim=1))
         return torch.cat(learned), torch.cat(rotary)
 

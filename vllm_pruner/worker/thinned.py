@@ -20,7 +20,7 @@ from vllm_pruner import compat
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["can_thin", "patches_of", "thinned"]
+__all__ = ["can_thin", "in_token_order", "patches_of", "thinned"]
 
 _POSITIONS = ("pos_embeds", "rotary_pos_emb_cos", "rotary_pos_emb_sin", "rotary_pos_emb")
 """What has a row for each patch, in the tower's order."""
@@ -38,6 +38,14 @@ def can_thin(tower: nn.Module, metadata: dict[str, Any]) -> bool:
 def patches_of(tokens: torch.Tensor, each: int) -> torch.Tensor:
     """Return `[tokens * each]` int64, the patches of tokens, which are consecutive."""
     return (tokens.unsqueeze(1) * each + torch.arange(each, device=tokens.device)).flatten()
+
+
+def in_token_order(patches: torch.Tensor, rows: int, columns: int, merge: int) -> torch.Tensor:
+    """Return `[rows * columns, ...]` of a picture in raster order with the patches of each token
+    one after another; tokens are in raster order, each `merge` patches high and wide."""
+    grid = patches.unflatten(0, (rows // merge, merge, columns // merge, merge))
+    ordered: torch.Tensor = grid.transpose(1, 2).flatten(0, 3)
+    return ordered
 
 
 def thinned(
