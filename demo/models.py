@@ -12,6 +12,7 @@ from shapes import (
     GlmShape,
     IdeficsShape,
     InternShape,
+    KeyeShape,
     KimiK3Shape,
     KimiK25Shape,
     KimiShape,
@@ -20,6 +21,7 @@ from shapes import (
     MiniCPMShape,
     MiniMaxShape,
     MistralShape,
+    MolmoShape,
     NemotronShape,
     OnevisionShape,
     PixtralShape,
@@ -53,6 +55,8 @@ SHAPES: dict[str, AnyShape] = {
     "demo-paddleocr": PaddleShape(2, seed=29),
     "demo-dots-ocr": DotsShape(2, seed=33),
     "demo-lightonocr": LightOnShape(2, seed=34),
+    "demo-keye": KeyeShape("Keye", 2, seed=34),
+    "demo-keye1.5": KeyeShape("KeyeVL1_5", 2, seed=35),
     # With experts of text and of vision, and videos whose frames are joined two by two.
     "demo-ernie4.5": ErnieShape(3, seed=30),
     # For an engine that only encodes: no decoder.
@@ -96,6 +100,8 @@ SHAPES: dict[str, AnyShape] = {
     "demo-deepseek-v4": DeepseekShape(seed=33),
     # Up to 256 tokens an image; its decoder runs on no CPU.
     "demo-minimax-m3": MiniMaxShape(seed=25),
+    # 25 tokens of the whole picture and up to 8 crops that overlap, with marks between.
+    "demo-molmo2": MolmoShape(2, seed=33),
     # Up to 12 tiles of 16 tokens and a thumbnail: at most 208; up to 256 tokens an image of any
     # shape, audio beside. vLLM runs this model in bfloat16 only.
     "demo-nemotron": NemotronShape(seed=26),

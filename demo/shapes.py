@@ -75,6 +75,38 @@ class GlmShape(AnyShape):
 
 
 @dataclass(frozen=True, slots=True)
+class GlmOcrShape(AnyShape):
+    """A GLM-OCR of true geometry, narrow."""
+
+    writer: ClassVar = "glm_ocr"
+    text_layers: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class PaddleShape(AnyShape):
+    """A PaddleOCR-VL of true geometry, narrow."""
+
+    writer: ClassVar = "paddle"
+    text_layers: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyeShape(AnyShape):
+    """A Keye-VL of true geometry, narrow."""
+
+    writer: ClassVar = "keye"
+    name: str
+    """`Keye` or `KeyeVL1_5`, as its classes are called."""
+
+    text_layers: int
+    seed: int
+    tokens: int = 256
+    """Of an image at most."""
+
+
+@dataclass(frozen=True, slots=True)
 class ErnieShape(AnyShape):
     """An ERNIE-4.5-VL of true geometry, narrow."""
 
@@ -305,6 +337,21 @@ class ResamplerShape(AnyShape):
     """Side of a slice if it is a square: 64 patches."""
     queries: int = 16
     """Tokens of a slice."""
+
+
+@dataclass(frozen=True, slots=True)
+class MolmoShape(AnyShape):
+    """A Molmo2 of true geometry, narrow, with small crops."""
+
+    writer: ClassVar = "molmo"
+    text_layers: int
+    seed: int
+    image_size: int = 126
+    """Of a crop: an odd number of patches on a side, as published, so 25 tokens with an edge."""
+    margins: tuple[int, int] = (2, 2)
+    """Patches that a crop shares with the ones beside it."""
+    crops: int = 8
+    """At most, without the whole picture."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ class Family:
     layout: Callable[[Any, int, int, Mapping[str, object]], Layout]
     """`layout(info, height, width, mm_kwargs)`: the layout of an image of that size in pixels under
     a request's processor arguments. Its tokens equal the placeholders that vLLM inserts for the
-    unpruned image."""
+    unpruned image, but for `own_marks`."""
 
     images: Callable[[Any, Any], list[EncoderImage]]
     """`images(hf_config, image_input)`: the images in a batch, as vLLM's
@@ -107,6 +107,10 @@ class Family:
     """`separators(layout)`: how many rows of its own, such as row breaks, the model's `placed`
     inserts among the kept rows of an image. `cut` has placeholders for them; they are not part of
     the budget. None if there are none."""
+
+    own_marks: bool = False
+    """Whether vLLM has such rows in unpruned images too, so that to it they are placeholders: the
+    processor then leaves them out where a plan counts."""
 
     default_method: str = DEFAULT_METHOD
     """The method if the operator names none."""

@@ -52,6 +52,9 @@ READ = {
     "vllm.model_executor.models.exaone4_5:Exaone4_5_ForConditionalGeneration": (
         "its tower can normalise pixels itself, as Qwen2.5-VL's; EVS has its rate"
     ),
+    "vllm.model_executor.models.molmo2:Molmo2VisionBackbone.forward": (
+        "pools by a function of its own, in place; same rows"
+    ),
     "vllm.model_executor.models.paddleocr_vl:PaddleOCRVLMultiModalProcessor": (
         "patches of all images are one field, which the family splits"
     ),

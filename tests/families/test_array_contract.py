@@ -32,6 +32,8 @@ PILLOWS = {
     *("MiniCPMV", "MiniCPMV4_6ForConditionalGeneration", "MiniCPMV4_7ForConditionalGeneration"),
     *("NemotronH_Nano_VL_V2", "NemotronH_Nano_Omni_Reasoning_V3"),
     *("Ernie4_5_VLMoeForConditionalGeneration", "DeepseekV4ForConditionalGeneration"),
+    *("KeyeForConditionalGeneration", "KeyeVL1_5ForConditionalGeneration"),
+    "Molmo2ForConditionalGeneration",
 }
 """Models whose processors work on Pillow's images."""
 

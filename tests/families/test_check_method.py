@@ -58,6 +58,7 @@ def test_crops_with_newlines_take_methods_that_choose_tokens_one_by_one(model: s
     [
         *[("demo-qwen2.5", "max_pixels"), ("demo-qwen3", "max_pixels")],
         *[("demo-glm4v", "size"), ("demo-glm-ocr", "size"), ("demo-mistral3", "size")],
+        *[("demo-keye", "max_pixels"), ("demo-keye1.5", "max_pixels")],
         *[("demo-paddleocr", "max_pixels"), ("demo-dots-ocr", "max_pixels")],
         *[("demo-ernie4.5", "image_max_pixels"), ("demo-gemma4", "max_soft_tokens")],
         *[("demo-kimi", "in_token_limit"), ("demo-lightonocr", "image_size")],
@@ -117,6 +118,7 @@ def test_a_pixtral_without_a_merger_has_no_norm_at_it_either() -> None:
 
 EARLY = {"demo-qwen2", "demo-qwen2.5", "demo-qwen3", "demo-qwen3-moe", "demo-qwen3.5", "demo-glm4v"}
 EARLY |= {"demo-glm-ocr", "demo-paddleocr", "demo-dots-ocr", "demo-lightonocr", "demo-ernie4.5"}
+EARLY |= {"demo-keye", "demo-keye1.5"}
 
 
 @pytest.mark.parametrize("model", sorted({*EARLY, "demo", "demo-gemma4", "demo-kimi"}))

@@ -40,7 +40,7 @@ def test_a_batch_becomes_images_with_the_layouts_of_their_sizes(processor: Any) 
         if family.name == "lightonocr":  # whose processor leaves it to the tower to cut patches
             given = unfold(given.view(1, *given.shape[-3:]), 14, stride=14)[0].T
         given = given.reshape(-1, *image.pixels.shape[1:])
-        if family.name in ("paddleocr_vl", "lightonocr"):
+        if family.name in ("paddleocr_vl", "lightonocr", "keye", "keye_vl1_5"):
             given = given[_token_by_token(image.layout)]
         assert torch.equal(image.pixels, given[: len(image.pixels)])
         if isinstance(image.layout, CropLayout):

@@ -30,7 +30,9 @@ def test_vllm_counts_the_tokens_of_the_layout(processor: Any, size: tuple[int, i
     output = processed_images(processor, {"rate": 0.0}, size)
     (place,) = output["mm_placeholders"]["image"]
     assert place.is_embed is not None or place.length == place.get_num_embeds()
-    assert place.get_num_embeds() == layout.tokens
+    own = processor.info.separators(image_size(size), {}) if family.own_marks else 0
+    assert place.get_num_embeds() == layout.tokens + own
+    assert output[REPORT]["original"] == output[REPORT]["kept"] == layout.tokens
     assert processor.info.image_tokens(image_size(size)) == layout.tokens
     assert isinstance(processor.info, ImageInfo), "what the server's routes ask"
     most = processor.info.get_max_image_tokens()
@@ -104,7 +106,7 @@ def test_each_run_of_placeholders_gets_the_rows_that_are_kept_of_it(
         (kept,) = choose(seen, PruneConfig.parse(settings), layout).index
         rows = torch.bucketize(kept, starts, right=True).bincount(minlength=len(starts)).tolist()
         if separators:
-            rows = [len(kept) + separators, 0]
+            rows = [len(kept) + separators, *[0] * (len(starts) > 1)]
         assert _runs(processor, settings, size) == rows
 
 

@@ -24,9 +24,10 @@ pytestmark = pytest.mark.slow
 
 EARLY = ["demo-qwen2", "demo-qwen2.5", "demo-qwen3", "demo-qwen3.5", "demo-glm4v"]
 EARLY += ["demo-glm-ocr", "demo-paddleocr", "demo-dots-ocr", "demo-lightonocr", "demo-ernie4.5"]
+EARLY += ["demo-keye1.5"]
 RELATIVES = [
     *("demo-exaone4.5", "demo-cosmos3", "demo-interns2", "demo-mobius", "demo-qwen4"),
-    "demo-qwen2.5-omni",
+    *("demo-qwen2.5-omni", "demo-keye"),
 ]
 """Those of the same towers."""
 

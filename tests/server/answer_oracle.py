@@ -113,7 +113,7 @@ class Oracle:
 
 def as_pruned(checkpoint: str, prompt: list[int]) -> list[int]:
     """Return a stock prompt with rows of the model where pruned prompts have them: in place of row
-    breaks too, of a model that has breaks."""
+    breaks too, of a model that has breaks, and of Molmo2's marks."""
     file = MODELS / checkpoint / "tokenizer.json"
     if file.exists():
         words = json.loads(file.read_text())["added_tokens"]
@@ -121,4 +121,7 @@ def as_pruned(checkpoint: str, prompt: list[int]) -> list[int]:
     else:
         words = json.loads(file.with_name("tekken.json").read_text())["special_tokens"]
         ids = {word["token_str"]: word["rank"] for word in words}
+    marks = {ids.get(mark) for mark in ("<im_col>", "<im_start>", "<low_res_im_start>", "<im_end>")}
+    if "<im_patch>" in ids:
+        return [ids["<im_patch>"] if token in marks else token for token in prompt]
     return [ids["[IMG]"] if token == ids.get("[IMG_BREAK]") else token for token in prompt]

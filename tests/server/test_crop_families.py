@@ -53,6 +53,7 @@ IMAGES = {
     "demo-minicpm4.7": "<|image_pad|>",
     "demo-minicpmv2.6": "(<image>./</image>)",
     "demo-minicpmv4.5": "(<image>./</image>)",
+    "demo-molmo2": "<|image|>",
     "demo-cohere2": "<|IMG_PATCH|>",
     "demo-nemotron": "<image>",
     "demo-nemotron-omni": "<image>",
@@ -63,11 +64,14 @@ IMAGES = {
 IDS = [json.dumps(each) for each in SETTINGS]
 OFF, EVERY, *PRUNED = IDS
 
+HALVES = {"demo-gemma3": 64, "demo-gemma4": 66, "demo-molmo2": 134}
+"""Rows of half of two pictures, by checkpoint whose decoder looks both ways within a picture."""
+
 
 RARELY = (
     *("demo-kimi", "demo-kimi-k2.5", "demo-llama4", "demo-minicpm4.6", "demo-minicpm4.7"),
     *("demo-minicpmv2.6", "demo-minicpmv4.5"),
-    *("demo-lfm2", "demo-nemotron", "demo-nemotron-omni", "demo-pixtral-12b"),
+    *("demo-lfm2", "demo-nemotron", "demo-nemotron-omni", "demo-pixtral-12b", "demo-molmo2"),
 )
 CHECKPOINTS = [pytest.param(each, marks=NIGHTLY if each in RARELY else ()) for each in IMAGES]
 
@@ -114,7 +118,7 @@ def test_an_offline_selection_of_the_same_features_keeps_the_same(found: Answers
     chosen = found.pruned[by]
     prompts = (chosen["record"]["prompt"], found.stock["alone"][0]["prompt"])
     lengths, sizes = (_runs(prompt, _image_token(chosen)) for prompt in prompts)
-    if found.checkpoint in ("demo-mistral3", "demo-pixtral", "demo-pixtral-12b"):
+    if found.checkpoint in ("demo-mistral3", "demo-pixtral", "demo-pixtral-12b", "demo-molmo2"):
         # Of one run with the breaks, which the oracle counts.
         lengths, sizes = [len(chosen["kept"])], [len(chosen["features"])]
     columns = [chosen[name].split(sizes) for name in ("features", "importance")]
@@ -202,6 +206,12 @@ def test_transformers_gives_the_same_answer_to_the_kept_rows(found: Answers) -> 
         embedded = chosen["embedded"][torch.arange(len(above)) + above]
         assert torch.equal(embedded, chosen["rows"][chosen["kept"]])
         return
+    if found.checkpoint == "demo-molmo2":  # which transformers has not
+        run = torch.tensor(_run_of_a_picture(found.stock["alone"][0]["prompt"], chosen))
+        stays = run != (token := _image_token(chosen))
+        stays[(run == token).nonzero().flatten()[chosen["kept"]]] = True
+        torch.testing.assert_close(chosen["embedded"], chosen["rows"][stays])
+        return
     record, token = chosen["record"], _image_token(chosen)
     ids = torch.tensor([record["prompt"] + record["answer"]])
     with torch.no_grad():
@@ -215,12 +225,18 @@ def test_transformers_gives_the_same_answer_to_the_kept_rows(found: Answers) -> 
     assert logprobs.tolist() == pytest.approx(record["logprobs"], abs=5e-3)
 
 
+def _run_of_a_picture(prompt: list[int], chosen: dict[str, Any]) -> list[int]:
+    """What stands for the only picture of a stock prompt, marks before and behind it included."""
+    start = prompt.index(_image_token(chosen)) - 1
+    return prompt[start : start + len(chosen["rows"])]
+
+
 def test_kept_tokens_of_a_picture_see_each_other_and_nothing_else_does(found: Answers) -> None:
     """Where a decoder looks both ways within a picture. vLLM's attention on a CPU does not, so this
     is what its runner tells the backends that do, in steps of every size."""
     if "mutual" not in found.pruned:
         pytest.skip("no token of this decoder sees a later one")
-    token, half = _image_token(found.pruned["selected"]), 66 if "gemma4" in found.checkpoint else 64
+    token, half = _image_token(found.pruned["selected"]), HALVES[found.checkpoint]
     for record in found.pruned["mutual"]:
         expected, start = {}, 0
         for each, alike in groupby(record["prompt"]):

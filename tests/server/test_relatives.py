@@ -27,6 +27,8 @@ IMAGES = {
     "demo-qianfan": "<image>",
     "demo-qwen2.5-omni": "<|vision_bos|><|IMAGE|><|vision_eos|>",
     "demo-qwen3-omni": _QWEN,
+    "demo-keye": _QWEN,
+    "demo-keye1.5": _QWEN,
     "demo-ernie4.5": "<|IMAGE_START|><|image@placeholder|><|IMAGE_END|>",
 }
 """What stands for an image in a prompt, by checkpoint."""

@@ -42,6 +42,10 @@ STOCK = {
     },
     "demo-minicpm4.6": _MINICPM,
     "demo-minicpm4.7": _MINICPM,
+    "demo-molmo2": {
+        f"{_MODELS}.molmo2:Molmo2VisionBackbone.forward",
+        f"{_MODELS}.molmo2:Molmo2ForConditionalGeneration._process_image_input",
+    },
     "demo-mistral3": {f"{_MODELS}.pixtral:PixtralHFVisionModel.forward"},
     "demo-nemotron": _RADIO,
     "demo-nemotron-omni": _RADIO,
@@ -53,7 +57,10 @@ RADIO send what they have not pinned; where nothing is pruned so do Kimi's and L
 MiniCPM-V's asks what is padding, and Idefics3's drops tiles, Gemma 4's tokens of padding by a
 mask."""
 
-SIBLINGS = ("demo-kimi-k2.5", "demo-pixtral", "demo-minicpmv2.6", *ENCODED, *BLOCKS)
+SIBLINGS = (
+    *("demo-keye", "demo-kimi-k2.5", "demo-pixtral", "demo-minicpmv2.6"),
+    *(*ENCODED, *BLOCKS),
+)
 """Checkpoints that do on a card what another one does, for the night: as Kimi-VL, Mistral3,
 MiniCPM-V 4.5 and, without a decoder, GLM-V."""
 

@@ -122,6 +122,13 @@ FAMILY_SYMBOLS: tuple[Symbol, ...] = (
         "Cohere2VisionProcessingInfo.get_num_patches "
         "Cohere2VisionProcessingInfo.get_image_size_with_most_features "
         "Cohere2VisionProcessingInfo.get_hf_processor"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.molmo2",
+        "IMAGE_PROMPT Molmo2DummyInputsBuilder "
+        "Molmo2MultiModalProcessor._apply_hf_processor_main "
+        "Molmo2MultiModalProcessor._get_mm_fields_config "
+        "Molmo2ProcessingInfo.get_hf_processor Molmo2ProcessingInfo.select_tiling "
+        "Molmo2ProcessingInfo.get_base_grid_size Molmo2ProcessingInfo.get_patches_grid_size "
+        "Molmo2ProcessingInfo.get_image_size_with_most_features"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.lfm2_vl",
         "Lfm2VLDummyInputsBuilder.get_dummy_mm_data "
         "Lfm2VLMultiModalProcessor Lfm2VLProcessingInfo.get_image_processor "
@@ -201,6 +208,11 @@ FAMILY_SYMBOLS: tuple[Symbol, ...] = (
         "Glm4vDummyInputsBuilder Glm4vMoeForConditionalGeneration Glm4vMultiModalProcessor "
         "Glm4vProcessingInfo.get_image_processor "
         "Glm4vProcessingInfo.get_image_size_with_most_features"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.keye",
+        "KeyeDummyInputsBuilder KeyeMultiModalProcessor KeyeProcessingInfo.get_image_processor "
+        "KeyeProcessingInfo.get_image_size_with_most_features smart_resize"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.keye_vl1_5",
+        "KeyeVL1_5DummyInputsBuilder KeyeVL1_5MultiModalProcessor KeyeVL1_5ProcessingInfo"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.paddleocr_vl",
         "PaddleOCRVLDummyInputsBuilder PaddleOCRVLMultiModalProcessor "
         "PaddleOCRVLProcessingInfo.get_image_processor "

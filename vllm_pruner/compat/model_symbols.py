@@ -85,6 +85,12 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "Cohere2VisionForConditionalGeneration.embed_multimodal "
         "Cohere2VisionForConditionalGeneration.load_weights "
         "Cohere2VisionMultiModalProjector.forward Cohere2VisionMultiModalProjector.pixel_shuffle"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.molmo2",
+        "Molmo2ForConditionalGeneration._parse_and_validate_image_input "
+        "Molmo2ForConditionalGeneration.embed_multimodal "
+        "Molmo2ForConditionalGeneration.load_weights "
+        "Molmo2VisionBackbone.encode_image Molmo2VisionBackbone.forward "
+        "ImagePoolingAttention.forward"),
     *_symbols(_ENGINE, _WORKER, f"{MODELS}.mllama4",
         "Llama4ForConditionalGeneration._parse_and_validate_image_input "
         "Llama4ForConditionalGeneration.embed_multimodal "
@@ -197,6 +203,18 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
     *_qwen("glm4_1v", "Glm4vForConditionalGeneration", "Glm4vVisionTransformer"),
     *_qwen("glm_ocr", "GlmOcrForConditionalGeneration", "GlmOcrVisionTransformer", "rot_pos_emb"),
     *_symbols(_ENGINE, _WORKER, f"{MODELS}.glm_ocr", "GlmOcrVisionTransformer.forward"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.keye",
+        "KeyeForConditionalGeneration._parse_and_validate_image_input "
+        "KeyeForConditionalGeneration.embed_multimodal KeyeForConditionalGeneration.load_weights "
+        "KeyeForConditionalGeneration.get_mrope_input_positions Projector.forward "
+        "KeyeVisionEmbeddings.forward KeyeVisionEmbeddings.interpolate_pos_encoding "
+        "KeyeSiglipEncoder.forward KeyeSiglipEncoderLayer.forward "
+        "KeyeSiglipVisionTransformer.forward KeyeSiglipVisionModel.device"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.keye_vl1_5",
+        "KeyeVL1_5ForConditionalGeneration._parse_and_validate_image_input "
+        "KeyeVL1_5ForConditionalGeneration.embed_multimodal "
+        "KeyeVL1_5ForConditionalGeneration.load_weights "
+        "KeyeVL1_5ForConditionalGeneration.get_mrope_input_positions KeyeVL1_5Projector.forward"),
     *_symbols(_ENGINE, _WORKER, f"{MODELS}.paddleocr_vl",
         "PaddleOCRVLForConditionalGeneration._parse_and_validate_image_input "
         "PaddleOCRVLForConditionalGeneration.embed_multimodal "

@@ -1,5 +1,6 @@
 """Modules inside vLLM's vision towers: CLIP, SigLIP, SigLIP2, InternViT, Idefics3, MiniCPM-V,
-Llama 4, Pixtral, MoonViT, MiniMax-M3, RADIO, ERNIE-4.5-VL, DeepSeek-V4, dots.ocr and Qwen-VL.
+Molmo2, Llama 4, Pixtral, MoonViT, MiniMax-M3, RADIO, ERNIE-4.5-VL, DeepSeek-V4, dots.ocr and
+Qwen-VL.
 
 Replaces: nothing.
 Why: methods read query and key of a layer, and shrunk images need other position embeddings; vLLM's
@@ -7,13 +8,15 @@ interfaces expose only a tower's output.
 Relies on: each layer having an `MMEncoderAttention` with `num_heads` (of this rank) and `scale`:
 - CLIP, SigLIP: at `vision_model.encoder.layers[i].self_attn.attn`, called with query, key and value
   of `[images, tokens, heads * size]` each; the tower is built only up to the feature layer;
-- PaddleOCR-VL's SigLIP: at the same place, called as Qwen-VL's;
+- PaddleOCR-VL's and Keye-VL's SigLIP: at the same place, called as Qwen-VL's;
 - SigLIP2: at the same place, called as Qwen-VL's; the tower takes packed patches, and sizes on the
   CPU;
 - InternViT: at `encoder.layers[i].attn.attn` (`encoder.layer[i].attention.attn` in the transformers
   form), called likewise;
 - Idefics3, MiniCPM-V: at `encoder.layers[i].self_attn.attn`, called likewise, but not if the tower
   is given an attention mask;
+- Molmo2: at `transformer.resblocks[i].attention.attn`, called likewise; the tower is built only up
+  to the last layer whose output is taken;
 - RADIO: at `model.encoder.layers[i].attn.attn`, called likewise, but with the tokens of all
   pictures of a call in one sequence, of each `model.patch_generator.num_skip` of the tower's own
   before its patches, of which the first `num_cls_tokens` are summaries; its `forward` takes the

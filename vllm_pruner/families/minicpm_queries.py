@@ -17,6 +17,7 @@ from vllm.multimodal.parse import ImageSize
 
 from vllm_pruner import compat
 from vllm_pruner.families import minicpm_slices
+from vllm_pruner.families.unsuited import check_counted
 from vllm_pruner.layout.query_slices import QuerySlices
 from vllm_pruner.settings.errors import ConfigError
 from vllm_pruner.tower import EncoderImage
@@ -68,20 +69,9 @@ def layout(info: Any, height: int, width: int, mm_kwargs: Mapping[str, object]) 
     """
     processor = info.get_image_processor()
     if mm_kwargs:
-        _check_cut(processor, info.ctx.get_merged_mm_kwargs(mm_kwargs))
+        check_counted(processor, info.ctx.get_merged_mm_kwargs(mm_kwargs), _CUTTING)
     grid = info.get_sliced_grid(ImageSize(width=width, height=height))
     return QuerySlices(processor.image_feature_size, 1 + (prod(grid) if grid else 0))
-
-
-def _check_cut(processor: Any, said: Mapping[str, Any]) -> None:
-    """Refuse arguments of a request by which its pictures are cut otherwise than counted."""
-    for name in _CUTTING:
-        counted = getattr(processor, name, None)
-        if said.get(name, counted) != counted:
-            raise ConfigError(
-                f"{name} of the image processor is {said[name]!r}; allowed: {counted!r}, by which "
-                "vLLM counts an image's tokens"
-            )
 
 
 def images(hf_config: Any, image_input: Any) -> list[EncoderImage]:

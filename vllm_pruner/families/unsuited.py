@@ -1,14 +1,15 @@
-"""Methods that do not suit a model's pictures or prompts, refused at start and as a 400. Each is a
-`Family.check_method`, or part of one."""
+"""Methods that do not suit a model's pictures or prompts, refused at start and as a 400, each by a
+`Family.check_method` or part of one; and arguments for a processor that vLLM does not count by."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vllm_pruner.methods.base import Method
-from vllm_pruner.settings.errors import SettingError
+from vllm_pruner.settings.errors import ConfigError, SettingError
 
-__all__ = ["check_one_grid", "check_shrinking", "check_text"]
+__all__ = ["check_counted", "check_one_grid", "check_shrinking", "check_text"]
 
 
 def check_shrinking(
@@ -70,3 +71,23 @@ def check_text(hf_config: Any, method: Method, allowed: str) -> None:
             "stands for one"
         )
         raise SettingError("method", repr(method.name), allowed, why)
+
+
+def check_counted(processor: Any, said: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Refuse arguments of a request by which its pictures are cut otherwise than counted.
+
+    Args:
+        processor: the image processor, by whose own arguments vLLM counts.
+        said: the arguments of the request and the server.
+        names: of those that change how a picture is cut.
+
+    Raises:
+        ConfigError: one of them differs.
+    """
+    for name in names:
+        counted = getattr(processor, name, None)
+        if said.get(name, counted) != counted:
+            raise ConfigError(
+                f"{name} of the image processor is {said[name]!r}; allowed: {counted!r}, by which "
+                "vLLM counts an image's tokens"
+            )

@@ -101,14 +101,23 @@ def count(
             _count_videos(info, each, requested, output)
         elif each.plans:
             _count_images(info, each, mm_kwargs)
+        elif info.family.own_marks:
+            each.kept = [
+                rows - others
+                for rows, others in zip(each.kept, _separators(info, each, mm_kwargs), strict=True)
+            ]
 
 
 def _count_images(info: PrunedInfo, asked: Asked, mm_kwargs: Mapping[str, object]) -> None:
     """Check the placeholders of pruned images, and subtract those of separators from `kept`."""
     with _taken(mm_kwargs):
-        more = [0 if size is None else info.separators(size, mm_kwargs) for size in asked.sizes]
+        more = _separators(info, asked, mm_kwargs)
         check_counts(asked, more)
     asked.kept = [rows - others for rows, others in zip(asked.kept, more, strict=True)]
+
+
+def _separators(info: PrunedInfo, asked: Asked, mm_kwargs: Mapping[str, object]) -> list[int]:
+    return [0 if size is None else info.separators(size, mm_kwargs) for size in asked.sizes]
 
 
 def _count_videos(

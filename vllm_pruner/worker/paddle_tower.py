@@ -57,8 +57,12 @@ class PaddleTower(MergedTower):
         return self._layers(pixels, *self._positions(grids), lengths)
 
     def features(self, encoded: torch.Tensor, packing: Packing) -> torch.Tensor:
-        normalised: torch.Tensor = self._projector.pre_norm(encoded)
-        return packing.by_token(normalised).flatten(1)
+        return self._of_tokens(packing.by_token(encoded))
+
+    def _of_tokens(self, patches: torch.Tensor) -> torch.Tensor:
+        """Return `[tokens, D]`, normalised, of `[tokens, patches of a token, D]`."""
+        normalised: torch.Tensor = self._projector.pre_norm(patches)
+        return normalised.flatten(1)
 
     def project(self, rows: torch.Tensor) -> torch.Tensor:
         hidden = self._projector.act(self._projector.linear_1(rows))
@@ -75,8 +79,7 @@ class PaddleTower(MergedTower):
         learned, rotary = self._positions([self.grids(image)[0] for image in images])
         some = [length * each for length in lengths]
         encoded = self._layers(pixels, learned[patches], rotary[patches], some)
-        tokens: torch.Tensor = self._projector.pre_norm(encoded).unflatten(0, (-1, each)).flatten(1)
-        return tokens
+        return self._of_tokens(encoded.unflatten(0, (-1, each)))
 
     def _positions(self, grids: Grids) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the learned positions of all patches, and the angles of the rotary ones."""
@@ -111,10 +114,17 @@ class PaddleTower(MergedTower):
         model, side = self.module.vision_model, self._config.patch_size
         squares = pixels.to(self.module.device, self.module.dtype).view(-1, 3, side, side)
         hidden = (model.embeddings.patch_embedding(squares).flatten(1) + learned).unsqueeze(0)
-        told = compat.tower_sequences(model.encoder, lengths, self.module.device)
+        told = self._told(rotary, lengths)
         for layer in model.encoder.layers:
-            hidden = layer(
-                hidden, cu_seqlens=told.ends, rotary_pos_emb=rotary, max_seqlen=told.longest
-            )
+            hidden = layer(hidden, **told)
         encoded: torch.Tensor = model.post_layernorm(hidden)[0]
         return encoded
+
+    def _told(self, rotary: torch.Tensor, lengths: Sequence[int]) -> dict[str, Any]:
+        """Return what layers get besides patches; see `_layers` for the arguments."""
+        told = compat.tower_sequences(self.module.vision_model.encoder, lengths, self.module.device)
+        return {
+            "cu_seqlens": told.ends,
+            "rotary_pos_emb": rotary,
+            "max_seqlen": told.longest,
+        }
