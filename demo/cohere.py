@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from shapes import HEAD_SIZE, PATCH_SIZE, CohereShape
+from shapes import HEAD_SIZE, PATCH_SIZE
+from tile_shapes import CohereShape
 from tokenizer import VOCABULARY, tokenizer_of, unspoken_ids
 from transformers import (
     Cohere2VisionConfig,

@@ -3,7 +3,8 @@ convolutions take turns with attention."""
 
 from pathlib import Path
 
-from shapes import HEAD_SIZE, Lfm2Shape
+from shapes import HEAD_SIZE
+from tile_shapes import Lfm2Shape
 from tokenizer import VOCABULARY, tokenizer_of, unspoken_ids
 from transformers import (
     GenerationConfig,

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from shapes import HEAD_SIZE, PATCH_SIZE, Llama4Shape
+from shapes import HEAD_SIZE, PATCH_SIZE
+from tile_shapes import Llama4Shape
 from tokenizer import VOCABULARY, tokenizer_of, unspoken_ids
 from transformers import (
     GenerationConfig,

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from qwen import as_qwen3_5, text_config
-from shapes import HEAD_SIZE, PATCH_SIZE, MiniCPMShape, QwenShape
+from shapes import HEAD_SIZE, PATCH_SIZE, QwenShape
+from tile_shapes import MiniCPMShape
 from tokenizer import tokenizer_of, unspoken_ids
 from transformers import (
     GenerationConfig,

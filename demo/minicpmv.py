@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 from minicpm import ENDOFTEXT, IM_END
-from shapes import HEAD_SIZE, PATCH_SIZE, ResamplerShape
+from shapes import HEAD_SIZE, PATCH_SIZE
+from tile_shapes import ResamplerShape
 from tokenizer import VOCABULARY, tokenizer_of, unspoken_ids
 from transformers import (
     GenerationConfig,

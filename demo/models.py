@@ -3,7 +3,6 @@
 from reader_shapes import DotsShape, GlmOcrShape, LightOnShape, PaddleShape
 from shapes import (
     AnyShape,
-    CohereShape,
     DeepseekShape,
     ErnieShape,
     Gemma4Shape,
@@ -16,19 +15,22 @@ from shapes import (
     KimiK3Shape,
     KimiK25Shape,
     KimiShape,
-    Lfm2Shape,
-    Llama4Shape,
-    MiniCPMShape,
     MiniMaxShape,
     MistralShape,
-    MolmoShape,
-    NemotronShape,
     OnevisionShape,
     PixtralShape,
     QwenShape,
     RelativeShape,
-    ResamplerShape,
     Shape,
+)
+from tile_shapes import (
+    CohereShape,
+    Lfm2Shape,
+    Llama4Shape,
+    MiniCPMShape,
+    MolmoShape,
+    NemotronShape,
+    ResamplerShape,
 )
 
 SHAPES: dict[str, AnyShape] = {

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 from parakeet import sound_config, sound_weights
-from shapes import HEAD_SIZE, NemotronShape
+from shapes import HEAD_SIZE
+from tile_shapes import NemotronShape
 from tokenizer import VOCABULARY, tokenizer_of, unspoken_ids
 from transformers import (
     GenerationConfig,

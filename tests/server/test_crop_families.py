@@ -67,7 +67,6 @@ OFF, EVERY, *PRUNED = IDS
 HALVES = {"demo-gemma3": 64, "demo-gemma4": 66, "demo-molmo2": 134}
 """Rows of half of two pictures, by checkpoint whose decoder looks both ways within a picture."""
 
-
 RARELY = (
     *("demo-kimi", "demo-kimi-k2.5", "demo-llama4", "demo-minicpm4.6", "demo-minicpm4.7"),
     *("demo-minicpmv2.6", "demo-minicpmv4.5"),

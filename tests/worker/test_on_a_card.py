@@ -32,6 +32,10 @@ _MINICPM = {
 }
 _RADIO = {f"{_MODELS}.radio:RadioInternVisionModel._inter_image_mask_metadata_from_seq_lens"}
 STOCK = {
+    "demo-dots-ocr": {
+        f"{_MODELS}.dots_ocr:DotsVisionTransformer.forward",
+        f"{_MODELS}.dots_ocr:DotsVisionTransformer.rot_pos_emb",
+    },
     "demo-qwen2.5": {f"{_MODELS}.qwen2_5_vl:Qwen2_5_VisionTransformer.prepare_encoder_metadata"},
     "demo-gemma4": {f"{_MODELS}.gemma4_mm:Gemma4ForConditionalGeneration._process_image_input"},
     "demo-idefics3": {f"{_MODELS}.idefics3:Idefics3Model.image_pixels_to_features"},
@@ -46,6 +50,7 @@ STOCK = {
         f"{_MODELS}.molmo2:Molmo2VisionBackbone.forward",
         f"{_MODELS}.molmo2:Molmo2ForConditionalGeneration._process_image_input",
     },
+    "demo-lightonocr": {f"{_MODELS}.pixtral:PixtralHFVisionModel.forward"},
     "demo-mistral3": {f"{_MODELS}.pixtral:PixtralHFVisionModel.forward"},
     "demo-nemotron": _RADIO,
     "demo-nemotron-omni": _RADIO,
@@ -53,9 +58,9 @@ STOCK = {
     "demo-smolvlm": {f"{_MODELS}.idefics3:Idefics3Model.image_pixels_to_features"},
 }
 """Functions of vLLM's in which the host waits, by checkpoint. Those of Qwen2.5-VL, Mistral's and
-RADIO send what they have not pinned; where nothing is pruned so do Kimi's and LFM2-VL's,
-MiniCPM-V's asks what is padding, and Idefics3's drops tiles, Gemma 4's tokens of padding by a
-mask."""
+RADIO send what they have not pinned; where nothing is pruned so do those of dots.ocr, LightOnOCR,
+Kimi and LFM2-VL, MiniCPM-V's asks what is padding, and Idefics3's drops tiles, Gemma 4's tokens of
+padding by a mask."""
 
 SIBLINGS = (
     *("demo-keye", "demo-kimi-k2.5", "demo-pixtral", "demo-minicpmv2.6"),

@@ -224,7 +224,7 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "SiglipEncoder.forward SiglipVisionTransformer.forward SiglipVisionModel.device"),
     *_symbols(_ENGINE, _WORKER, f"{MODELS}.dots_ocr",
         "DotsOCRForCausalLM._parse_and_validate_image_input DotsOCRForCausalLM.embed_multimodal "
-        "DotsOCRForCausalLM.load_weights DotsVisionTransformer.rot_pos_emb "
+        "DotsOCRForCausalLM.load_weights DotsVisionTransformer.get_pos_ids_by_grid "
         "DotsVisionTransformer.forward DotsVisionTransformer.device DotsVisionTransformer.dtype "
         "DotsVisionBlock.forward DotsVisionAttention.forward"),
     *_qwen("ernie45_vl", "Ernie4_5_VLMoeForConditionalGeneration", "Ernie4_5_VisionTransformer"),

@@ -13,6 +13,7 @@ import torch
 
 from vllm_pruner import compat
 from vllm_pruner.methods.base import Need
+from vllm_pruner.methods.on_device import sent
 from vllm_pruner.worker.packed_tower import PAGE, PackedTower
 from vllm_pruner.worker.probe import AttentionProbe, MergerInput, layers_by_need
 
@@ -44,8 +45,10 @@ class DotsTower(PackedTower):
 
     def _metadata(self, grids: list[list[int]]) -> dict[str, Any]:
         told = compat.tower_sequences(self.module, [rows * columns for _, rows, columns in grids])
+        places = sent(torch.cat(self.module.get_pos_ids_by_grid(grids)), self.module.device)
+        angles = self.module.rotary_pos_emb(max(max(grid) for grid in grids))
         return {
-            "rotary_pos_emb": self.module.rot_pos_emb(grids),
+            "rotary_pos_emb": angles[places].flatten(1),
             "cu_seqlens": told.ends,
             "max_seqlen": told.longest,
         }

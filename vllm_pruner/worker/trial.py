@@ -11,10 +11,9 @@ import logging
 import time
 
 import torch
-from vtprune_kernels.gpu import gpu_of
 from vtprune_kernels.trial import trial
 
-from vllm_pruner import envs
+from vllm_pruner import compat, envs
 
 __all__ = ["try_kernels"]
 
@@ -29,8 +28,7 @@ def try_kernels(device: torch.device) -> None:
         RuntimeError: some differ; the message is one sentence.
     """
     said = envs.trial()
-    due = gpu_of(device).backend == "hip" if said is None else said
-    if not due:
+    if not (compat.on_rocm() if said is None else said):
         return
     start = time.perf_counter()
     if failed := dict(trial(device)):
