@@ -147,3 +147,5 @@ at("go").addEventListener("click", async () => {
   at("doing").textContent = "";
 });
 draw();
+// Not before: a click while the photographs were still being listed went unheard.
+at("go").disabled = false;

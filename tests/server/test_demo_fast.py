@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, Route, expect, sync_playwright
 from vllm_server import Server
 
 sys.path.append(str(Path(__file__).parents[2] / "demo" / "fast"))
@@ -66,6 +66,16 @@ def test_both_servers_are_asked_in_turn_and_drawn(
     for width in (360, 1280):
         page.set_viewport_size({"width": width, "height": 860})
         assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_it_cannot_be_started_before_it_hears(page: Page) -> None:
+    held: list[Route] = []
+    page.route("**/race.json", lambda route: held.append(route))
+    with page.expect_request("**/race.json"):
+        page.reload()
+    expect(page.locator("#go")).to_be_disabled()
+    held[0].continue_()
+    expect(page.locator("#go")).to_be_enabled()
 
 
 def test_a_server_that_is_gone_is_said(page: Page) -> None:
