@@ -28,6 +28,7 @@ def interpreted_language() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(interpreter, "_patch_lang", lambda fn: interpreter._LangPatchScope())
         _leave_out_what_has_no_effect(patch)
+        _make_types_once(patch)
         yield
     scope.restore()
 
@@ -50,6 +51,41 @@ def _leave_out_what_has_no_effect(patch: pytest.MonkeyPatch) -> None:
         return known[name]
 
     patch.setattr(interpreter, "_get_np_dtype", numpy_dtype)
+
+
+def _make_types_once(patch: pytest.MonkeyPatch) -> None:
+    """A third of the rest: every result has a type and a shape that are checked, named and wrapped
+    number by number, and every two of one shape are brought to one shape."""
+    from triton.language import core, semantic
+
+    kept: dict[tuple[Any, ...], dict[str, Any]] = {}
+    shapes: dict[tuple[Any, ...], tuple[Any, Any]] = {}
+    first_type, first_tensor = core.block_type.__init__, core.tensor.__init__
+    meet = semantic.TritonSemantic.broadcast_impl_value
+
+    def block_type(self: Any, element_ty: Any, shape: Any) -> None:
+        key = (id(element_ty), *(getattr(size, "value", size) for size in shape))
+        if key not in kept:
+            first_type(self, element_ty, shape)
+            kept[key] = vars(self).copy()
+        vars(self).update(kept[key])
+
+    def tensor(self: Any, handle: Any, type: Any) -> None:
+        key = tuple(type.shape.values) if type.is_block() else ()
+        if key not in shapes:
+            first_tensor(self, handle, type)
+            shapes[key] = (self.shape, self.numel)
+        self.handle, self.type, self.dtype = handle, type, type.scalar
+        self.shape, self.numel = shapes[key]
+
+    def broadcast_impl_value(self: Any, lhs: Any, rhs: Any) -> Any:
+        if lhs.type.is_block() and rhs.type.is_block() and lhs.shape is rhs.shape:
+            return lhs, rhs
+        return meet(self, lhs, rhs)
+
+    patch.setattr(core.block_type, "__init__", block_type)
+    patch.setattr(core.tensor, "__init__", tensor)
+    patch.setattr(semantic.TritonSemantic, "broadcast_impl_value", broadcast_impl_value)
 
 
 @contextmanager
