@@ -22,6 +22,7 @@ from vtprune_kernels.spec import all_specs
 ROOT = Path(__file__).parents[2]
 
 
+@NIGHTLY
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU it is no dry run")
 def test_kernels_benchmark_runs_through_every_operator() -> None:

@@ -68,10 +68,13 @@ HALVES = {"demo-gemma3": 64, "demo-gemma4": 66, "demo-molmo2": 134}
 """Rows of half of two pictures, by checkpoint whose decoder looks both ways within a picture."""
 
 RARELY = (
+    *("demo-internvl", "demo-idefics3", "demo-pixtral", "demo-gemma3", "demo-cohere2"),
     *("demo-kimi", "demo-kimi-k2.5", "demo-llama4", "demo-minicpm4.6", "demo-minicpm4.7"),
     *("demo-minicpmv2.6", "demo-minicpmv4.5"),
     *("demo-lfm2", "demo-nemotron", "demo-nemotron-omni", "demo-pixtral-12b", "demo-molmo2"),
 )
+"""At night: what is pruned as another of these is, which every run has. Prompts, layouts and rows of
+all are in `tests/families`."""
 CHECKPOINTS = [pytest.param(each, marks=NIGHTLY if each in RARELY else ()) for each in IMAGES]
 
 

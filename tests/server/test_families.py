@@ -23,6 +23,7 @@ from media import (
     text_part,
     video_part,
 )
+from nightly import NIGHTLY
 from norm_oracle import last_norms
 from PIL import Image
 from shared_servers import SharedServers
@@ -33,7 +34,7 @@ from vllm_pruner.settings.defaults import DEFAULT_METHOD
 
 pytestmark = pytest.mark.server
 
-CHECKPOINTS = ["demo-glm4v", "demo-qwen2.5", "demo-qwen3"]
+CHECKPOINTS = [pytest.param("demo-glm4v", marks=NIGHTLY), "demo-qwen2.5", "demo-qwen3"]
 LONG = "Say exactly what stands where, beginning on the left and going slowly to the right. " * 5
 SIZES = {"square": (300, 300), "wide": (448, 140), "tall": (120, 500), "tiny": (30, 40)}
 

@@ -40,12 +40,17 @@ attention in on a CPU; most where it sends a token to other experts. Wrong rows 
 positions are compared exactly."""
 
 
-def _unless_of_experts(checkpoint: str) -> Any:
+ALIKE = ("demo-qwen2", "demo-glm-ocr")
+"""They place their tokens as Qwen2.5-VL and GLM-4.xV do."""
+
+
+def _unless_like_another(checkpoint: str) -> Any:
     """A model of experts shares all that is tested here with the dense one: every night."""
-    return pytest.param(checkpoint, marks=NIGHTLY if checkpoint.endswith("-moe") else ())
+    alike = checkpoint in ALIKE or checkpoint.endswith("-moe")
+    return pytest.param(checkpoint, marks=NIGHTLY if alike else ())
 
 
-@pytest.fixture(scope="module", params=[_unless_of_experts(each) for each in MODULES])
+@pytest.fixture(scope="module", params=[_unless_like_another(each) for each in MODULES])
 def recorded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     script = Path(__file__).with_name("position_record.py")
     done = run(

@@ -12,13 +12,19 @@ import numpy as np
 import pytest
 from halves import assert_lies_on, explained
 from media import encode, image_part, noise, photo_question, text_part
+from nightly import NIGHTLY
 from PIL import Image, ImageDraw, ImageFont
 from shared_servers import SharedServers
 from vllm_server import Server
 
 pytestmark = pytest.mark.server
 
-CHECKPOINTS = ["demo-glm-ocr", "demo-paddleocr", "demo-dots-ocr", "demo-lightonocr"]
+CHECKPOINTS = [
+    "demo-glm-ocr",
+    "demo-lightonocr",
+    *(pytest.param(each, marks=NIGHTLY) for each in ("demo-paddleocr", "demo-dots-ocr")),
+]
+"""In every run one with a merger and positions of three dimensions, and one with breaks."""
 OWN_CODE = {"demo-dots-ocr": ["--trust-remote-code"]}
 """Those with a configuration of the checkpoint's."""
 LONG = "Say exactly what stands where, beginning on the left and going slowly to the right. " * 5
