@@ -73,8 +73,8 @@ RARELY = (
     *("demo-minicpmv2.6", "demo-minicpmv4.5"),
     *("demo-lfm2", "demo-nemotron", "demo-nemotron-omni", "demo-pixtral-12b", "demo-molmo2"),
 )
-"""At night: what is pruned as another of these is, which every run has. Prompts, layouts and rows of
-all are in `tests/families`."""
+"""At night: what is pruned as another of these is, which every run has. Prompts, layouts and rows
+of all are in `tests/families`."""
 CHECKPOINTS = [pytest.param(each, marks=NIGHTLY if each in RARELY else ()) for each in IMAGES]
 
 
