@@ -4,6 +4,7 @@ contract's files ask the same processors."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import pytest
@@ -20,6 +21,12 @@ run_tower_kernels_on_a_cpu()
 def processor(request: pytest.FixtureRequest) -> Any:
     """vLLM's own processor of a pruning model, made as the API server makes it."""
     checkpoint, more = request.param
+    return _made(checkpoint, **more)
+
+
+@cache
+def _made(checkpoint: str, **more: Any) -> Any:
+    """Once for all files in a process; what a test changes of it is changed back."""
     return pruning_processor(checkpoint, kwargs=more)
 
 
