@@ -6,7 +6,7 @@ import ast
 import inspect
 import re
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -35,10 +35,11 @@ def is_private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__")
 
 
-def imports(tree: ast.AST) -> dict[str, str]:
+@cache
+def imports(tree: ast.Module) -> dict[str, str]:
     """What each imported name stands for: `module.name`."""
     bound = {}
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.ImportFrom):
             bound |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
         elif isinstance(node, ast.Import):
@@ -54,15 +55,26 @@ def only_for_types(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
-def at_run_time(tree: ast.AST) -> Iterator[ast.AST]:
+@cache
+def nodes(module: ast.Module) -> list[ast.AST]:
+    """All of a module, gathered once for all tests."""
+    return list(ast.walk(module))
+
+
+@cache
+def at_run_time(module: ast.Module) -> list[ast.AST]:
     """All nodes but those under `if TYPE_CHECKING`, where vLLM's names are declared again."""
+    return list(_at_run_time(module))
+
+
+def _at_run_time(tree: ast.AST) -> Iterator[ast.AST]:
     yield tree
     for child in ast.iter_child_nodes(tree):
         if only_for_types(child):
             for other in child.orelse:
-                yield from at_run_time(other)
+                yield from _at_run_time(other)
         else:
-            yield from at_run_time(child)
+            yield from _at_run_time(child)
 
 
 class Checkout:
@@ -106,11 +118,11 @@ class Checkout:
             if is_vllm(path):
                 yield from ((part, path) for part in path.split(".") if is_private(part))
 
-    def _from_vllm(self, module: str, tree: ast.AST) -> set[str]:
+    def _from_vllm(self, module: str, tree: ast.Module) -> set[str]:
         """Names that hold something of vLLM's: imported, annotated with it, or assigned from it."""
         names = {name for name, path in self.bound[module].items() if is_vllm(path)}
         for _ in range(3):  # as many assignments after each other
-            for node in ast.walk(tree):
+            for node in nodes(tree):
                 if isinstance(node, ast.arg | ast.AnnAssign) and node.annotation:
                     if names & named(node.annotation):
                         names.add(node.arg if isinstance(node, ast.arg) else root(node.target))
@@ -118,8 +130,8 @@ class Checkout:
                     names |= {root(target) for target in node.targets}
         return names - {"", "self", "cls"}
 
-    def _touched(self, tree: ast.AST, names: set[str]) -> Iterator[tuple[str, str]]:
-        for node in ast.walk(tree):
+    def _touched(self, tree: ast.Module, names: set[str]) -> Iterator[tuple[str, str]]:
+        for node in nodes(tree):
             if isinstance(node, ast.Attribute) and is_private(node.attr):
                 if root(node.value) in names:
                     yield node.attr, ast.unparse(node)
@@ -128,9 +140,9 @@ class Checkout:
                 if is_private(str(name)) and root(node.args[0]) in names:
                     yield str(name), ast.unparse(node)
 
-    def _inherited(self, tree: ast.AST) -> Iterator[tuple[str, str]]:
+    def _inherited(self, tree: ast.Module) -> Iterator[tuple[str, str]]:
         """Of `super()`, always; of `self`, what none of our classes defines."""
-        for node in ast.walk(tree):
+        for node in nodes(tree):
             if isinstance(node, ast.Attribute) and is_private(node.attr):
                 owner = ast.unparse(node.value)
                 own = node.attr in self.own and not (
@@ -144,7 +156,7 @@ class Checkout:
         """vLLM's classes that ours derive from, directly or by an alias for the type checker."""
         paths = set[str]()
         for module, tree in self.trees.items():
-            for node in ast.walk(tree):
+            for node in nodes(tree):
                 values = node.bases if isinstance(node, ast.ClassDef) else []
                 values = [node.value] if isinstance(node, ast.Assign) else values
                 names = {name for value in values for name in bare_names(value)}
@@ -154,7 +166,7 @@ class Checkout:
         values = [getattr(import_module(module), name, None) for module, name in here]
         return [value for value in values if inspect.isclass(value)]
 
-    def _overridden(self, tree: ast.AST) -> Iterator[tuple[str, str]]:
+    def _overridden(self, tree: ast.Module) -> Iterator[tuple[str, str]]:
         """Methods of ours that replace vLLM's, public ones too."""
         for owner in at_run_time(tree):
             if not isinstance(owner, ast.ClassDef) or not owner.bases:
