@@ -1,6 +1,6 @@
 """The models that are built, by name, with their shapes."""
 
-from reader_shapes import DotsShape, GlmOcrShape, LightOnShape, PaddleShape
+from reader_shapes import DeepseekOcrShape, DotsShape, GlmOcrShape, LightOnShape, PaddleShape
 from shapes import (
     AnyShape,
     DeepseekShape,
@@ -57,6 +57,8 @@ SHAPES: dict[str, AnyShape] = {
     "demo-paddleocr": PaddleShape(2, seed=29),
     "demo-dots-ocr": DotsShape(2, seed=33),
     "demo-lightonocr": LightOnShape(2, seed=34),
+    # 256 tokens of the whole picture, and up to 6 crops of 100 before it, with marks between.
+    "demo-deepseek-ocr": DeepseekOcrShape(2, seed=36),
     "demo-keye": KeyeShape("Keye", 2, seed=34),
     "demo-keye1.5": KeyeShape("KeyeVL1_5", 2, seed=35),
     # With experts of text and of vision, and videos whose frames are joined two by two.

@@ -28,3 +28,7 @@ class DotsShape(ReaderShape):
 
 class LightOnShape(ReaderShape):
     writer: ClassVar = "lighton"
+
+
+class DeepseekOcrShape(ReaderShape):
+    writer: ClassVar = "deepseek_ocr"

@@ -45,6 +45,9 @@ _TABLES = {
     "position_embedding.weight": 0.5,
     "pos_embed.weight": 0.5,
     "pos_emb.weight": 0.5,
+    "sam_model.pos_emb": 0.5,
+    "rel_pos_h": 0.1,
+    "rel_pos_w": 0.1,
     "patch_generator.pos_embed": 0.5,
     "position_embedding_table": 0.5,
     "embeddings.position_embedding": 0.5,
@@ -53,7 +56,9 @@ _TABLES = {
     "embeddings.cls_token": 1.0,
     "class_embedding": 1.0,
     "cls_token.token": 1.0,
-    **dict.fromkeys(["image_start", "image_end", "image_pad", "image_newline"], 1.0),
+    **dict.fromkeys(
+        ["image_start", "image_end", "image_pad", "image_newline", "view_seperator"], 1.0
+    ),
     "resampler.query": 1.0,
 }
 

@@ -34,6 +34,7 @@ __all__ = [
     "ENCODED",
     "ENCODERS",
     "LACKING",
+    "NARROWED",
     "NEWER",
     "PACKED",
     "PROCESSORS",
@@ -114,6 +115,10 @@ BLOCKS = ["demo-deepseek-v4"]
 """The same of models whose pictures vLLM has for GPUs alone, so that no server here is started:
 with `tower_kernels` in place they are checked in the tests' process."""
 
+NARROWED = ["demo-deepseek-ocr"]
+"""Models whose towers have the published sizes whatever the checkpoint says. With `tower_kernels`
+in place vLLM's are as narrow as the demo's; no server here is started with one."""
+
 _MINICPM = ("demo-minicpm4.6", "demo-minicpm4.7", "demo-minicpmv4.5")
 NEWER = [] if at_least((0, 32)) else ["demo-glm5", "demo-kimi-k3", *_MINICPM, *BLOCKS]
 """Models that this vLLM does not serve: 0.31 has a processor of its own for GLM-5-Next, and for
@@ -135,7 +140,7 @@ PACKED = [each for each in ENCODED if each == "demo-glm5"]
 PROCESSORS: list[Any] = [
     (name, {}) for name in [*CHECKPOINTS, *ENCODED, *BLOCKS] if name not in NEWER
 ]
-PROCESSORS += [pytest.param((name, {}), marks=NIGHTLY) for name in SERVED]
+PROCESSORS += [pytest.param((name, {}), marks=NIGHTLY) for name in [*SERVED, *NARROWED]]
 PROCESSORS.append(("demo-gemma3", {"do_pan_and_scan": True}))
 """With arguments of the server's for HF's processor."""
 

@@ -18,6 +18,7 @@ from contract import (
     CHECKPOINTS,
     ENCODERS,
     LACKING,
+    NARROWED,
     RELATIVES,
     SIZES,
     is_served,
@@ -55,7 +56,8 @@ def architecture(checkpoint: str) -> str:
 
 def test_every_family_has_a_checkpoint() -> None:
     built = {
-        architecture(checkpoint) for checkpoint in [*CHECKPOINTS, *ENCODERS, *BLOCKS, *RELATIVES]
+        architecture(checkpoint)
+        for checkpoint in [*CHECKPOINTS, *ENCODERS, *BLOCKS, *NARROWED, *RELATIVES]
     }
     other_names = {"Qwen2_5OmniForConditionalGeneration": "Qwen2_5OmniModel"}
     built = {SERVED_AS.get(each, each) for each in built}

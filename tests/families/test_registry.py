@@ -40,7 +40,7 @@ class Without:
 """
 
 READERS = {"glm_ocr": "GLM-OCR", "paddleocr_vl": "PaddleOCR-VL"}
-READERS |= {"dots_ocr": "dots.ocr", "lightonocr": "LightOnOCR"}
+READERS |= {"dots_ocr": "dots.ocr", "lightonocr": "LightOnOCR", "deepseek_ocr": "DeepSeek-OCR"}
 """Families of models that read documents, and how users call them."""
 
 Install = Callable[..., None]
@@ -172,7 +172,8 @@ def test_an_unknown_architecture_is_answered_with_those_there_are() -> None:
         )
     assert str(raised.value) == (
         "architecture is LlamaForCausalLM; allowed: Cohere2VisionForConditionalGeneration, "
-        "Cosmos3ForConditionalGeneration, DeepseekV4ForConditionalGeneration, "
+        "Cosmos3ForConditionalGeneration, DeepseekOCRForCausalLM, "
+        "DeepseekV4ForConditionalGeneration, "
         "DotsOCRForCausalLM, "
         "Ernie4_5_VLMoeForConditionalGeneration, "
         "Exaone4_5_ForConditionalGeneration, Gemma3ForConditionalGeneration, "

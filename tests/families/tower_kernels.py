@@ -8,6 +8,7 @@ from importlib import import_module
 
 import torch
 from any_rows import multiply_any_rows
+from narrow_towers import narrow_deepseek_ocr
 from no_capture import capture_nothing
 from vllm.model_executor.layers.rotary_embedding import mrope, mrope_vit_setup
 from vllm.models.common.ops import fused_qk_rmsnorm
@@ -89,6 +90,7 @@ def run_tower_kernels_on_a_cpu() -> None:
     capture_nothing()
     multiply_any_rows()
     _have_deepseek_v4()
+    narrow_deepseek_ocr()
     fused_qk_rmsnorm._FUSED_Q_KV_RMSNORM_KERNEL = _normed
     tower = sys.modules.get("vllm.models.minimax_m3.common.vision_tower")
     for module in (mrope, tower) if tower else (mrope,):

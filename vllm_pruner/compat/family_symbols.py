@@ -122,6 +122,13 @@ FAMILY_SYMBOLS: tuple[Symbol, ...] = (
         "Cohere2VisionProcessingInfo.get_num_patches "
         "Cohere2VisionProcessingInfo.get_image_size_with_most_features "
         "Cohere2VisionProcessingInfo.get_hf_processor"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.deepseek_ocr",
+        "DeepseekOCRDummyInputsBuilder DeepseekOCRMultiModalProcessor "
+        "DeepseekOCRProcessingInfo.get_hf_processor "
+        "DeepseekOCRProcessingInfo.get_image_size_with_most_features "
+        "DeepseekOCRProcessingInfo.get_num_image_tokens"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODEL_PROCESSORS}.deepseek_ocr",
+        "BASE_SIZE CROP_MODE IMAGE_SIZE MAX_CROPS count_tiles"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.molmo2",
         "IMAGE_PROMPT Molmo2DummyInputsBuilder "
         "Molmo2MultiModalProcessor._apply_hf_processor_main "

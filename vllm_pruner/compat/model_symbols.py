@@ -91,6 +91,12 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "Molmo2ForConditionalGeneration.load_weights "
         "Molmo2VisionBackbone.encode_image Molmo2VisionBackbone.forward "
         "ImagePoolingAttention.forward"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.deepseek_ocr",
+        "DeepseekOCRForCausalLM._parse_and_validate_image_input "
+        "DeepseekOCRForCausalLM.embed_multimodal DeepseekOCRForCausalLM.load_weights"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.deepencoder",
+        "ImageEncoderViT.forward DeepCLIPVisionTransformer.forward"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.deepseek_vl2", "MlpProjector.forward"),
     *_symbols(_ENGINE, _WORKER, f"{MODELS}.mllama4",
         "Llama4ForConditionalGeneration._parse_and_validate_image_input "
         "Llama4ForConditionalGeneration.embed_multimodal "

@@ -1,6 +1,6 @@
 """Modules inside vLLM's vision towers: CLIP, SigLIP, SigLIP2, InternViT, Idefics3, MiniCPM-V,
-Molmo2, Llama 4, Pixtral, MoonViT, MiniMax-M3, RADIO, ERNIE-4.5-VL, DeepSeek-V4, dots.ocr and
-Qwen-VL.
+Molmo2, Llama 4, Pixtral, MoonViT, MiniMax-M3, RADIO, ERNIE-4.5-VL, DeepSeek-V4, DeepSeek-OCR,
+dots.ocr and Qwen-VL.
 
 Replaces: nothing.
 Why: methods read query and key of a layer, and shrunk images need other position embeddings; vLLM's
@@ -8,6 +8,9 @@ interfaces expose only a tower's output.
 Relies on: each layer having an `MMEncoderAttention` with `num_heads` (of this rank) and `scale`:
 - CLIP, SigLIP: at `vision_model.encoder.layers[i].self_attn.attn`, called with query, key and value
   of `[images, tokens, heads * size]` each; the tower is built only up to the feature layer;
+- DeepSeek-OCR's CLIP: at `transformer.layers[i].self_attn.attn`, called likewise, the class token
+  first; its `forward` takes SAM's output in place of its patch embedding's, and returns both kinds
+  of rows;
 - PaddleOCR-VL's and Keye-VL's SigLIP: at the same place, called as Qwen-VL's;
 - SigLIP2: at the same place, called as Qwen-VL's; the tower takes packed patches, and sizes on the
   CPU;

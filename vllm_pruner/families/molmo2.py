@@ -4,8 +4,7 @@ Follows `vllm/model_executor/models/molmo2.py` of vLLM 0.32. An image is a grid 
 whole picture and a finer one of its crops (`molmo2_grids`), in one run with marks before and behind
 each grid and, as the processor is set, behind each row. Positions are plain, so the marks alone
 tell where a token is: all stay, outside of the budget, and the model puts their embeddings among
-the kept rows, as in `row_breaks`. vLLM embeds the marks of unpruned images too, so to it they are
-placeholders, which here they are not (`own_marks`).
+the kept rows; see `own_marks`.
 
 In the decoder all rows of an image see each other, marks included: vLLM finds them by the
 placeholders. Videos are left whole.
@@ -14,7 +13,6 @@ placeholders. Videos are left whole.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -29,19 +27,17 @@ from vllm.model_executor.models.molmo2 import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.multimodal.inputs import MultiModalFieldConfig
 from vllm.multimodal.parse import ImageProcessorItems
-from vllm.multimodal.processing.processor import MultiModalProcessingResult
 from vtprune_kernels import gather_rows
 
 from vllm_pruner.families.merging import MERGING
 from vllm_pruner.families.molmo2_grids import GRIDS, POOLING, grids, images, largest, layout, seen
+from vllm_pruner.families.own_marks import MarkedProcessor, cut
 from vllm_pruner.families.unsuited import check_one_grid
 from vllm_pruner.family import Family
-from vllm_pruner.layout.cuts import cut_runs
 from vllm_pruner.layout.layout import Layout
 from vllm_pruner.layout.two_grids import TwoGrids
 from vllm_pruner.methods.on_device import on_device
 from vllm_pruner.prompt.info import PrunedInfo
-from vllm_pruner.prompt.processor import PrunedProcessor
 from vllm_pruner.worker.model import PrunedModel
 from vllm_pruner.worker.pooling_tower import PoolingTower
 
@@ -49,9 +45,7 @@ if TYPE_CHECKING:
     from transformers import BatchFeature
     from vllm.config import VllmConfig
     from vllm.multimodal.parse import MultiModalDataItems
-    from vllm.multimodal.processing.processor import ResolvedPromptUpdate
 
-    from vllm_pruner.plan import ImagePlan
     from vllm_pruner.worker.batches import Group
 
 __all__ = ["MOLMO2", "PrunedMolmo2"]
@@ -61,15 +55,6 @@ def separators(layout: Layout) -> int:
     """Return the number of an image's marks; see `Family.separators`."""
     assert isinstance(layout, TwoGrids)
     return len(layout.marks())
-
-
-def cut(full: Sequence[int], is_embed: Sequence[bool], kept: int) -> list[int]:
-    """Return placeholders for kept tokens and for marks, whose places are not known before the
-    tower has run; see `Family.cut`."""
-    pairs = list(zip(full, is_embed, strict=True))
-    tokens = [token for token, embeds in pairs if embeds]
-    short = cut_runs(tokens, [True] * len(tokens), kept)
-    return short + short[:1] * (len(full) - len(tokens))
 
 
 MOLMO2 = Family(
@@ -99,10 +84,10 @@ class PrunedMolmo2Info(PrunedInfo, Molmo2ProcessingInfo):
         return int(self.get_tokenizer().get_vocab()[IMAGE_PROMPT])
 
 
-class PrunedMolmo2Processor(PrunedProcessor, Molmo2MultiModalProcessor):
-    """`Molmo2MultiModalProcessor` with fewer placeholders; see `PrunedProcessor`.
+class PrunedMolmo2Processor(MarkedProcessor, Molmo2MultiModalProcessor):
+    """`Molmo2MultiModalProcessor` with fewer placeholders; see `MarkedProcessor`.
 
-    Own changes: an image's grids are a field; a plan counts no marks.
+    Own change: an image's grids are a field.
     """
 
     def _apply_hf_processor_main(
@@ -121,33 +106,9 @@ class PrunedMolmo2Processor(PrunedProcessor, Molmo2MultiModalProcessor):
         fields = super()._get_mm_fields_config(hf_inputs, hf_processor_mm_kwargs)
         return {**fields, GRIDS: MultiModalFieldConfig.batched("image", keep_on_cpu=True)}
 
-    def _with_plans(
-        self, stock: MultiModalProcessingResult, modality: str, plans: list[ImagePlan]
-    ) -> MultiModalProcessingResult:
-        whole = stock.prompt_updates[modality]
-        tokens = [[self._of_tokens(update) for update in of_item] for of_item in whole]
-        bare = {**stock.prompt_updates, modality: tokens}
-        made = super()._with_plans(_with_updates(stock, bare), modality, plans)
-        updates = [
-            [_embedded_as(short, update) for short, update in zip(*of_item, strict=True)]
-            for of_item in zip(made.prompt_updates[modality], whole, strict=True)
-        ]
-        return _with_updates(made, {**made.prompt_updates, modality: updates})
-
-    def _of_tokens(self, update: ResolvedPromptUpdate) -> ResolvedPromptUpdate:
-        """Return an update whose placeholders are the tokens that show some of the picture."""
-        token = self.info.image_token
-        of_tokens = lambda full: torch.tensor(full) == token  # noqa: E731
-        return replace(update, content=replace(update.content, is_embed=of_tokens))
-
-
-def _with_updates(result: MultiModalProcessingResult, updates: Any) -> MultiModalProcessingResult:
-    return MultiModalProcessingResult(result.prompt_ids, result.kwargs, result.hashes, updates)
-
-
-def _embedded_as(short: ResolvedPromptUpdate, stock: ResolvedPromptUpdate) -> ResolvedPromptUpdate:
-    """Return an update with vLLM's rule of what a placeholder is."""
-    return replace(short, content=replace(short.content, is_embed=stock.content.is_embed))
+    def shows(self, item: Mapping[str, Any], full: Sequence[int]) -> torch.Tensor:
+        are_tokens: torch.Tensor = torch.tensor(full) == self.info.image_token
+        return are_tokens
 
 
 @MULTIMODAL_REGISTRY.register_processor(  # type: ignore[misc]  # the mixin knows LLaVA's info

@@ -29,6 +29,7 @@ _BUILT_IN = {
         "vllm_pruner.families.cohere2_vision:PrunedCohere2Vision"
     ),
     "Cosmos3ForConditionalGeneration": "vllm_pruner.families.cosmos3:PrunedCosmos3",
+    "DeepseekOCRForCausalLM": "vllm_pruner.families.deepseek_ocr:PrunedDeepseekOCR",
     "DeepseekV4ForConditionalGeneration": "vllm_pruner.families.deepseek_v4:PrunedDeepseekV4",
     "DotsOCRForCausalLM": "vllm_pruner.families.dots_ocr:PrunedDotsOCR",
     "Ernie4_5_VLMoeForConditionalGeneration": "vllm_pruner.families.ernie4_5_vl:PrunedErnie4_5VL",

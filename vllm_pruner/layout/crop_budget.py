@@ -73,7 +73,7 @@ def is_one_list(config: PruneConfig, layout: Layout) -> bool:
         return False
     if isinstance(layout, PaddedTiles) and layout.showing < layout.tokens:
         return False
-    if layout.crops == 1:
+    if layout.crops == 1 or config.resolved[0].before_tower:  # what is empty is so in any crop
         return True
     return config.crop_budget == "joint" and not cast("Crops", layout).fixed_shares
 

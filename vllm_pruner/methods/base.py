@@ -93,6 +93,10 @@ class VisualTokens:
     grid: tuple[int, int] | None = None
     """Rows and columns of tokens in an image or frame; their product is its number of tokens."""
 
+    grids: tuple[tuple[int, int], ...] = ()
+    """Rows and columns of tokens of each grid of an image that is several, one behind the other
+    along N, in place of `grid`; only for a method that chooses `before_tower`."""
+
     frames: int = 1
     """Number of frames, which follow one another along N; 1 for an image."""
 

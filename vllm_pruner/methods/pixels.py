@@ -22,6 +22,8 @@ Deviations from the paper: that drops whatever is within a threshold of its pred
 budget is given, and the threshold is the surprise of the T-th token. That predicts from one
 neighbour; here the more similar one counts. And what shows something goes last, even twice.
 
+An image of several grids is ranked as one list, each token beside the neighbours in its own grid.
+
 Equally surprising tokens, such as those of an empty margin, go to the lower index.
 """
 
@@ -91,8 +93,11 @@ def worth(pixels: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
 
 def select(tokens: VisualTokens, keep: int, options: Options) -> torch.Tensor:
     """Return `[images, keep]` indices; see `Method.select`."""
-    assert tokens.grid is not None
-    return top_k_sorted(worth(tokens.features, tokens.grid), keep)
+    if tokens.grid is not None:
+        return top_k_sorted(worth(tokens.features, tokens.grid), keep)
+    parts = tokens.features.split([rows * columns for rows, columns in tokens.grids], dim=1)
+    found = [worth(part, grid) for part, grid in zip(parts, tokens.grids, strict=True)]
+    return top_k_sorted(torch.cat(found, dim=1), keep)
 
 
 PIXELS = Method("pixels", select, needs=frozenset({Need.GRID}), before_tower=True)

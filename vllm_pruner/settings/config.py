@@ -44,7 +44,8 @@ class PruneConfig(BaseModel):
 
     method: MethodName = DEFAULT_METHOD
     """How tokens are chosen. Default: `scope` for LLaVA's families, `pixels` for models that read
-    documents (GLM-OCR, PaddleOCR-VL, dots.ocr, LightOnOCR), `vispruner` for all others."""
+    documents (GLM-OCR, PaddleOCR-VL, dots.ocr, LightOnOCR, DeepSeek-OCR), `vispruner` for all
+    others."""
 
     rate: Rate | None = None
     """Fraction of each image's visual tokens removed, from 0 (off) to below 1. Default: 8/9

@@ -28,7 +28,7 @@ from vllm_pruner.worker.shrink import shrink_pixels, small_positions
 if TYPE_CHECKING:
     from vllm_pruner.tower import EncoderImage
 
-__all__ = ["CropTower", "crop_side", "crop_tokens"]
+__all__ = ["CropTower", "crop_side", "crop_tokens", "last_rows"]
 
 _LAYERS, _ATTENTION = "vision_model.encoder.layers", "self_attn.attn"
 
@@ -121,13 +121,13 @@ class CropTower(CapturedCrops):
         # "default" drops its first patch as if it were one.
         count = features.shape[1]
         columns = {
-            str(need): self._probe.reduce(need, _last(values, count))
+            str(need): self._probe.reduce(need, last_rows(values, count))
             for need, values in captured.items()
         }
         return {name: rows.flatten(0, 1) for name, rows in {FEATURES: features, **columns}.items()}
 
 
-def _last(values: torch.Tensor, count: int) -> torch.Tensor:
+def last_rows(values: torch.Tensor, count: int) -> torch.Tensor:
     """Return the last `count` rows of each crop, in memory of their own if there are others: of one
     crop they would be a view of scores that begins behind the first one, at an address for which
     Triton compiles another variant of every kernel that reads them."""
