@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from contract import BLOCKS, CHECKPOINTS, ENCODED
+from contract import BLOCKS, CHECKPOINTS, ENCODED, NARROWED
 from model_on_card import embedded, model_on_card
 from nightly import NIGHTLY
 from pretend_tensor import OnCard, host
@@ -32,6 +32,10 @@ _MINICPM = {
 }
 _RADIO = {f"{_MODELS}.radio:RadioInternVisionModel._inter_image_mask_metadata_from_seq_lens"}
 STOCK = {
+    "demo-deepseek-ocr": {
+        f"{_MODELS}.deepseek_ocr:DeepseekOCRForCausalLM._encode_local_features",
+        f"{_MODELS}.deepseek_ocr:DeepseekOCRForCausalLM._pixel_values_to_embedding",
+    },
     "demo-dots-ocr": {
         f"{_MODELS}.dots_ocr:DotsVisionTransformer.forward",
         f"{_MODELS}.dots_ocr:DotsVisionTransformer.rot_pos_emb",
@@ -59,12 +63,12 @@ STOCK = {
 }
 """Functions of vLLM's in which the host waits, by checkpoint. Those of Qwen2.5-VL, Mistral's and
 RADIO send what they have not pinned; where nothing is pruned so do those of dots.ocr, LightOnOCR,
-Kimi and LFM2-VL, MiniCPM-V's asks what is padding, and Idefics3's drops tiles, Gemma 4's tokens of
-padding by a mask."""
+Kimi and LFM2-VL, DeepSeek-OCR's asks whether there are crops, MiniCPM-V's what is padding, and
+Idefics3's drops tiles, Gemma 4's tokens of padding by a mask."""
 
 SIBLINGS = (
     *("demo-keye", "demo-kimi-k2.5", "demo-pixtral", "demo-minicpmv2.6"),
-    *(*ENCODED, *BLOCKS),
+    *(*ENCODED, *BLOCKS, *NARROWED),
 )
 """Checkpoints that do on a card what another one does, for the night: as Kimi-VL, Mistral3,
 MiniCPM-V 4.5 and, without a decoder, GLM-V."""
@@ -87,7 +91,7 @@ def _cases(checkpoint: str, model: Any) -> dict[str, list[dict[str, Any]]]:
 
 PARAMS = [
     pytest.param(each, marks=NIGHTLY if each in SIBLINGS else ())
-    for each in [*CHECKPOINTS, "demo-minicpmv2.6", *ENCODED, *BLOCKS]
+    for each in [*CHECKPOINTS, "demo-minicpmv2.6", *ENCODED, *BLOCKS, *NARROWED]
 ]
 
 
