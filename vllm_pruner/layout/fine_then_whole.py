@@ -72,5 +72,5 @@ def _places(layout: FineThenWhole, device: torch.device) -> tuple[torch.Tensor, 
         tokens.append(rows[:, :-1].flatten())
         marks.append(rows[:, -1])
         start += run.numel()
-    marks.append(torch.tensor([start], device="cpu"))
+    marks.append(torch.arange(start, start + 1, device="cpu"))
     return sent(torch.cat(tokens), device), sent(torch.cat(marks), device)
