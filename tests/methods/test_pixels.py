@@ -8,7 +8,8 @@ import torch
 from PIL import Image, ImageDraw
 
 import vllm_pruner
-from vllm_pruner.methods.pixels import surprise, worth
+from vllm_pruner.methods.base import Options, VisualTokens
+from vllm_pruner.methods.pixels import PIXELS, surprise, worth
 
 
 def _surprises(pixels: torch.Tensor, rows: int, columns: int) -> list[float]:
@@ -92,3 +93,15 @@ def test_colours_are_told_apart() -> None:
     kept = vllm_pruner.select("pixels", keep=2, features=red, grid=(2, 3)).tolist()
     assert kept == [0, 3]
     assert torch.isfinite(worth(red[None], (2, 3))[0, 1:]).all()
+
+
+def test_several_grids_are_ranked_as_one_list_each_by_its_own_neighbours() -> None:
+    draw = torch.Generator().manual_seed(0)
+    first, second = (torch.rand(2, tokens, 12, generator=draw) for tokens in (12, 10))
+    second[:, 3:6] = second[:, 2:3]  # twins of the one to the left, in the first row
+    joined = torch.cat([first, second], dim=1)
+    ranks = torch.cat([worth(first, (3, 4)), worth(second, (1, 10))], dim=1)
+    for keep in (1, 9, 22):
+        expected = ranks.argsort(dim=1, descending=True, stable=True)[:, :keep].sort().values
+        tokens = VisualTokens(joined, grids=((3, 4), (1, 10)))
+        assert torch.equal(PIXELS.choose(tokens, keep, Options()).index, expected)
