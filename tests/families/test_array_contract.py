@@ -33,7 +33,7 @@ PILLOWS = {
     *("NemotronH_Nano_VL_V2", "NemotronH_Nano_Omni_Reasoning_V3"),
     *("Ernie4_5_VLMoeForConditionalGeneration", "DeepseekV4ForConditionalGeneration"),
     *("KeyeForConditionalGeneration", "KeyeVL1_5ForConditionalGeneration"),
-    "Molmo2ForConditionalGeneration",
+    *("Molmo2ForConditionalGeneration", "DeepseekOCRForCausalLM"),
 }
 """Models whose processors work on Pillow's images."""
 
