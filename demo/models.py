@@ -31,6 +31,7 @@ from tile_shapes import (
     MolmoShape,
     NemotronShape,
     ResamplerShape,
+    StepShape,
 )
 
 SHAPES: dict[str, AnyShape] = {
@@ -106,6 +107,8 @@ SHAPES: dict[str, AnyShape] = {
     "demo-minimax-m3": MiniMaxShape(seed=25),
     # 25 tokens of the whole picture and up to 8 crops that overlap, with marks between.
     "demo-molmo2": MolmoShape(2, seed=33),
+    # 169 tokens of the whole picture and 81 of each window of it, up to 36.
+    "demo-step": StepShape(seed=36),
     # Up to 12 tiles of 16 tokens and a thumbnail: at most 208; up to 256 tokens an image of any
     # shape, audio beside. vLLM runs this model in bfloat16 only.
     "demo-nemotron": NemotronShape(seed=26),

@@ -104,3 +104,14 @@ class Lfm2Shape(AnyShape):
     """Side of a tile in pixels: 16 tokens, as many as the whole picture has at most."""
     least: int = 10
     """Tokens of a picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepShape(AnyShape):
+    """A Step3-VL of true geometry, narrow; the size of its pictures and windows is vLLM's."""
+
+    writer: ClassVar = "step"
+    seed: int
+    width: int = 32
+    layers: int = 2
+    """Of the tower."""

@@ -24,12 +24,12 @@ from transformers import (
 _GAINS = (
     (r"(language|text)_model.*(q|k)_proj\.weight", 1.7),  # attention logits of standard deviation 3
     (
-        r"(q|k)_proj\.weight|(attn\.qkv|wqkv)\.weight|resampler\.attn\.in_proj",
+        r"(q|k)_proj\.weight|(attn\.qkv|wqkv)\.weight|(resampler|resblocks\.\d+)\.attn\.in_proj",
         1.4,
     ),  # and 2: patches have favourites
     (
         r"linear_(1|2)\.weight|merger.*\.weight|mlp1\.(1|3)\.weight|modality_projection|"
-        r"mm_projector\.proj|resampler\.proj",
+        r"mm_projector\.proj|resampler\.proj|vit_large_projector",
         0.7,
     ),  # visual tokens about as large as words
     (r"lm_head\.weight", 3.0),  # a clear first choice
@@ -37,7 +37,8 @@ _GAINS = (
 )
 # GELU's output has a positive mean, which would give all tokens one direction: cancel it.
 _AFTER_GELU = (
-    r"(fc2|linear_2|merger\.mlp\.2|mlp1\.3|mm_projector\.proj\.2|_linear\.2|aligner\.w2)\.weight"
+    r"(fc2|linear_2|merger\.mlp\.2|mlp1\.3|mm_projector\.proj\.2|_linear\.2|aligner\.w2|mlp\.c_proj)"
+    r"\.weight"
 )
 # Tables have no inputs to divide by.
 _TABLES = {
@@ -53,6 +54,7 @@ _TABLES = {
     "embeddings.position_embedding": 0.5,
     "embeddings.position_embeddings": 0.5,
     "positional_embedding_vlm": 0.5,
+    "vision_model.positional_embedding": 0.5,
     "embeddings.cls_token": 1.0,
     "class_embedding": 1.0,
     "cls_token.token": 1.0,
@@ -69,7 +71,7 @@ def _draw(name: str, shape: torch.Size, generator: torch.Generator) -> torch.Ten
             return torch.randn(shape, generator=generator) * std
     if re.search(r"(q|k)_(layer)?norm\.weight", name):  # Qwen3, LFM2 normalise queries and keys
         return torch.full(shape, 1.7)
-    if re.search(r"\.(ls|lambda_)\d$", name):  # InternVL scales what a layer adds
+    if re.search(r"\.(ls|lambda_)\d$|\.ls_\d\.gamma$", name):  # InternVL, Step scale what a layer adds
         return torch.ones(shape)
     if len(shape) == 1:
         return torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)

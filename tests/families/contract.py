@@ -73,6 +73,7 @@ CHECKPOINTS = [
     "demo-nemotron",
     "demo-nemotron-omni",
     "demo-lfm2",
+    "demo-step",
     "demo-glm4v",
     "demo-glm4v-moe",
     "demo-glm-ocr",
@@ -161,7 +162,9 @@ BUDGETS: list[dict[str, Any]] = [
 def is_served(family: Family, size: tuple[int, int]) -> bool:
     """Qwen-VL's processors refuse pictures more than 200 times as long as wide; so do MiniMax-M3's
     and dots.ocr's. LFM2-VL's refuses one so long that it has more tokens than a tile, if it is
-    large enough to have tiles."""
+    large enough to have tiles, Step's one of more than 36 windows, which has no black around it."""
+    if family.name.startswith("step"):
+        return min(size) < 32 or max(size) <= 36 * min(size)
     if family.tower is Siglip2Tower and size[0] * size[1] > 128**2:
         return max(size) <= 16 * min(size)
     is_qwen = family.item_layout is not None or family.tower is CapturedPackedTower

@@ -34,6 +34,7 @@ PILLOWS = {
     *("Ernie4_5_VLMoeForConditionalGeneration", "DeepseekV4ForConditionalGeneration"),
     *("KeyeForConditionalGeneration", "KeyeVL1_5ForConditionalGeneration"),
     *("Molmo2ForConditionalGeneration", "DeepseekOCRForCausalLM"),
+    "StepVLForConditionalGeneration",
 }
 """Models whose processors work on Pillow's images."""
 

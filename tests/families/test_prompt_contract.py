@@ -47,7 +47,8 @@ def _profiled(processor: Any) -> int:
     """The tokens of the image that stock vLLM profiles memory with: named, or of its dummy."""
     stock: Any = super(PrunedInfo, processor.info)
     counts_tiles = getattr(stock, "is_dynamic_tiler", False)  # Nemotron's, where there are none
-    if hasattr(stock, "get_max_image_tokens") and not counts_tiles:
+    counts_marks = processor.info.family.name.startswith("step")
+    if hasattr(stock, "get_max_image_tokens") and not (counts_tiles or counts_marks):
         return int(stock.get_max_image_tokens())
     dummy = processor.get_dummy_inputs(4096, {"image": 1}, {}).mm_data_items["image"]
     return int(processor.info.image_tokens(dummy.get_image_size(0)))
