@@ -71,7 +71,8 @@ def _draw(name: str, shape: torch.Size, generator: torch.Generator) -> torch.Ten
             return torch.randn(shape, generator=generator) * std
     if re.search(r"(q|k)_(layer)?norm\.weight", name):  # Qwen3, LFM2 normalise queries and keys
         return torch.full(shape, 1.7)
-    if re.search(r"\.(ls|lambda_)\d$|\.ls_\d\.gamma$", name):  # InternVL, Step scale what a layer adds
+    # InternVL and Step scale what a layer adds.
+    if re.search(r"\.(ls|lambda_)\d$|\.ls_\d\.gamma$", name):
         return torch.ones(shape)
     if len(shape) == 1:
         return torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)

@@ -34,6 +34,7 @@ __all__ = [
     "ENCODED",
     "ENCODERS",
     "LACKING",
+    "LARGE",
     "NARROWED",
     "NEWER",
     "PACKED",
@@ -138,8 +139,14 @@ ENCODED = [each for each in ENCODERS if each not in NEWER]
 PACKED = [each for each in ENCODED if each == "demo-glm5"]
 """Those of them with a `PackedTower`."""
 
+LARGE = ["demo-step"]
+"""Checkpoints whose pictures vLLM makes as large as published ones, so slow: for the night. Each
+has a file of its own for every day."""
+
 PROCESSORS: list[Any] = [
-    (name, {}) for name in [*CHECKPOINTS, *ENCODED, *BLOCKS] if name not in NEWER
+    pytest.param((name, {}), marks=NIGHTLY if name in LARGE else ())
+    for name in [*CHECKPOINTS, *ENCODED, *BLOCKS]
+    if name not in NEWER
 ]
 PROCESSORS += [pytest.param((name, {}), marks=NIGHTLY) for name in [*SERVED, *NARROWED]]
 PROCESSORS.append(("demo-gemma3", {"do_pan_and_scan": True}))

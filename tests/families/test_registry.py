@@ -208,7 +208,8 @@ def test_an_unknown_architecture_is_answered_with_those_there_are() -> None:
         "Qwen3OmniMoeForConditionalGeneration, "
         "Qwen3VLForConditionalGeneration, Qwen3VLMoeForConditionalGeneration, "
         "Qwen4ExpForConditionalGeneration, "
-        "SkyworkR1VChatModel, SmolVLMForConditionalGeneration"
+        "SkyworkR1VChatModel, SmolVLMForConditionalGeneration, "
+        "StepVLForConditionalGeneration"
     )
 
 

@@ -50,6 +50,11 @@ class Oracle:
             self.model = AutoModelForCausalLM.from_config(kind(**config)).float().eval()
             self._load(folder, "llm.")
             return
+        if config.get("model_type") == "step_robotics":
+            kind = Qwen3Config(**config["text_config"])
+            self.model = AutoModelForCausalLM.from_config(kind).float().eval()
+            self._load(folder, "")
+            return
         if "llm_config" in config:  # transformers has the decoder only; its rows are stock vLLM's
             self.model = Qwen2ForCausalLM(Qwen2Config(**config["llm_config"])).float().eval()
             self._load(folder, "language_model.")
@@ -63,6 +68,8 @@ class Oracle:
         """Load a decoder."""
         weights = load_file(folder / "model.safetensors")
         own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+        if not prefix:  # which would tell what is the tower's
+            own = {name: own[name] for name in self.model.state_dict()}
         self.model.load_state_dict(own)
         self._decoder = self.model.model
 

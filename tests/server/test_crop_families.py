@@ -58,6 +58,7 @@ IMAGES = {
     "demo-nemotron": "<image>",
     "demo-nemotron-omni": "<image>",
     "demo-lfm2": "<image>",
+    "demo-step": "<im_patch>",
 }
 """What stands for an image in a prompt, by checkpoint."""
 
@@ -72,6 +73,7 @@ RARELY = (
     *("demo-kimi", "demo-kimi-k2.5", "demo-llama4", "demo-minicpm4.6", "demo-minicpm4.7"),
     *("demo-minicpmv2.6", "demo-minicpmv4.5"),
     *("demo-lfm2", "demo-nemotron", "demo-nemotron-omni", "demo-pixtral-12b", "demo-molmo2"),
+    "demo-step",
 )
 """At night: what is pruned as another of these is, which every run has. Prompts, layouts and rows
 of all are in `tests/families`."""

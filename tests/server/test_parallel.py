@@ -42,7 +42,7 @@ FAMILIES = [
     *("demo-onevision", "demo-idefics3", "demo-smolvlm", "demo-gemma3", "demo-gemma4"),
     *("demo-kimi", "demo-kimi-k2.5", "demo-llama4", "demo-qwen2.5-omni", "demo-qwen3-omni"),
     *("demo-minicpmv4.5", "demo-minicpm4.7", "demo-cohere2", "demo-lfm2", "demo-nemotron-omni"),
-    *("demo-molmo2", "demo-keye1.5"),
+    *("demo-molmo2", "demo-keye1.5", "demo-step"),
 ]
 BFLOAT16 = ("demo-qwen3.5", "demo-minicpm4.7", "demo-nemotron-omni")
 """vLLM's linear attention on a CPU knows no other dtype, nor does its Nemotron anywhere."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from contract import BLOCKS, CHECKPOINTS, ENCODED, NARROWED
+from contract import BLOCKS, CHECKPOINTS, ENCODED, LARGE, NARROWED
 from model_on_card import embedded, model_on_card
 from nightly import NIGHTLY
 from pretend_tensor import OnCard, host
@@ -68,10 +68,10 @@ Idefics3's drops tiles, Gemma 4's tokens of padding by a mask."""
 
 SIBLINGS = (
     *("demo-keye", "demo-kimi-k2.5", "demo-pixtral", "demo-minicpmv2.6"),
-    *(*ENCODED, *BLOCKS, *NARROWED),
+    *(*ENCODED, *BLOCKS, *LARGE, *NARROWED),
 )
 """Checkpoints that do on a card what another one does, for the night: as Kimi-VL, Mistral3,
-MiniCPM-V 4.5 and, without a decoder, GLM-V."""
+MiniCPM-V 4.5 and, without a decoder, GLM-V; and those whose pictures are large."""
 
 EVERY_METHOD = ("demo", "demo-next", "demo-qwen2.5", "demo-qwen3")
 """Checkpoints with every method; the others with those that look at most."""

@@ -142,6 +142,13 @@ FAMILY_SYMBOLS: tuple[Symbol, ...] = (
         "Lfm2VLProcessingInfo.smart_resize "
         "Lfm2VLProcessingInfo._is_image_too_large Lfm2VLProcessingInfo._get_grid_layout "
         "Lfm2VLProcessingInfo.get_image_size_with_most_features"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.step3_vl",
+        "Step3VLDummyInputsBuilder.get_dummy_mm_data "
+        "Step3VLMultiModalProcessor._get_mm_fields_config "
+        "Step3VLProcessingInfo.get_image_processor Step3VLProcessingInfo.get_hf_processor "
+        "Step3VLProcessingInfo.get_image_size_with_most_features"),
+    *_symbols(_ENGINE, "vllm_pruner.families", f"{MODEL_PROCESSORS}.step3_vl",
+        "ImagePatcher.get_num_patches"),
     *_symbols(_ENGINE, "vllm_pruner.families", f"{MODELS}.minicpmv",
         "MiniCPMVDummyInputsBuilder.get_dummy_mm_data "
         "MiniCPMVMultiModalProcessor._apply_hf_processor_main "

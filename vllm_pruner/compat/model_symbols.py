@@ -172,6 +172,12 @@ MODEL_SYMBOLS: tuple[Symbol, ...] = (
         "Lfm2VLForConditionalGeneration.image_pixels_to_features "
         "Lfm2VLForConditionalGeneration.embed_multimodal "
         "Lfm2VLForConditionalGeneration.load_weights Lfm2VLMultiModalProjector.forward"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.step3_vl",
+        "Step3VLForConditionalGeneration._parse_and_validate_image_input "
+        "Step3VLForConditionalGeneration.embed_multimodal "
+        "Step3VLForConditionalGeneration.load_weights"),
+    *_symbols(_ENGINE, _WORKER, f"{MODELS}.step_vl",
+        "PerceptionEncoder.forward PerceptionEncoderVisionAttention.forward"),
     *_symbols(_ENGINE, _WORKER, f"{MODELS}.lfm2_siglip2",
         "Siglip2Model.forward Siglip2VisionTransformer.forward Siglip2Attention.forward"),
     *_symbols(_ENGINE, _WORKER, "vllm.forward_context", "set_forward_context"),

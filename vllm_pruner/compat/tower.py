@@ -1,6 +1,6 @@
 """Modules inside vLLM's vision towers: CLIP, SigLIP, SigLIP2, InternViT, Idefics3, MiniCPM-V,
 Molmo2, Llama 4, Pixtral, MoonViT, MiniMax-M3, RADIO, ERNIE-4.5-VL, DeepSeek-V4, DeepSeek-OCR,
-dots.ocr and Qwen-VL.
+dots.ocr, Step and Qwen-VL.
 
 Replaces: nothing.
 Why: methods read query and key of a layer, and shrunk images need other position embeddings; vLLM's
@@ -20,6 +20,9 @@ Relies on: each layer having an `MMEncoderAttention` with `num_heads` (of this r
   is given an attention mask;
 - Molmo2: at `transformer.resblocks[i].attention.attn`, called likewise; the tower is built only up
   to the last layer whose output is taken;
+- Step3-VL-10B: at `transformer.resblocks[i].attn.attn`, called likewise, after rotary positions are
+  applied; its `forward` returns tokens, which `vit_downsampler1` and `vit_downsampler2` make of the
+  patches behind `ln_post`, a class token cut off;
 - RADIO: at `model.encoder.layers[i].attn.attn`, called likewise, but with the tokens of all
   pictures of a call in one sequence, of each `model.patch_generator.num_skip` of the tower's own
   before its patches, of which the first `num_cls_tokens` are summaries; its `forward` takes the
@@ -42,10 +45,11 @@ on what the last layer makes of the patches, `[..., patches, D]`, going as the o
 `merger.ln_q` (Qwen2-VL, Qwen2.5-VL), `merger.norm` (Qwen3-VL), `post_layernorm` (GLM-V, Idefics3,
 MiniCPM-V, SigLIP, SigLIP2; GLM-5-Next), `layernorm_post` (Llama 4, the class token among them),
 `layernorm` (InternViT in the transformers form), `ln` (ERNIE-4.5-VL), `norm` (DeepSeek-V4),
-`post_trunk_norm` (dots.ocr, or its `merger.ln_q` if it has none) or `encoder.final_layernorm`
-(MoonViT), or being what the tower returns (InternViT, MiniMax-M3's `vision_model`, Pixtral), its
-`model.encoder` (RADIO) or its `transformer` (LightOnOCR's Pixtral), whose layers cannot be hooked:
-they are decorated for `torch.compile`, as are those of Qwen-VL and SigLIP2;
+`ln_post` (Step3-VL-10B, a class token among them), `post_trunk_norm` (dots.ocr, or its
+`merger.ln_q` if it has none) or `encoder.final_layernorm` (MoonViT), or being what the tower
+returns (InternViT, MiniMax-M3's `vision_model`, Pixtral), its `model.encoder` (RADIO) or its
+`transformer` (LightOnOCR's Pixtral), whose layers cannot be hooked: they are decorated for
+`torch.compile`, as are those of Qwen-VL and SigLIP2;
 and on all of `vision_model.embeddings.position_embedding` being looked up and added to the patches
 whatever the image's size. vLLM's SigLIP has an `interpolate_pos_encoding`, but that takes the width
 for the number of positions.

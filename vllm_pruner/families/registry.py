@@ -88,9 +88,9 @@ _BUILT_IN = {
     "Qwen3VLForConditionalGeneration": "vllm_pruner.families.qwen3_vl:PrunedQwen3VL",
     "Qwen3VLMoeForConditionalGeneration": "vllm_pruner.families.qwen3_vl:PrunedQwen3VLMoe",
     "Qwen4ExpForConditionalGeneration": "vllm_pruner.families.qwen4_exp:PrunedQwen4Exp",
-    "StepVLForConditionalGeneration": "vllm_pruner.families.step_vl:PrunedStepVL",
     "SkyworkR1VChatModel": "vllm_pruner.families.skywork_r1v:PrunedSkyworkR1V",
     "SmolVLMForConditionalGeneration": "vllm_pruner.families.smolvlm:PrunedSmolVLM",
+    "StepVLForConditionalGeneration": "vllm_pruner.families.step_vl:PrunedStepVL",
 }
 
 

@@ -80,7 +80,7 @@ class StepInfo(PrunedInfo, Step3VLProcessingInfo):
     @cached_property
     def own_processor(self) -> Any:
         """The image processor of a request that has no arguments for it."""
-        return self.get_image_processor()
+        return self.get_image_processor()  # type: ignore[no-untyped-call]
 
     @cached_property
     def most_windows(self) -> int:

@@ -18,6 +18,7 @@ from torch.nn.functional import interpolate
 from vllm_pruner.families.unsuited import check_counted
 from vllm_pruner.layout.tiled_grid import TiledGrid
 from vllm_pruner.settings.errors import ConfigError
+from vllm_pruner.tower import EncoderImage
 from vllm_pruner.worker.step_tower import WindowedImage
 
 __all__ = ["images", "largest", "layout", "seen"]
@@ -84,7 +85,7 @@ def _side(hf_config: Any, pixels: int) -> int:
     return -(-patches // 4)
 
 
-def images(hf_config: Any, image_input: Any) -> list[WindowedImage]:
+def images(hf_config: Any, image_input: Any) -> list[EncoderImage]:
     """Return the images of a batch; see `Family.images`."""
     counts = image_input["num_patches"].flatten().tolist()  # on the CPU already
     windows = image_input["patch_pixel_values"].split(counts)
@@ -102,8 +103,7 @@ def _layout(hf_config: Any, whole: torch.Tensor, windows: torch.Tensor) -> Tiled
 
 def seen(hf_config: Any, item: Mapping[str, Any]) -> torch.Tensor:
     """Return the whole picture and the windows, all as large as it; see `Family.seen`."""
-    whole = item["pixel_values"].float()
-    whole = whole.reshape(-1, *whole.shape[-3:])
+    whole: torch.Tensor = item["pixel_values"].float().flatten(0, -4)
     windows = item["patch_pixel_values"].float()
     if not len(windows):
         return whole

@@ -1,5 +1,5 @@
 """An image as square tiles of one size and the whole picture behind them, which keeps its shape; or
-the whole picture alone: LFM2-VL.
+the whole picture alone: LFM2-VL, Step3-VL.
 
 The order of tokens depends only on the number of tiles, so the shape of their grid is not recorded
 here.

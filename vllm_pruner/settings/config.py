@@ -74,7 +74,7 @@ class PruneConfig(BaseModel):
     crop_budget: Literal["joint", "per_crop"] = "joint"
     """`joint`: the crops of an image compete for one budget; `per_crop`: each has its share of it.
     No difference for a model whose images are one crop; always `per_crop` for Idefics3, SmolVLM,
-    Llama 4, MiniCPM-V, Command A Vision and LFM2-VL, whose prompt tells crops apart."""
+    Llama 4, MiniCPM-V, Command A Vision, LFM2-VL and Step3-VL, whose prompt tells crops apart."""
 
     importance: Literal["attention", "merger_norm"] = "attention"
     """What the importance of a token is, to methods that rank by it. `attention`: what it receives

@@ -32,9 +32,9 @@ class ServerConfig(PruneConfig):
     tower_graphs: bool = True
     """Run the vision tower as CUDA graphs, captured at start, on NVIDIA GPUs: for LLaVA's families,
     and with vLLM's `cudagraph_mm_encoder` for all others but Kimi's, DeepSeek-V4, MiniCPM-V,
-    MiniMax-M3, Command A Vision, Molmo2, Keye-VL, LFM2-VL, Mistral's, Nemotron, Qwen-Omni and
-    models that read documents; the server's own selection with all. `--enforce-eager` turns them
-    off too. Images at rate 0 keep vLLM's own."""
+    MiniMax-M3, Command A Vision, Molmo2, Keye-VL, LFM2-VL, Step3-VL, Mistral's, Nemotron, Qwen-Omni
+    and models that read documents; the server's own selection with all. `--enforce-eager` turns
+    them off too. Images at rate 0 keep vLLM's own."""
 
     byte_pixels: bool = True
     """Decode JPEGs straight into arrays; and for models whose tower gets the same bits that way
