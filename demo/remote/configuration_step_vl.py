@@ -15,4 +15,5 @@ class StepRoboticsConfig(PreTrainedConfig):
     def __init__(self, vision_config=None, text_config=None, **kwargs):
         self.vision_config = StepRoboticsVisionEncoderConfig(**(vision_config or {}))
         self.text_config = Qwen3Config(**(text_config or {}))
+        self.hidden_size = self.text_config.hidden_size
         super().__init__(**kwargs)

@@ -129,6 +129,6 @@ def as_pruned(checkpoint: str, prompt: list[int]) -> list[int]:
         words = json.loads(file.with_name("tekken.json").read_text())["special_tokens"]
         ids = {word["token_str"]: word["rank"] for word in words}
     marks = {ids.get(mark) for mark in ("<im_col>", "<im_start>", "<low_res_im_start>", "<im_end>")}
-    if "<im_patch>" in ids:
+    if "<im_col>" in ids:  # where Step has none, its marks stay text
         return [ids["<im_patch>"] if token in marks else token for token in prompt]
     return [ids["[IMG]"] if token == ids.get("[IMG_BREAK]") else token for token in prompt]
