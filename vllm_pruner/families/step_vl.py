@@ -30,7 +30,7 @@ from vllm_pruner.families.unsuited import check_one_grid
 from vllm_pruner.family import Family
 from vllm_pruner.prompt.info import PrunedInfo
 from vllm_pruner.prompt.processor import PrunedProcessor
-from vllm_pruner.worker.replayed_model import ReplayedModel
+from vllm_pruner.worker.model import PrunedModel
 from vllm_pruner.worker.step_tower import Halving, StepTower
 
 __all__ = ["STEP_VL", "PrunedStepProcessor", "PrunedStepVL", "StepInfo"]
@@ -66,7 +66,6 @@ STEP_VL = Family(
     tower,
     seen,
     partial(check_one_grid, image="windows and the whole picture"),
-    stock_captured=True,
     **MERGING,
 )
 
@@ -102,7 +101,7 @@ class PrunedStepProcessor(PrunedProcessor, Step3VLMultiModalProcessor):
 @MULTIMODAL_REGISTRY.register_processor(  # type: ignore[misc]  # the mixin knows LLaVA's info
     PrunedStepProcessor, info=StepInfo, dummy_inputs=Step3VLDummyInputsBuilder
 )
-class PrunedStepVL(ReplayedModel, StepVLForConditionalGeneration):
-    """vLLM's Step3-VL-10B with visual-token pruning; see `ReplayedModel`."""
+class PrunedStepVL(PrunedModel, StepVLForConditionalGeneration):
+    """vLLM's Step3-VL-10B with visual-token pruning; see `PrunedModel`."""
 
     family = STEP_VL
