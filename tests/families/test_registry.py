@@ -225,9 +225,13 @@ def test_a_family_knows_whether_vllm_captures_its_tower(architecture: str) -> No
 CHOSEN: dict[str, Any] = {"MiniCPMV": MiniCPMV2_6}
 """The class of a model, where that of its architecture chooses one by the model's version."""
 
-IN_NAME_ONLY = {"GlmOcrForConditionalGeneration", "Ernie4_5_VLMoeForConditionalGeneration"}
-"""The one inherits GLM-V's graphs, for a tower that lacks what these prepare (`test_glm_ocr`); the
-other's end an engine at an image that fits none of them (`test_ernie`)."""
+IN_NAME_ONLY = {
+    *("GlmOcrForConditionalGeneration", "Ernie4_5_VLMoeForConditionalGeneration"),
+    "StepVLForConditionalGeneration",
+}
+"""The first inherits GLM-V's graphs, for a tower that lacks what these prepare (`test_glm_ocr`); the
+second's end an engine at an image that fits none of them (`test_ernie`), and Step's write a picture
+over the one before (`test_step`)."""
 
 
 READ_IDS = {"Qwen4ExpForConditionalGeneration", "DeepseekV4ForConditionalGeneration"}

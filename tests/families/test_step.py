@@ -146,6 +146,17 @@ def _halved(grids: torch.Tensor) -> torch.Tensor:
     return torch.stack(rows, dim=1)
 
 
+def test_vllms_graphs_hand_out_where_the_next_picture_is_written(pair: Pair) -> None:
+    """Which is why they are not used: of a picture without windows there is no copy, as asked."""
+    written, found = torch.zeros(169, 8), {}
+    more = {"clone": True, "batch_mm_kwargs": {"num_patches": torch.tensor([0])}}
+    model: Any = pair.ours.model
+    model.postprocess_encoder_output({"global": written, "local": None}, [0], [169], found, **more)
+    written.fill_(1)
+    assert bool((found[0] == 1).all())
+    assert not model.family.stock_captured
+
+
 def test_the_text_of_an_image_is_the_question_without_marks(pair: Pair) -> None:
     output = pair.prompt("as they are", {"method": "adafv"})
     tokenizer = pair.ours.processor.info.get_tokenizer()
