@@ -230,8 +230,8 @@ IN_NAME_ONLY = {
     "StepVLForConditionalGeneration",
 }
 """The first inherits GLM-V's graphs, for a tower that lacks what these prepare (`test_glm_ocr`); the
-second's end an engine at an image that fits none of them (`test_ernie`), and Step's write a picture
-over the one before (`test_step`)."""
+second's end an engine at an image that fits none of them (`test_ernie`), and Step's write a
+picture over the one before (`test_step`)."""
 
 
 READ_IDS = {"Qwen4ExpForConditionalGeneration", "DeepseekV4ForConditionalGeneration"}
