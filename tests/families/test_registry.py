@@ -229,8 +229,8 @@ IN_NAME_ONLY = {
     *("GlmOcrForConditionalGeneration", "Ernie4_5_VLMoeForConditionalGeneration"),
     "StepVLForConditionalGeneration",
 }
-"""The first inherits GLM-V's graphs, for a tower that lacks what these prepare (`test_glm_ocr`); the
-second's end an engine at an image that fits none of them (`test_ernie`), and Step's write a
+"""The first inherits GLM-V's graphs, for a tower that lacks what these prepare (`test_glm_ocr`);
+the second's end an engine at an image that fits none of them (`test_ernie`), and Step's write a
 picture over the one before (`test_step`)."""
 
 
