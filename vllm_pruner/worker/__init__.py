@@ -11,8 +11,8 @@
   (`captured_packed_tower`, `thinned`), `dots_tower`, `glm_ocr_tower`, `minimax_tower`,
   `omni_tower`; or leaves that to the projector: `merged_tower`, `deepseek_tower` (`edge_packing`),
   `ernie_tower`, `keye_tower`, `lighton_tower`, `moon_tower`, `paddle_tower`, `pixtral_tower`,
-  `radio_tower`, `siglip2_tower`; and `pooled_tower`, `pooling_tower`, `slice_tower`,
-  `step_tower`, `resampler_tower`. `probe` reads their attention, of a packed sequence by `packing`, into
+  `radio_tower`, `siglip2_tower`; and `pooled_tower`, `pooling_tower`, `slice_tower`, `step_tower`,
+  `resampler_tower`. `probe` reads their attention, of a packed sequence by `packing`, into
   `columns`; `shrink` makes images smaller.
 - **Selection**: `selection`, of unequal images `together`; `guard` and `attempt` for the methods of
   other packages.
