@@ -1,7 +1,7 @@
 """Writes a demo DeepSeek-OCR the way the published checkpoint is laid out: SAM, CLIP behind it, and
 a decoder of experts with plain attention. Views have the published sizes; towers are narrow, for
 which vLLM has no setting: it loads them where its own are made as narrow
-(`tests/families/narrow_towers.py`)."""
+(`environment/narrow_towers.py`)."""
 
 import json
 import re
