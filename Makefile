@@ -53,7 +53,7 @@ test: lint models  ## lint, check types, run the tests on two cores (ARGS=pytest
 	$(ENV) $(BIN)/pytest $(XDIST) --no-loadscope-reorder $(ARGS)
 
 # For the everyday loop: no server, no compiler, no package build.
-test-fast: models  ## the tests that need no server and are not slow, in 90 seconds (ARGS=pytest's)
+test-fast: models  ## the tests that need no server and are not slow, in five minutes (ARGS=pytest's)
 	$(ENV) $(BIN)/pytest $(XDIST) --no-loadscope-reorder -m "not server and not slow" $(ARGS)
 
 # What no push waits for: models that resemble others, two engines, every shape.

@@ -67,11 +67,12 @@ Kimi and LFM2-VL, DeepSeek-OCR's asks whether there are crops, MiniCPM-V's what 
 Idefics3's drops tiles, Gemma 4's tokens of padding by a mask."""
 
 SIBLINGS = (
-    *("demo-keye", "demo-kimi-k2.5", "demo-pixtral", "demo-minicpmv2.6"),
+    *("demo-keye", "demo-kimi-k2.5", "demo-pixtral", "demo-minicpmv2.6", "demo-nemotron"),
     *(*ENCODED, *BLOCKS, *LARGE, *NARROWED),
 )
 """Checkpoints that do on a card what another one does, for the night: as Kimi-VL, Mistral3,
-MiniCPM-V 4.5 and, without a decoder, GLM-V; and those whose pictures are large."""
+MiniCPM-V 4.5, Nemotron Omni, whose bfloat16 takes a CPU minutes, and, without a decoder, GLM-V; and
+those whose pictures are large."""
 
 EVERY_METHOD = ("demo", "demo-next", "demo-qwen2.5", "demo-qwen3")
 """Checkpoints with every method; the others with those that look at most."""
