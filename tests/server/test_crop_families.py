@@ -18,13 +18,7 @@ from answer_oracle import Oracle, as_pruned
 from answer_pair import Answers, answers_of
 from answer_record import SELECTED_BY, SETTINGS, WRITTEN, cases
 from halves import assert_lies_on, explained
-from media import (
-    PHOTOS,
-    clip,
-    photo_question,
-    text_part,
-    video_part,
-)
+from media import PHOTOS, clip, photo_question, text_part, video_part
 from nightly import NIGHTLY
 from PIL import Image
 from vllm_server import Server
