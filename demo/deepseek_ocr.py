@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from encoder_shapes import encoder_layers, linear, norm
 from reader_shapes import DeepseekOcrShape
 from shapes import HEAD_SIZE
 from tokenizer import VOCABULARY, tokenizer_of, unspoken_ids
@@ -98,21 +99,21 @@ def sam_shapes() -> dict[str, tuple[int, ...]]:
         f"{sam}.patch_embed.proj.weight": (WIDTH, 3, PATCH, PATCH),
         f"{sam}.patch_embed.proj.bias": (WIDTH,),
         f"{sam}.neck.0.weight": (NECK, WIDTH, 1, 1),
-        **_norm(f"{sam}.neck.1", NECK),
+        **norm(f"{sam}.neck.1", NECK),
         f"{sam}.neck.2.weight": (NECK, NECK, 3, 3),
-        **_norm(f"{sam}.neck.3", NECK),
+        **norm(f"{sam}.neck.3", NECK),
         f"{sam}.net_2.weight": (JOINED, NECK, 3, 3),
         f"{sam}.net_3.weight": (WIDTH, JOINED, 3, 3),
     }
     for number in range(SAM_LAYERS):
         block = f"{sam}.blocks.{number}"
         reach = 2 * (SIDE if number in GLOBAL else WINDOW) - 1
-        shapes |= _norm(f"{block}.norm1", WIDTH) | _norm(f"{block}.norm2", WIDTH)
-        shapes |= _linear(f"{block}.attn.qkv", WIDTH, 3 * WIDTH)
-        shapes |= _linear(f"{block}.attn.proj", WIDTH, WIDTH)
+        shapes |= norm(f"{block}.norm1", WIDTH) | norm(f"{block}.norm2", WIDTH)
+        shapes |= linear(f"{block}.attn.qkv", WIDTH, 3 * WIDTH)
+        shapes |= linear(f"{block}.attn.proj", WIDTH, WIDTH)
         shapes |= {f"{block}.attn.rel_pos_{axis}": (reach, HEAD_SIZE) for axis in "hw"}
-        shapes |= _linear(f"{block}.mlp.lin1", WIDTH, 4 * WIDTH)
-        shapes |= _linear(f"{block}.mlp.lin2", 4 * WIDTH, WIDTH)
+        shapes |= linear(f"{block}.mlp.lin1", WIDTH, 4 * WIDTH)
+        shapes |= linear(f"{block}.mlp.lin2", 4 * WIDTH, WIDTH)
     return shapes
 
 
@@ -123,16 +124,9 @@ def clip_shapes() -> dict[str, tuple[int, ...]]:
         f"{clip}.embeddings.class_embedding": (WIDTH,),
         f"{clip}.embeddings.patch_embedding.weight": (WIDTH, 3, 14, 14),
         f"{clip}.embeddings.position_embedding.weight": (POSITIONS**2 + 1, WIDTH),
-        **_norm(f"{clip}.pre_layrnorm", WIDTH),
+        **norm(f"{clip}.pre_layrnorm", WIDTH),
     }
-    for number in range(LAYERS):
-        layer = f"{clip}.transformer.layers.{number}"
-        shapes |= _norm(f"{layer}.layer_norm1", WIDTH) | _norm(f"{layer}.layer_norm2", WIDTH)
-        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            shapes |= _linear(f"{layer}.self_attn.{name}", WIDTH, WIDTH)
-        shapes |= _linear(f"{layer}.mlp.fc1", WIDTH, 2 * WIDTH)
-        shapes |= _linear(f"{layer}.mlp.fc2", 2 * WIDTH, WIDTH)
-    return shapes
+    return shapes | encoder_layers(f"{clip}.transformer.layers", LAYERS, WIDTH)
 
 
 def text_shapes(shape: DeepseekOcrShape) -> dict[str, tuple[int, ...]]:
@@ -140,7 +134,7 @@ def text_shapes(shape: DeepseekOcrShape) -> dict[str, tuple[int, ...]]:
         "model.embed_tokens.weight": (VOCABULARY, WIDTH),
         "model.norm.weight": (WIDTH,),
         "lm_head.weight": (VOCABULARY, WIDTH),
-        **_linear("model.projector.layers", 2 * WIDTH, WIDTH),
+        **linear("model.projector.layers", 2 * WIDTH, WIDTH),
         "model.image_newline": (WIDTH,),
         "model.view_seperator": (WIDTH,),
     }
@@ -163,14 +157,6 @@ def text_shapes(shape: DeepseekOcrShape) -> dict[str, tuple[int, ...]]:
 def _gated(name: str, width: int) -> dict[str, tuple[int, ...]]:
     into = {f"{name}.{part}_proj.weight": (width, WIDTH) for part in ("gate", "up")}
     return {**into, f"{name}.down_proj.weight": (WIDTH, width)}
-
-
-def _linear(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
-    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
-
-
-def _norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
-    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
 
 
 def tokenizer() -> PreTrainedTokenizerFast:

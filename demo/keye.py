@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from encoder_shapes import encoder_layers, linear, norm
 from shapes import HEAD_SIZE, PATCH_SIZE, KeyeShape
 from tokenizer import VOCABULARY, tokenizer_of, unspoken_ids
 from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
@@ -85,27 +86,12 @@ def tower_shapes(shape: KeyeShape) -> dict[str, tuple[int, ...]]:
         f"{tower}.embeddings.patch_embedding.bias": (WIDTH,),
         f"{tower}.embeddings.position_embedding.weight": (SIDE**2, WIDTH),
         f"{tower}.embeddings.packing_position_embedding.weight": (PACKED, WIDTH),
-        **_norm(f"{tower}.post_layernorm", WIDTH),
-        **_norm("mlp_AR.pre_norm", WIDTH if shape.name == "Keye" else token),
-        **_linear("mlp_AR.linear_1", token, token),
-        **_linear("mlp_AR.linear_2", token, WIDTH),
+        **norm(f"{tower}.post_layernorm", WIDTH),
+        **norm("mlp_AR.pre_norm", WIDTH if shape.name == "Keye" else token),
+        **linear("mlp_AR.linear_1", token, token),
+        **linear("mlp_AR.linear_2", token, WIDTH),
     }
-    for number in range(LAYERS):
-        layer = f"{tower}.encoder.layers.{number}"
-        shapes |= _norm(f"{layer}.layer_norm1", WIDTH) | _norm(f"{layer}.layer_norm2", WIDTH)
-        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            shapes |= _linear(f"{layer}.self_attn.{name}", WIDTH, WIDTH)
-        shapes |= _linear(f"{layer}.mlp.fc1", WIDTH, 2 * WIDTH)
-        shapes |= _linear(f"{layer}.mlp.fc2", 2 * WIDTH, WIDTH)
-    return shapes
-
-
-def _linear(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
-    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
-
-
-def _norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
-    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+    return shapes | encoder_layers(f"{tower}.encoder.layers", LAYERS, WIDTH)
 
 
 def save_processor(shape: KeyeShape, folder: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from encoder_shapes import encoder_layers, linear, norm
 from minicpm import ENDOFTEXT, IM_END
 from shapes import HEAD_SIZE, PATCH_SIZE
 from tile_shapes import ResamplerShape
@@ -87,32 +88,17 @@ def tower_shapes(shape: ResamplerShape) -> dict[str, tuple[int, ...]]:
         "vpm.embeddings.patch_embedding.weight": (WIDTH, 3, PATCH_SIZE, PATCH_SIZE),
         "vpm.embeddings.patch_embedding.bias": (WIDTH,),
         "vpm.embeddings.position_embedding.weight": (POSITIONS**2, WIDTH),
-        **_norm("vpm.post_layernorm", WIDTH),
+        **norm("vpm.post_layernorm", WIDTH),
         "resampler.query": (shape.queries, TEXT_WIDTH),
         "resampler.proj": (TEXT_WIDTH, TEXT_WIDTH),
         "resampler.kv_proj.weight": (TEXT_WIDTH, WIDTH),
         "resampler.attn.in_proj_weight": (3 * TEXT_WIDTH, TEXT_WIDTH),
         "resampler.attn.in_proj_bias": (3 * TEXT_WIDTH,),
-        **_linear("resampler.attn.out_proj", TEXT_WIDTH, TEXT_WIDTH),
+        **linear("resampler.attn.out_proj", TEXT_WIDTH, TEXT_WIDTH),
     }
-    for norm in ("ln_q", "ln_kv", "ln_post"):
-        shapes |= _norm(f"resampler.{norm}", TEXT_WIDTH)
-    for number in range(LAYERS):
-        layer = f"vpm.encoder.layers.{number}"
-        shapes |= _norm(f"{layer}.layer_norm1", WIDTH) | _norm(f"{layer}.layer_norm2", WIDTH)
-        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            shapes |= _linear(f"{layer}.self_attn.{name}", WIDTH, WIDTH)
-        shapes |= _linear(f"{layer}.mlp.fc1", WIDTH, 2 * WIDTH)
-        shapes |= _linear(f"{layer}.mlp.fc2", 2 * WIDTH, WIDTH)
-    return shapes
-
-
-def _linear(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
-    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
-
-
-def _norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
-    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+    for name in ("ln_q", "ln_kv", "ln_post"):
+        shapes |= norm(f"resampler.{name}", TEXT_WIDTH)
+    return shapes | encoder_layers("vpm.encoder.layers", LAYERS, WIDTH)
 
 
 def save_processor(shape: ResamplerShape, folder: Path) -> None:
